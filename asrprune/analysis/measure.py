@@ -1,0 +1,32 @@
+"""Measuring the layers of an experiment: SVCCA, PWCCA and CKA matrices on a set, as .npz."""
+
+from pathlib import Path
+
+import numpy as np
+
+from asrprune.analysis import svcca as measures
+from asrprune.analysis.activations import activations
+from asrprune.data.dataset import Corpus
+from asrprune.experiment import Experiment
+from asrprune.files import atomic_path
+from asrprune.prune.propose import similarity_path
+
+
+def measure_layers(experiment: Experiment, directory: Path) -> Path:
+    """Write ``svcca/<set>.npz``: similarity, pwcca, cka (L + 1, L + 1), layers, frames, model_sha256. Returns its path."""
+    config = experiment.config
+    corpus = Corpus(directory, None)
+    streams = activations(experiment.model, corpus, config.prune.svcca_frames, config.decode.max_frames, config.seed)
+    spaces = [measures.subspace(stream, config.prune.svcca_variance) for stream in streams]
+    path = similarity_path(experiment.path, directory.name)
+    with atomic_path(path) as temporary:
+        np.savez(
+            temporary,
+            similarity=measures.similarity_matrix(spaces),
+            pwcca=measures.similarity_matrix(spaces, measures.pwcca),
+            cka=measures.similarity_matrix(spaces, measures.linear_cka),
+            layers=np.arange(len(streams)),
+            frames=np.array(len(streams[0])),
+            model_sha256=np.array(experiment.info["model_sha256"]),
+        )
+    return path

@@ -1,0 +1,83 @@
+"""How similar two layers are: SVCCA (arXiv 1706.05806), PWCCA (arXiv 1806.05759) and linear CKA (arXiv 1905.00414), in float64."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asrprune.errors import UserError
+from asrprune.progress import track
+
+FRAMES_PER_DIMENSION = 10  # fewer make random layers look alike
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """The directions of a layer that explain most of its variance."""
+
+    basis: np.ndarray  # (N, k), orthonormal columns; k = 0 if the layer is constant
+    centred: np.ndarray  # (N, D) float64
+
+
+def subspace(x: np.ndarray, variance: float = 0.99) -> Subspace:
+    """Centre (N, D) activations and keep the fewest directions that explain ``variance`` of the squared singular values."""
+    centred = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+    q, r = np.linalg.qr(centred)  # the SVD of the small R costs D^3 instead of N D^2
+    u, s, _ = np.linalg.svd(r, full_matrices=False)
+    explained = np.cumsum(s**2)
+    floor = np.finfo(np.float64).eps * max(centred.shape) * max(np.abs(x).max(initial=0.0), s.max(initial=0.0))
+    rank = int((s > floor).sum())  # a direction of rounding noise is none
+    if rank == 0:
+        return Subspace(q[:, :0], centred)
+    count = int(np.searchsorted(explained, variance * explained[-1] * (1 - 1e-12)) + 1)
+    return Subspace(q @ u[:, : min(count, rank)], centred)
+
+
+def canonical_correlations(x: Subspace, y: Subspace) -> np.ndarray:
+    """Cosines of the principal angles between two subspaces, descending: (min(k_x, k_y),), in 0..1."""
+    return np.clip(np.linalg.svd(x.basis.T @ y.basis, compute_uv=False), 0.0, 1.0)
+
+
+def svcca(x: Subspace, y: Subspace) -> float:
+    """Mean canonical correlation. A constant layer is like another constant layer (1) and unlike all else (0)."""
+    return _mean(canonical_correlations(x, y), x, y)
+
+
+def pwcca(x: Subspace, y: Subspace) -> float:
+    """Canonical correlations weighted by how much of x each canonical direction accounts for (section 3 of the paper)."""
+    u, correlations, _ = np.linalg.svd(x.basis.T @ y.basis, full_matrices=False)
+    weights = np.abs((x.basis @ u).T @ x.centred).sum(axis=1)
+    return _mean(np.clip(correlations, 0.0, 1.0), x, y, weights)
+
+
+def linear_cka(x: Subspace, y: Subspace) -> float:
+    """||X^T Y||_F^2 / (||X^T X||_F ||Y^T Y||_F) of the centred activations."""
+    scale = np.linalg.norm(x.centred.T @ x.centred) * np.linalg.norm(y.centred.T @ y.centred)
+    if scale == 0.0:
+        return _mean(np.zeros(0), x, y)
+    return float(np.linalg.norm(x.centred.T @ y.centred) ** 2 / scale)
+
+
+def similarity_matrix(spaces: Sequence[Subspace], measure: Callable[[Subspace, Subspace], float] = svcca) -> np.ndarray:
+    """Similarity of every pair of layers: (L + 1, L + 1) float64, 1 on the diagonal; entry i, j with j < i is measure(i, j), mirrored.
+
+    Raises:
+        UserError: fewer than 10 frames a dimension.
+    """
+    frames, dim = spaces[0].centred.shape
+    if frames < FRAMES_PER_DIMENSION * dim:
+        raise UserError(
+            f"{frames} frames are too few to compare layers of {dim} dimensions: {FRAMES_PER_DIMENSION} frames a dimension"
+            f" ({FRAMES_PER_DIMENSION * dim}) are the least; use a larger set or raise prune.svcca_frames"
+        )
+    matrix = np.eye(len(spaces))
+    for i, space in enumerate(track(spaces, measure.__name__)):
+        for j in range(i):
+            matrix[i, j] = matrix[j, i] = measure(space, spaces[j])
+    return matrix
+
+
+def _mean(correlations: np.ndarray, x: Subspace, y: Subspace, weights: np.ndarray | None = None) -> float:
+    if x.basis.shape[1] == 0 or y.basis.shape[1] == 0:
+        return float(x.basis.shape[1] == y.basis.shape[1])
+    return float(np.average(correlations, weights=weights))

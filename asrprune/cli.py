@@ -1,0 +1,384 @@
+"""The commands: paths on the command line, numbers in YAML. A thin layer; heavy imports are inside, so --help is instant."""
+
+import errno
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asrprune.errors import UserError
+
+if TYPE_CHECKING:
+    from asrprune.experiment import Experiment
+
+app = typer.Typer(
+    name="asrprune",
+    help="Train a speech recogniser once, run it at any depth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataDir = Annotated[Path, typer.Argument(help="Kaldi data directory")]
+ConfigFile = Annotated[Path, typer.Option("--config", help="YAML file with all numbers")]
+Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, wins over --config; may be repeated")]
+ExpDir = Annotated[Path, typer.Option("--exp", help="experiment directory")]
+Jobs = Annotated[int, typer.Option("--nj", min=1, help="processes")]
+Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="GPUs; 0: the CPU")]
+Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
+Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
+PlanName = Annotated[str, typer.Option("--plan", help="a strategy (exp/.../plans/NAME.json), or a plan file")]
+
+
+@app.callback()
+def _options(
+    log: Annotated[Path | None, typer.Option("--log", help="append the log to this file, too")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="warnings and errors only")] = False,
+) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log, encoding="utf-8"))
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format=form, datefmt="%H:%M:%S", handlers=handlers, force=True)
+    for noisy in ("lightning_fabric", "lightning", "matplotlib", "fontTools", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+@app.command("check-data")
+def check_data(
+    directories: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
+    audio: Annotated[bool, typer.Option("--audio/--no-audio", help="open every recording, too")] = True,
+    allow_pipes: Annotated[bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")] = False,
+) -> None:
+    """Check data directories; print every fault as file:line: id: what is wrong; how to fix it."""
+    from asrprune.data.kaldi import check_data_dir
+
+    faults = [fault for directory in directories for fault in check_data_dir(directory, audio, allow_pipes)]
+    if faults:
+        raise UserError("\n".join(faults))
+    typer.echo(f"{', '.join(map(str, directories))}: no faults")
+
+
+@app.command("fix-data")
+def fix_data(directory: DataDir) -> None:
+    """Sort a data directory and remove what is broken in it; the files as they were stay in .backup/."""
+    from asrprune.data.kaldi import fix_data_dir
+
+    for sentence in fix_data_dir(directory):
+        typer.echo(sentence)
+
+
+@app.command()
+def perturb(
+    source: DataDir,
+    target: Annotated[Path, typer.Argument(help="data directory to write")],
+    config: ConfigFile,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Write a data directory with a copy of every utterance at each of augment.speeds."""
+    from asrprune.config import read_config
+    from asrprune.data.fbank import speed_copies
+    from asrprune.data.kaldi import read_data_dir, write_data_dir
+
+    copies = speed_copies(read_data_dir(source), read_config(config, set_).augment.speeds)
+    write_data_dir(target, copies)
+    typer.echo(f"{target}: {len(copies)} utterances")
+
+
+@app.command()
+def fbank(
+    directories: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
+    config: ConfigFile,
+    cmvn: Annotated[Path | None, typer.Option("--cmvn", help="write CMVN statistics of the first directory here")] = None,
+    nj: Jobs = 1,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Compute filterbank features (what is missing of them) and global CMVN statistics."""
+    from asrprune.config import read_config
+    from asrprune.data import fbank as features
+
+    options = read_config(config, set_).frontend
+    for directory in directories:
+        computed = features.extract(directory, options, nj)
+        typer.echo(f"{directory}: {computed} archives computed" if computed else f"{directory}: features were there")
+    if cmvn is not None:
+        features.write_cmvn(cmvn, features.compute_cmvn(directories[0]))
+
+
+@app.command()
+def bpe(
+    directory: DataDir,
+    output: Annotated[Path, typer.Argument(help="directory for bpe.model and tokens.txt")],
+    config: ConfigFile,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Train text units on the transcripts of a data directory."""
+    from asrprune.config import read_config
+    from asrprune.data.kaldi import read_table
+    from asrprune.data.tokenizer import train_tokenizer
+
+    texts = list(read_table(directory / "text").values())
+    tokenizer = train_tokenizer(texts, read_config(config, set_).tokenizer, output)
+    typer.echo(f"{output}: {len(tokenizer)} text units, the blank included")
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    exp: ExpDir,
+    train_dir: Annotated[Path, typer.Option("--train", help="training data directory, with features")],
+    dev_dir: Annotated[Path, typer.Option("--dev", help="development data directory, with features")],
+    bpe_model: Annotated[Path, typer.Option("--bpe", help="bpe.model")],
+    cmvn: Annotated[Path, typer.Option("--cmvn", help="CMVN statistics")],
+    ngpu: Gpus = 0,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Train a model, or go on with a run that was killed."""
+    from asrprune.config import read_config
+    from asrprune.train.start import train as run
+
+    run(read_config(config, set_), exp, train_dir, dev_dir, bpe_model, cmvn, ngpu)
+
+
+@app.command()
+def average(
+    exp: ExpDir,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="best epochs to average; default: train.average")] = None,
+) -> None:
+    """Average the best epochs into model.safetensors."""
+    from asrprune.experiment import average_best
+
+    for member in average_best(exp, count):
+        typer.echo(f"epoch {member['epoch']}: dev WER {member['wer']:.2f} %")
+    typer.echo(f"{exp / 'model.safetensors'}")
+
+
+# -- layers ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def svcca(exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0) -> None:
+    """Measure how similar the layers are, on frames of a dev set: svcca/SET.npz and a heat map."""
+    from asrprune.analysis.measure import measure_layers
+    from asrprune.report.plots import draw_svcca
+
+    path = measure_layers(_load(exp, ngpu), data)
+    typer.echo(f"{path}\n{draw_svcca(path)}")
+
+
+@app.command()
+def search(
+    exp: ExpDir,
+    dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
+    strategy: Annotated[list[str] | None, typer.Option("--strategy", help="top, every, greedy or svcca; default: prune.strategies")] = None,
+    ngpu: Gpus = 0,
+) -> None:
+    """Find the layers to remove: plans/STRATEGY.json."""
+    from asrprune.prune.propose import plan_path, propose
+
+    experiment = _load(exp, ngpu)
+    for name in strategy or experiment.config.prune.strategies:
+        plan = propose(experiment, name, dev)
+        for step in plan.steps:
+            score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
+            typer.echo(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")
+        typer.echo(f"{plan_path(exp, name)}")
+
+
+@app.command()
+def prune(
+    exp: ExpDir,
+    output: Annotated[Path, typer.Argument(help="experiment directory to write")],
+    depth: Depth = None,
+    layers: Layers = None,
+    plan: PlanName = "greedy",
+) -> None:
+    """Write a standalone experiment that has the kept layers only."""
+    from asrprune.prune import surgery
+
+    experiment = _load(exp)
+    keep = _keep(experiment, depth, layers, plan)
+    surgery.prune(experiment, keep, output)
+    typer.echo(f"{output}: layers {','.join(map(str, keep))} of {exp}")
+
+
+# -- decoding --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def decode(
+    exp: ExpDir,
+    directories: Annotated[list[Path], typer.Argument(help="data directories, with features")],
+    strategy: Annotated[list[str] | None, typer.Option("--strategy", help="plans to decode; default: prune.strategies")] = None,
+    depth: Annotated[list[int] | None, typer.Option("--depth", help="depths to decode; default: prune.depths")] = None,
+    layers: Layers = None,
+    ngpu: Gpus = 0,
+) -> None:
+    """Decode sets at every wanted depth of every wanted plan: decode/SET/STRATEGY_dDEPTH/text."""
+    from asrprune.decode.recognizer import find_plan
+    from asrprune.decode.sweep import SubModel, decode_set, sub_models
+    from asrprune.prune.plan import parse_layers
+
+    experiment = _load(exp, ngpu)
+    if layers is not None:
+        wanted = [SubModel("layers_" + layers.replace(",", "_"), parse_layers(layers, experiment.num_layers))]
+    else:
+        plans = [find_plan(experiment, name) for name in strategy or experiment.config.prune.strategies]
+        wanted = sub_models(plans, depth or experiment.config.depths())
+    for directory in directories:
+        for output in decode_set(experiment, directory, wanted):
+            typer.echo(str(output))
+
+
+@app.command()
+def score(
+    exp: ExpDir,
+    directories: Annotated[list[Path], typer.Argument(help="data directories that were decoded")],
+) -> None:
+    """Score all that is decoded of the sets with sclite's counts: score.json and result.txt beside each text."""
+    from asrprune.data.kaldi import read_table
+    from asrprune.decode.score import write_score
+
+    for directory in directories:
+        references, speakers = read_table(directory / "text"), read_table(directory / "utt2spk")
+        decoded = sorted((exp / "decode" / directory.name).glob("*/decode.json"))
+        if not decoded:
+            raise UserError(f"{exp}: nothing is decoded of {directory.name}; stage 8 (`asrprune decode`) does it")
+        for record in decoded:
+            hypotheses = read_table(record.parent / "text", allow_empty=True)
+            result = write_score(record.parent, references, hypotheses, speakers)
+            low, high = result.wer_ci95
+            typer.echo(f"{record.parent}: WER {result.wer:.2f} % ({low:.2f} to {high:.2f})")
+
+
+@app.command()
+def bench(
+    exp: ExpDir,
+    data: Annotated[Path, typer.Option("--data", help="data directory whose audio is timed")],
+    ngpu: Gpus = 0,
+) -> None:
+    """Measure real-time factors by depth, side by side: bench.json."""
+    from asrprune.decode import bench as benchmark
+
+    experiment = _load(exp, ngpu)
+    typer.echo(str(benchmark.bench(experiment, data, benchmark.keeps_of(experiment))))
+
+
+@app.command()
+def report(
+    exp: ExpDir,
+    copy_to: Annotated[Path | None, typer.Option("--copy-to", help="also put RESULTS.md and figures/ here")] = None,
+) -> None:
+    """Collect the results: results.json, RESULTS.md, figures and one self-contained report.html."""
+    from rich.console import Console
+
+    from asrprune.files import read_json
+    from asrprune.report.build import copy_report, write_report
+    from asrprune.report.tables import screen_table
+
+    path = write_report(exp)
+    if copy_to is not None:
+        copy_report(exp, copy_to)
+    Console(width=None if sys.stdout.isatty() else 160).print(screen_table(read_json(exp / "results.json")))
+    typer.echo(f"report: {path.resolve()}")
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="audio files: wav, flac, SPHERE")],
+    exp: ExpDir,
+    depth: Depth = None,
+    layers: Layers = None,
+    plan: Annotated[str | None, typer.Option("--plan", help="a strategy or a plan file; default: greedy's if it was made")] = None,
+    words: Annotated[bool, typer.Option("--words", help="JSON lines with start, end and confidence of each word")] = False,
+    ngpu: Gpus = 0,
+) -> None:
+    """Transcribe audio files at any depth."""
+    from dataclasses import asdict
+
+    from asrprune.decode.recognizer import Recognizer
+    from asrprune.prune.plan import parse_layers
+
+    recognizer = Recognizer.load(exp, plan, "cuda" if ngpu else "cpu")
+    keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
+    for file in files:
+        hypothesis = recognizer.transcribe(file, depth, keep)
+        typer.echo(json.dumps({"file": str(file), **asdict(hypothesis)}) if words else f"{file} {hypothesis.text}".rstrip())
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and the command that installs it."""
+    from asrprune.doctor import diagnose, doctor_ok, format_report
+
+    checks = diagnose()
+    typer.echo(format_report(checks))
+    if not doctor_ok(checks):
+        raise typer.Exit(1)
+
+
+def _load(exp: Path, num_gpus: int = 0) -> "Experiment":
+    from asrprune.experiment import load
+
+    return load(exp, "cuda" if num_gpus else "cpu")
+
+
+def _keep(experiment: "Experiment", depth: int | None, layers: str | None, plan: str) -> tuple[int, ...]:
+    from asrprune.decode.recognizer import find_plan
+    from asrprune.prune.plan import parse_layers
+
+    if (depth is None) == (layers is None):
+        raise UserError("give either --depth N or --layers 1,2,5,9")
+    if layers is not None:
+        return parse_layers(layers, experiment.num_layers)
+    assert depth is not None
+    return find_plan(experiment, plan).keep(depth)
+
+
+def main() -> None:
+    """Run a command; a user's mistake becomes one sentence and exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in _OS_FIXES:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        assert error.errno is not None
+        _fail(f"{where}{os.strerror(error.errno).lower()}; {_OS_FIXES[error.errno]}; nothing was half-written, run the command again")
+    except Exception:
+        logging.getLogger("asrprune").exception("this is a mistake of asrprune's, not yours: please report it")
+        sys.exit(70)
+
+
+_OS_FIXES = {
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some of your disk quota",
+    errno.EACCES: "choose a directory that you may write to",
+    errno.EPERM: "choose a directory that you may write to",
+    errno.EROFS: "choose a directory that can be written",
+    errno.ENOTDIR: "a part of the path is a file; choose another path",
+    errno.EISDIR: "this is a directory, a file is needed here",
+}
+
+
+def _fail(message: str, code: int = 1) -> None:
+    logging.getLogger("asrprune").error("%s", message)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

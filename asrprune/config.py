@@ -1,0 +1,276 @@
+"""The configuration: one frozen, strict tree of numbers, read from YAML and kept, resolved, with the experiment."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from asrprune.errors import UserError
+from asrprune.files import write_text
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FrontendConfig(Section):
+    """Log-mel filterbank features; the defaults are those of Kaldi and sherpa-onnx."""
+
+    sample_rate: Positive = 16000  # Hz
+    num_mels: Positive = 80
+    frame_length_ms: float = Field(25.0, gt=0)
+    frame_shift_ms: float = Field(10.0, gt=0)
+    low_freq: float = 20.0  # Hz
+    high_freq: float = -400.0  # Hz; <= 0 counts down from the Nyquist frequency
+
+
+class TokenizerConfig(Section):
+    """Text units of sentencepiece."""
+
+    type: Literal["bpe", "unigram", "char", "word"] = "bpe"
+    vocab_size: Positive | None = 500  # without the blank; None: as many as there are (char, word)
+
+
+class AugmentConfig(Section):
+    """Training-time augmentation."""
+
+    speeds: tuple[Annotated[float, Field(ge=0.5, le=2.0)], ...] = (1.0,)  # copies of the training set
+    num_freq_masks: int = Field(2, ge=0)
+    max_freq_mask: int = Field(27, ge=0)  # mel bins
+    num_time_masks: int = Field(5, ge=0)
+    max_time_mask: float = Field(0.05, ge=0.0, le=1.0)  # share of the utterance, each
+
+
+class BatchConfig(Section):
+    """How utterances are put together."""
+
+    max_frames: Positive = 20000  # padded feature frames in one micro-batch
+    accumulate: Positive = 1  # micro-batches in one update
+
+
+class StochasticDepthConfig(Section):
+    """Layers that are skipped at random in training."""
+
+    rate: Probability = 0.3
+    mode: Literal["linear", "uniform"] = "linear"
+
+
+class ModelConfig(Section):
+    """Transformer-CTC encoder with intermediate CTC."""
+
+    num_layers: Positive = 12
+    dim: Positive = 256
+    heads: Positive = 4
+    ffn: Positive = 2048
+    conv_channels: Positive | None = None  # None: as many as dim
+    dropout: Probability = 0.1
+    attention_dropout: Probability = 0.0
+    taps: tuple[Positive, ...] | None = None  # None: num_layers // 4 and num_layers // 2
+    tap_weight: float = Field(0.66, ge=0.0, lt=1.0)
+    stochastic_depth: StochasticDepthConfig = StochasticDepthConfig()
+    self_conditioning: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads, but {self.dim} is not one of {self.heads}")
+        taps = list(self.taps or ())
+        if taps != sorted(set(taps)) or any(tap > self.num_layers for tap in taps):
+            raise ValueError(f"taps must ascend and lie in 1..num_layers = 1..{self.num_layers}, got {taps}")
+        return self
+
+    @property
+    def tap_layers(self) -> tuple[int, ...]:
+        """The tapped layers, 1-based; by default those of the paper's first author, scaled with the depth."""
+        if self.taps is not None:
+            return self.taps
+        return tuple(sorted({tap for tap in (self.num_layers // 4, self.num_layers // 2) if tap >= 1}))
+
+
+class ScheduleConfig(Section):
+    """Learning rate over updates."""
+
+    name: Literal["noam", "cosine"] = "noam"
+    peak: float = Field(1e-3, gt=0.0)
+    warmup_steps: Positive = 1000
+    final: float = Field(0.0, ge=0.0)  # cosine only: the rate at the last update
+
+
+class TrainConfig(Section):
+    """Optimisation and bookkeeping."""
+
+    epochs: Positive = 50
+    schedule: ScheduleConfig = ScheduleConfig()
+    betas: tuple[Probability, Probability] = (0.9, 0.98)
+    eps: float = Field(1e-9, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    grad_clip: float = Field(5.0, gt=0.0)
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    log_every_steps: Positive = 50
+    checkpoint_every_s: float = Field(120.0, gt=0.0)
+    keep_best: Positive = 5
+    average: Positive = 5  # best checkpoints that `asrprune average` takes
+    dev_every_epochs: Positive = 1
+    num_workers: int = Field(1, ge=0)  # processes that read features ahead
+
+
+class PruneConfig(Section):
+    """Depths and strategies that are searched, decoded and reported."""
+
+    strategies: tuple[Literal["top", "every", "greedy", "svcca"], ...] = ("greedy", "svcca", "top", "every")
+    depths: tuple[Positive, ...] | None = None  # None: every depth from num_layers to 1 is searched and decoded
+    min_depth: Positive = 1
+    metric: Literal["wer", "ctc"] = "wer"
+    svcca_variance: float = Field(0.99, gt=0.0, le=1.0)
+    svcca_frames: Positive = 20000
+
+
+class DecodeConfig(Section):
+    """Batches in decoding."""
+
+    max_frames: Positive = 20000
+    precision: Literal["auto", "float32", "bf16"] = "float32"
+
+
+class BenchConfig(Section):
+    """What `asrprune bench` measures."""
+
+    utterances: Positive = 100
+    batch: Positive = 1
+    threads: int = Field(0, ge=0)  # 0: all cores
+    repeats: Positive = 5
+
+
+class Config(Section):
+    """Everything that a recipe chooses; paths are not in it."""
+
+    seed: int = 1
+    frontend: FrontendConfig = FrontendConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    augment: AugmentConfig = AugmentConfig()
+    batch: BatchConfig = BatchConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    prune: PruneConfig = PruneConfig()
+    decode: DecodeConfig = DecodeConfig()
+    bench: BenchConfig = BenchConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        wrong = [depth for depth in self.prune.depths or () if depth > self.model.num_layers]
+        if wrong:
+            raise ValueError(f"prune.depths must not exceed model.num_layers = {self.model.num_layers}, got {wrong}")
+        return self
+
+    def depths(self) -> tuple[int, ...]:
+        """The depths that are decoded and reported, deepest first; the full depth is always among them."""
+        chosen = self.prune.depths or range(self.prune.min_depth, self.model.num_layers + 1)
+        return tuple(sorted({*chosen, self.model.num_layers}, reverse=True))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number (plain YAML 1.1 wants 1.0e-3) and a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for position, key in enumerate(keys):
+            if key in keys[:position]:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.value[position][0].start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; every way in which it can be broken is a ``UserError`` that names file and line."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: a config file must be UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if values is not None and not isinstance(values, dict):
+        raise UserError(f"{path}: a config file must hold `key: value` lines, this one holds a {type(values).__name__}")
+    return values or {}
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file; ``overrides`` are ``section.key=value`` strings that win over it.
+
+    Raises:
+        UserError: all mistakes at once, a line each.
+    """
+    values = read_yaml(path)
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values, str(path))
+
+
+def parse_config(values: dict[str, Any], source: str) -> Config:
+    """Check a nested dict; raises a ``UserError`` that lists every mistake in it."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        mistakes = [_explain(item) for item in error.errors()]
+        raise UserError("\n".join(f"{source}: {mistake}" for mistake in mistakes)) from None
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write the resolved config (derived taps and depths filled in) as YAML."""
+    write_text(path, yaml.safe_dump(resolved(config), sort_keys=False))
+
+
+def resolved(config: Config) -> dict[str, Any]:
+    """The config as plain data with its derived values filled in."""
+    values = config.model_dump(mode="json")
+    values["model"]["taps"] = list(config.model.tap_layers)
+    values["model"]["conv_channels"] = config.model.conv_channels or config.model.dim
+    values["prune"]["depths"] = list(config.depths())
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    name, found, text = override.partition("=")
+    if not found or not name:
+        raise UserError(f"--set {override}: write section.key=value, for example train.epochs=20")
+    *sections, key = name.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override}: {section} is a value, not a section")
+    try:
+        values[key] = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: {text!r} is not a YAML value") from None
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key; {_known_keys(error['loc'][:-1])}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not where or error["type"] == "value_error":
+        return f"{where}: {message}".removeprefix(": ")
+    return f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+
+
+def _known_keys(sections: tuple[Any, ...]) -> str:
+    section: type[BaseModel] = Config
+    for name in sections:
+        section = section.model_fields[name].annotation  # type: ignore[assignment]
+    return f"known keys here: {', '.join(section.model_fields)}"

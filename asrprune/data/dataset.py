@@ -1,0 +1,123 @@
+"""Utterances with features and labels, and how they are read ahead in batches; the exact CTC feasibility rule."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from asrprune.data.ark import read_matrix
+from asrprune.data.kaldi import read_table
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.errors import UserError
+from asrprune.files import write_text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances padded to the longest."""
+
+    features: Tensor  # (B, T, F) float32
+    lens: Tensor  # (B,) int64
+    labels: Tensor  # (B, U) int64
+    label_lens: Tensor  # (B,) int64
+    index: np.ndarray  # (B,) positions in the corpus
+
+    def pin_memory(self) -> "Batch":
+        """A copy in page-locked memory, for the loader."""
+        tensors = (tensor.pin_memory() for tensor in (self.features, self.lens, self.labels, self.label_lens))
+        return Batch(*tensors, self.index)
+
+    def to(self, device: torch.device) -> "Batch":
+        """A copy on ``device``."""
+        tensors = (tensor.to(device, non_blocking=True) for tensor in (self.features, self.lens, self.labels, self.label_lens))
+        return Batch(*tensors, self.index)
+
+
+class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
+    """A data directory with features; item i is (i, (T, F) features, labels)."""
+
+    def __init__(self, directory: Path, tokenizer: Tokenizer | None) -> None:
+        """Read the tables of ``directory``; without a tokenizer there are no labels.
+
+        Raises:
+            UserError: features are missing (stage 2) or do not cover the utterances.
+        """
+        for name in ("feats.scp", "utt2num_frames"):
+            if not (directory / name).is_file():
+                raise UserError(f"{directory / name}: no such file; stage 2 (`asrprune fbank {directory}`) makes it")
+        self.directory = directory
+        self.tokenizer = tokenizer
+        self._entries = read_table(directory / "feats.scp")
+        frames = read_table(directory / "utt2num_frames")
+        self.ids = list(self._entries)
+        texts = read_table(directory / "text") if (directory / "text").is_file() else {}
+        if (tokenizer is not None and list(texts) != self.ids) or list(frames) != self.ids:
+            raise UserError(f"{directory}: feats.scp, utt2num_frames and text name different utterances; run stage 2 (fbank) again")
+        self.texts = [texts.get(key, "") for key in self.ids]
+        self.labels = [tokenizer.encode(text) for text in self.texts] if tokenizer else [[] for _ in self.ids]
+        self.lengths = np.array([int(frames[key]) for key in self.ids], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray, list[int]]:
+        return index, read_matrix(self._entries[self.ids[index]]), self.labels[index]
+
+    def loader(self, batches: Sequence[np.ndarray], num_workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
+        """The given batches in order, read ahead by ``num_workers`` processes."""
+        sampler = [batch.tolist() for batch in batches]
+        return iter(
+            DataLoader(
+                self,
+                batch_sampler=sampler,
+                collate_fn=_collate,
+                num_workers=num_workers,
+                prefetch_factor=4 if num_workers else None,
+                pin_memory=pin_memory,
+            )
+        )
+
+
+def _collate(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:
+    lens = [len(features) for _, features, _ in items]
+    label_lens = [len(labels) for _, _, labels in items]
+    features = np.zeros((len(items), max(lens), items[0][1].shape[1]), dtype=np.float32)
+    labels = np.zeros((len(items), max(label_lens)), dtype=np.int64)
+    for row, (_, matrix, units) in enumerate(items):
+        features[row, : len(matrix)] = matrix
+        labels[row, : len(units)] = units
+    index = np.array([position for position, _, _ in items])
+    return Batch(torch.from_numpy(features), torch.tensor(lens), torch.from_numpy(labels), torch.tensor(label_lens), index)
+
+
+def encoder_frames(frames: int) -> int:
+    """T' of T feature frames, as the encoder's subsampling has it."""
+    return max(0, ((frames - 1) // 2 - 1) // 2)
+
+
+def needed_frames(labels: Sequence[int]) -> int:
+    """Fewest encoder frames with which CTC can emit ``labels``: one each, and a blank between equal neighbours.
+
+    >>> needed_frames([1, 1, 2])
+    4
+    """
+    return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
+
+
+def feasible(corpus: Corpus) -> np.ndarray:
+    """(N,) bool: utterances that CTC can learn from, i.e. with enough frames and at least one label."""
+    return np.array(
+        [0 < needed_frames(labels) <= encoder_frames(int(frames)) for labels, frames in zip(corpus.labels, corpus.lengths, strict=True)]
+    )
+
+
+def write_dropped(path: Path, corpus: Corpus, kept: np.ndarray) -> None:
+    """List what training leaves out: ``id  encoder_frames  needed_frames`` a line, under a header."""
+    rows = [
+        f"{corpus.ids[i]}\t{encoder_frames(int(corpus.lengths[i]))}\t{needed_frames(corpus.labels[i])}\n" for i in np.flatnonzero(~kept)
+    ]
+    write_text(path, "utterance\tencoder_frames\tneeded_frames\n" + "".join(rows))

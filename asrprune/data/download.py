@@ -1,0 +1,245 @@
+"""Archives of corpora: fetched once, checked against their SHA-256, unpacked whole or not at all."""
+
+import fcntl
+import functools
+import http.client
+import io
+import logging
+import lzma
+import os
+import shutil
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from asrprune.errors import UserError
+from asrprune.files import sha256_of
+from asrprune.progress import track
+
+logger = logging.getLogger(__name__)
+_BLOCK = 1 << 20
+_TIMEOUT_S = 60.0
+_PAUSES_S = (1.0, 3.0, 10.0)  # before the second, third and fourth attempt
+_WORTH_RETRYING = (408, 416, 429, 500, 502, 503, 504)
+
+
+def fetch(url: str, sha256: str | None, target: Path, local_dir: Path | None) -> Path:
+    """Return the path of the file at ``url``: in ``local_dir`` if that holds it, else ``target``, downloaded if need be.
+
+    ``local_dir`` (the user's --download_dir) is only read. A download that was cut short goes on where it stopped. ``sha256``
+    None is for a file whose publisher gives no checksum: the caller then checks the content. Raises ``UserError`` for a wrong
+    checksum, a file that cannot be had, a full disk.
+    """
+    held = _held(target, local_dir)
+    if held is not None:
+        _verify(held, sha256, f"{held}: is not the file at {url}", "delete it and download it again")
+        return held
+    by_hand = f"download it by hand and pass --download_dir DIR, the directory that holds {target.name}"
+    part = target.with_name(f"{target.name}.part")
+    with _disk_errors(target), _sole_writer(target):
+        with open(part, "ab", buffering=0) as handle:
+            _download(url, handle, by_hand)
+            os.fsync(handle.fileno())
+        try:
+            _verify(part, sha256, f"{url}: is not the file it was", f"run this again, or {by_hand}")
+        except UserError:
+            part.unlink()  # going on from wrong bytes would never end well
+            raise
+        os.replace(part, target)
+    return target
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a tar archive (plain, gz, bz2, xz) into the directory ``target``; nothing is done if that is there.
+
+    The whole archive is read and checked before anything is written, and ``target`` appears only when complete. Raises
+    ``UserError`` for a damaged archive and for members that do not belong into ``target``: absolute paths, ``..``, links that
+    lead out, devices.
+    """
+    if target.is_dir():
+        return
+    temporary = target.with_name(f".{target.name}.tmp")
+    with _disk_errors(target), _sole_writer(target):
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
+        try:
+            _extract(archive, temporary)
+            os.sync()  # once for all: an fsync for each of 300,000 small files takes many minutes
+            os.rename(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _held(target: Path, local_dir: Path | None) -> Path | None:
+    """Where the file already is, if anywhere."""
+    if local_dir is not None and (local_dir / target.name).is_file():
+        return local_dir / target.name
+    if target.is_file():
+        return target
+    if local_dir is not None and local_dir.resolve() != target.parent.resolve():
+        if not local_dir.is_dir():
+            raise UserError(f"{local_dir}: no such directory; --download_dir names the directory that holds {target.name}")
+        logger.info("%s does not hold %s: it is downloaded to %s", local_dir, target.name, target.parent)
+    return None
+
+
+def _verify(path: Path, sha256: str | None, what: str, fix: str) -> None:
+    if sha256 is None:
+        return
+    found = sha256_of(path)
+    if found != sha256.lower():
+        raise UserError(f"{what}: its SHA-256 is {found} instead of {sha256}; {fix}")
+
+
+def _download(url: str, handle: io.FileIO, by_hand: str) -> None:
+    """Append to ``handle`` what it still lacks of the file at ``url``."""
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            return _append_rest(url, handle)
+        except urllib.error.HTTPError as error:
+            if error.code not in _WORTH_RETRYING:
+                raise UserError(f"{url}: the server answers {error.code} ({error.reason}); {by_hand}") from None
+            reason = f"the server answers {error.code} ({error.reason})"
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(getattr(error, "reason", error))
+        if pause_s is not None:
+            logger.warning("%s: %s; trying again in %g s", url, reason, pause_s)
+            time.sleep(pause_s)
+    raise UserError(f"{url}: cannot be downloaded ({reason}); run this again, it goes on where it stopped, or {by_hand}")
+
+
+def _append_rest(url: str, handle: io.FileIO) -> None:
+    """One request for what comes after the bytes in ``handle``; network errors are raised as they are."""
+    have = handle.seek(0, os.SEEK_END)
+    headers = {"User-Agent": "asrprune"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S) as reply:
+            if have and reply.status != 206:  # the server knows no ranges and sends everything
+                handle.truncate(0)
+            _copy(reply, handle)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        if error.headers.get("Content-Range") != f"bytes */{have}":  # else all is there: killed right before the renaming
+            handle.truncate(0)
+            raise
+
+
+def _copy(reply: http.client.HTTPResponse, handle: io.FileIO) -> None:
+    """Append the body; raises ``ConnectionError`` if it is shorter than announced."""
+    start = handle.seek(0, os.SEEK_END)
+    announced = reply.headers["Content-Length"]
+    blocks = iter(functools.partial(reply.read, _BLOCK), b"")
+    label = f"downloading {Path(str(handle.name)).stem} (MiB)"
+    for block in blocks if announced is None else track(blocks, label, -(-int(announced) // _BLOCK)):
+        _write(handle, block)
+    if announced is not None and handle.tell() != start + int(announced):
+        raise ConnectionError(f"the connection closed after {handle.tell()} of {start + int(announced)} bytes")
+
+
+def _write(handle: io.FileIO, block: bytes) -> None:
+    rest = memoryview(block)
+    try:
+        while rest:
+            rest = rest[handle.write(rest) :]
+    except OSError as error:  # told apart here, for errors of the network are OSErrors too
+        raise _disk_error(Path(str(handle.name)), error) from None
+
+
+def _extract(archive: Path, directory: Path) -> None:
+    """Check all of ``archive``, then extract it."""
+    options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # 3.10 and 3.11 have it since mid-2023
+    try:
+        with tarfile.open(archive) as tar:
+            members = _safe_members(archive, tar)
+            _check_end(tar)
+            for member in track(members, f"unpacking {archive.name}"):
+                tar.extract(member, directory, **options)  # type: ignore[arg-type]
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise UserError(f"{archive}: is damaged or no tar archive ({reason}); delete it and download it again") from None
+
+
+def _safe_members(archive: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """All members, made harmless: our own owner, plain permissions; raises ``UserError`` if one has no business here."""
+    members = []
+    files: set[PurePosixPath] = set()
+    links: set[PurePosixPath] = set()
+    for member in tar:
+        fault = _fault(member, files, links)
+        if fault:
+            raise UserError(f"{archive}: {member.name}: {fault}; nothing was unpacked, get the archive from its publisher")
+        path = PurePosixPath(member.name)
+        (links if member.issym() else files).add(path)
+        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+        member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
+        members.append(member)
+    return members
+
+
+def _fault(member: tarfile.TarInfo, files: set[PurePosixPath], links: set[PurePosixPath]) -> str:
+    """Why ``member`` may not be unpacked, or "". ``files`` and ``links`` (symbolic) are the members before it.
+
+    No member may lie behind a symbolic link, so the directory of a link is a real one; its target may climb only at its
+    start, and not above the top. By induction what it passes afterwards, links or not, stays inside.
+    """
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        return "its path leads out of the archive"
+    if not links.isdisjoint((path, *path.parents)):
+        return "it would be written through a symbolic link"
+    if member.issym():
+        target = PurePosixPath(member.linkname)
+        climbs = target.parts.count("..")
+        if target.is_absolute() or climbs >= len(path.parts) or ".." in target.parts[climbs:]:
+            return f"it is a link that leads out of the archive, to {member.linkname}"
+    elif member.islnk():
+        if PurePosixPath(member.linkname) not in files:
+            return f"it is a hard link to {member.linkname}, which is no earlier file of the archive"
+    elif not (member.isfile() or member.isdir()):
+        return "it is neither a file nor a directory nor a link"
+    return ""
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise unless the archive goes on to its end mark and checksums: ``tarfile`` takes any end, and rubbish, for the end."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it breaks off")
+    while tar.fileobj.read(_BLOCK):  # gzip and its like compare their checksum when they meet the end
+        pass
+
+
+@contextmanager
+def _sole_writer(target: Path) -> Iterator[None]:
+    """Hold a lock beside ``target``; the kernel gives it back even if we are killed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.with_name(f".{target.name}.lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{target}: another run is making it; wait for that run to end, then run this again") from None
+        except OSError as error:
+            logger.warning("%s: cannot be locked (%s): do not run this twice at a time", target, error.strerror)
+        yield
+
+
+@contextmanager
+def _disk_errors(target: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise _disk_error(target, error) from None
+
+
+def _disk_error(path: Path, error: OSError) -> UserError:
+    where = error.filename or path
+    return UserError(f"{where}: {error.strerror or error}; make room or give access there, then run this again: it goes on")

@@ -1,0 +1,204 @@
+"""Log-mel filterbanks and global CMVN of a data directory, as Kaldi archives, with many processes and restart."""
+
+import hashlib
+import json
+import logging
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asrprune.config import FrontendConfig
+from asrprune.data.ark import read_matrix, read_plain_matrix, write_ark, write_matrix
+from asrprune.data.audio import read_audio
+from asrprune.data.kaldi import Utterance, read_data_dir, read_table, write_table
+from asrprune.doctor import import_torchaudio
+from asrprune.errors import UserError
+from asrprune.files import atomic_path, write_json
+from asrprune.progress import track
+
+logger = logging.getLogger(__name__)
+INT16_SCALE = 32768.0  # Kaldi computes filterbanks on 16-bit integers
+SHARD_UTTERANCES = 200  # one archive; small enough that little is lost when a run is killed
+
+
+def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
+    """Log-mel filterbank with the settings of kaldi-native-fbank / sherpa-onnx.
+
+    Args:
+        samples: (N,) float32 in [-1, 1).
+        options: rates and bins.
+
+    Returns:
+        (T, num_mels) float32 at 16-bit scale; T = N / shift, rounded half up.
+    """
+    padded, frames = _pad(samples, options)
+    if frames == 0:
+        return np.zeros((0, options.num_mels), dtype=np.float32)
+    features = import_torchaudio().compliance.kaldi.fbank(
+        torch.from_numpy(padded.astype(np.float32)).unsqueeze(0) * INT16_SCALE,
+        sample_frequency=options.sample_rate,
+        frame_length=options.frame_length_ms,
+        frame_shift=options.frame_shift_ms,
+        num_mel_bins=options.num_mels,
+        low_freq=options.low_freq,
+        high_freq=options.high_freq,
+        window_type="povey",
+        preemphasis_coefficient=0.97,
+        remove_dc_offset=True,
+        dither=0.0,
+    )
+    return features[:frames].numpy()
+
+
+def _pad(samples: np.ndarray, options: FrontendConfig) -> tuple[np.ndarray, int]:
+    """Mirror the edges as Kaldi does with ``snip_edges=False``; also returns the number of frames.
+
+    torchaudio has the same option, but it fails on a signal shorter than one window.
+    """
+    shift = int(options.sample_rate * options.frame_shift_ms / 1000)
+    window = int(options.sample_rate * options.frame_length_ms / 1000)
+    frames = (len(samples) + shift // 2) // shift
+    if frames == 0:
+        return samples, 0
+    before = window // 2 - shift // 2
+    after = max((frames - 1) * shift + window - before - len(samples), 0)
+    return np.pad(samples, (before, after), mode="symmetric"), frames
+
+
+def change_speed(samples: np.ndarray, sample_rate: int, speed: float) -> np.ndarray:
+    """Play (N,) samples ``speed`` times as fast (tempo and pitch, as sox's ``speed``): (N / speed,)."""
+    if speed == 1.0:
+        return samples
+    functional = import_torchaudio().functional
+    faster, _ = functional.speed(torch.from_numpy(samples).unsqueeze(0), sample_rate, speed)
+    return faster[0].numpy()
+
+
+def utterance_samples(utterance: Utterance, options: FrontendConfig) -> np.ndarray:
+    """Samples of an utterance, its speed applied: (N,) float32. A ``UserError`` names the utterance."""
+    try:
+        samples = read_audio(utterance.audio, options.sample_rate, utterance.start_s, utterance.end_s)
+    except UserError as error:
+        raise UserError(f"{utterance.id}: {error}") from None
+    return change_speed(samples, options.sample_rate, utterance.speed)
+
+
+def speed_copies(utterances: Sequence[Utterance], speeds: Sequence[float]) -> list[Utterance]:
+    """The utterances at every speed; all but speed 1 get the prefix ``sp<speed>-`` on id and speaker, as in Kaldi."""
+    copies = []
+    for speed in speeds:
+        prefix = "" if speed == 1.0 else f"sp{speed:g}-"
+        for u in utterances:
+            names = {"id": prefix + u.id, "speaker": prefix + u.speaker, "recording": prefix + u.recording}
+            copies.append(replace(u, speed=u.speed * speed, **names))
+    return copies
+
+
+def extract(directory: Path, options: FrontendConfig, num_jobs: int) -> int:
+    """Compute what is missing of the features of a data directory; write feats.scp, utt2num_frames and utt2dur.
+
+    Archives are named after a hash of what they hold, so a restart computes only the missing ones, and changed options or
+    audio lists make new ones. Returns the number of archives that were computed.
+    """
+    utterances = read_data_dir(directory, need_text=False)
+    shards = [utterances[i : i + SHARD_UTTERANCES] for i in range(0, len(utterances), SHARD_UTTERANCES)]
+    names = [_shard_name(index, shard, options) for index, shard in enumerate(shards)]
+    store = directory.resolve() / "fbank"
+    missing = [(store / name, shard) for name, shard in zip(names, shards, strict=True) if not (store / f"{name}.scp").exists()]
+    if missing:
+        logger.info("%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(shards))
+        for _ in track(_compute(missing, options, num_jobs), f"fbank {directory.name}", len(missing)):
+            pass
+    _collect(directory, [store / name for name in names], options)
+    return len(missing)
+
+
+def _compute(missing: list[tuple[Path, list[Utterance]]], options: FrontendConfig, num_jobs: int) -> Iterator[None]:
+    if num_jobs == 1 or len(missing) == 1:
+        yield from map(partial(_write_shard, options=options), missing)
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process that has run torch can deadlock
+    with ProcessPoolExecutor(min(num_jobs, len(missing)), context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield from pool.map(partial(_write_shard, options=options), missing)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _write_shard(job: tuple[Path, list[Utterance]], options: FrontendConfig) -> None:
+    """Archive first, then its scp: an archive counts only when its scp is there."""
+    base, utterances = job
+    ark = base.with_suffix(".ark")
+    with atomic_path(ark) as temporary:
+        matrices = ((u.id, compute_fbank(utterance_samples(u, options), options)) for u in utterances)
+        frames: dict[str, int] = {}
+        entries = write_ark(temporary, ark, _counted(matrices, frames))
+    write_json(base.with_suffix(".frames"), frames)
+    write_table(base.with_suffix(".scp"), entries)
+
+
+def _counted(matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int]) -> Iterator[tuple[str, np.ndarray]]:
+    for key, matrix in matrices:
+        frames[key] = len(matrix)
+        yield key, matrix
+
+
+def _shard_name(index: int, utterances: Sequence[Utterance], options: FrontendConfig) -> str:
+    content = [[u.id, u.audio, u.start_s, u.end_s, u.speed] for u in utterances]
+    digest = hashlib.sha256(json.dumps([content, options.model_dump()]).encode()).hexdigest()
+    return f"feats_{index:05d}_{digest[:12]}"
+
+
+def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> None:
+    scp: dict[str, str] = {}
+    frames: dict[str, int] = {}
+    for base in bases:
+        scp.update(read_table(base.with_suffix(".scp")))
+        frames.update(json.loads(base.with_suffix(".frames").read_text()))
+    write_table(directory / "utt2num_frames", {key: str(count) for key, count in frames.items()})
+    write_table(directory / "utt2dur", {key: f"{count * options.frame_shift_ms / 1000:.3f}" for key, count in frames.items()})
+    write_table(directory / "feats.scp", scp)
+    wanted = {base.name for base in bases}
+    for stale in (directory / "fbank").iterdir():
+        if stale.stem not in wanted:
+            stale.unlink()
+
+
+def compute_cmvn(directory: Path) -> np.ndarray:
+    """Global CMVN statistics of a directory's features, as Kaldi's compute-cmvn-stats: (2, F + 1) float64.
+
+    Row 0: sums, then the frame count; row 1: sums of squares, then 0.
+    """
+    stats: np.ndarray | None = None
+    for entry in track(list(read_table(directory / "feats.scp").values()), f"cmvn {directory.name}"):
+        features = read_matrix(entry).astype(np.float64)
+        if stats is None:
+            stats = np.zeros((2, features.shape[1] + 1))
+        stats[0, :-1] += features.sum(axis=0)
+        stats[0, -1] += len(features)
+        stats[1, :-1] += np.square(features).sum(axis=0)
+    if stats is None or stats[0, -1] == 0:
+        raise UserError(f"{directory}/feats.scp: no frames, so there is nothing to normalise with; check stage 1 (data)")
+    return stats
+
+
+def write_cmvn(path: Path, stats: np.ndarray) -> None:
+    """Write CMVN statistics in Kaldi's format."""
+    with atomic_path(path) as temporary:
+        write_matrix(temporary, stats)
+
+
+def read_cmvn(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read CMVN statistics; returns mean (F,) and 1 / standard deviation (F,), float32; features become (x - mean) * scale."""
+    stats = read_plain_matrix(path)
+    count = stats[0, -1]
+    mean = stats[0, :-1] / count
+    variance = np.maximum(stats[1, :-1] / count - mean**2, 1e-10)  # a constant bin must not divide by 0
+    return mean.astype(np.float32), (1.0 / np.sqrt(variance)).astype(np.float32)

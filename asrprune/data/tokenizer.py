@@ -1,0 +1,88 @@
+"""Text units: sentencepiece (bpe, unigram, char, word), shifted by one because label 0 is the CTC blank."""
+
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from asrprune.config import TokenizerConfig
+from asrprune.errors import UserError
+from asrprune.files import atomic_path, write_text
+
+logger = logging.getLogger(__name__)
+WORD_START = "▁"
+
+
+class Tokenizer:
+    """Text <-> labels. Label 0 is the blank, label i + 1 is sentencepiece's piece i (piece 0 is the unknown)."""
+
+    def __init__(self, model: Path) -> None:
+        """Load a sentencepiece model; raises ``UserError`` if it is missing or broken (stage 3 makes it)."""
+        if not model.is_file():
+            raise UserError(f"{model}: no such sentencepiece model; stage 3 (`asrprune bpe`) makes it")
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        except (RuntimeError, OSError) as error:
+            raise UserError(f"{model}: not a sentencepiece model ({error}); run stage 3 (`asrprune bpe`) again") from None
+        self.pieces = ["<blk>", *(self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size()))]
+
+    def __len__(self) -> int:
+        """Vocabulary size, blank included."""
+        return len(self.pieces)
+
+    def encode(self, text: str) -> list[int]:
+        """Labels of a text, 1-based."""
+        return [piece + 1 for piece in self._processor.encode(text)]
+
+    def decode(self, labels: Sequence[int]) -> str:
+        """Text of labels (no blanks among them); an unknown piece becomes `<unk>`."""
+        joined = "".join(self.pieces[label] for label in labels)
+        return joined.replace(WORD_START, " ").strip()
+
+
+def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Path) -> Tokenizer:
+    """Train text units on transcripts; write ``bpe.model`` and ``tokens.txt`` (``token label`` a line, as sherpa-onnx wants it).
+
+    Raises:
+        UserError: more units are asked for than the transcripts can give (sentencepiece says how many they can).
+    """
+    if not texts:
+        raise UserError("there are no transcripts to train the text units on; check data/train/text")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type=config.type,
+            vocab_size=_vocab_size(texts, config),
+            character_coverage=1.0,
+            bos_id=-1,
+            eos_id=-1,
+            unk_id=0,
+            unk_surface="<unk>",
+            normalization_rule_name="identity",
+            minloglevel=2,
+            num_threads=1,
+            **({"split_by_whitespace": True} if config.type != "word" else {}),
+        )
+    except RuntimeError as error:
+        reason = str(error).split("] ")[-1]
+        raise UserError(f"tokenizer.vocab_size {config.vocab_size} with type {config.type} cannot be made: {reason}") from None
+    directory.mkdir(parents=True, exist_ok=True)
+    with atomic_path(directory / "bpe.model") as temporary:
+        temporary.write_bytes(model.getvalue())
+    tokenizer = Tokenizer(directory / "bpe.model")
+    write_text(directory / "tokens.txt", "".join(f"{piece} {label}\n" for label, piece in enumerate(tokenizer.pieces)))
+    return tokenizer
+
+
+def _vocab_size(texts: Sequence[str], config: TokenizerConfig) -> int:
+    if config.type in ("bpe", "unigram"):
+        if config.vocab_size is None:
+            raise UserError(f"tokenizer.vocab_size must be a number with type {config.type}")
+        return config.vocab_size
+    units = {word for text in texts for word in text.split()} if config.type == "word" else {*"".join(texts).replace(" ", ""), WORD_START}
+    count = len(units) + 1  # the unknown
+    return count if config.vocab_size is None else min(count, config.vocab_size)

@@ -1,0 +1,1 @@
+"""Running a model: CTC decoding, the public recogniser, scoring, benchmarks."""

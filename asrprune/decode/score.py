@@ -1,0 +1,420 @@
+"""Scoring hypotheses against references with sclite's counts: WER, CER, their intervals and sclite's report."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from asrprune.errors import UserError
+from asrprune.files import write_json, write_text
+
+_SUB_COST = 4  # sclite's weights; an insertion with a deletion (6) is dearer than a substitution
+_GAP_COST = 3
+_MAX_CELLS = 1 << 20  # cells or draws computed at once, which bounds memory: 4-8 MB each
+_NAMED = 5  # ids that an error message names
+
+Pair = tuple[Sequence[str], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Correct, substituted, deleted and inserted words; counts of two sets add."""
+
+    cor: int
+    sub: int
+    del_: int
+    ins: int
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.cor + other.cor, self.sub + other.sub, self.del_ + other.del_, self.ins + other.ins)
+
+    @property
+    def ref_words(self) -> int:
+        return self.cor + self.sub + self.del_
+
+    @property
+    def errors(self) -> int:
+        return self.sub + self.del_ + self.ins
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Pairs (reference word, hypothesis word) in order; None stands where one side has no word."""
+
+    pairs: tuple[tuple[str | None, str | None], ...]
+
+    @property
+    def edits(self) -> str:
+        """One letter per pair: C correct, S substituted, D deleted, I inserted."""
+        return "".join("I" if ref is None else "D" if hyp is None else "C" if ref == hyp else "S" for ref, hyp in self.pairs)
+
+    @property
+    def counts(self) -> Counts:
+        edits = self.edits
+        return Counts(*(edits.count(letter) for letter in "CSDI"))
+
+
+@dataclass(frozen=True)
+class Score(Counts):
+    """The counts of a whole set and its rates in percent; utterances are in the order of their ids."""
+
+    wer: float
+    wer_ci95: tuple[float, float]
+    cer: float
+    sentence_error: float
+    ids: tuple[str, ...] = field(repr=False)
+    alignments: tuple[Alignment, ...] = field(repr=False)
+    utterance_counts: tuple[Counts, ...] = field(repr=False)
+
+    @property
+    def utterances(self) -> int:
+        return len(self.ids)
+
+    @property
+    def utterance_errors(self) -> np.ndarray:
+        """Errors of each utterance, (U,), for ``paired_bootstrap``."""
+        return np.array([counts.errors for counts in self.utterance_counts])
+
+    @property
+    def utterance_words(self) -> np.ndarray:
+        """Reference words of each utterance, (U,), for ``paired_bootstrap``."""
+        return np.array([counts.ref_words for counts in self.utterance_counts])
+
+    def to_dict(self) -> dict[str, float | int | list[float]]:
+        """What score.json holds: percentages with 4 digits, counts as integers."""
+        return {
+            "wer": round(self.wer, 4),
+            "wer_ci95": [round(bound, 4) for bound in self.wer_ci95],
+            "cer": round(self.cer, 4),
+            "sub": self.sub,
+            "del": self.del_,
+            "ins": self.ins,
+            "cor": self.cor,
+            "ref_words": self.ref_words,
+            "utterances": self.utterances,
+            "sentence_error": round(self.sentence_error, 4),
+        }
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """System a minus system b, in points of WER; positive: a is worse."""
+
+    difference: float
+    ci95: tuple[float, float]
+    probability_worse: float
+
+
+def align(ref: Sequence[str], hyp: Sequence[str]) -> Alignment:
+    """The alignment sclite chooses: least 4 * substitutions + 3 * insertions + 3 * deletions.
+
+    Three substitutions cost what two insertions with two deletions cost, so ties change the counts. sclite settles
+    them from the last word backwards: pair two words if that is among the cheapest, else insert, else delete.
+    Memory is 4 bytes * (len(ref) + 1) * (len(hyp) + 1).
+    """
+    return _align_all([(ref, hyp)])[0]
+
+
+def count(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
+    """The counts of ``align``, those of sclite."""
+    return align(ref, hyp).counts
+
+
+def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
+    """Score texts by utterance id; words are what blanks separate, compared as given (case, accents, punctuation).
+
+    CER counts characters as ESPnet does: words joined by single blanks, and a blank is a character like any other.
+    An empty hypothesis is all deletions.
+
+    Raises:
+        UserError: no reference words, an empty reference, or hypothesis ids that are not exactly the reference ids.
+    """
+    ids = _checked_ids(refs, hyps)
+    pairs: list[Pair] = [(refs[key].split(), hyps[key].split()) for key in ids]
+    alignments = _align_all(pairs)
+    counts = [alignment.counts for alignment in alignments]
+    errors = np.array([c.errors for c in counts])
+    total = sum(counts, Counts(0, 0, 0, 0))
+    return Score(
+        **vars(total),
+        wer=100 * total.errors / total.ref_words,
+        wer_ci95=bootstrap_interval(errors, np.array([c.ref_words for c in counts])),
+        cer=_character_error_rate(pairs),
+        sentence_error=100 * float(np.mean(errors > 0)),
+        ids=ids,
+        alignments=tuple(alignments),
+        utterance_counts=tuple(counts),
+    )
+
+
+def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0, resamples: int = 10000) -> tuple[float, float]:
+    """95 % percentile interval of sum(errors) / sum(ref_words) in percent, both (U,), resampling whole utterances.
+
+    Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
+    """
+    return _interval(_resampled_rates(errors[None], ref_words, seed, resamples)[0])
+
+
+def paired_bootstrap(
+    errors_a: np.ndarray,
+    errors_b: np.ndarray,
+    ref_words: np.ndarray,
+    margin: float = 0.0,
+    seed: int = 0,
+    resamples: int = 10000,
+) -> PairedBootstrap:
+    """Compare two systems on the same utterances, all arrays (U,): each resample scores both on the same draw.
+
+    ``probability_worse`` is the share of resamples in which a's WER is more than ``margin`` points above b's (the
+    "probability of improvement" of Bisani and Ney 2004, seen from b).
+    """
+    rates = _resampled_rates(np.stack([errors_a, errors_b]), ref_words, seed, resamples)
+    difference = rates[0] - rates[1]
+    observed = 100 * float(errors_a.sum() - errors_b.sum()) / float(ref_words.sum())
+    return PairedBootstrap(observed, _interval(difference), float(np.mean(difference > margin)))
+
+
+def write_score(directory: Path, refs: Mapping[str, str], hyps: Mapping[str, str], speakers: Mapping[str, str]) -> Score:
+    """Score and write ref.trn, hyp.trn, utterances.tsv, result.txt and, last, score.json into ``directory``.
+
+    ``speakers`` maps utterance ids to speakers (utt2spk). result.txt is laid out as sclite's ``sum`` and ``pra`` reports,
+    so what reads those reads it.
+
+    Raises:
+        UserError: as ``score``, or an utterance has no speaker.
+    """
+    result = score(refs, hyps)
+    unassigned = [key for key in result.ids if key not in speakers]
+    if unassigned:
+        raise UserError(f"utterances without a speaker: {_some(unassigned)}; every utterance needs one, add them to utt2spk")
+    names = {key: f"({speakers[key]}-{key})" for key in result.ids}
+    for file, texts in (("ref.trn", refs), ("hyp.trn", hyps)):
+        write_text(directory / file, "".join(" ".join([*texts[key].split(), names[key]]) + "\n" for key in result.ids))
+    rows = [(key, c.ref_words, c.cor, c.sub, c.del_, c.ins) for key, c in zip(result.ids, result.utterance_counts, strict=True)]
+    header = ("id", "ref_words", "cor", "sub", "del", "ins")
+    write_text(directory / "utterances.tsv", "".join("\t".join(map(str, row)) + "\n" for row in [header, *rows]))
+    by_speaker = _group(result, speakers)
+    write_text(directory / "result.txt", f"{_speaker_table(result, by_speaker)}\n{_pra(result, by_speaker, names)}")
+    write_json(directory / "score.json", result.to_dict())
+    return result
+
+
+# Alignment
+
+
+def _align_all(pairs: Sequence[Pair]) -> list[Alignment]:
+    return [_alignment(ref, hyp, edits) for (ref, hyp), edits in zip(pairs, _edits_of_all(pairs), strict=True)]
+
+
+def _alignment(ref: Sequence[str], hyp: Sequence[str], edits: str) -> Alignment:
+    refs, hyps = iter(ref), iter(hyp)
+    return Alignment(tuple((None if edit == "I" else next(refs), None if edit == "D" else next(hyps)) for edit in edits))
+
+
+def _edits_of_all(pairs: Sequence[Pair]) -> list[str]:
+    """The edit letters of each pair; those that are not identical share cost tables, 7 times faster than alone for 8 words."""
+    edits = ["C" * len(ref) for ref, _ in pairs]
+    different = [index for index, (ref, hyp) in enumerate(pairs) if ref != hyp]
+    for batch in _batches(pairs, different):
+        codes: dict[str, int] = {}
+        tables = _cost_tables(*(_padded([pairs[index][side] for index in batch], codes) for side in (0, 1)))
+        for index, table in zip(batch, tables, strict=True):
+            edits[index] = _edits(*pairs[index], table.item)
+    return edits
+
+
+def _batches(pairs: Sequence[Pair], indices: Iterable[int]) -> Iterator[list[int]]:
+    """Indices in groups of similar lengths, whose padded cost tables stay below _MAX_CELLS (or hold one pair)."""
+    batch: list[int] = []
+    rows = columns = 0
+    for index in sorted(indices, key=lambda i: (len(pairs[i][0]), len(pairs[i][1]))):
+        rows, columns = max(rows, len(pairs[index][0]) + 1), max(columns, len(pairs[index][1]) + 1)
+        if batch and (len(batch) + 1) * rows * columns > _MAX_CELLS:
+            yield batch
+            batch, rows, columns = [], len(pairs[index][0]) + 1, len(pairs[index][1]) + 1
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _padded(sequences: Sequence[Sequence[str]], codes: dict[str, int]) -> np.ndarray:
+    """Sequences as numbers, (B, longest); ``codes`` learns new tokens. A prefix's cost does not depend on the padding."""
+    padded = np.full((len(sequences), max(map(len, sequences))), -1, dtype=np.int32)
+    for row, sequence in zip(padded, sequences, strict=True):
+        row[: len(sequence)] = [codes.setdefault(token, len(codes)) for token in sequence]
+    return padded
+
+
+def _cost_tables(refs: np.ndarray, hyps: np.ndarray) -> np.ndarray:
+    """Least cost between every two prefixes: refs (B, N), hyps (B, M) -> (B, N + 1, M + 1).
+
+    Insertions run along a row, so a running minimum of cost - 3 * column settles a whole row at once.
+    """
+    gaps = _GAP_COST * np.arange(hyps.shape[1] + 1, dtype=np.int32)
+    tables = np.empty((len(refs), refs.shape[1] + 1, len(gaps)), dtype=np.int32)
+    tables[:, 0] = gaps
+    for i in range(1, tables.shape[1]):
+        row = tables[:, i - 1] + np.int32(_GAP_COST)
+        paired = tables[:, i - 1, :-1] + np.int32(_SUB_COST) * (refs[:, i - 1, None] != hyps)
+        np.minimum(row[:, 1:], paired, out=row[:, 1:])
+        tables[:, i] = np.minimum.accumulate(row - gaps, axis=1) + gaps
+    return tables
+
+
+def _edits(ref: Sequence[str], hyp: Sequence[str], cost: Callable[[int, int], int]) -> str:
+    """Edit letters of one cheapest path through a cost table, with sclite's preference among equals (see ``align``)."""
+    i, j = len(ref), len(hyp)
+    letters: list[str] = []
+    while i and j:
+        same = ref[i - 1] == hyp[j - 1]
+        if cost(i, j) == cost(i - 1, j - 1) + (0 if same else _SUB_COST):
+            letters.append("C" if same else "S")
+            i, j = i - 1, j - 1
+        elif cost(i, j) == cost(i, j - 1) + _GAP_COST:
+            letters.append("I")
+            j -= 1
+        else:
+            letters.append("D")
+            i -= 1
+    return "D" * i + "I" * j + "".join(reversed(letters))
+
+
+# Rates and intervals
+
+
+def _character_error_rate(pairs: Sequence[Pair]) -> float:
+    characters: list[Pair] = [(" ".join(ref), " ".join(hyp)) for ref, hyp in pairs]
+    errors = sum(len(edits) - edits.count("C") for edits in _edits_of_all(characters))
+    return 100 * errors / sum(len(ref) for ref, _ in characters)
+
+
+def _resampled_rates(errors: np.ndarray, ref_words: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """WER in percent of each resample of the utterances: errors (S, U), ref_words (U,) -> (S, resamples)."""
+    assert errors.shape[1:] == ref_words.shape, f"{errors.shape[1:]} error counts for {ref_words.shape} references"
+    assert ref_words.size, "there are no utterances to draw from"
+    assert ref_words.min() > 0, "every utterance needs reference words"
+    rng = np.random.default_rng(seed)
+    step = max(1, _MAX_CELLS // len(ref_words))
+    rates = []
+    for done in range(0, resamples, step):
+        drawn = rng.integers(0, len(ref_words), size=(min(step, resamples - done), len(ref_words)))
+        rates.append(100 * errors[:, drawn].sum(axis=2) / ref_words[drawn].sum(axis=1))
+    return np.concatenate(rates, axis=1)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+# What the user must have given
+
+
+def _checked_ids(refs: Mapping[str, str], hyps: Mapping[str, str]) -> tuple[str, ...]:
+    """The reference ids in bytewise order, if both sides can be scored."""
+    empty = sorted(key for key, text in refs.items() if not text.split())
+    if len(empty) == len(refs):
+        raise UserError("the reference set has no words, so there is no error rate; give the text of the set that was decoded")
+    if empty:
+        raise UserError(f"empty references: {_some(empty)}; every reference needs words, drop these utterances from the set")
+    missing, extra = sorted(refs.keys() - hyps.keys()), sorted(hyps.keys() - refs.keys())
+    if missing or extra:
+        faults = [f"references without a hypothesis: {_some(missing)}"] if missing else []
+        faults += [f"hypotheses without a reference: {_some(extra)}"] if extra else []
+        raise UserError(f"{'; '.join(faults)}; ids must be the same on both sides, so decode and score the same set")
+    return tuple(sorted(refs))
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_NAMED]) + (f", ... ({len(ids)} in all)" if len(ids) > _NAMED else "")
+
+
+# sclite's report
+
+
+def _group(result: Score, speakers: Mapping[str, str]) -> dict[str, list[int]]:
+    """Positions of each speaker's utterances, speakers in bytewise order."""
+    groups: dict[str, list[int]] = {}
+    for position, key in enumerate(result.ids):
+        groups.setdefault(speakers[key], []).append(position)
+    return dict(sorted(groups.items()))
+
+
+def _speaker_table(result: Score, by_speaker: Mapping[str, list[int]]) -> str:
+    """The table of sclite's ``-o sum``: a row per speaker, then sum, mean, standard deviation and median over speakers."""
+    rows = [_numbers([result.utterance_counts[position] for position in group]) for group in by_speaker.values()]
+    width = max(6, *map(len, by_speaker)) + 2
+    spread = np.std(rows, axis=0, ddof=1) if len(rows) > 1 else np.zeros(8)
+    lines = [_row(f" {name}".ljust(width), row) for name, row in zip(by_speaker, rows, strict=True)]
+    thin, thick = "-" * (width + 56), "=" * (width + 56)
+    rule = f"|{'-' * width}+{'-' * 13}+{'-' * 41}|"
+    table = [
+        f",{thin}.",
+        f"|{_centred('hyp.trn', width + 56)}|",
+        f"|{thin}|",
+        f"|{' SPKR'.ljust(width)}| # Snt # Wrd | Corr    Sub    Del    Ins    Err  S.Err |",
+        *(line for row in lines for line in (rule, row)),
+        f"|{thick}|",
+        _row(" Sum/Avg".ljust(width), _numbers(result.utterance_counts)),
+        f"|{thick}|",
+        _row(_centred(" Mean ", width), np.mean(rows, axis=0), digits=1),
+        _row(_centred(" S.D. ", width), spread, digits=1),
+        _row(_centred("Median", width), np.median(rows, axis=0), digits=1),
+        f"`{thin}'",
+    ]
+    margin = " " * max(0, (80 - len(table[0])) // 2)
+    title = _centred("SYSTEM SUMMARY PERCENTAGES by SPEAKER", 80)
+    return "\n".join([title, "", *(margin + line for line in table)]) + "\n"
+
+
+def _centred(text: str, width: int) -> str:
+    """As sclite centres: an odd blank goes to the right."""
+    return (" " * ((width - len(text)) // 2) + text).ljust(width)
+
+
+def _numbers(counts: Sequence[Counts]) -> list[float]:
+    """One row of the table: sentences, words, then percentages correct, sub, del, ins, err and of sentences with errors."""
+    total = sum(counts, Counts(0, 0, 0, 0))
+    of_words = (total.cor, total.sub, total.del_, total.ins, total.errors)
+    wrong = sum(c.errors > 0 for c in counts)
+    return [len(counts), total.ref_words, *(n / total.ref_words * 100 for n in of_words), wrong / len(counts) * 100]
+
+
+def _row(name: str, numbers: Sequence[float] | np.ndarray, digits: int = 0) -> str:
+    sentences, words, *rates = (_half_up(number) for number in numbers)
+    sizes = f"{sentences:5.{digits}f} {words:6.{digits}f} "
+    return f"|{name}|{sizes}|{' '.join(f'{rate:5.1f} ' for rate in rates)}|"
+
+
+def _half_up(number: float) -> float:
+    """Rounded to one digit as sclite does (6.25 is 6.3), where Python's formats round halves to even."""
+    return math.floor(number * 10 + 0.5) / 10
+
+
+def _pra(result: Score, by_speaker: Mapping[str, list[int]], names: Mapping[str, str]) -> str:
+    """The alignments as sclite's ``-o pra`` writes them, without folding long lines."""
+    blocks = []
+    for number, (speaker, group) in enumerate(by_speaker.items()):
+        blocks.append(f"Speaker sentences{number:4d}:  {speaker}   #utts: {len(group)}\n")
+        blocks += [_pra_block(names[result.ids[position]], result.alignments[position]) for position in group]
+    return "".join(blocks)
+
+
+def _pra_block(name: str, alignment: Alignment) -> str:
+    columns = [_pra_column(*pair, edit) for pair, edit in zip(alignment.pairs, alignment.edits, strict=True)]
+    ref, hyp, marks = ("".join(cells) for cells in zip(*columns, strict=True))
+    c = alignment.counts
+    return f"id: {name}\nScores: (#C #S #D #I) {c.cor} {c.sub} {c.del_} {c.ins}\nREF:  {ref}\nHYP:  {hyp}\nEval: {marks}\n\n"
+
+
+def _pra_column(ref: str | None, hyp: str | None, edit: str) -> tuple[str, str, str]:
+    """Reference, hypothesis and mark, padded alike; errors are in upper case, unless case is all that differs."""
+    if edit == "C" or (ref and hyp and ref.upper() == hyp.upper()):
+        above, below = str(ref), str(hyp)
+    else:
+        above, below = (ref or "").upper(), (hyp or "").upper()
+    above, below = above or "*" * len(below), below or "*" * len(above)
+    width = max(len(above), len(below)) + 1
+    return above.ljust(width), below.ljust(width), ("" if edit == "C" else edit).ljust(width)

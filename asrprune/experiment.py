@@ -1,0 +1,153 @@
+"""The experiment directory: everything about one model, so that no later command needs an architecture flag."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from asrprune.config import Config, parse_config, read_yaml, resolved, write_config
+from asrprune.data.fbank import read_cmvn
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.errors import UserError
+from asrprune.files import atomic_path, read_json, sha256_of, write_json
+from asrprune.hardware import version
+from asrprune.nn.model import CtcModel, num_params
+from asrprune.train.checkpoint import average, best_epochs, epoch_file, load_state, load_weights, save_weights
+
+# May change between two starts of one training run: they do not change what is learnt.
+FREE_TO_CHANGE = ("prune", "decode", "bench")
+FREE_TRAIN_KEYS = ("log_every_steps", "checkpoint_every_s", "num_workers", "average")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A trained model and what belongs to it."""
+
+    path: Path
+    config: Config
+    tokenizer: Tokenizer
+    model: CtcModel
+    info: dict[str, Any]  # model.json
+
+    @property
+    def num_layers(self) -> int:
+        """Depth of the full model."""
+        return self.config.model.num_layers
+
+
+def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
+    """Make an experiment directory, or check that the one that is there is of the same config.
+
+    Raises:
+        UserError: ``exp`` holds a run with another config; all differences are named.
+    """
+    Tokenizer(bpe_model)  # raises if it is missing
+    if not cmvn.is_file():
+        raise UserError(f"{cmvn}: no such CMVN statistics; stage 2 (`asrprune fbank --cmvn`) makes them")
+    if (exp / "config.yaml").exists():
+        _check_same(exp / "config.yaml", resolved(config))
+        _check_same_file(exp / "bpe.model", bpe_model)
+        _check_same_file(exp / "cmvn", cmvn)
+    for source, name in ((bpe_model, "bpe.model"), (bpe_model.with_name("tokens.txt"), "tokens.txt"), (cmvn, "cmvn")):
+        with atomic_path(exp / name) as temporary:
+            shutil.copyfile(source, temporary)
+    write_config(config, exp / "config.yaml")
+
+
+def build_model(config: Config, exp: Path) -> CtcModel:
+    """A freshly initialised model of an experiment, drawn from the config's seed, with its CMVN."""
+    torch.manual_seed(config.seed)
+    model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(exp / "bpe.model")))
+    mean, scale = read_cmvn(exp / "cmvn")
+    model.set_cmvn(torch.from_numpy(mean), torch.from_numpy(scale))
+    return model
+
+
+def average_best(exp: Path, count: int | None = None) -> list[dict[str, Any]]:
+    """Average the best epochs' weights into ``model.safetensors`` and say in ``model.json`` which they were."""
+    config = read_experiment_config(exp)
+    state = load_state(exp / "checkpoints")
+    if state is None or not state["progress"]["records"]:
+        raise UserError(f"{exp / 'checkpoints'}: no finished epoch; stage 4 (`asrprune train`) makes them")
+    records = state["progress"]["records"]
+    if records[-1]["epoch"] < config.train.epochs:
+        raise UserError(f"{exp}: only {records[-1]['epoch']} of {config.train.epochs} epochs are trained; run stage 4 (train) to its end")
+    epochs = best_epochs(records, min(count or config.train.average, config.train.keep_best))
+    weights = average([epoch_file(exp / "checkpoints", epoch) for epoch in epochs])
+    members = [record for record in records if record["epoch"] in epochs]
+    save_model(exp, config, weights, {"members": members})
+    return members
+
+
+def save_model(exp: Path, config: Config, weights: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    """Write ``model.safetensors`` and, after it, ``model.json``."""
+    save_weights(exp / "model.safetensors", weights)
+    model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(exp / "bpe.model")))
+    info = {
+        "format": 1,
+        "model_sha256": sha256_of(exp / "model.safetensors"),
+        "num_layers": config.model.num_layers,
+        "params_m": num_params(model) / 1e6,
+        "asrprune": version(),
+        "seed": config.seed,
+        **facts,
+    }
+    write_json(exp / "model.json", info)
+
+
+def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
+    """Load a trained experiment, its model in eval mode.
+
+    Raises:
+        UserError: a part is missing (the stage that makes it is named) or the weights do not fit the config.
+    """
+    config = read_experiment_config(exp)
+    info = read_json(exp / "model.json", "asrprune average")
+    tokenizer = Tokenizer(exp / "bpe.model")
+    model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
+    try:
+        model.load_state_dict(load_weights(exp / "model.safetensors"))
+    except RuntimeError as error:
+        raise UserError(f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}") from None
+    return Experiment(exp, config, tokenizer, model.to(device).eval(), info)
+
+
+def read_experiment_config(exp: Path) -> Config:
+    """The config of an experiment; a missing one names the stage that makes it."""
+    path = exp / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{exp}: not an experiment (it has no config.yaml); stage 4 (`asrprune train`) makes it")
+    return parse_config(read_yaml(path), str(path))
+
+
+def _check_same(path: Path, new: dict[str, Any]) -> None:
+    old = resolved(parse_config(read_yaml(path), str(path)))
+    differences = list(_differences(_fixed(old), _fixed(new)))
+    if differences:
+        listed = "\n".join(f"  {name}: {before} there, {now} now" for name, before, now in differences)
+        raise UserError(f"{path.parent} holds a run with another config; use another --exp_tag, or remove it:\n{listed}")
+
+
+def _check_same_file(old: Path, new: Path) -> None:
+    if old.exists() and sha256_of(old) != sha256_of(new):
+        raise UserError(f"{new} is not the file that {old} was copied from; use another --exp_tag, or remove {old.parent}")
+
+
+def _fixed(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in values.items() if key not in FREE_TO_CHANGE}
+    kept["train"] = {key: value for key, value in values["train"].items() if key not in FREE_TRAIN_KEYS}
+    return kept
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Sequence[tuple[str, str, str]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [item for key in old for item in _differences(old[key], new.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if old == new else [(name, _short(old), _short(new))]
+
+
+def _short(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()

@@ -1,0 +1,75 @@
+"""What this machine can do, and what a run says about where it ran."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import asrprune
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic is native: GPUs say so themselves, CPUs by the flags avx512_bf16, amx_bf16 or (Arm) bf16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())
+
+
+def cpu_flags() -> set[str]:
+    """Instruction-set flags from /proc/cpuinfo; empty where there is none (macOS, Windows)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.partition(":")[2].split()}
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of ``precision``: bfloat16 for "bf16", and for "auto" where it is native; else float32."""
+    if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
+        return torch.bfloat16
+    return torch.float32
+
+
+def version() -> str:
+    """``0.1.0+<git commit>`` in a checkout, with ``.dirty`` if it has uncommitted changes; ``0.1.0`` elsewhere."""
+    root = Path(asrprune.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return asrprune.__version__
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--abbrev=10", "--exclude=*"]
+    try:
+        return f"{asrprune.__version__}+{subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}"
+    except (OSError, subprocess.CalledProcessError):
+        return asrprune.__version__
+
+
+def environment() -> dict[str, Any]:
+    """What a results file says about the machine."""
+    return {
+        "asrprune": version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchaudio": _torchaudio_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _torchaudio_version() -> str:
+    from importlib.metadata import version as installed
+
+    return installed("torchaudio")
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,116 @@
+"""The encoder, and the ONE loop over its layers: training, SVCCA, search, pruned decoding and benchmarks all call it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asrprune.config import ModelConfig
+from asrprune.errors import UserError
+from asrprune.nn.dropout import dropout
+from asrprune.nn.layers import NORM_EPS, Subsampling, TransformerLayer, sinusoids, subsampled_length
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder returns."""
+
+    x: Tensor  # (B, T', D): the residual stream after the last kept layer, not normalised
+    lens: Tensor  # (B,) int64: real frames of each utterance
+    taps: dict[int, Tensor]  # layer -> (B, T', D), the stream after that layer (0: before the first)
+
+
+class Encoder(nn.Module):
+    """Subsampling, positions, L pre-norm layers, and the final LayerNorm that all taps share."""
+
+    def __init__(self, config: ModelConfig, num_mels: int) -> None:
+        super().__init__()
+        self.dim = config.dim
+        self.dropout = config.dropout
+        self.subsampling = Subsampling(num_mels, config.conv_channels or config.dim, config.dim)
+        self.layers = nn.ModuleList(
+            TransformerLayer(config.dim, config.heads, config.ffn, config.dropout, config.attention_dropout)
+            for _ in range(config.num_layers)
+        )
+        self.final_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
+
+    def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        """x_0: (B, T, F) features -> (B, T', D) subsampled, scaled by sqrt(D), with positions; and T' of each utterance.
+
+        Utterances shorter than 7 frames have T' = 0; a batch of nothing else is padded so that the convolutions run.
+        """
+        if features.shape[1] < 7:
+            features = F.pad(features, (0, 0, 0, 7 - features.shape[1]))
+        x = self.subsampling(features)
+        x = x * math.sqrt(self.dim) + sinusoids(x.shape[1], self.dim, x.device)
+        return dropout(x, self.dropout, self.training), subsampled_length(lens)
+
+    def run(
+        self,
+        x: Tensor,
+        lens: Tensor,
+        keep: Sequence[int] | None = None,
+        taps: Sequence[int] = (),
+        scales: Sequence[float] | None = None,
+        condition: Callable[[Tensor], Tensor] | None = None,
+        condition_at: Sequence[int] = (),
+    ) -> Encoded:
+        """The loop: run the kept layers over x_0 (or over the stream after any layer below the first kept one).
+
+        Args:
+            x: (B, T', D).
+            lens: (B,) real frames.
+            keep: ascending 1-based layers to run; None: all. The others are the identity.
+            taps: layers whose output is wanted, 0..L; a layer that is not kept yields the stream that passes it.
+            scales: factor of the residual branches of each layer 1..L; None: 1.
+            condition: self-conditioning, (B, T', D) -> what is added to the stream.
+            condition_at: layers after which ``condition`` is applied, if they are kept.
+        """
+        keep = self.check_keep(keep)
+        mask = padding_mask(lens, x.shape[1])
+        outputs = {0: x} if 0 in taps else {}
+        kept = set(keep)
+        for number, layer in enumerate(self.layers, start=1):
+            if number in kept:
+                x = layer(x, mask, scales[number - 1] if scales else 1.0)
+            if number in taps:
+                outputs[number] = x
+            if condition is not None and number in condition_at and number in kept:
+                x = x + condition(x)
+        return Encoded(x, lens, outputs)
+
+    def forward(
+        self,
+        features: Tensor,
+        lens: Tensor,
+        keep: Sequence[int] | None = None,
+        taps: Sequence[int] = (),
+        scales: Sequence[float] | None = None,
+        condition: Callable[[Tensor], Tensor] | None = None,
+        condition_at: Sequence[int] = (),
+    ) -> Encoded:
+        """``embed``, then ``run``: (B, T, F) features and (B,) frame counts -> ``Encoded``."""
+        x, lens = self.embed(features, lens)
+        return self.run(x, lens, keep, taps, scales, condition, condition_at)
+
+    def check_keep(self, keep: Sequence[int] | None) -> Sequence[int]:
+        """All layers for None; a ``UserError`` if ``keep`` is not ascending or has a layer that the model lacks."""
+        if keep is None:
+            return range(1, len(self.layers) + 1)
+        if list(keep) != sorted(set(keep)) or any(not 1 <= layer <= len(self.layers) for layer in keep):
+            raise UserError(f"layers to keep must ascend and lie in 1..{len(self.layers)}, got {list(keep)}")
+        return keep
+
+
+def padding_mask(lens: Tensor, frames: int) -> Tensor | None:
+    """(B, 1, 1, T') bool, True on real frames; None where there is no padding, which is the faster path in attention.
+
+    An utterance without any real frame attends to all: its output is never used, and a row of -inf would be NaN.
+    """
+    if bool((lens >= frames).all()):
+        return None
+    real = torch.arange(frames, device=lens.device) < lens.unsqueeze(1)
+    return (real | (lens == 0).unsqueeze(1))[:, None, None, :]

@@ -1,0 +1,96 @@
+"""The parts of the encoder: convolutional subsampling, sinusoidal positions, one pre-norm Transformer layer."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asrprune.nn.dropout import dropout
+
+# ESPnet's LayerNorm; torch's default of 1e-5 changes the output by more than 1e-5.
+NORM_EPS = 1e-12
+
+
+def subsampled_length(frames: Tensor) -> Tensor:
+    """Encoder frames of ``frames`` feature frames: two unpadded 3-wide convolutions of stride 2; 0 if there are fewer than 7."""
+    return (((frames - 1) // 2 - 1) // 2).clamp(min=0)
+
+
+class Subsampling(nn.Module):
+    """2 x (3x3 convolution, stride 2, ReLU), then a linear layer: (B, T, F) -> (B, T', D), T' about T / 4."""
+
+    def __init__(self, num_mels: int, channels: int, dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, channels, 3, stride=2)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=2)
+        self.linear = nn.Linear(channels * (((num_mels - 1) // 2 - 1) // 2), dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, F) -> (B, T', D)."""
+        x = F.relu(self.conv1(x.unsqueeze(1)))  # (B, C, T/2, F/2)
+        x = F.relu(self.conv2(x))  # (B, C, T', F')
+        return self.linear(x.transpose(1, 2).flatten(2))  # (B, T', C * F') -> (B, T', D)
+
+
+def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
+    """Sinusoidal positions of "Attention is all you need", section 3.5: (length, dim), sines in even columns."""
+    position = torch.arange(length, dtype=torch.float32, device=device).unsqueeze(1)
+    rates = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=device) * -(math.log(10000.0) / dim))
+    table = torch.zeros(length, dim, device=device)
+    table[:, 0::2] = torch.sin(position * rates)
+    table[:, 1::2] = torch.cos(position * rates[: dim // 2])
+    return table
+
+
+class TransformerLayer(nn.Module):
+    """x + c * dropout(MHSA(LN(x))), then x + c * dropout(FFN(LN(x))): pre-norm, ReLU."""
+
+    def __init__(self, dim: int, heads: int, ffn: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.norm_attention = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.project = nn.Linear(dim, dim)
+        self.norm_ffn = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.expand = nn.Linear(dim, ffn)
+        self.contract = nn.Linear(ffn, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        """One layer.
+
+        Args:
+            x: (B, T', D).
+            mask: (B, 1, 1, T') bool, True where a frame is real; None if all are.
+            scale: c, the factor of both residual branches.
+        """
+        x = x + self._drop(self._attend(self.norm_attention(x), mask), scale)
+        hidden = self._drop(F.relu(self.expand(self.norm_ffn(x))))
+        return x + self._drop(self.contract(hidden), scale)
+
+    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        batch, frames, dim = x.shape
+        qkv = self.qkv(x).view(batch, frames, 3, self.heads, dim // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T', D/H)
+        rate = self.attention_dropout if self.training else 0.0
+        if query.dtype == torch.bfloat16 and query.device.type == "cpu" and query.requires_grad:
+            y = _attention(query, key, value, mask, rate)
+        else:
+            y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
+        return self.project(y.transpose(1, 2).reshape(batch, frames, dim))
+
+    def _drop(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return dropout(x, self.dropout, self.training, scale)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rate: float) -> Tensor:
+    """Attention written out: (B, H, T', D/H) each.
+
+    torch's fused CPU kernel is 3 to 6 times slower than this in bfloat16 with gradients (50 to 150 frames, heads of 32 to 64).
+    """
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return dropout(scores.softmax(-1), rate, rate > 0.0) @ value

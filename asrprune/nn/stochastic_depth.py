@@ -1,0 +1,38 @@
+"""Stochastic depth: which layers a training step runs, as pure functions (arXiv 1603.09382; LayerDrop is arXiv 1909.11556)."""
+
+import torch
+
+
+def drop_probabilities(num_layers: int, rate: float, mode: str) -> list[float]:
+    """Probability that layer l = 1..L is skipped: ``linear`` p * l / L, ``uniform`` p.
+
+    >>> drop_probabilities(4, 0.4, "linear")
+    [0.1, 0.2, 0.3, 0.4]
+    """
+    if mode == "uniform":
+        return [rate] * num_layers
+    assert mode == "linear", mode
+    return [rate * layer / num_layers for layer in range(1, num_layers + 1)]
+
+
+def draw_layers(probabilities: list[float], seed: int, step: int) -> list[int]:
+    """The 1-based layers that run in this step: one Bernoulli draw a layer, the same on every rank as it depends on (seed, step) alone."""
+    generator = torch.Generator().manual_seed(mix(seed, step))
+    draws = torch.rand(len(probabilities), generator=generator).tolist()
+    return [layer for layer, (draw, p) in enumerate(zip(draws, probabilities, strict=True), start=1) if draw >= p]
+
+
+def branch_scales(probabilities: list[float]) -> list[float]:
+    """c_l = 1 / (1 - p_l), by which both residual branches of a layer that runs are scaled in training."""
+    return [1.0 / (1.0 - p) for p in probabilities]
+
+
+def mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers, well mixed, so that neighbouring steps do not share random streams."""
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:  # the finaliser of splitmix64 (Steele et al. 2014)
+        state = (state + number * 0xBF58476D1CE4E5B9 + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return state >> 1

@@ -1,0 +1,42 @@
+"""Progress of long work: a bar on a terminal, a sparse line in a log."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+_LOG_EVERY_S = 20.0
+
+
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Yield ``items`` and show how far they are: a bar if stderr is a terminal, else a log line every 20 seconds."""
+    if total is None:
+        total = len(items)  # type: ignore[arg-type]
+    if sys.stderr.isatty():
+        yield from _with_bar(items, label, total)
+    else:
+        yield from _with_lines(items, label, total)
+
+
+def _with_bar(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    from rich.console import Console
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(items, total=total, description=label)
+
+
+def _with_lines(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    started = said = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now - said >= _LOG_EVERY_S:
+            left = (now - started) / done * (total - done) if done else 0.0
+            logger.info("%s: %d/%d, %.0f s, about %.0f s left", label, done, total, now - started, left)
+            said = now
+        yield item

@@ -1,0 +1,1 @@
+"""Which layers to remove: plans, search, surgery."""

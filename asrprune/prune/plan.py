@@ -1,0 +1,90 @@
+"""The plan file: for every depth, which layers are kept, and the dev scores that chose them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asrprune.errors import UserError
+from asrprune.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Step:
+    """One depth of a plan."""
+
+    keep: tuple[int, ...]  # ascending original layer numbers
+    score: float | None = None  # dev score, in the plan's metric
+
+    @property
+    def depth(self) -> int:
+        """How many layers are kept."""
+        return len(self.keep)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a strategy proposes for one model."""
+
+    strategy: str
+    num_layers: int
+    steps: tuple[Step, ...]  # deepest first
+    model_sha256: str
+    metric: str | None = None  # of the scores; None: nothing was scored
+    dev_set: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # cost of the search, version
+
+    def keep(self, depth: int) -> tuple[int, ...]:
+        """The layers of a depth; a ``UserError`` lists the depths that there are."""
+        for step in self.steps:
+            if step.depth == depth:
+                return step.keep
+        depths = ", ".join(str(step.depth) for step in self.steps)
+        raise UserError(f"plan {self.strategy} has no depth {depth}; it has {depths}")
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Write a plan as JSON."""
+    steps = [{"depth": step.depth, "keep": list(step.keep), "score": step.score} for step in plan.steps]
+    head = {"format": 1, "num_layers": plan.num_layers, "strategy": plan.strategy, "metric": plan.metric, "dev_set": plan.dev_set}
+    write_json(path, {**head, "model_sha256": plan.model_sha256, **plan.facts, "steps": steps})
+
+
+def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
+    """Read a plan and check that it is one for this model.
+
+    Raises:
+        UserError: it is missing (stage 7 makes it), broken, or was made for another model.
+    """
+    values = read_json(path, "asrprune search, stage 7,")
+    try:
+        steps = tuple(Step(tuple(step["keep"]), step["score"]) for step in values["steps"])
+        plan = Plan(values["strategy"], values["num_layers"], steps, values["model_sha256"], values["metric"], values["dev_set"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a plan file ({error!r} is missing or wrong); stage 7 (`asrprune search`) makes it") from None
+    if plan.num_layers != num_layers or plan.model_sha256 != model_sha256:
+        raise UserError(f"{path}: this plan was made for another model; run stage 7 (`asrprune search`) again")
+    for step in steps:
+        check_layers(step.keep, num_layers, str(path))
+    return plan
+
+
+def check_layers(keep: Sequence[int], num_layers: int, where: str) -> None:
+    """Layers must ascend and exist."""
+    if not keep or list(keep) != sorted(set(keep)) or keep[0] < 1 or keep[-1] > num_layers:
+        raise UserError(f"{where}: layers must ascend and lie in 1..{num_layers}, got {list(keep)}")
+
+
+def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
+    """``1,2,5-7`` -> (1, 2, 5, 6, 7)."""
+    try:
+        layers = [n for part in text.split(",") for n in _numbers(part)]
+    except ValueError:
+        raise UserError(f"--layers {text}: write layer numbers, e.g. 1,2,5-7") from None
+    check_layers(layers, num_layers, f"--layers {text}")
+    return tuple(layers)
+
+
+def _numbers(part: str) -> range:
+    first, _, last = part.partition("-")
+    return range(int(first), int(last or first) + 1)

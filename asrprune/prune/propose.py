@@ -1,0 +1,78 @@
+"""From a strategy's name to its plan file in an experiment."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asrprune.data.dataset import Corpus
+from asrprune.errors import UserError
+from asrprune.experiment import Experiment
+from asrprune.hardware import version
+from asrprune.prune import search
+from asrprune.prune.dev_score import DevScorer
+from asrprune.prune.plan import Plan, Step, write_plan
+
+logger = logging.getLogger(__name__)
+
+
+def plan_path(exp: Path, strategy: str) -> Path:
+    """Where the plan of a strategy lies."""
+    return exp / "plans" / f"{strategy}.json"
+
+
+def propose(experiment: Experiment, strategy: str, dev: Path) -> Plan:
+    """Make and write the plan of a strategy.
+
+    Args:
+        experiment: the full model.
+        strategy: top, every, greedy or svcca.
+        dev: the dev set: greedy decodes it; svcca uses the similarities that `asrprune svcca` measured on it.
+
+    Raises:
+        UserError: svcca's matrix is missing or of another model.
+    """
+    layers, depths, started = experiment.num_layers, experiment.config.depths(), time.monotonic()
+    metric, facts = None, {}
+    if strategy == "greedy":
+        metric = experiment.config.prune.metric
+        steps, facts = _greedy(experiment, dev)
+    elif strategy == "svcca":
+        steps = search.svcca(read_similarity(experiment, dev.name), depths)
+    else:
+        assert strategy in ("top", "every"), strategy
+        steps = (search.top if strategy == "top" else search.every)(layers, depths)
+    facts = {**facts, "seconds": round(time.monotonic() - started, 2), "asrprune": version()}
+    used_dev = dev.name if strategy in ("greedy", "svcca") else None
+    plan = Plan(strategy, layers, steps, experiment.info["model_sha256"], metric, used_dev, facts)
+    write_plan(plan_path(experiment.path, strategy), plan)
+    return plan
+
+
+def _greedy(experiment: Experiment, dev: Path) -> tuple[tuple[Step, ...], dict[str, Any]]:
+    config = experiment.config
+    scorer = DevScorer(experiment.model, Corpus(dev, experiment.tokenizer), config.prune.metric, config.decode.max_frames)
+    full = scorer.score(tuple(range(1, experiment.num_layers + 1)))
+    steps = search.greedy(experiment.num_layers, full, scorer.score_removals, min(config.depths()))
+    logger.info("greedy: %d layer-forwards over the dev set instead of %d", scorer.layer_forwards, scorer.naive_layer_forwards)
+    return steps, {"layer_forwards": scorer.layer_forwards, "naive_layer_forwards": scorer.naive_layer_forwards}
+
+
+def similarity_path(exp: Path, set_name: str) -> Path:
+    """Where the similarities of a set lie."""
+    return exp / "svcca" / f"{set_name}.npz"
+
+
+def read_similarity(experiment: Experiment, set_name: str) -> np.ndarray:
+    """The SVCCA matrix (L + 1, L + 1) of this model on a set; stage 6 makes it."""
+    path = similarity_path(experiment.path, set_name)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; stage 6 (`asrprune svcca`) makes it")
+    with np.load(path) as stored:
+        if str(stored["model_sha256"]) != experiment.info["model_sha256"]:
+            raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
+        return stored["similarity"]
+
+

@@ -1,0 +1,56 @@
+"""Cutting a model down to its kept layers: a pruned model is an ordinary experiment with fewer layers."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from asrprune.config import Config
+from asrprune.errors import UserError
+from asrprune.experiment import Experiment, save_model
+from asrprune.files import atomic_path
+
+_LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.*)")
+
+
+def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
+    """Write a standalone experiment of the kept layers, renumbered from 1.
+
+    Raises:
+        UserError: ``target`` is there already.
+    """
+    from asrprune.config import write_config
+
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target}: is there already; choose another directory, or remove it")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("bpe.model", "tokens.txt", "cmvn"):
+        with atomic_path(target / name) as temporary:
+            shutil.copyfile(experiment.path / name, temporary)
+    config = pruned_config(experiment.config, keep)
+    write_config(config, target / "config.yaml")
+    weights = pruned_weights(experiment.model.state_dict(), keep)
+    source = {"model_sha256": experiment.info["model_sha256"], "num_layers": experiment.num_layers, "keep": list(keep)}
+    save_model(target, config, weights, {"pruned_from": source, "members": experiment.info["members"]})
+
+
+def pruned_config(config: Config, keep: Sequence[int]) -> Config:
+    """Fewer layers; the taps on kept layers move with them, the others leave."""
+    taps = tuple(keep.index(tap) + 1 for tap in config.model.tap_layers if tap in keep)
+    model = config.model.model_copy(update={"num_layers": len(keep), "taps": taps})
+    depths = tuple(depth for depth in config.depths() if depth <= len(keep))
+    return config.model_copy(update={"model": model, "prune": config.prune.model_copy(update={"depths": depths})})
+
+
+def pruned_weights(weights: dict[str, Tensor], keep: Sequence[int]) -> dict[str, Tensor]:
+    """The weights without the removed layers, the kept ones renumbered."""
+    cut = {}
+    for name, tensor in weights.items():
+        match = _LAYER.fullmatch(name)
+        if match is None:
+            cut[name] = tensor
+        elif int(match[1]) + 1 in keep:
+            cut[f"encoder.layers.{keep.index(int(match[1]) + 1)}.{match[2]}"] = tensor
+    return cut

@@ -1,0 +1,1 @@
+"""Result files, tables, figures and the report."""

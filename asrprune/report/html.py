@@ -1,0 +1,58 @@
+"""report.html: one file that needs nothing else, images and style included."""
+
+import base64
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from asrprune.report.facts import facts, headlines
+from asrprune.report.plots import CAPTIONS, DPI
+from asrprune.report.results import Results
+from asrprune.report.tables import HEADER, WORD_COLUMNS, set_names, set_title, table_lines
+
+
+def html(results: Results, figures: Sequence[Path]) -> str:
+    """The page: what RESULTS.md says, the figures as data URIs, and the whole configuration."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["code"] = _code
+    template = files("asrprune.report").joinpath("template.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        exp=results["exp"],
+        headlines=headlines(results),
+        missing=results["missing"],
+        header=HEADER,
+        word_columns=WORD_COLUMNS,
+        tables=[(name, set_title(results, name), table_lines(results, name)) for name in set_names(results)],
+        figures=[_figure(path) for path in figures],
+        facts=facts(results),
+        config=yaml.safe_dump(results["config"], sort_keys=False, allow_unicode=True),
+    )
+
+
+def _code(text: str) -> Markup:
+    """Escape ``text`` and set what stands in back quotes as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+@dataclass(frozen=True)
+class _Figure:
+    name: str
+    caption: str
+    width: int  # CSS pixels
+    height: int
+    data_uri: str
+
+
+def _figure(path: Path) -> _Figure:
+    """An image to embed, at 120 CSS pixels an inch: its letters are then as large as the text around it."""
+    data = path.read_bytes()
+    width, height = (round(pixels * 120 / DPI) for pixels in struct.unpack(">II", data[16:24]))  # PNG's IHDR chunk
+    uri = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+    return _Figure(path.stem, CAPTIONS[path.stem], width, height, uri)

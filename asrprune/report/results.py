@@ -1,0 +1,208 @@
+"""Collect the files of a run into `results.json`, the one source of every table and figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from asrprune.errors import UserError
+from asrprune.files import read_json
+from asrprune.hardware import environment
+from asrprune.train.journal import read_journal
+
+Results = dict[str, Any]
+Row = dict[str, Any]
+STRATEGIES = ("greedy", "svcca", "every", "top")  # the order of tables and legends; others follow by name
+_OPTIONAL = (
+    ("train.jsonl", "training curves", "stage 4 (`asrprune train`)"),
+    ("svcca/*.npz", "similarity of the layers", "stage 6 (`asrprune svcca`)"),
+    ("plans/*.json", "layers kept at each depth and cost of the search", "stage 7 (`asrprune search`)"),
+    ("bench.json", "real-time factors and speed-ups", "stage 10 (`asrprune bench`)"),
+)
+
+
+def collect(exp: Path) -> Results:
+    """Everything that a report says about the experiment directory ``exp``, as plain JSON values.
+
+    Rates (``wer``, ``wer_ci95``, ``cer``) are percentages, ``rtf`` is seconds of computing per second of audio, ``speedup`` is
+    the full model's RTF over the row's, ``missing`` holds a sentence for each part that no stage has made yet.
+
+    Raises:
+        UserError: nothing is decoded or scored, a file that the report cannot do without is missing, or two files disagree.
+    """
+    config = _read_config(exp / "config.yaml")
+    decodes = sorted(exp.glob("decode/*/*/decode.json"))
+    if not decodes:
+        raise UserError(f"{exp}/decode: nothing is decoded yet, so there is nothing to report; run stage 8 (`asrprune decode`)")
+    model = _read_record(exp / "model.json", "asrprune average")
+    usable, old_decodes = _usable(decodes, model["model_sha256"])
+    plans, old_plans = _read_plans(exp, model["model_sha256"])
+    bench, old_bench = _read_bench(exp / "bench.json", model["model_sha256"])
+    _, old_matrices = similarities(exp, model["model_sha256"])
+    return {
+        "format": 1,
+        "exp": exp.resolve().name,
+        "environment": environment(),
+        "data": _data(usable),
+        "rows": _rows(usable, bench, model["num_layers"]),
+        "model": model,
+        "training": _training(exp / "train.jsonl"),
+        "search": plans,
+        "bench": bench and {key: value for key, value in bench.items() if key != "rows"},
+        "config": config,
+        "missing": _missing(exp) + old_decodes + old_plans + old_bench + old_matrices,
+    }
+
+
+def read_log(path: Path) -> tuple[list[Row], list[Row]]:
+    """The step lines and the epoch lines of a ``train.jsonl``, in order."""
+    lines = read_journal(path)
+    return [line for line in lines if line["kind"] == "step"], [line for line in lines if line["kind"] == "epoch"]
+
+
+def similarities(exp: Path, model_sha256: str) -> tuple[list[Path], list[str]]:
+    """The ``svcca/<set>.npz`` files of the present model, and a sentence about each file of another model."""
+    current, old = [], []
+    for path in sorted(exp.glob("svcca/*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            if str(arrays.get("model_sha256", model_sha256)) == model_sha256:
+                current.append(path)
+            else:
+                old.append(_of_another_model(f"svcca/{path.name}", "stage 6 (`asrprune svcca`)"))
+    return current, old
+
+
+def strategy_rank(strategy: str) -> tuple[int, str]:
+    """Sort key: the known strategies in their usual order, then the others by name."""
+    return (STRATEGIES.index(strategy) if strategy in STRATEGIES else len(STRATEGIES), strategy)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"{path}: no such file, so {path.parent} is not an experiment; stage 4 (`asrprune train`) makes one")
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: must be a mapping of names to values; stage 4 (`asrprune train`) writes it")
+    return config
+
+
+def _read_record(path: Path, made_by: str) -> dict[str, Any]:
+    record: dict[str, Any] = read_json(path, made_by)
+    if record.get("format") != 1:
+        raise UserError(
+            f"{path}: has format {record.get('format')}, but this asrprune reads format 1; make it again: {made_by}"
+        )
+    return record
+
+
+def _usable(decodes: Sequence[Path], model_sha256: str) -> tuple[list[tuple[Row, Row]], list[str]]:
+    """Pairs of decode and score that belong to the present model, and a sentence about each decode that does not."""
+    usable, set_aside = [], []
+    for path in decodes:
+        decode, name = _read_record(path, "asrprune decode"), "/".join(path.parts[-4:-1])
+        if decode["model_sha256"] != model_sha256:
+            set_aside.append(_of_another_model(name, "stage 8 (`asrprune decode`)"))
+        elif not path.with_name("score.json").exists():
+            set_aside.append(f"Left out: {name}; it is not scored yet, stage 9 (`asrprune score`) does it.")
+        else:
+            usable.append((decode, _read_score(path.with_name("score.json"), decode["utterances"])))
+    if not usable:
+        raise UserError(f"{decodes[0].parents[2]}: nothing in it can be reported; the first reason: {set_aside[0]}")
+    return usable, set_aside
+
+
+def _of_another_model(name: str, stage: str) -> str:
+    return f"Left out: {name}; it is another model's, run {stage} again."
+
+
+def _read_score(path: Path, utterances: int) -> Row:
+    score: Row = read_json(path, "asrprune score")
+    low, high = score["wer_ci95"]
+    again = "run stage 9 (`asrprune score`) again"
+    if not low <= score["wer"] <= high:
+        raise UserError(f"{path}: WER {score['wer']} lies outside its 95 % interval [{low}, {high}]; {again}")
+    if score["utterances"] != utterances:
+        raise UserError(f"{path}: {score['utterances']} utterances are scored, but {utterances} are decoded; {again}")
+    return score
+
+
+def _data(usable: Sequence[tuple[Row, Row]]) -> dict[str, Row]:
+    """What was decoded, per set; every decode of a set must have seen the same utterances and transcripts."""
+    data: dict[str, Row] = {}
+    for decode, _ in usable:
+        seen = {key: decode[key] for key in ("utterances", "hours", "text_sha256")}
+        if data.setdefault(decode["set"], seen) != seen:
+            raise UserError(
+                f"decode/{decode['set']}/{decode['strategy']}_d{decode['depth']}: its utterances or transcripts are not those "
+                "of the set's other decodes; run stages 8 and 9 (`asrprune decode`, `asrprune score`) again"
+            )
+    return data
+
+
+def _rows(usable: Sequence[tuple[Row, Row]], bench: Row | None, num_layers: int) -> list[Row]:
+    measured = bench["rows"] if bench else []
+    full_rtf = _rtf(measured, num_layers, list(range(1, num_layers + 1)))
+    rows = [_row(decode, score, _rtf(measured, decode["depth"], decode["keep"]), full_rtf) for decode, score in usable]
+    return sorted(rows, key=lambda row: (row["set"], strategy_rank(row["strategy"]), -row["depth"]))
+
+
+def _row(decode: Row, score: Row, rtf: float | None, full_rtf: float | None) -> Row:
+    row = {key: decode[key] for key in ("set", "strategy", "depth", "keep", "params_m")}
+    row |= {key: score[key] for key in ("wer", "wer_ci95", "cer", "sub", "del", "ins", "ref_words")}
+    row |= {"rtf": rtf, "decoder": decode["decoder"], "speedup": full_rtf / rtf if rtf and full_rtf else None}
+    return row | {"model_sha256": decode["model_sha256"], "utterances": score["utterances"]}
+
+
+def _rtf(measured: Sequence[Row], depth: int, keep: list[int]) -> float | None:
+    """The RTF of exactly these layers, else of any other sub-model of this depth: the cost hardly depends on which layers."""
+    of_depth = [row for row in measured if row["depth"] == depth]
+    exact = [row for row in of_depth if row["keep"] == keep]
+    return next((row["rtf"] for row in exact + of_depth), None)
+
+
+def _training(path: Path) -> Row | None:
+    """Epochs, steps, hours and the best dev WER of the full model; None before the first epoch has ended."""
+    epochs = read_log(path)[1] if path.exists() else []
+    if not epochs:
+        return None
+    best = min(epochs, key=_full_dev_wer)
+    return {
+        "epochs": len(epochs),
+        "steps": epochs[-1]["step"],
+        "best_dev_wer": _full_dev_wer(best),
+        "best_epoch": best["epoch"],
+        "seconds": epochs[-1]["seconds"],  # since the start of the run
+    }
+
+
+def _full_dev_wer(epoch: Row) -> float:
+    dev_wer: dict[str, float] = epoch["dev_wer"]
+    return dev_wer[max(dev_wer, key=int)]
+
+
+def _read_plans(exp: Path, model_sha256: str) -> tuple[dict[str, Row], list[str]]:
+    """The plans of the present model by strategy, and a sentence about each plan of another model."""
+    kept = ("dev_set", "metric", "layer_forwards", "naive_layer_forwards", "seconds", "steps")
+    plans, set_aside = {}, []
+    for path in sorted(exp.glob("plans/*.json")):
+        plan = _read_record(path, "asrprune search")
+        if plan["model_sha256"] == model_sha256:
+            plans[plan["strategy"]] = {key: plan.get(key) for key in kept}
+        else:
+            set_aside.append(_of_another_model(f"plans/{path.name}", "stage 7 (`asrprune search`)"))
+    return {strategy: plans[strategy] for strategy in sorted(plans, key=strategy_rank)}, set_aside
+
+
+def _read_bench(path: Path, model_sha256: str) -> tuple[Row | None, list[str]]:
+    """``bench.json`` if it is the present model's, and a sentence if it is another's."""
+    bench = _read_record(path, "asrprune bench") if path.exists() else None
+    if bench and bench.get("model_sha256", model_sha256) != model_sha256:
+        return None, [_of_another_model("bench.json", "stage 10 (`asrprune bench`)")]
+    return bench, []
+
+
+def _missing(exp: Path) -> list[str]:
+    absent = [part for part in _OPTIONAL if not any(exp.glob(part[0]))]
+    return [f"Left out: {what}; there is no `{pattern}` yet, {stage} makes it." for pattern, what, stage in absent]

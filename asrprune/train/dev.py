@@ -1,0 +1,52 @@
+"""How good the model is on a dev set: CTC loss and greedy WER of every tap and of the last layer, from one pass."""
+
+from dataclasses import dataclass
+
+import editdistance
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from asrprune.data.dataset import Corpus
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.decode.ctc import greedy
+from asrprune.nn.model import CtcModel, ctc_losses
+
+
+@dataclass(frozen=True)
+class DevMetrics:
+    """Keys are layer numbers as text, the last layer last."""
+
+    loss: dict[str, float]  # mean over utterances
+    wer: dict[str, float]  # percent
+
+
+@torch.inference_mode()
+def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric) -> DevMetrics:
+    """Dev metrics of the depths that carry a tap (their layers 1..k) and of the full model."""
+    assert corpus.tokenizer is not None
+    model.eval()
+    taps = [tap for tap in model.config.tap_layers if tap < model.config.num_layers]
+    names = [*map(str, taps), str(model.config.num_layers)]
+    losses, errors, words = np.zeros(len(names)), np.zeros(len(names), dtype=int), 0
+    for batch in corpus.loader(batches):
+        batch = batch.to(fabric.device)
+        with fabric.autocast():
+            encoded = model.encode(model.normalise(batch.features), batch.lens, taps=taps)
+            streams = [*(encoded.taps[tap] for tap in taps), encoded.x]
+            emissions = [model.log_probs(stream) for stream in streams]
+        references = [corpus.texts[i].split() for i in batch.index]
+        words += sum(map(len, references))
+        for row, log_probs in enumerate(emissions):
+            losses[row] += float(ctc_losses(log_probs, encoded.lens, batch.labels, batch.label_lens).sum())
+            errors[row] += word_errors(greedy(log_probs, encoded.lens), references, corpus.tokenizer)
+    return DevMetrics(
+        dict(zip(names, (losses / len(corpus)).tolist(), strict=True)),
+        dict(zip(names, (100.0 * errors / words).tolist(), strict=True)),
+    )
+
+
+def word_errors(hypotheses: list[list[int]], references: list[list[str]], tokenizer: Tokenizer) -> int:
+    """Substitutions, deletions and insertions of label sequences against words (unit-cost edit distance)."""
+    pairs = zip(hypotheses, references, strict=True)
+    return sum(editdistance.eval(tokenizer.decode(labels).split(), words) for labels, words in pairs)

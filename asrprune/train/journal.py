@@ -1,0 +1,65 @@
+"""What a run tells while it trains: train.jsonl, tensorboard and the log."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from asrprune.files import write_text
+
+
+class Journal:
+    """Appends records to ``train.jsonl`` and tensorboard; a resumed run first forgets what lies after its state."""
+
+    def __init__(self, exp: Path, step: int, epoch: int) -> None:
+        """Open for appending after update ``step`` in ``epoch`` (the first that is not finished)."""
+        self.path = exp / "train.jsonl"
+        _forget(self.path, step, epoch)
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (open for the whole run)
+        self._board = SummaryWriter(str(exp / "tensorboard"), purge_step=step + 1)
+
+    def step(self, record: dict[str, Any]) -> None:
+        """Record an update: loss, tap losses, learning rate, gradient norm, speed."""
+        self._write({"kind": "step", **record})
+        scalars = {key: record[key] for key in ("loss", "lr", "grad_norm", "frames_per_s")}
+        self._plot(record["step"], {**scalars, **{f"tap_loss/{tap}": loss for tap, loss in record["tap_losses"].items()}})
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Record the end of an epoch: dev loss and WER of every tap."""
+        self._write({"kind": "epoch", **record})
+        curves = {f"{name}/{tap}": value for name in ("dev_loss", "dev_wer") for tap, value in record[name].items()}
+        self._plot(record["step"], {"train_loss": record["train_loss"], **curves})
+
+    def close(self) -> None:
+        """Flush everything."""
+        self._file.close()
+        self._board.close()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def _plot(self, step: int, scalars: dict[str, float]) -> None:
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``train.jsonl``; a last line that a kill cut short is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _forget(path: Path, step: int, epoch: int) -> None:
+    """Drop the records that a resumed run will write again."""
+    if not path.exists():
+        return
+    records = read_journal(path)
+    kept = [r for r in records if (r["epoch"] < epoch if r["kind"] == "epoch" else r["step"] <= step)]
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -1,0 +1,233 @@
+"""The training loop: one update after another, everything random drawn from (seed, step), so that a killed run goes on exactly."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from asrprune.config import Config
+from asrprune.data.augment import spec_augment
+from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
+from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
+from asrprune.errors import UserError
+from asrprune.nn.model import CtcModel
+from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities, mix
+from asrprune.progress import track
+from asrprune.train.checkpoint import best_epochs, epoch_file, load_state, prune_epochs, save_state, save_weights
+from asrprune.train.dev import evaluate
+from asrprune.train.journal import Journal
+from asrprune.train.optim import learning_rate, make_optimizer, set_learning_rate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """Where a run is; with the weights and the optimiser's moments this is its whole state."""
+
+    epoch: int = 1  # the epoch under way
+    update: int = 0  # updates done in it
+    step: int = 0  # updates done in all
+    epoch_loss: float = 0.0  # sum over the epoch's utterances so far
+    epoch_utterances: int = 0
+    seconds: float = 0.0
+    records: list[dict[str, Any]] = field(default_factory=list)  # one for each finished epoch: epoch, wer, loss
+
+
+@dataclass
+class Window:
+    """Sums since the last line of the log."""
+
+    losses: Tensor | None = None  # (K + 1,) summed over utterances
+    utterances: int = 0
+    frames: int = 0
+    grad_norm: float = 0.0  # of the newest update, before clipping
+    started: float = field(default_factory=time.monotonic)
+
+
+class Trainer:
+    """One run: the model, its optimiser, the data, and how far it is."""
+
+    def __init__(self, config: Config, exp: Path, model: CtcModel, train: Corpus, dev: Corpus, fabric: Fabric) -> None:
+        """Prepare a run in ``exp``, which goes on where an earlier one was killed."""
+        self.config = config
+        self.checkpoints = exp / "checkpoints"
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.train_corpus, self.dev_corpus = train, dev
+        self.fabric = fabric
+        self.probabilities = drop_probabilities(
+            config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
+        )
+        self.kept = _keep_feasible(train, exp)
+        self.total_steps = sum(len(self._updates(epoch)) for epoch in range(1, config.train.epochs + 1))
+        self.model, self.optimizer = fabric.setup(model, make_optimizer(model, config.train))
+        self.progress = Progress()
+        self._resume()
+        self.journal = Journal(exp, self.progress.step, self.progress.epoch)
+        self.saved_at = time.monotonic()
+        self.log_names = [*map(str, config.model.tap_layers), str(config.model.num_layers)]
+
+    def run(self) -> None:
+        """Train to the last epoch."""
+        if self.progress.epoch <= self.config.train.epochs:
+            self._try_largest_batch()
+        while self.progress.epoch <= self.config.train.epochs:
+            self._run_epoch()
+            self._finish_epoch()
+        self.journal.close()
+
+    # -- one epoch ---------------------------------------------------------------------------------------------------
+
+    def _updates(self, epoch: int) -> list[list[np.ndarray]]:
+        """The epoch's updates, each a list of micro-batches."""
+        batches = epoch_batches(self.train_corpus.lengths[self.kept], self.config.batch, self.config.seed, epoch)
+        batches = [self.kept[batch] for batch in batches]
+        count = self.config.batch.accumulate
+        return [batches[i : i + count] for i in range(0, len(batches), count)]
+
+    def _run_epoch(self) -> None:
+        progress = self.progress
+        updates = self._updates(progress.epoch)[progress.update :]
+        batches = self.train_corpus.loader(
+            [batch for update in updates for batch in update], self.config.train.num_workers, self.fabric.device.type == "cuda"
+        )
+        window = Window()
+        self.model.train()
+        for update in track(updates, f"epoch {progress.epoch}/{self.config.train.epochs}"):
+            self._update([next(batches).to(self.fabric.device) for _ in update], window)
+            if progress.step % self.config.train.log_every_steps == 0:
+                window = self._log(window)
+                self._save_if_due()  # only here, where no sums are open
+        if window.utterances:
+            self._log(window)
+
+    def _update(self, batches: list[Batch], window: Window) -> None:
+        """One update."""
+        progress = self.progress
+        progress.step += 1
+        progress.update += 1
+        torch.manual_seed(mix(self.config.seed, progress.step, 1))  # dropout and SpecAugment
+        keep = draw_layers(self.probabilities, self.config.seed, progress.step)
+        utterances = sum(len(batch.lens) for batch in batches)
+        set_learning_rate(self.optimizer, learning_rate(progress.step, self.total_steps, self.config.train.schedule))
+        self.optimizer.zero_grad(set_to_none=False)  # a skipped layer has gradient 0, not None, on one process as on many
+        for batch in batches:
+            losses = self._losses(batch, keep)
+            self.fabric.backward(self._module.total(losses) / utterances)
+            window.losses = losses.detach() + (window.losses if window.losses is not None else 0.0)
+            window.frames += int(batch.lens.sum())
+        norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False)
+        assert norm is not None
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        else:
+            logger.warning("step %d: the gradient is not finite; the update is left out", progress.step)
+        window.utterances += utterances
+        window.grad_norm = float(norm)
+
+    def _losses(self, batch: Batch, keep: list[int]) -> Tensor:
+        features = spec_augment(self._module.normalise(batch.features), self.config.augment)
+        return self.model(features, batch.lens, batch.labels, batch.label_lens, keep, branch_scales(self.probabilities))
+
+    @property
+    def _module(self) -> CtcModel:
+        return self.model.module  # without fabric's wrapper
+
+    def _try_largest_batch(self) -> None:
+        """Run the batch with the most padded frames once, without an update: memory runs out now or never."""
+        batches = [batch for update in self._updates(self.progress.epoch) for batch in update]
+        lengths = self.train_corpus.lengths
+        largest = max(batches, key=lambda batch: int(lengths[batch].max()) * len(batch))
+        logger.info(
+            "%d batches an epoch, %.1f %% of their frames are padding; largest: %d utterances x %d frames",
+            len(batches), 100 * padding_share(lengths, batches), len(largest), int(lengths[largest].max()),
+        )  # fmt: skip
+        self.model.train()
+        batch = next(self.train_corpus.loader([largest])).to(self.fabric.device)
+        self.fabric.backward(self._module.total(self._losses(batch, list(range(1, self.config.model.num_layers + 1)))))
+        self.optimizer.zero_grad(set_to_none=False)
+
+    # -- bookkeeping -------------------------------------------------------------------------------------------------
+
+    def _log(self, window: Window) -> Window:
+        """Write a line about the updates of ``window``; returns an empty one."""
+        assert window.losses is not None
+        progress, seconds = self.progress, time.monotonic() - window.started
+        means = window.losses / window.utterances
+        loss = float(self._module.total(means))
+        progress.epoch_loss += loss * window.utterances
+        progress.epoch_utterances += window.utterances
+        progress.seconds += seconds
+        self.journal.step({
+            "step": progress.step, "epoch": progress.epoch, "loss": loss,
+            "tap_losses": dict(zip(self.log_names, means.tolist(), strict=True)),
+            "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": window.grad_norm,
+            "frames_per_s": window.frames / seconds, "elapsed_s": progress.seconds,
+        })  # fmt: skip
+        return Window()
+
+    def _finish_epoch(self) -> None:
+        progress, started = self.progress, time.monotonic()
+        metrics = evaluate(self._module, self.dev_corpus, self.dev_batches(), self.fabric)
+        progress.seconds += time.monotonic() - started
+        full = self.log_names[-1]
+        record = {"epoch": progress.epoch, "wer": metrics.wer[full], "loss": metrics.loss[full]}
+        progress.records.append(record)
+        train_loss = progress.epoch_loss / progress.epoch_utterances
+        self.journal.epoch({
+            "epoch": progress.epoch, "step": progress.step, "train_loss": train_loss,
+            "dev_loss": metrics.loss, "dev_wer": metrics.wer, "seconds": progress.seconds,
+        })  # fmt: skip
+        wers = ", ".join(f"layer {tap}: {wer:.2f} %" for tap, wer in metrics.wer.items())
+        logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev WER %s; %.0f s in all",
+                    progress.epoch, train_loss, record["loss"], wers, progress.seconds)  # fmt: skip
+        best = best_epochs(progress.records, self.config.train.keep_best)
+        if progress.epoch in best:
+            save_weights(epoch_file(self.checkpoints, progress.epoch), self._module.state_dict())
+        progress.epoch += 1
+        progress.update, progress.epoch_loss, progress.epoch_utterances = 0, 0.0, 0
+        self._save()
+        prune_epochs(self.checkpoints, best)
+
+    def dev_batches(self) -> list[np.ndarray]:
+        """The dev set in batches for decoding."""
+        return sorted_batches(self.dev_corpus.lengths, self.config.decode.max_frames)
+
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s:
+            self._save()
+
+    def _save(self) -> None:
+        state = {"format": 1, "model": self._module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        save_state(self.checkpoints, {**state, "progress": asdict(self.progress)})
+        self.saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        state = load_state(self.checkpoints)
+        if state is None:
+            return
+        self._module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
+
+
+def _keep_feasible(corpus: Corpus, exp: Path) -> np.ndarray:
+    """Positions of the utterances that CTC can learn from; the others are listed in ``dropped.tsv``."""
+    kept = feasible(corpus)
+    write_dropped(exp / "dropped.tsv", corpus, kept)
+    hours = corpus.lengths / 360_000  # 100 frames a second
+    logger.info("training on %d utterances, %.2f h", kept.sum(), hours[kept].sum())
+    if not kept.all():
+        logger.warning("%d utterances (%.2f h) are too short for their transcript and are left out: %s",
+                       (~kept).sum(), hours[~kept].sum(), exp / "dropped.tsv")  # fmt: skip
+    if not kept.any():
+        raise UserError(f"{corpus.directory}: every utterance is too short for its transcript; see {exp / 'dropped.tsv'}")
+    return np.flatnonzero(kept)

@@ -1,0 +1,230 @@
+"""Make the embedded corpus: data/{train,dev,test} of spoken commands, synthesised here, the same on every run.
+
+All numbers come from --config. What is drawn for an utterance depends on the seed, its set and its number alone, so --nj does
+not matter. The audio of a speaker is one file, data/audio/SET/SPEAKER.wav, and the unit of resuming: a run that was killed is
+started again and makes what is missing.
+"""
+
+import argparse
+import hashlib
+import itertools
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from acoustics import Samples, add_noise, babble, coloured_noise, resample, reverberate, to_peak, trim
+from corpus import MAX_BABBLE_VOICES, CorpusConfig, SetConfig, read_config
+from espeak import SAMPLE_RATE, Voice, check_voice, installed_version, say
+
+from asrprune.data.kaldi import Utterance, write_data_dir
+from asrprune.errors import UserError
+from asrprune.files import atomic_path, read_json, write_json
+from asrprune.progress import track
+
+logger = logging.getLogger(__name__)
+VERSION = 1  # raise it when the same configuration gives other audio than before
+SET_NAMES = ("train", "dev", "test")
+_GRAIN = 160  # samples; lengths are multiples of it, so that times in `segments` are short numbers
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A voice and its numbers in the set that it alone belongs to."""
+
+    id: str
+    voice: Voice
+    set_name: str
+    numbers: range
+
+
+def speakers(config: CorpusConfig, set_name: str) -> list[Speaker]:
+    """All accents with all variants of the set; utterances are dealt out in turn."""
+    part: SetConfig = getattr(config.sets, set_name)
+    pairs = list(itertools.product(config.accents, part.female + part.male))
+    return [
+        Speaker(f"{accent}-{variant}".lower(), _voice(config, accent, variant), set_name, range(i, part.utterances, len(pairs)))
+        for i, (accent, variant) in enumerate(pairs)
+    ]
+
+
+def _voice(config: CorpusConfig, accent: str, variant: str) -> Voice:
+    rng = np.random.default_rng([config.seed, zlib.crc32(f"{accent}+{variant}".encode())])
+    drawn = [int(rng.integers(*pair, endpoint=True)) for pair in (config.words_per_minute, config.pitch, config.pitch_range)]
+    return Voice(accent, variant, *drawn)
+
+
+def utterance_audio(config: CorpusConfig, speaker: Speaker, number: int) -> tuple[str, Samples]:
+    """Text and samples (N,) in (-1, 1) of one utterance."""
+    rng = np.random.default_rng([config.seed, SET_NAMES.index(speaker.set_name), number])
+    text = _sentence(config, rng)
+    spoken = _spoken(config, speaker.voice, text)
+    before, after = (round(rng.uniform(*config.silence_s) * config.sample_rate) for _ in range(2))
+    after += -(before + len(spoken) + after) % _GRAIN
+    signal = np.pad(spoken, (before, after))
+    if rng.random() < config.reverberation:
+        decay_s, direct_db = rng.uniform(*config.reverberation_s), rng.uniform(*config.direct_db)
+        signal = reverberate(signal, config.sample_rate, decay_s, direct_db, rng)
+    noise = _noise(config, speaker.set_name, len(signal), rng)
+    signal = add_noise(signal, noise, slice(before, before + len(spoken)), rng.uniform(*config.snr_db))
+    return text, to_peak(signal, rng.uniform(*config.peak_db))
+
+
+def _sentence(config: CorpusConfig, rng: np.random.Generator) -> str:
+    return " ".join(rng.choice(config.words, rng.integers(*config.sentence_words, endpoint=True)))
+
+
+def _spoken(config: CorpusConfig, voice: Voice, text: str) -> Samples:
+    return trim(resample(say(voice, text) / 32768.0, SAMPLE_RATE, config.sample_rate))
+
+
+def _noise(config: CorpusConfig, set_name: str, length: int, rng: np.random.Generator) -> Samples:
+    kind = str(rng.choice(config.noises))
+    if kind == "babble":
+        return babble(_babble_clips(config, set_name), length, config.babble_voices, rng)
+    return coloured_noise(kind, length, config.sample_rate, rng)
+
+
+@cache
+def _babble_clips(config: CorpusConfig, set_name: str) -> list[Samples]:
+    """Long sentences by voices of the set, the same in every process."""
+    rng = np.random.default_rng([config.seed, len(SET_NAMES), SET_NAMES.index(set_name)])
+    voices = [speaker.voice for speaker in speakers(config, set_name)]
+    texts = [" ".join(rng.choice(config.words, config.sentence_words[1])) for _ in range(MAX_BABBLE_VOICES)]
+    return [_spoken(config, voices[rng.integers(len(voices))], text) for text in texts]
+
+
+def make_speaker(config: CorpusConfig, audio_dir: Path, speaker: Speaker) -> None:
+    """Write the speaker's recording, then the list of what is in it, which says that the recording is complete."""
+    rows, pieces, start = [], [], 0
+    for number in speaker.numbers:
+        text, samples = utterance_audio(config, speaker, number)
+        pieces.append(np.round(samples * 32767).astype(np.int16))
+        rows.append({"number": number, "text": text, "start": start, "end": start + len(samples)})
+        start += len(samples)
+    with atomic_path(_wav(audio_dir, speaker)) as temporary:
+        soundfile.write(temporary, np.concatenate(pieces), config.sample_rate, subtype="PCM_16")
+    write_json(_list(audio_dir, speaker), rows)
+
+
+def _wav(audio_dir: Path, speaker: Speaker) -> Path:
+    return audio_dir / speaker.set_name / f"{speaker.id}.wav"
+
+
+def _list(audio_dir: Path, speaker: Speaker) -> Path:
+    return _wav(audio_dir, speaker).with_suffix(".json")
+
+
+def _is_made(audio_dir: Path, speaker: Speaker) -> bool:
+    return _wav(audio_dir, speaker).exists() and _list(audio_dir, speaker).exists()
+
+
+def utterances(config: CorpusConfig, audio_dir: Path, speaker: Speaker) -> Iterator[Utterance]:
+    """The speaker's lines of the data directory, from the list beside the recording."""
+    for row in read_json(_list(audio_dir, speaker)):
+        start_s, end_s = (row[key] / config.sample_rate for key in ("start", "end"))
+        name = f"{speaker.id}-{row['number']:05d}"
+        yield Utterance(name, str(_wav(audio_dir, speaker)), start_s, end_s, speaker.id, row["text"], recording=speaker.id)
+
+
+def make_corpus(config: CorpusConfig, data_dir: Path, jobs: int) -> None:
+    """Bring ``data_dir`` up to date: whatever is missing is made, what another configuration made is replaced.
+
+    Raises ``UserError`` if espeak-ng or one of the voices is missing, or ``data_dir`` holds somebody else's corpus.
+    """
+    installed_version()
+    audio_dir = data_dir / "audio"
+    everyone = [speaker for name in SET_NAMES for speaker in speakers(config, name)]
+    for speaker in everyone:
+        check_voice(speaker.voice)
+    _claim(config, data_dir)
+    missing = [speaker for speaker in everyone if not _is_made(audio_dir, speaker)]
+    _make_all(partial(make_speaker, config, audio_dir), missing, jobs)
+    _write_data_dirs(config, data_dir, everyone)
+    logger.info("%s: %s", data_dir, f"made {len(missing)} speakers" if missing else "is up to date")
+
+
+def _write_data_dirs(config: CorpusConfig, data_dir: Path, everyone: list[Speaker]) -> None:
+    for name in SET_NAMES:
+        if not (data_dir / name / "wav.scp").exists():
+            ours = (speaker for speaker in everyone if speaker.set_name == name)
+            write_data_dir(
+                data_dir / name, [utt for speaker in ours for utt in utterances(config, data_dir / "audio", speaker)]
+            )
+
+
+def _claim(config: CorpusConfig, data_dir: Path) -> None:
+    """Make sure that what is in ``data_dir`` belongs to ``config``: remove our older corpus, refuse somebody else's."""
+    identity = hashlib.sha256(f"{VERSION} {installed_version()} {config.model_dump_json()}".encode()).hexdigest()
+    stamp = data_dir / "audio" / "corpus.json"
+    found = read_json(stamp)["sha256"] if stamp.exists() else None
+    if found != identity:
+        _make_room(data_dir, ours=found is not None)
+        write_json(stamp, {"sha256": identity, "espeakng-loader": installed_version()})
+    for half_written in stamp.parent.rglob(".*.tmp*"):
+        half_written.unlink()
+
+
+def _make_room(data_dir: Path, ours: bool) -> None:
+    old = [path for name in SET_NAMES for path in (data_dir / name, data_dir / "audio" / name) if path.exists()]
+    if old and not ours:
+        raise UserError(f"{old[0]}: exists, but this script did not make it; choose another --data_dir or move it away")
+    if old:
+        logger.info("%s: was made from another configuration or version; making it anew", data_dir)
+    for path in old:
+        shutil.rmtree(path)
+
+
+def _make_all(make: "partial[None]", missing: list[Speaker], jobs: int) -> None:
+    if jobs == 1 or len(missing) < 2:
+        for speaker in track(missing, "speaking"):
+            make(speaker)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(missing)), context, initializer=_end_with_parent) as pool:
+        for _ in track(pool.map(make, missing), "speaking", total=len(missing)):
+            pass
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """The command line; a user's mistake is one sentence on stderr and exit status 1."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("conf/corpus.yaml"), help="what to make (default: %(default)s)")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="where (default: %(default)s)")
+    parser.add_argument("--nj", type=int, default=2, help="processes (default: %(default)s)")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        if args.nj < 1:
+            raise UserError(f"--nj {args.nj}: at least one process is needed")
+        make_corpus(read_config(args.config), args.data_dir, args.nj)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

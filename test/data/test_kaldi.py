@@ -1,0 +1,565 @@
+"""Data directories: what is written is read again, each fault is named once with its line, fixing leaves a valid directory."""
+
+import dataclasses
+import locale
+import random
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asrprune.data import kaldi
+from asrprune.data.audio import read_audio
+from asrprune.data.kaldi import (
+    Utterance,
+    check_data_dir,
+    durations,
+    fix_data_dir,
+    read_data_dir,
+    read_table,
+    spread_evenly,
+    subset_data_dir,
+    write_data_dir,
+    write_table,
+    write_utt2dur,
+)
+from asrprune.errors import UserError
+
+SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
+FIX = "`asrprune fix-data` does it"
+ADD = f"add one or remove the utterance, {FIX}"
+ANEW = f"make spk2utt anew, {FIX}"
+
+PLAIN = {
+    "wav.scp": "al-1 /a/1.wav\nal-2 /a/2.wav\nbo-1 /b/1.wav\n",
+    "text": "al-1 ONE\nal-2 TWO WORDS\nbo-1 ÜBER\n",
+    "utt2spk": "al-1 al\nal-2 al\nbo-1 bo\n",
+    "spk2utt": "al al-1 al-2\nbo bo-1\n",
+}
+SEGMENTED = PLAIN | {
+    "wav.scp": "ra /a.wav\nrb /b.wav\n",
+    "segments": "al-1 ra 0 1.5\nal-2 ra 1.5 2\nbo-1 rb 0.25 3\n",
+}
+
+
+def lay(path: Path, files: dict[str, str]) -> Path:
+    """A directory of these files."""
+    path.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    return path
+
+
+def contents(path: Path) -> dict[str, str]:
+    return {file.name: file.read_text(encoding="utf-8") for file in path.iterdir() if file.is_file()}
+
+
+def faults(path: Path, **options: bool) -> list[str]:
+    """Structural faults with the directory's own path left out."""
+    return [fault.removeprefix(f"{path}/") for fault in check_data_dir(path, audio=False, **options)]
+
+
+# ---- reading and writing
+
+
+def test_utterances_of_a_directory(tmp_path: Path) -> None:
+    assert read_data_dir(lay(tmp_path, PLAIN | {"utt2speed": "al-2 1.1\n"})) == [
+        Utterance("al-1", "/a/1.wav", 0.0, None, "al", "ONE", 1.0, "al-1"),
+        Utterance("al-2", "/a/2.wav", 0.0, None, "al", "TWO WORDS", 1.1, "al-2"),
+        Utterance("bo-1", "/b/1.wav", 0.0, None, "bo", "ÜBER", 1.0, "bo-1"),
+    ]
+
+
+def test_utterances_of_a_segmented_directory(tmp_path: Path) -> None:
+    assert read_data_dir(lay(tmp_path, SEGMENTED))[1:] == [
+        Utterance("al-2", "/a.wav", 1.5, 2.0, "al", "TWO WORDS", 1.0, "ra"),
+        Utterance("bo-1", "/b.wav", 0.25, 3.0, "bo", "ÜBER", 1.0, "rb"),
+    ]
+
+
+def test_what_is_written_is_read_again_in_bytewise_order(tmp_path: Path) -> None:
+    names = ["a", "B", "é", "Z", "ab", "日本", "𝄞", "\uffee"]
+    utts = [Utterance(f"{s}_{i}", f"/x/{s} {i}.wav", 0.0, None, s, f"{s} SAID {i}") for s in names for i in range(3)]
+    random.Random(0).shuffle(utts)
+    write_data_dir(tmp_path / "d", utts)
+    assert check_data_dir(tmp_path / "d", audio=False) == []
+    assert read_data_dir(tmp_path / "d") == sorted(utts, key=lambda utt: utt.id.encode())
+    assert set(contents(tmp_path / "d")) == {"wav.scp", "text", "utt2spk", "spk2utt"}
+
+
+def test_the_locale_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = locale.setlocale(locale.LC_ALL)
+    for name in ("en_US.UTF-8", "de_DE.UTF-8", "C.UTF-8"):
+        monkeypatch.setenv("LC_ALL", name)
+        try:
+            locale.setlocale(locale.LC_ALL, name)
+        except locale.Error:
+            continue
+        write_table(tmp_path / "t", {"a": "1", "B": "2", "_": "3", "é": "4"})
+        assert (tmp_path / "t").read_bytes() == "B 2\n_ 3\na 1\né 4\n".encode()
+    locale.setlocale(locale.LC_ALL, before)
+
+
+def test_times_speeds_and_recordings_are_written_only_if_needed(tmp_path: Path) -> None:
+    utts = [
+        Utterance("al-1", "/a.wav", 0.0, 1.123456, "al", "ONE", 0.9, "ra"),
+        Utterance("al-2", "/a.wav", 1.5, 2.0, "al", "TWO", 1.0, "ra"),
+    ]
+    write_data_dir(tmp_path, utts)
+    assert contents(tmp_path) == {
+        "wav.scp": "ra /a.wav\n",
+        "segments": "al-1 ra 0 1.123456\nal-2 ra 1.5 2\n",
+        "text": "al-1 ONE\nal-2 TWO\n",
+        "utt2spk": "al-1 al\nal-2 al\n",
+        "spk2utt": "al al-1 al-2\n",
+        "utt2speed": "al-1 0.9\nal-2 1\n",
+    }
+    assert read_data_dir(tmp_path) == utts
+
+
+def test_speed_perturbed_copies_of_a_directory(tmp_path: Path) -> None:
+    for number, files in enumerate((PLAIN, SEGMENTED)):
+        utts = read_data_dir(lay(tmp_path / f"{number}", files))
+        slow = [
+            dataclasses.replace(utt, id=f"sp0.9-{utt.id}", speaker=f"sp0.9-{utt.speaker}", speed=0.9, recording="")
+            for utt in utts
+        ]
+        write_data_dir(tmp_path / f"all{number}", [*slow, *utts])
+        assert check_data_dir(tmp_path / f"all{number}", audio=False) == []
+        again = read_data_dir(tmp_path / f"all{number}")
+        assert [(utt.id, utt.speed, utt.audio, utt.start_s) for utt in again[3:]] == [
+            (utt.id, 0.9, utt.audio, utt.start_s) for utt in slow
+        ]
+
+
+def test_a_whole_recording_among_segments_gets_its_length_as_end(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "b.wav", np.zeros(20000, np.int16), 16000)
+    whole = Utterance("b", str(tmp_path / "b.wav"), 0.0, None, "b", "B")
+    write_data_dir(tmp_path / "d", [Utterance("a", "/a.wav", 0.5, 1.0, "a", "A", recording="ra"), whole])
+    assert read_data_dir(tmp_path / "d")[1] == dataclasses.replace(whole, end_s=1.25)
+
+
+def test_texts_may_be_left_out(tmp_path: Path) -> None:
+    write_data_dir(tmp_path, [Utterance("a", "/a.wav", 0.0, None, "a", "")])
+    assert not (tmp_path / "text").exists()
+    assert faults(tmp_path) == ["text: does not exist; stage 1 (data preparation) makes it"]
+    assert faults(tmp_path, need_text=False) == []
+    assert read_data_dir(tmp_path, need_text=False)[0].text == ""
+    with pytest.raises(UserError, match="text: does not exist"):
+        read_data_dir(tmp_path)
+
+
+def test_writing_again_leaves_nothing_of_what_was_there(tmp_path: Path) -> None:
+    lay(tmp_path, SEGMENTED | {"utt2dur": "x 1\n", "feats.scp": "x f:1\n", "utt2num_frames": "x 9\n", "utt2speed": "x 1\n"})
+    lay(tmp_path, {"notes": "keep me"})
+    write_data_dir(tmp_path, [Utterance("a", "/a.wav", 0.0, None, "a", "A")])
+    assert set(contents(tmp_path)) == {"wav.scp", "text", "utt2spk", "spk2utt", "notes"}
+
+
+def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    utts = read_data_dir(lay(tmp_path, PLAIN))
+    written: list[Path] = []
+
+    def killed(path: Path, rows: dict[str, str]) -> None:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_table(path, rows)
+
+    monkeypatch.setattr(kaldi, "write_table", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_data_dir(tmp_path, utts)
+    with pytest.raises(UserError, match=r"wav\.scp: does not exist; stage 1"):
+        read_data_dir(tmp_path)
+
+
+BAD_UTTERANCES: list[tuple[list[Utterance], str]] = [
+    ([Utterance("a", "/a", 0.0, None, "a", "A")] * 2, "a: several utterances have this id; give each an id of its own"),
+    ([Utterance("a b", "/a", 0.0, None, "s", "A")], "utt2spk:1: a: the speaker id `b s` holds a space; ids hold none"),
+    ([Utterance("a", "/a", 0.0, None, "s", "A\nB")], "text:2: B: nothing follows the id; "),
+    ([Utterance("a", "/a", 0.0, None, "s", "A\tB")], r"text:1: a: holds '\t', but only plain spaces separate words"),
+    ([Utterance("a", "/a\udcff", 0.0, None, "s", "A")], "wav.scp:1: a: byte 5 of the line is not UTF-8; "),
+    ([Utterance("a", "/a", 0.0, None, "", "A")], "utt2spk:1: a: nothing follows the id; "),
+    ([Utterance("a", "/a", 2.0, 1.0, "s", "A")], "segments:1: a: runs from 2 s to 1 s, but 0 <= start < end; "),
+    (
+        [Utterance("a", "/a", 0.0, None, "z", "A"), Utterance("b", "/b", 0.0, None, "y", "B")],
+        "speaker y sorts before the speaker",
+    ),
+    (
+        [Utterance("a", "/a", 0.0, 1.0, "s", "A", recording="r"), Utterance("b", "/b", 0.0, 1.0, "s", "B", recording="r")],
+        "b: recording r is /b here, but /a for another utterance; give each recording an id of its own",
+    ),
+    ([], "utt2spk: is empty"),
+]
+
+
+@pytest.mark.parametrize(("utterances", "message"), BAD_UTTERANCES)
+def test_nothing_is_written_of_a_directory_with_faults(tmp_path: Path, utterances: list[Utterance], message: str) -> None:
+    lay(tmp_path, PLAIN)
+    with pytest.raises(UserError) as caught:
+        write_data_dir(tmp_path, utterances)
+    assert message in str(caught.value)
+    assert contents(tmp_path) == PLAIN
+
+
+# ---- tables
+
+
+def test_all_faults_of_a_table_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    path.write_bytes(
+        b"b 1\na 2\n\nb 3\nc\nd\t4\ne caf\xe9\nf 5 \ng  6\n h 7\ni a\xc2\xa0b\nj \xef\xbf\xbd\nk 8\r\nl \xe2\x80\x8bx"
+    )
+    with pytest.raises(UserError) as caught:
+        read_table(path)
+    assert str(caught.value).replace(str(path), "t").splitlines() == [
+        "t:14: the last line has no end, the file may be cut short; stage 1 (data preparation) makes it",
+        f"t:2: a: stands after b, but ids are sorted bytewise; sort with LC_ALL=C, {FIX}",
+        f"t:3: : the line is empty; delete it, {FIX}",
+        "t:4: b: has a line above, 1; keep one of the two",
+        "t:5: c: nothing follows the id; complete the line or remove the utterance",
+        rf"t:6: d: holds '\t', but only plain spaces separate words; replace it, {FIX}",
+        "t:7: e: byte 6 of the line is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8",
+        f"t:8: f: has a space too many, at an end or after the id; remove it, {FIX}",
+        f"t:9: g: has a space too many, at an end or after the id; remove it, {FIX}",
+        f"t:10: h: has a space too many, at an end or after the id; remove it, {FIX}",
+        rf"t:11: i: holds '\xa0', but only plain spaces separate words; replace it, {FIX}",
+        rf"t:13: k: holds '\r', but only plain spaces separate words; replace it, {FIX}",
+        rf"t:14: l: holds '\u200b', but only plain spaces separate words; replace it, {FIX}",
+    ]
+
+
+def test_a_table_of_many_faults_shows_twenty(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("".join(f"{i:03d}\n" for i in range(100)))
+    with pytest.raises(UserError) as caught:
+        read_table(tmp_path / "t")
+    lines = str(caught.value).splitlines()
+    assert (len(lines), lines[-1]) == (21, "... and 80 more")
+    assert read_table(tmp_path / "t", allow_empty=True) == dict.fromkeys((f"{i:03d}" for i in range(100)), "")
+
+
+def test_tables_keep_spaces_within_values_and_line_separators_of_unicode_are_no_line_ends(tmp_path: Path) -> None:
+    rows = {"a": "sox  x.wav -t wav - |", "b": ""}
+    write_table(tmp_path / "t", rows)
+    assert read_table(tmp_path / "t", allow_empty=True) == rows
+    (tmp_path / "t").write_bytes("a x\u2028y\n".encode())
+    with pytest.raises(UserError, match=r"t:1: a: holds '\\u2028'"):
+        read_table(tmp_path / "t")
+    with pytest.raises(UserError, match=r"none: does not exist; stage 1 \(data preparation\) makes it"):
+        read_table(tmp_path / "none")
+
+
+# ---- checking
+
+
+def test_a_missing_directory_or_file_names_the_stage_that_makes_it(tmp_path: Path) -> None:
+    assert check_data_dir(tmp_path / "no") == [f"{tmp_path / 'no'}: does not exist; stage 1 (data preparation) makes it"]
+    for read in (read_data_dir, durations, fix_data_dir):
+        with pytest.raises(UserError, match=r"does not exist; stage 1 \(data preparation\) makes it"):
+            read(tmp_path / "no")
+    for name in PLAIN:
+        path = lay(tmp_path / f"without_{name}", {key: value for key, value in PLAIN.items() if key != name})
+        made = FIX if name == "spk2utt" else "stage 1 (data preparation) makes it"
+        assert faults(path) == [f"{name}: does not exist; {made}"]
+
+
+RULES: list[tuple[dict[str, str], dict[str, str], list[str]]] = [
+    (PLAIN, {}, []),
+    (SEGMENTED, {}, []),
+    (PLAIN, {"text": ""}, ["text: is empty; stage 1 (data preparation) makes it"]
+     + [f"utt2spk:{i}: {utt}: has no line in text; {ADD}" for i, utt in ((1, "al-1"), (2, "al-2"), (3, "bo-1"))]),
+    (PLAIN, {"text": "al-1 ONE\nal-2 <s> TWO\nbo-1\n"},
+     ["text:3: bo-1: nothing follows the id; complete the line or remove the utterance",
+      "text:2: al-2: the text holds <s>, which is reserved for language models; remove it"]),
+    (PLAIN, {"text": "al-1 ONE\nal-2 T\udcffO\nbo-1 B\n"},
+     ["text:2: al-2: byte 7 of the line is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8"]),
+    (PLAIN, {"text": "al-1 ONE\nbo-1 B\nbo-2 C\n"},
+     [f"utt2spk:2: al-2: has no line in text; {ADD}",
+      f"text:3: bo-2: has no line in utt2spk; add one or remove this line, {FIX}"]),
+    (PLAIN, {"wav.scp": "al-1 ~/1.wav\nal-2 /2.wav\n"},
+     ["wav.scp:1: al-1: begins with ~, which only a shell understands; write the whole path",
+      f"utt2spk:3: bo-1: has no line in wav.scp; {ADD}"]),
+    (PLAIN, {"utt2spk": "al-1 al\nal-2 al x\nbo-1 bo\n", "spk2utt": "al al-1\nal x al-2\nbo bo-1\n"},
+     ["spk2utt:2: al: has a line above, 1; keep one of the two",
+      "utt2spk:2: al-2: the speaker id `al x` holds a space; ids hold none",
+      f"utt2spk:2: al-2: its speaker al x has no line in spk2utt; {ANEW}"]),
+    (PLAIN, {"utt2spk": "al-1 z\nal-2 z\nbo-1 b\n", "spk2utt": "b bo-1\nz al-1 al-2\n"},
+     ["utt2spk:3: bo-1: speaker b sorts before the speaker of the utterance ahead; begin utterance ids with the speaker id,"
+      f" {FIX}"]),
+    (PLAIN, {"spk2utt": "al al-2 al-1\ncy bo-1\n"},
+     [f"spk2utt:1: al: its utterances are repeated or not in the order of utt2spk; {ANEW}",
+      f"spk2utt:2: cy: this speaker is not in utt2spk; {ANEW}",
+      f"utt2spk:3: bo-1: its speaker bo has no line in spk2utt; {ANEW}"]),
+    (PLAIN, {"spk2utt": "al al-1\nbo al-2 bo-1\n"},
+     [f"spk2utt:1: al: lacks al-2, which utt2spk gives this speaker; {ANEW}",
+      f"spk2utt:2: bo: lists al-2, which utt2spk does not give this speaker; {ANEW}"]),
+    (PLAIN, {"utt2dur": "al-1 1.5\nal-2 0\nbo-1 nan\n"},
+     ["utt2dur:2: al-2: `0` is not a number above 0; correct it",
+      "utt2dur:3: bo-1: `nan` is not a number above 0; correct it"]),
+    (PLAIN, {"utt2dur": "al-1 1.5\nal-2 2\n"}, [f"utt2spk:3: bo-1: has no line in utt2dur; {ADD}"]),
+    (PLAIN, {"utt2speed": "al-1 0.9\nal-2 fast\n"}, ["utt2speed:2: al-2: `fast` is not a number above 0; correct it"]),
+    (PLAIN, {"feats.scp": "al-1 f.ark:5\n", "utt2num_frames": "al-1 100\n"}, []),
+    (PLAIN, {"feats.scp": "al-1 f.ark:5\nzz f.ark:9\n", "utt2num_frames": "al-1 0\nal-2 1.5\n"},
+     ["utt2num_frames:1: al-1: `0` is not a whole number above 0; correct it",
+      "utt2num_frames:2: al-2: `1.5` is not a whole number above 0; correct it",
+      f"feats.scp:2: zz: has no line in utt2spk; add one or remove this line, {FIX}"]),
+    (SEGMENTED, {"segments": "al-1 ra 0\nal-2 ra 1.5 1.5\nbo-1 rb -1 x\n"},
+     ["segments:1: al-1: a line of segments is `utterance recording start end`; correct it",
+      "segments:2: al-2: runs from 1.5 s to 1.5 s, but 0 <= start < end; correct the times",
+      "segments:3: bo-1: runs from -1 s to x s, but 0 <= start < end; correct the times"]),
+    (SEGMENTED, {"wav.scp": "ra /a.wav\nrc /c.wav\n"},
+     [f"segments:3: bo-1: its recording rb has no line in wav.scp; add one or remove the segment, {FIX}",
+      f"wav.scp:2: rc: no segment lies in this recording; remove the line, {FIX}"]),
+    (SEGMENTED, {"segments": "al-1 ra 0 1\nbo-1 rb 0 1\nbo-2 rb 0 1\n"},
+     [f"utt2spk:2: al-2: has no line in segments; {ADD}",
+      f"segments:3: bo-2: has no line in utt2spk; add one or remove this line, {FIX}"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "changed", "expected"), RULES)
+def test_each_rule_names_line_id_rule_and_fix(
+    tmp_path: Path, files: dict[str, str], changed: dict[str, str], expected: list[str]
+) -> None:
+    path = lay(tmp_path, files | changed)
+    assert faults(path) == expected
+    if expected:
+        with pytest.raises(UserError) as caught:
+            read_data_dir(path)
+        assert str(caught.value).splitlines() == [f"{path}/{fault}" for fault in expected]
+    else:
+        assert len(read_data_dir(path)) == 3
+
+
+def test_faults_of_the_recordings(tmp_path: Path) -> None:
+    for name, rate, channels in (("a", 16000, 1), ("b", 8000, 1), ("c", 16000, 2), ("e", 16000, 1), ("f", 16000, 1)):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros((16000, channels), np.int16), rate)
+    (tmp_path / "e.wav").write_bytes((tmp_path / "e.wav").read_bytes()[:-2])
+    names, at = "abcdefg", str(tmp_path)
+    entries = {name: f"{at}/{name}.wav" for name in names} | {"g": f"cat {at}/a.wav |"}
+    utts = [
+        Utterance(name, entries[name], 0.0, 1.005 if name != "f" else 1.02, name, "X", recording=f"r{name}") for name in names
+    ]
+    write_data_dir(tmp_path / "d", utts)
+    d = tmp_path / "d"
+    scp = f"{d}/wav.scp"
+    expected = [
+        f"{scp}:4: rd: {at}/d.wav: cannot be read (No such file or directory);"
+        " correct the path in wav.scp or fetch the file again",
+        f"{scp}:5: re: {at}/e.wav: is truncated: its header promises 32044 bytes, but the file has 32042;"
+        " copy or unpack it again",
+        f"{scp}:7: rg: `cat {at}/a.wav |`: is a shell command, and these are run only with --allow-pipes;"
+        " or write its output to a file",
+        f"{scp}:2: rb: {at}/b.wav: is sampled at 8000 Hz, but 16000 Hz is wanted; convert it: ffmpeg -i IN -ar 16000 OUT.wav",
+        f"{scp}:3: rc: {at}/c.wav: has 2 channels, but recordings are mono; mix them: ffmpeg -i IN -ac 1 OUT.wav,"
+        " or keep one: ffmpeg -i IN -af 'pan=mono|c0=c0' OUT.wav",
+        f"{d}/segments:6: f: ends at 1.02 s, but rf ends at 1.000 s; correct the times",
+    ]
+    assert check_data_dir(d) == expected
+    assert check_data_dir(d, allow_pipes=True) == [fault for fault in expected if "shell" not in fault]
+    assert check_data_dir(d, audio=False) == []
+
+
+def test_each_recording_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(160000, np.int16), 16000)
+    audio = str(tmp_path / "a.wav")
+    write_data_dir(tmp_path / "d", [Utterance(f"a-{i}", audio, i, i + 1.0, "a", "X", recording="r") for i in range(10)])
+    opened: list[str] = []
+    real: Callable[..., soundfile.SoundFile] = soundfile.SoundFile
+    monkeypatch.setattr(soundfile, "SoundFile", lambda source, **layout: opened.append(source) or real(source, **layout))
+    assert check_data_dir(tmp_path / "d") == []
+    assert opened == [audio]
+    assert durations(tmp_path / "d") == {f"a-{i}": 1.0 for i in range(10)}
+    assert opened == [audio]  # segments know their length
+
+
+def test_time_grows_with_the_number_of_utterances(tmp_path: Path) -> None:
+    """Comparing every utterance with every other would take minutes here."""
+    count = 30_000
+    utts = [Utterance(f"s{i // 3000}-{i:06d}", "/r.wav", i, i + 1.0, f"s{i // 3000}", "X", recording="r") for i in range(count)]
+    start = time.process_time()
+    write_data_dir(tmp_path, utts)
+    assert check_data_dir(tmp_path, audio=False) == []
+    lay(tmp_path, {"spk2utt": "s0 s0-000000\n", "text": "".join(f"x{i:06d} X\n" for i in range(count))})
+    assert len(check_data_dir(tmp_path, audio=False)) == 2 * count + 10
+    assert time.process_time() - start < 20
+
+
+# ---- durations and subsets
+
+
+def test_durations_of_real_recordings_and_utt2dur(tmp_path: Path) -> None:
+    source = SHARED / "librispeech/test-clean.tar.gz"
+    if not source.exists():
+        pytest.skip(f"{source} is not there")
+    with tarfile.open(source) as tar:
+        tar.extractall(tmp_path, filter="data")
+    paths = sorted(tmp_path.glob("LibriSpeech/**/*.flac"))
+    utts = [
+        Utterance(path.stem, str(path), 0.0, None, path.stem.split("-")[0], "X", 1.25 * (i == 0) or 1.0)
+        for i, path in enumerate(paths)
+    ]
+    write_data_dir(tmp_path / "d", utts)
+    assert check_data_dir(tmp_path / "d") == []
+    expected = {utt.id: len(read_audio(utt.audio, 16000)) / 16000 / utt.speed for utt in utts}
+    assert durations(tmp_path / "d") == expected
+    assert len(expected) == 4
+    assert not (tmp_path / "d/utt2dur").exists()
+    assert write_utt2dur(tmp_path / "d") == expected
+    assert check_data_dir(tmp_path / "d") == []
+    for path in paths:
+        path.unlink()  # from here on only utt2dur can tell
+    assert durations(tmp_path / "d") == pytest.approx(expected, abs=1e-6)
+    (tmp_path / "d/utt2dur").unlink()
+    with pytest.raises(UserError, match=rf"wav\.scp: {paths[0].stem}: .* cannot be read"):
+        durations(tmp_path / "d")
+
+
+def test_subsets_carry_what_is_known_of_their_utterances(tmp_path: Path) -> None:
+    later = {
+        "utt2dur": "al-1 1.5\nal-2 0.5\nbo-1 2.75\n",
+        "feats.scp": "al-1 f:1\nbo-1 f:2\n",
+        "utt2num_frames": "al-1 9\nbo-1 8\n",
+    }
+    source = lay(tmp_path / "all", SEGMENTED | later | {"utt2speed": "al-1 0.9\n"})
+    subset_data_dir(source, tmp_path / "some", ["bo-1", "al-2"])
+    assert contents(tmp_path / "some") == {
+        "wav.scp": "ra /a.wav\nrb /b.wav\n",
+        "segments": "al-2 ra 1.5 2\nbo-1 rb 0.25 3\n",
+        "text": "al-2 TWO WORDS\nbo-1 ÜBER\n",
+        "utt2spk": "al-2 al\nbo-1 bo\n",
+        "spk2utt": "al al-2\nbo bo-1\n",
+        "utt2dur": "al-2 0.5\nbo-1 2.75\n",
+        "feats.scp": "bo-1 f:2\n",
+        "utt2num_frames": "bo-1 8\n",
+    }
+    subset_data_dir(source, source, {"al-1"})
+    assert contents(source)["wav.scp"] == "ra /a.wav\n"
+    assert read_data_dir(source) == [Utterance("al-1", "/a.wav", 0.0, 1.5, "al", "ONE", 0.9, "ra")]
+
+
+def test_a_subset_of_nothing_or_of_unknown_utterances_is_refused(tmp_path: Path) -> None:
+    source = lay(tmp_path / "all", PLAIN)
+    with pytest.raises(UserError, match="a subset of no utterances was asked for"):
+        subset_data_dir(source, tmp_path / "none", [])
+    with pytest.raises(UserError, match=r"all: x-1: no such utterance; choose from the ids in its utt2spk"):
+        subset_data_dir(source, tmp_path / "none", ["al-1", "x-1"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_items_spread_evenly() -> None:
+    assert spread_evenly(range(10), 3) == [1, 5, 8]
+    assert spread_evenly("abc", 7) == ["a", "b", "c"]
+    assert spread_evenly(range(5), 0) == []
+    for count in range(1, 50):
+        chosen = spread_evenly(range(49), count)
+        gaps = np.diff(chosen)
+        assert len(chosen) == count
+        assert count == 1 or gaps.max() - gaps.min() <= 1
+
+
+# ---- fixing
+
+
+def test_fixing_says_what_it_changed_and_leaves_a_valid_directory(tmp_path: Path) -> None:
+    broken = {
+        "wav.scp": "bo-1 /b/1.wav\nal-1 /a 1.wav \nal-2 /a/2.wav\nal-3 /a/3.wav\nzz /z.wav\nal-4 ~/4.wav\n",
+        "text": "al-1\tONE  MORE\r\nal-2 caf\udce9\n\nbo-1 B\nbo-1 B\nbo-1 C\nal-3\nal-4 D",
+        "utt2spk": "al-1 al\nal-2 al\nal-3 al\nbo-1 bo\nal-4 al\n",
+        "spk2utt": "al al-1\n",
+        "utt2dur": "al-1 1\n",
+        "feats.scp": "al-1 f:1\nzz f:2\n",
+    }
+    path = lay(tmp_path, broken)
+    assert fix_data_dir(path) == [
+        "wav.scp: dropped al-4 (line 6): begins with ~, which only a shell understands",
+        "text: dropped al-2 (line 2): not UTF-8",
+        "text: dropped bo-1 (line 5): the id has a line above",
+        "text: dropped bo-1 (line 6): the id has a line above, with another value",
+        "text: dropped al-3 (line 7): nothing follows the id",
+        "dropped zz: no line in utt2spk",
+        "dropped al-2, al-3: no line in text",
+        "dropped al-4: no line in wav.scp",
+        "feats.scp: dropped zz: no utterance that remains needs it",
+        "utt2dur: removed, it lacked utterances; it is made again when it is needed",
+        *(f"{name}: rewritten; the file as it was is in .backup" for name in ("utt2spk", "spk2utt", "wav.scp", "text")),
+        "utt2dur: removed; the file as it was is in .backup",
+        "feats.scp: rewritten; the file as it was is in .backup",
+    ]
+    assert contents(path) == {
+        "wav.scp": "al-1 /a 1.wav\nbo-1 /b/1.wav\n",
+        "text": "al-1 ONE MORE\nbo-1 B\n",
+        "utt2spk": "al-1 al\nbo-1 bo\n",
+        "spk2utt": "al al-1\nbo bo-1\n",
+        "feats.scp": "al-1 f:1\n",
+    }
+    for name, content in broken.items():
+        assert (path / ".backup" / name).read_bytes() == content.encode("utf-8", "surrogateescape")
+    assert faults(path) == []
+    assert fix_data_dir(path) == []
+
+
+def test_fixing_segments_drops_bad_times_and_unused_recordings(tmp_path: Path) -> None:
+    path = lay(tmp_path, SEGMENTED | {"segments": "al-1 ra 0 1.5\nal-2 rx 1.5 2\nbo-1 rb 3 1\n"})
+    assert fix_data_dir(path) == [
+        "segments: dropped bo-1 (line 3): runs from 3 s to 1 s, but 0 <= start < end",
+        "dropped bo-1: no line in segments",
+        "dropped al-2: no line in wav.scp",
+        "wav.scp: dropped rb: no utterance that remains needs it",
+        *(
+            f"{name}: rewritten; the file as it was is in .backup"
+            for name in ("utt2spk", "spk2utt", "wav.scp", "text", "segments")
+        ),
+    ]
+    assert faults(path) == []
+
+
+@pytest.mark.parametrize("files", [PLAIN, SEGMENTED])
+def test_fixing_puts_speakers_first_where_orders_differ(tmp_path: Path, files: dict[str, str]) -> None:
+    path = lay(tmp_path, files | {"utt2spk": "al-1 z\nal-2 z\nbo-1 b\n", "utt2speed": "al-1 0.9\n"})
+    assert "every utterance id now begins with its speaker's id, because their orders differed" in fix_data_dir(path)
+    assert faults(path) == []
+    assert [(utt.id, utt.speaker, utt.text, utt.speed) for utt in read_data_dir(path)] == [
+        ("b-bo-1", "b", "ÜBER", 1.0),
+        ("z-al-1", "z", "ONE", 0.9),
+        ("z-al-2", "z", "TWO WORDS", 1.0),
+    ]
+    assert (path / "spk2utt").read_text() == "b b-bo-1\nz z-al-1 z-al-2\n"
+
+
+def test_fixing_makes_one_speaker_file_from_the_other(tmp_path: Path) -> None:
+    for name in ("utt2spk", "spk2utt"):
+        path = lay(tmp_path / name, {key: value for key, value in PLAIN.items() if key != name})
+        fix_data_dir(path)
+        assert contents(path) == PLAIN
+
+
+def test_fixing_refuses_to_leave_nothing(tmp_path: Path) -> None:
+    files = PLAIN | {"text": "x ONE\ny TWO\n"}
+    path = lay(tmp_path, files)
+    with pytest.raises(UserError, match=r"no utterance has a line in each of utt2spk, text, wav\.scp; stage 1"):
+        fix_data_dir(path)
+    assert contents(path) == files
+
+
+def test_fixing_any_shuffled_and_damaged_directory_leaves_no_fault(tmp_path: Path) -> None:
+    draw = random.Random(7)
+    fixed, junk = 0, ("", "q\n", "al-1 x y\n", "\t\n", "bo-1 \udcff\n", "aa 1 2 3\n")
+    for trial in range(60):
+        files = dict(draw.choice((PLAIN, SEGMENTED)))
+        for name in draw.sample(sorted(files), 2):
+            lines = files[name].splitlines(keepends=True)
+            draw.shuffle(lines)
+            lines[draw.randrange(3) % len(lines)] += draw.choice(junk)
+            files[name] = "".join(lines[draw.randrange(2) :])
+        path = lay(tmp_path / f"{trial}", files)
+        try:
+            fix_data_dir(path)
+        except UserError:
+            continue  # no utterance was complete
+        fixed += 1
+        assert faults(path) == []
+    assert fixed > 40

@@ -1,0 +1,243 @@
+"""Scoring against what sclite itself said (test/fixtures/sclite, recorded by tools/record_sclite.sh) and against scipy."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from asrprune.decode import score as scoring
+from asrprune.decode.score import Counts, align, bootstrap_interval, count, paired_bootstrap, score, write_score
+from asrprune.errors import UserError
+
+SCLITE = Path(__file__).resolve().parents[1] / "fixtures/sclite"
+
+
+def read_trn(path: Path) -> dict[str, str]:
+    """Texts by ``speaker-utterance``."""
+    lines = (line.rpartition("(") for line in path.read_text(encoding="utf-8").splitlines())
+    return {name.rstrip(")"): text.strip() for text, _, name in lines}
+
+
+def pra_blocks(text: str) -> dict[str, str]:
+    """The report of each utterance, from ``id:`` to its last line, by ``speaker-utterance``."""
+    return {name: block.rstrip("\n") for block, name in re.findall(r"(id: \((\S+)\)\n(?:.+\n)+)", text)}
+
+
+REFS, HYPS = read_trn(SCLITE / "ref.trn"), read_trn(SCLITE / "hyp.trn")
+RECORDED = pra_blocks((SCLITE / "pra.txt").read_text(encoding="utf-8"))
+TABLE = re.findall(r" +([,|`].*[.|'])\n", (SCLITE / "sum.txt").read_text(encoding="utf-8"))
+SPEAKERS = {name: name.split("-")[0] for name in REFS}
+
+
+def recorded_counts(name: str) -> Counts:
+    return Counts(*map(int, re.search(r"#I\) (\d+) (\d+) (\d+) (\d+)", RECORDED[name]).groups()))
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[scoring.Score, Path]:
+    """The fixture scored with utterance ids that do not name the speaker, as sclite puts the two together."""
+    directory = tmp_path_factory.mktemp("score")
+    refs, hyps, speakers = ({key.split("-")[1]: value for key, value in given.items()} for given in (REFS, HYPS, SPEAKERS))
+    speakers["not-in-the-set"] = "nobody"
+    return write_score(directory, refs, dict(reversed(hyps.items())), speakers), directory
+
+
+def test_every_utterance_has_sclites_counts() -> None:
+    assert len(RECORDED) == len(REFS) >= 300
+    assert min(len(text.split()) for text in HYPS.values()) == 0
+    assert max(len(text.split()) for text in REFS.values()) > 40
+    wrong = [name for name in REFS if count(REFS[name].split(), HYPS[name].split()) != recorded_counts(name)]
+    assert wrong == []
+
+
+def test_ties_are_settled_as_sclite_does() -> None:
+    # All cost 15; preferring fewer errors would give 1 3 1 0. The fixture has this pair among its twelve ties.
+    assert count("ccaab", "abda") == Counts(2, 0, 3, 2)
+    assert recorded_counts(next(name for name in REFS if REFS[name] == "c c a a b")) == Counts(2, 0, 3, 2)
+
+
+def test_the_report_is_sclites_own(scored: tuple[scoring.Score, Path]) -> None:
+    blocks = pra_blocks((scored[1] / "result.txt").read_text(encoding="utf-8"))
+    assert blocks.keys() == RECORDED.keys()
+    # sclite measures and upper-cases words in bytes, so only plain letters can look the same.
+    plain = [name for name in RECORDED if RECORDED[name].isascii()]
+    assert len(plain) > 300
+    assert [name for name in plain if blocks[name] != RECORDED[name]] == []
+
+
+def test_the_table_is_sclites_own(scored: tuple[scoring.Score, Path]) -> None:
+    text = (scored[1] / "result.txt").read_text(encoding="utf-8")
+    assert len(TABLE) > 20
+    assert [line.strip() for line in text.splitlines()[2 : 2 + len(TABLE)]] == TABLE
+    assert re.search(r"Speaker sentences   0:  fc01   #utts: (\d+)", text).group(1) == TABLE[5].split()[3]
+
+
+def test_trn_files_are_what_sclite_read(scored: tuple[scoring.Score, Path]) -> None:
+    for name in ("ref.trn", "hyp.trn"):
+        written = (scored[1] / name).read_text(encoding="utf-8")
+        assert sorted(written.splitlines()) == sorted((SCLITE / name).read_text(encoding="utf-8").splitlines())
+
+
+def test_utterances_and_speakers_add_up(scored: tuple[scoring.Score, Path]) -> None:
+    result, directory = scored
+    header, *rows = (line.split("\t") for line in (directory / "utterances.tsv").read_text().splitlines())
+    assert header == ["id", "ref_words", "cor", "sub", "del", "ins"]
+    assert [row[0] for row in rows] == sorted(name.split("-")[1] for name in REFS)
+    sums = np.array([[int(cell) for cell in row[1:]] for row in rows]).sum(axis=0).tolist()
+    assert sums == [result.ref_words, result.cor, result.sub, result.del_, result.ins]
+    total = sum((recorded_counts(name) for name in RECORDED), Counts(0, 0, 0, 0))
+    assert Counts(result.cor, result.sub, result.del_, result.ins) == total
+    assert result.utterance_errors.sum() == total.errors
+    assert result.utterance_words.sum() == total.ref_words
+
+
+def test_score_json(scored: tuple[scoring.Score, Path]) -> None:
+    result, directory = scored
+    written = json.loads((directory / "score.json").read_text())
+    assert list(written) == ["wer", "wer_ci95", "cer", "sub", "del", "ins", "cor", "ref_words", "utterances", "sentence_error"]
+    assert written == result.to_dict()
+    assert written["wer"] == round(100 * (written["sub"] + written["del"] + written["ins"]) / written["ref_words"], 4)
+    average = next(line for line in TABLE if "Sum/Avg" in line).replace("|", " ").split()
+    assert [written["utterances"], written["ref_words"]] == [int(average[1]), int(average[2])]
+    assert [round(written[key], 1) for key in ("wer", "sentence_error")] == [float(average[7]), float(average[8])]
+    low, high = written["wer_ci95"]
+    assert low < written["wer"] < high
+    assert 1 < high - low < 10
+
+
+def test_utterances_scored_together_are_aligned_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = sorted(REFS)
+    alone = [align(REFS[name].split(), HYPS[name].split()) for name in names]
+    for cells in (1 << 20, 500):
+        monkeypatch.setattr(scoring, "_MAX_CELLS", cells)
+        assert list(score(REFS, HYPS).alignments) == alone
+
+
+def test_batches_bound_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "_MAX_CELLS", 400)
+    rng = random.Random(4)
+    pairs = [("a" * rng.randrange(30), "b" * rng.randrange(30)) for _ in range(300)]
+    batches = list(scoring._batches(pairs, range(1, 300)))
+    assert sorted(index for batch in batches for index in batch) == list(range(1, 300))
+    for batch in batches:
+        rows, columns = (max(len(pairs[index][side]) + 1 for index in batch) for side in (0, 1))
+        assert len(batch) == 1 or len(batch) * rows * columns <= 400
+    assert max(map(len, batches)) > 3
+
+
+def test_alignment_holds_both_sides() -> None:
+    rng = random.Random(3)
+    for _ in range(200):
+        ref, hyp = (rng.choices("abc", k=rng.randrange(8)) for _ in range(2))
+        pairs = align(ref, hyp).pairs
+        assert [word for word, _ in pairs if word is not None] == ref
+        assert [word for _, word in pairs if word is not None] == hyp
+        assert (None, None) not in pairs
+
+
+def test_hand_worked_rates() -> None:
+    result = score({"b": "the cat sat", "a": "a dog"}, {"a": "a dog", "b": "the cat  sat down"})
+    assert (result.wer, result.sentence_error) == (20.0, 50.0)
+    assert (result.cor, result.sub, result.del_, result.ins) == (5, 0, 0, 1)
+    assert result.ids == ("a", "b")
+    assert score({"a": "a b"}, {"a": ""}).wer == 100
+    assert score({"a": "a"}, {"a": "b c d"}).wer == 300
+    assert score({"a": "Cat"}, {"a": "cat"}).wer == 100
+
+
+def test_cer_counts_blanks_as_espnet_does() -> None:
+    assert score({"a": "ab c"}, {"a": "abc"}).cer == 25
+    assert score({"a": " ab   c "}, {"a": "ab c"}).cer == 0
+    assert score({"a": "ab c"}, {"a": ""}).cer == 100
+
+
+def test_an_error_of_case_alone_stays_visible(tmp_path: Path) -> None:
+    write_score(tmp_path, {"u": "the Cat"}, {"u": "teh cat"}, {"u": "s"})
+    assert "REF:  THE Cat \nHYP:  TEH cat \nEval: S   S   \n" in (tmp_path / "result.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("refs", "hyps", "says"),
+    [
+        ({"a": "x", "b": "y"}, {"b": "y"}, r"^references without a hypothesis: a; ids .*same set$"),
+        ({"a": "x"}, {"a": "x", "c": ""}, r"^hypotheses without a reference: c; ids .*same set$"),
+        ({f"u{i}": "x" for i in range(7)}, {"z": "x"}, r"^ref.*: u0, u1, u2, u3, u4, \.\.\. \(7 in all\); hyp.*: z; "),
+        ({"a": " ", "b": "x"}, {"a": "x", "b": "x"}, r"^empty references: a; every"),
+        ({"a": ""}, {"a": "x"}, r"^the reference set has no words"),
+        ({}, {}, r"^the reference set has no words"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(refs: dict[str, str], hyps: dict[str, str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        score(refs, hyps)
+
+
+def test_an_utterance_without_speaker_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^utterances without a speaker: b; .*utt2spk$"):
+        write_score(tmp_path, {"a": "x", "b": "x"}, {"a": "x", "b": "x"}, {"a": "s"})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def utterances() -> tuple[np.ndarray, np.ndarray]:
+    """Errors and reference words of 60 utterances, about 30 % WER."""
+    rng = np.random.default_rng(11)
+    words = rng.integers(3, 20, size=60)
+    return rng.binomial(words, 0.3), words
+
+
+def test_interval_is_scipys(utterances: tuple[np.ndarray, np.ndarray]) -> None:
+    errors, words = utterances
+    theirs = stats.bootstrap(
+        (errors, words),
+        lambda e, w, axis: 100 * e.sum(axis=axis) / w.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=20000,
+        random_state=5,
+    ).confidence_interval
+    low, high = bootstrap_interval(errors, words, resamples=20000)
+    # Two runs of 20,000 resamples differ by about 1 % of the width.
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.04 * (theirs.high - theirs.low))
+
+
+def test_interval_sanity(utterances: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    errors, words = utterances
+    assert bootstrap_interval(0 * words, words) == (0, 0)
+    assert bootstrap_interval(words, words) == (100, 100)
+    low, high = bootstrap_interval(errors, words)
+    assert low < 100 * errors.sum() / words.sum() < high
+    assert bootstrap_interval(errors, words, seed=1) != (low, high)
+    monkeypatch.setattr(scoring, "_MAX_CELLS", 1000)  # less memory at once, same numbers
+    assert bootstrap_interval(errors, words) == (low, high)
+
+
+def test_paired_bootstrap_is_symmetric(utterances: tuple[np.ndarray, np.ndarray]) -> None:
+    errors, words = utterances
+    worse = errors + (np.arange(60) % 12 == 0)
+    ab, ba = paired_bootstrap(worse, errors, words), paired_bootstrap(errors, worse, words)
+    assert ab.difference == -ba.difference == pytest.approx(100 * 5 / words.sum())
+    assert ab.ci95 == pytest.approx((-ba.ci95[1], -ba.ci95[0]))
+    assert ab.ci95[0] < ab.difference < ab.ci95[1]
+    assert ab.probability_worse > 0.98
+    assert ba.probability_worse == 0
+
+
+def test_paired_bootstrap_margin(utterances: tuple[np.ndarray, np.ndarray]) -> None:
+    _, words = utterances
+    everywhere = paired_bootstrap(words, 0 * words, words, margin=99.0)
+    assert (everywhere.difference, everywhere.ci95, everywhere.probability_worse) == (100, (100, 100), 1)
+    assert paired_bootstrap(words, 0 * words, words, margin=100.0).probability_worse == 0
+    assert paired_bootstrap(words, words, words).probability_worse == 0
+
+
+def test_pairing_removes_what_both_systems_share(utterances: tuple[np.ndarray, np.ndarray]) -> None:
+    errors, words = utterances
+    low, high = bootstrap_interval(errors, words)
+    paired = paired_bootstrap(errors + (np.arange(60) % 12 == 0), errors, words).ci95
+    assert paired[1] - paired[0] < (high - low) / 2

@@ -1,0 +1,131 @@
+"""The encoder computes what ESPnet's Transformer encoder computes, to 1e-5; tools/record_espnet.py recorded what that is."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from asrprune.config import ModelConfig
+from asrprune.nn.layers import sinusoids
+from asrprune.nn.model import CtcModel
+
+FIXTURE = Path(__file__).resolve().parents[1] / "fixtures/espnet/encoder.safetensors"
+CASES = ("t67", "t120", "t203", "batch")
+VARIANTS = ("plain", "conditioned", "plain_keep", "conditioned_keep")
+RENAMED = {
+    "embed.conv.0": "subsampling.conv1",
+    "embed.conv.2": "subsampling.conv2",
+    "embed.out.0": "subsampling.linear",
+    "after_norm": "final_norm",
+    "norm1": "norm_attention",
+    "self_attn.linear_out": "project",
+    "norm2": "norm_ffn",
+    "feed_forward.w_1": "expand",
+    "feed_forward.w_2": "contract",
+}
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Tensor]:
+    tensors = load_file(FIXTURE)
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict:
+    with safe_open(FIXTURE, "pt") as file:
+        return json.loads(file.metadata()["recorded"])
+
+
+@pytest.fixture(scope="module")
+def models(recorded: dict[str, Tensor], facts: dict) -> dict[str, CtcModel]:
+    return {variant: build(recorded, facts, variant) for variant in VARIANTS}
+
+
+def build(recorded: dict[str, Tensor], facts: dict, variant: str) -> CtcModel:
+    """A model of ESPnet's sizes with ESPnet's weights."""
+    theirs = facts["encoder"]
+    config = ModelConfig(
+        num_layers=theirs["num_blocks"],
+        dim=theirs["output_size"],
+        heads=theirs["attention_heads"],
+        ffn=theirs["linear_units"],
+        taps=tuple(facts["taps"]),
+        self_conditioning=variant.startswith("conditioned"),
+    )
+    model = CtcModel(config, theirs["input_size"], len(recorded["ctc.ctc_lo.bias"])).eval()
+    model.encoder.load_state_dict(encoder_weights(recorded, theirs["num_blocks"]))
+    model.ctc.load_state_dict(part(recorded, "ctc.ctc_lo."))
+    if model.condition is not None:
+        model.condition.load_state_dict(part(recorded, "conditioning."))
+    return model
+
+
+def encoder_weights(recorded: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """ESPnet's encoder weights under our names, with queries, keys and values stacked into one matrix."""
+    ours = {}
+    for name, value in part(recorded, "weights.").items():
+        for their_name, our_name in RENAMED.items():
+            name = name.replace(f"{their_name}.", f"{our_name}.")
+        ours[name.replace("encoders.", "layers.")] = value
+    for layer in range(num_layers):
+        for kind in ("weight", "bias"):
+            stacked = [ours.pop(f"layers.{layer}.self_attn.linear_{letter}.{kind}") for letter in "qkv"]
+            ours[f"layers.{layer}.qkv.{kind}"] = torch.cat(stacked)
+    return ours
+
+
+def part(recorded: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of one prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in recorded.items() if name.startswith(prefix)}
+
+
+def encode(model: CtcModel, facts: dict, variant: str, x: Tensor, frames: Tensor) -> dict[str, Tensor]:
+    """What ESPnet returns, by the names of the fixture."""
+    keep = facts["keep"] if variant.endswith("_keep") else None
+    with torch.inference_mode():
+        encoded = model.encode(x, frames, keep=keep, taps=facts["taps"])
+        taps = {f"tap{tap}": model.encoder.final_norm(stream) for tap, stream in encoded.taps.items()}
+        return {"final": model.encoder.final_norm(encoded.x), "lens": encoded.lens, **taps}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_final_output_and_taps_equal_espnets(
+    variant: str, case: str, models: dict[str, CtcModel], recorded: dict[str, Tensor], facts: dict
+) -> None:
+    x = recorded[f"input.{case}"]
+    ours = encode(models[variant], facts, variant, x, torch.full((x.shape[0],), x.shape[1]))
+    theirs = part(recorded, f"{variant}.{case}.")
+    assert set(theirs) == {"final", "lens"} | {f"tap{t}" for t in facts["taps"] if t in facts["keep"] or "keep" not in variant}
+    torch.testing.assert_close({name: ours[name] for name in theirs}, theirs, atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_padding_does_not_change_the_real_frames(
+    variant: str, models: dict[str, CtcModel], recorded: dict[str, Tensor], facts: dict
+) -> None:
+    """One batch of unequal lengths, with noise for padding, against ESPnet's result for each utterance alone."""
+    cases = ("t67", "t203", "t120")
+    frames = torch.tensor([recorded[f"input.{case}"].shape[1] for case in cases])
+    x = torch.randn(len(cases), int(frames.max()), 80, generator=torch.Generator().manual_seed(0))
+    for row, case in enumerate(cases):
+        x[row, : frames[row]] = recorded[f"input.{case}"][0]
+    ours = encode(models[variant], facts, variant, x, frames)
+    for row, case in enumerate(cases):
+        theirs = part(recorded, f"{variant}.{case}.")
+        length = int(theirs.pop("lens"))
+        assert int(ours["lens"][row]) == length
+        for name, expected in theirs.items():
+            torch.testing.assert_close(ours[name][row : row + 1, :length], expected, atol=1e-5, rtol=0.0)
+
+
+def test_positions_of_a_long_utterance_equal_espnets(recorded: dict[str, Tensor], facts: dict) -> None:
+    """Far positions tell float32 formulas apart: one that is exact in float64 is 5e-5 away."""
+    expected = recorded["positions"]
+    ours = sinusoids(facts["num_positions"], expected.shape[1], torch.device("cpu"))[:: facts["position_step"]]
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0.0)

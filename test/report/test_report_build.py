@@ -1,0 +1,134 @@
+"""The report as a whole: which files there are, what they say, and that the page needs nothing from outside."""
+
+import base64
+import json
+import re
+import struct
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from asrprune.report import plots
+from asrprune.report.build import write_report
+from asrprune.report.facts import facts, headlines
+from asrprune.report.results import collect
+from asrprune.report.tables import markdown_table, table_lines
+
+FIGURES = ["wer_by_depth", "wer_vs_rtf", "layers_kept", "svcca", "training"]
+
+
+class Page(HTMLParser):
+    """Collects the attributes, the text and the open tags of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(reported: Path) -> Page:
+    return Page((reported / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_files(reported: Path) -> None:
+    results = json.loads((reported / "results.json").read_text(encoding="utf-8"))
+    assert results == json.loads(json.dumps(collect(reported)))
+    assert sorted(path.stem for path in (reported / "figures").iterdir()) == sorted(FIGURES)
+    assert not list(reported.rglob("*.tmp*"))
+
+
+def test_figures_are_fit_for_print(reported: Path) -> None:
+    for name in FIGURES:
+        head = (reported / f"figures/{name}.png").read_bytes()[:24]
+        width, height = struct.unpack(">II", head[16:24])
+        assert 1500 <= width <= 3000, name
+        assert 300 <= height <= 3000, name
+
+
+def test_the_page_is_well_formed_and_refers_to_nothing_outside(reported: Path, page: Page) -> None:
+    text = (reported / "report.html").read_text(encoding="utf-8")
+    assert page.open == []
+    assert not re.search(r"https?:|//\w|@import|url\(|<script|<link|<iframe", re.sub(r'src="data:[^"]+"', "", text))
+    assert not [item for item in page.attributes if item[1] in ("href", "srcset", "action", "poster")]
+    assert all(value.startswith("data:image/png;base64,") for _, name, value in page.attributes if name == "src")
+
+
+def test_the_page_embeds_every_figure(reported: Path, page: Page) -> None:
+    images = [
+        base64.b64decode(value.partition(",")[2]) for tag, name, value in page.attributes if (tag, name) == ("img", "src")
+    ]
+    assert images == [(reported / f"figures/{name}.png").read_bytes() for name in FIGURES]
+
+
+def test_the_page_escapes_and_shows_every_number(reported: Path, page: Page) -> None:
+    text = (reported / "report.html").read_text(encoding="utf-8")
+    assert "<h1>mini &lt;12l&gt; &amp; co</h1>" in text
+    results = collect(reported)
+    for name in ("dev", "test"):
+        for line in table_lines(results, name):
+            assert all(cell in page.text for cell in line.cells)
+    assert text.count('<tr class="full') == 2
+    assert "num_bins: 80" in page.text
+    assert "`" not in page.text
+    assert {("meta", "name", "viewport"), ("meta", "name", "color-scheme")} <= set(page.attributes)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_results_md(reported: Path) -> None:
+    text = (reported / "RESULTS.md").read_text(encoding="utf-8")
+    results = collect(reported)
+    links = re.findall(r"!\[\w+\]\(([^)]+)\)", text)
+    assert links == [f"figures/{name}.png" for name in FIGURES]
+    assert all((reported / link).is_file() for link in links)
+    for name in ("dev", "test"):
+        assert markdown_table(results, name) in text
+    for said in (
+        *("# mini <12l> & co", "Epochs 14,16-18", "seed 1", "asrprune 0.1.0+abcdef1234", results["environment"]["asrprune"]),
+        *("`test` 2,000 utterances, 1.30 h", "`testtesttesttest`", "greedy, float32", "402 layer passes instead of 572"),
+        *("A Processor 9000", "100 utterances (220 s) of `test`: 2 threads, batch 1, float32, 5 repeats"),
+        *("features cost 0.0011 on top", "chosen on `dev` and on no other set", f"torch {results['environment']['torch']}"),
+    ):
+        assert said in text
+
+
+def test_headlines_leave_out_the_search_sets(reported: Path) -> None:
+    assert headlines(collect(reported)) == [
+        "`test`: 5.2 % WER with all 12 layers; 6.1 % with 6 of 12 (`greedy`, 1.7 times as fast)."
+    ]
+
+
+def test_a_second_report_is_the_same_and_missing_parts_are_said(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "DPI", 50)
+    for path in (
+        *(experiment / "plans").iterdir(),
+        experiment / "bench.json",
+        experiment / "train.jsonl",
+        experiment / "svcca/dev.npz",
+    ):
+        path.unlink()
+    page = write_report(experiment, figures_dir="pictures")
+    names = ("report.html", "RESULTS.md", "results.json", "pictures/wer_by_depth.png")
+    first = [(experiment / name).read_bytes() for name in names]
+    assert write_report(experiment, figures_dir="pictures") == page == experiment / "report.html"
+    assert [(experiment / name).read_bytes() for name in names] == first
+    results = (experiment / "RESULTS.md").read_text(encoding="utf-8")
+    assert re.findall(r"\((pictures/[^)]+)\)", results) == ["pictures/wer_by_depth.png"]
+    for stage in ("stage 4", "stage 6", "stage 7", "stage 10"):
+        assert stage in results
+        assert stage in page.read_text(encoding="utf-8")
+    assert [term for term, _ in facts(collect(experiment)) if term in ("Search", "Speed")] == []

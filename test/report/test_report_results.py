@@ -1,0 +1,199 @@
+"""results.json says what the files of the run say, and names the stage that makes what is missing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from asrprune.errors import UserError
+from asrprune.report.results import collect, read_log
+
+ROW_KEYS = [
+    *("set", "strategy", "depth", "keep", "params_m", "wer", "wer_ci95", "cer", "sub", "del", "ins", "ref_words"),
+    *("rtf", "decoder", "speedup", "model_sha256", "utterances"),
+]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(read(path) | values), encoding="utf-8")
+
+
+def row_of(results: dict[str, Any], name: str, strategy: str, depth: int) -> dict[str, Any]:
+    (row,) = [row for row in results["rows"] if (row["set"], row["strategy"], row["depth"]) == (name, strategy, depth)]
+    return row
+
+
+def test_every_row_is_what_its_files_say(experiment: Path) -> None:
+    rows = collect(experiment)["rows"]
+    assert len(rows) == 2 * 4 * 6
+    for row in rows:
+        directory = experiment / f"decode/{row['set']}/{row['strategy']}_d{row['depth']}"
+        files = read(directory / "score.json") | read(directory / "decode.json")
+        assert list(row) == ROW_KEYS
+        assert {key: row[key] for key in ROW_KEYS if key not in ("rtf", "speedup")} == {
+            key: files[key] for key in ROW_KEYS if key not in ("rtf", "speedup")
+        }
+        assert row["wer_ci95"][0] <= row["wer"] <= row["wer_ci95"][1]
+
+
+def test_rows_are_in_the_order_of_the_tables(experiment: Path) -> None:
+    order = [(row["set"], row["strategy"], row["depth"]) for row in collect(experiment)["rows"]]
+    assert order[:8] == [("dev", "greedy", depth) for depth in (12, 10, 8, 6, 4, 2)] + [
+        ("dev", "svcca", 12),
+        ("dev", "svcca", 10),
+    ]
+    assert order[-1] == ("test", "top", 2)
+
+
+def test_rtf_is_that_of_the_same_layers_else_of_the_same_depth(experiment: Path) -> None:
+    results = collect(experiment)
+    assert row_of(results, "test", "greedy", 6)["rtf"] == 0.00354
+    assert row_of(results, "test", "svcca", 6)["rtf"] == 0.00356  # its own line of bench.json
+    assert row_of(results, "test", "every", 6)["rtf"] == 0.00354  # not measured: the first line of this depth
+    assert row_of(results, "test", "greedy", 6)["speedup"] == pytest.approx(0.00618 / 0.00354)
+    assert row_of(results, "dev", "top", 12)["speedup"] == 1.0
+
+
+def test_the_rest_of_the_file(experiment: Path) -> None:
+    results = collect(experiment)
+    assert (results["format"], results["exp"], results["missing"]) == (1, "mini_12l", [])
+    assert results["data"]["test"] == {"utterances": 2000, "hours": 1.3, "text_sha256": "test" * 8}
+    assert results["model"] == read(experiment / "model.json")
+    assert results["config"] == yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
+    assert results["bench"] == {key: value for key, value in read(experiment / "bench.json").items() if key != "rows"}
+    assert list(results["search"]) == ["greedy", "svcca", "every", "top"]
+    assert results["search"]["greedy"]["layer_forwards"] == 402
+    assert results["search"]["top"]["layer_forwards"] is None
+    assert results["search"]["svcca"]["steps"] == read(experiment / "plans/svcca.json")["steps"]
+    assert {"asrprune", "python", "torch", "torchaudio", "cpu", "cores", "platform"} <= results["environment"].keys()
+
+
+def test_training_summary(experiment: Path) -> None:
+    epochs = read_log(experiment / "train.jsonl")[1]
+    best = min(epochs, key=lambda epoch: epoch["dev_wer"]["12"])
+    assert collect(experiment)["training"] == {
+        "epochs": 18,
+        "steps": 1800,
+        "best_dev_wer": best["dev_wer"]["12"],
+        "best_epoch": best["epoch"],
+        "seconds": 270.0,
+    }
+
+
+def test_the_full_model_is_the_highest_layer_number_not_the_last_word(experiment: Path) -> None:
+    """As text, "9" comes after "12"."""
+    log = experiment / "train.jsonl"
+    line = {"kind": "epoch", "epoch": 1, "step": 1, "dev_wer": {"9": 1.0, "12": 2.0}, "seconds": 1.0}
+    log.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    training = collect(experiment)["training"]
+    assert training is not None
+    assert training["best_dev_wer"] == 2.0
+
+
+def test_nothing_decoded_names_stage_8(experiment: Path) -> None:
+    for path in experiment.glob("decode/*/*/decode.json"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"stage 8 \(`asrprune decode`\)"):
+        collect(experiment)
+
+
+def test_nothing_scored_names_stage_9(experiment: Path) -> None:
+    for path in experiment.glob("decode/*/*/score.json"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"stage 9 \(`asrprune score`\)"):
+        collect(experiment)
+
+
+def test_no_experiment_names_stage_4(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stage 4"):
+        collect(tmp_path)
+
+
+def test_an_unscored_decode_is_left_out_and_named(experiment: Path) -> None:
+    (experiment / "decode/test/greedy_d6/score.json").unlink()
+    results = collect(experiment)
+    assert len(results["rows"]) == 47
+    assert "decode/test/greedy_d6" in results["missing"][0]
+    assert "stage 9" in results["missing"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "key", "empty"),
+    [
+        ("train.jsonl", "stage 4", "training", None),
+        ("plans", "stage 7", "search", {}),
+        ("bench.json", "stage 10", "bench", None),
+        ("svcca", "stage 6", None, None),
+    ],
+)
+def test_a_missing_part_names_its_stage(experiment: Path, name: str, stage: str, key: str | None, empty: object) -> None:
+    for path in experiment.glob(f"{name}/*") if (experiment / name).is_dir() else [experiment / name]:
+        path.unlink()
+    results = collect(experiment)
+    (sentence,) = results["missing"]
+    assert stage in sentence
+    assert key is None or results[key] == empty
+    assert (results["rows"][0]["rtf"] is None) == (name == "bench.json")
+    assert (results["rows"][0]["speedup"] is None) == (name == "bench.json")
+
+
+def stale_decode(exp: Path) -> str:
+    change(exp / "decode/dev/top_d4/decode.json", model_sha256="0" * 64)
+    return "decode/dev/top_d4"
+
+
+def stale_plan(exp: Path) -> str:
+    change(exp / "plans/top.json", model_sha256="0" * 64)
+    return "plans/top.json"
+
+
+def stale_bench(exp: Path) -> str:
+    change(exp / "bench.json", model_sha256="0" * 64)
+    return "bench.json"
+
+
+def stale_svcca(exp: Path) -> str:
+    np.savez(exp / "svcca/dev.npz", model_sha256=np.array("0" * 64))
+    return "svcca/dev.npz"
+
+
+@pytest.mark.parametrize("spoil", [stale_decode, stale_plan, stale_bench, stale_svcca])
+def test_what_another_model_made_is_left_out_and_named(experiment: Path, spoil: Callable[[Path], str]) -> None:
+    name = spoil(experiment)
+    results = collect(experiment)
+    (sentence,) = results["missing"]
+    assert name in sentence
+    assert "another model" in sentence
+    assert {row["model_sha256"] for row in results["rows"]} == {results["model"]["model_sha256"]}
+    assert ("top" in results["search"]) == (name != "plans/top.json")
+    assert (results["bench"] is None) == (name == "bench.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("score.json", {"wer_ci95": [90.0, 91.0]}, "outside its 95 % interval"),
+        ("score.json", {"utterances": 1999}, "1999 utterances are scored, but 2000 are decoded"),
+        ("decode.json", {"text_sha256": "other"}, "decode/test/svcca_d8: its utterances or transcripts"),
+        ("decode.json", {"format": 2}, "format 2"),
+    ],
+)
+def test_files_that_disagree_are_refused(experiment: Path, name: str, values: dict[str, Any], message: str) -> None:
+    change(experiment / "decode/test/svcca_d8" / name, **values)
+    with pytest.raises(UserError, match=message):
+        collect(experiment)
+
+
+def test_a_log_line_that_a_kill_cut_short_does_no_harm(experiment: Path) -> None:
+    before = collect(experiment)["training"]
+    with open(experiment / "train.jsonl", "a", encoding="utf-8") as log:
+        log.write('{"kind": "step", "st')
+    assert collect(experiment)["training"] == before
