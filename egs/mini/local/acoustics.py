@@ -35,13 +35,13 @@ def reverberate(speech: Samples, rate: int, decay_s: float, direct_db: float, rn
     tail = rng.standard_normal(len(time_s)) * 10.0 ** (-3 * time_s / decay_s) * (time_s >= _PRE_DELAY_S)
     tail *= 10 ** (-direct_db / 20) / np.sqrt(np.sum(tail**2))
     tail[0] = 1.0
-    length = _power_of_two(len(speech) + len(tail) - 1)
+    length = _fast_length(len(speech) + len(tail) - 1)
     return np.fft.irfft(np.fft.rfft(speech, length) * np.fft.rfft(tail, length), length)[: len(speech)]
 
 
 def coloured_noise(colour: str, length: int, rate: int, rng: np.random.Generator) -> Samples:
     """Gaussian noise (length,) whose amplitude spectrum falls with frequency from 50 Hz on as its colour says."""
-    padded = _power_of_two(length)
+    padded = _fast_length(length)
     spectrum = np.fft.rfft(rng.standard_normal(padded))
     frequency = np.maximum(np.fft.rfftfreq(padded, 1 / rate), 50.0)
     return np.fft.irfft(spectrum * frequency ** -_SLOPES[colour], padded)[:length]
@@ -67,9 +67,9 @@ def to_peak(samples: Samples, peak_db: float) -> Samples:
     return samples * (10 ** (peak_db / 20) / np.abs(samples).max())
 
 
-def _power_of_two(length: int) -> int:
-    """The next one: Fourier transforms of such lengths are up to ten times faster."""
-    return 1 << (length - 1).bit_length()
+def _fast_length(length: int) -> int:
+    """The next multiple of 2048: Fourier transforms of lengths with large prime factors take up to ten times longer."""
+    return -(-length // 2048) * 2048
 
 
 def _rms(samples: Samples) -> float:

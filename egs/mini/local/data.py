@@ -1,6 +1,6 @@
 """Make the embedded corpus: data/{train,dev,test} of spoken commands, synthesised here, the same on every run.
 
-All numbers come from --config. What is drawn for an utterance depends on the seed, its set and its number alone, so --nj does
+All numbers come from --config. Random draws depend on the seed, the set and the number of the utterance alone, so --nj does
 not matter. The audio of a speaker is one file, data/audio/SET/SPEAKER.wav, and the unit of resuming: a run that was killed is
 started again and makes what is missing.
 """
@@ -33,7 +33,7 @@ from asrprune.files import atomic_path, read_json, write_json
 from asrprune.progress import track
 
 logger = logging.getLogger(__name__)
-VERSION = 1  # raise it when the same configuration gives other audio than before
+VERSION = 2  # raise it when the same configuration gives other audio than before
 SET_NAMES = ("train", "dev", "test")
 _GRAIN = 160  # samples; lengths are multiples of it, so that times in `segments` are short numbers
 
@@ -64,28 +64,35 @@ def _voice(config: CorpusConfig, accent: str, variant: str) -> Voice:
     return Voice(accent, variant, *drawn)
 
 
-def utterance_audio(config: CorpusConfig, speaker: Speaker, number: int) -> tuple[str, Samples]:
-    """Text and samples (N,) in (-1, 1) of one utterance."""
-    rng = np.random.default_rng([config.seed, SET_NAMES.index(speaker.set_name), number])
-    text = _sentence(config, rng)
-    spoken = _spoken(config, speaker.voice, text)
+def speak(config: CorpusConfig, speaker: Speaker) -> Iterator[tuple[int, str, Samples]]:
+    """Number, text and samples (N,) in (-1, 1) of each utterance of the speaker."""
+    place = [config.seed, SET_NAMES.index(speaker.set_name)]
+    rngs = [np.random.default_rng([*place, number]) for number in speaker.numbers]
+    texts = [_sentence(config, rng, *config.sentence_words) for rng in rngs]
+    spoken = _spoken(config, speaker.voice, texts)
+    for number, text, speech, rng in zip(speaker.numbers, texts, spoken, rngs, strict=True):
+        yield number, text, _record(config, speaker.set_name, speech, rng)
+
+
+def _sentence(config: CorpusConfig, rng: np.random.Generator, least: int, most: int) -> str:
+    return " ".join(rng.choice(config.words, rng.integers(least, most, endpoint=True)))
+
+
+def _spoken(config: CorpusConfig, voice: Voice, texts: list[str]) -> list[Samples]:
+    return [trim(resample(samples / 32768.0, SAMPLE_RATE, config.sample_rate)) for samples in say(voice, texts)]
+
+
+def _record(config: CorpusConfig, set_name: str, speech: Samples, rng: np.random.Generator) -> Samples:
+    """Put silence around the speech, then room, noise and level over it."""
     before, after = (round(rng.uniform(*config.silence_s) * config.sample_rate) for _ in range(2))
-    after += -(before + len(spoken) + after) % _GRAIN
-    signal = np.pad(spoken, (before, after))
+    after += -(before + len(speech) + after) % _GRAIN
+    signal = np.pad(speech, (before, after))
     if rng.random() < config.reverberation:
         decay_s, direct_db = rng.uniform(*config.reverberation_s), rng.uniform(*config.direct_db)
         signal = reverberate(signal, config.sample_rate, decay_s, direct_db, rng)
-    noise = _noise(config, speaker.set_name, len(signal), rng)
-    signal = add_noise(signal, noise, slice(before, before + len(spoken)), rng.uniform(*config.snr_db))
-    return text, to_peak(signal, rng.uniform(*config.peak_db))
-
-
-def _sentence(config: CorpusConfig, rng: np.random.Generator) -> str:
-    return " ".join(rng.choice(config.words, rng.integers(*config.sentence_words, endpoint=True)))
-
-
-def _spoken(config: CorpusConfig, voice: Voice, text: str) -> Samples:
-    return trim(resample(say(voice, text) / 32768.0, SAMPLE_RATE, config.sample_rate))
+    noise = _noise(config, set_name, len(signal), rng)
+    signal = add_noise(signal, noise, slice(before, before + len(speech)), rng.uniform(*config.snr_db))
+    return to_peak(signal, rng.uniform(*config.peak_db))
 
 
 def _noise(config: CorpusConfig, set_name: str, length: int, rng: np.random.Generator) -> Samples:
@@ -100,15 +107,15 @@ def _babble_clips(config: CorpusConfig, set_name: str) -> list[Samples]:
     """Long sentences by voices of the set, the same in every process."""
     rng = np.random.default_rng([config.seed, len(SET_NAMES), SET_NAMES.index(set_name)])
     voices = [speaker.voice for speaker in speakers(config, set_name)]
-    texts = [" ".join(rng.choice(config.words, config.sentence_words[1])) for _ in range(MAX_BABBLE_VOICES)]
-    return [_spoken(config, voices[rng.integers(len(voices))], text) for text in texts]
+    chosen = [voices[i] for i in rng.integers(len(voices), size=MAX_BABBLE_VOICES)]
+    longest = config.sentence_words[1]
+    return [_spoken(config, voice, [_sentence(config, rng, longest, longest)])[0] for voice in chosen]
 
 
 def make_speaker(config: CorpusConfig, audio_dir: Path, speaker: Speaker) -> None:
     """Write the speaker's recording, then the list of what is in it, which says that the recording is complete."""
     rows, pieces, start = [], [], 0
-    for number in speaker.numbers:
-        text, samples = utterance_audio(config, speaker, number)
+    for number, text, samples in speak(config, speaker):
         pieces.append(np.round(samples * 32767).astype(np.int16))
         rows.append({"number": number, "text": text, "start": start, "end": start + len(samples)})
         start += len(samples)

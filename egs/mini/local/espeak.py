@@ -1,12 +1,13 @@
-"""Speech from espeak-ng: a pure function of voice, pace, pitch and text.
+"""Speech from espeak-ng: a pure function of a voice and what it says.
 
 The library that the wheel `espeakng-loader` carries is called through ctypes. It keeps state between utterances (the phase of
-the pitch flutter), which even espeak_Terminate does not reset, so each utterance gets a library that is loaded anew; that
-costs 1 ms. Its two sources of random numbers (breath noise) start from the clock and the process id, so both are seeded here.
+the pitch flutter), which even espeak_Terminate does not reset, so each call loads it anew. Its two sources of random numbers
+(breath noise) start from the clock and the process id, so both are seeded here.
 """
 
 import _ctypes
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,11 +56,15 @@ def check_voice(voice: Voice) -> None:
             raise UserError(f"{kind} {path.name}: espeak-ng does not have it; it has {', '.join(known)}")
 
 
-def say(voice: Voice, text: str) -> npt.NDArray[np.int16]:
-    """Samples (N,) at ``SAMPLE_RATE``; the voice must be one that ``check_voice`` lets pass."""
+def say(voice: Voice, texts: Sequence[str]) -> list[npt.NDArray[np.int16]]:
+    """Samples (N,) at ``SAMPLE_RATE`` of each text; the voice must be one that ``check_voice`` lets pass.
+
+    The first text costs a few milliseconds more than the others (loading, looking for the voice).
+    """
     library = _load()
     try:
-        return _say(library, voice, text)
+        _set_voice(library, voice)
+        return [_say(library, text) for text in texts]
     finally:
         library.espeak_Terminate()
         _ctypes.dlclose(library._handle)
@@ -76,7 +81,15 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-def _say(library: ctypes.CDLL, voice: Voice, text: str) -> npt.NDArray[np.int16]:
+def _set_voice(library: ctypes.CDLL, voice: Voice) -> None:
+    failed = library.espeak_SetVoiceByName(f"gmw/{voice.accent}+{voice.variant}".encode())
+    assert failed == 0, f"espeak_SetVoiceByName returned {failed} for {voice}"
+    parameters = {_RATE: voice.words_per_minute, _VOLUME: _HALF_VOLUME, _PITCH: voice.pitch, _RANGE: voice.pitch_range}
+    for parameter, value in parameters.items():
+        library.espeak_SetParameter(parameter, value, 0)
+
+
+def _say(library: ctypes.CDLL, text: str) -> npt.NDArray[np.int16]:
     pieces: list[npt.NDArray[np.int16]] = []
 
     def collect(samples: Any, count: int, events: Any) -> int:
@@ -84,12 +97,7 @@ def _say(library: ctypes.CDLL, voice: Voice, text: str) -> npt.NDArray[np.int16]
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    failed = library.espeak_SetVoiceByName(f"gmw/{voice.accent}+{voice.variant}".encode())
-    assert failed == 0, f"espeak_SetVoiceByName returned {failed} for {voice}"
-    parameters = {_RATE: voice.words_per_minute, _VOLUME: _HALF_VOLUME, _PITCH: voice.pitch, _RANGE: voice.pitch_range}
-    for parameter, value in parameters.items():
-        library.espeak_SetParameter(parameter, value, 0)
-    callback = _CALLBACK(collect)
+    callback = _CALLBACK(collect)  # must live until espeak_Synth returns
     library.espeak_SetSynthCallback(callback)
     encoded = text.encode()
     failed = library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
