@@ -15,8 +15,8 @@ help:  ## this list
 demo: $(VENV)/.mini  ## train, prune and report on synthetic speech (egs/mini); ARGS="--stage 4" is passed on to run.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" egs/mini/run.sh $(ARGS)
 
-test: $(VENV)/.dev  ## all tests; ARGS="-k score" is passed on to pytest
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev  ## all tests, a process for each core; ARGS="-k score" is passed on to pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev  ## style and types, nothing is changed
 	@$(BIN)/ruff check .

@@ -1,21 +1,58 @@
 """The commands: paths on the command line, numbers in YAML. A thin layer; heavy imports are inside, so --help is instant."""
 
+import contextlib
 import errno
 import json
 import logging
 import os
+import re
+import shlex
+import signal
 import sys
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from asrprune.errors import UserError
 
 if TYPE_CHECKING:
     from asrprune.experiment import Experiment
 
+_log_only = logging.getLogger("asrprune.log_only")  # to the log file alone: the screen gets it in another form
+_log_only.addHandler(logging.NullHandler())
+
+
+class _LogFile(logging.FileHandler):
+    """The log file; that it cannot be written is an error like any other."""
+
+    def handleError(self, record: logging.LogRecord) -> NoReturn:
+        """Let the exception out, where logging would print its traceback and go on."""
+        raise
+
+
+class _Commands(TyperGroup):
+    """All commands; whatever one of them raises becomes one sentence on stderr and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context in old typers
+        """Run what the command line asks for."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job cleans up as an interrupted one does
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail(ctx, "interrupted; nothing is half-written, run the same command again", 130)
+        except Exception as error:
+            if type(error).__module__.startswith(("click", "typer")):  # wrong usage, which typer explains
+                raise
+            if sentence := _users_part(error):
+                _fail(ctx, sentence, 1)
+            _fail(ctx, _our_part(error, ctx.params.get("log")), 70)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="asrprune",
     help="Train a speech recogniser once, run it at any depth.",
     no_args_is_help=True,
@@ -29,7 +66,7 @@ ConfigFile = Annotated[Path, typer.Option("--config", help="YAML file with all n
 Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, wins over --config; may be repeated")]
 ExpDir = Annotated[Path, typer.Option("--exp", help="experiment directory")]
 Jobs = Annotated[int, typer.Option("--nj", min=1, help="processes")]
-Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="GPUs; 0: the CPU")]
+Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU")]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
 PlanName = Annotated[str, typer.Option("--plan", help="a strategy (exp/.../plans/NAME.json), or a plan file")]
@@ -40,12 +77,18 @@ def _options(
     log: Annotated[Path | None, typer.Option("--log", help="append the log to this file, too")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="warnings and errors only")] = False,
 ) -> None:
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    screen = logging.StreamHandler()
+    screen.addFilter(lambda record: record.name != _log_only.name)
+    handlers: list[logging.Handler] = [screen]
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log, encoding="utf-8"))
-    form = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format=form, datefmt="%H:%M:%S", handlers=handlers, force=True)
+        handlers.append(_LogFile(log, encoding="utf-8"))
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+    )
+    _log_only.setLevel(logging.INFO)
+    _log_only.info("$ %s", shlex.join(["asrprune", *sys.argv[1:]]))
     for noisy in ("lightning_fabric", "lightning", "matplotlib", "fontTools", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -57,24 +100,26 @@ def _options(
 def check_data(
     directories: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
     audio: Annotated[bool, typer.Option("--audio/--no-audio", help="open every recording, too")] = True,
-    allow_pipes: Annotated[bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")] = False,
+    allow_pipes: Annotated[
+        bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")
+    ] = False,
 ) -> None:
-    """Check data directories; print every fault as file:line: id: what is wrong; how to fix it."""
-    from asrprune.data.kaldi import check_data_dir
+    """Check data directories. Every fault is printed as file:line: id: what is wrong; how to fix it."""
+    from asrprune.data.check import check_data_dir
 
     faults = [fault for directory in directories for fault in check_data_dir(directory, audio, allow_pipes)]
     if faults:
         raise UserError("\n".join(faults))
-    typer.echo(f"{', '.join(map(str, directories))}: no faults")
+    _say(f"{', '.join(map(str, directories))}: no faults")
 
 
 @app.command("fix-data")
 def fix_data(directory: DataDir) -> None:
-    """Sort a data directory and remove what is broken in it; the files as they were stay in .backup/."""
-    from asrprune.data.kaldi import fix_data_dir
+    """Sort a data directory and drop what is broken. The files as they were stay in .backup/."""
+    from asrprune.data.fix import fix_data_dir
 
     for sentence in fix_data_dir(directory):
-        typer.echo(sentence)
+        _say(sentence)
 
 
 @app.command()
@@ -84,14 +129,14 @@ def perturb(
     config: ConfigFile,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
-    """Write a data directory with a copy of every utterance at each of augment.speeds."""
+    """Copy a data directory at each of augment.speeds."""
     from asrprune.config import read_config
     from asrprune.data.fbank import speed_copies
     from asrprune.data.kaldi import read_data_dir, write_data_dir
 
     copies = speed_copies(read_data_dir(source), read_config(config, set_).augment.speeds)
     write_data_dir(target, copies)
-    typer.echo(f"{target}: {len(copies)} utterances")
+    _say(f"{target}: {len(copies)} utterances")
 
 
 @app.command()
@@ -102,14 +147,14 @@ def fbank(
     nj: Jobs = 1,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
-    """Compute filterbank features (what is missing of them) and global CMVN statistics."""
+    """Compute features and CMVN statistics. What is there already is kept."""
     from asrprune.config import read_config
     from asrprune.data import fbank as features
 
     options = read_config(config, set_).frontend
     for directory in directories:
         computed = features.extract(directory, options, nj)
-        typer.echo(f"{directory}: {computed} archives computed" if computed else f"{directory}: features were there")
+        _say(f"{directory}: {computed} archives computed" if computed else f"{directory}: features were there")
     if cmvn is not None:
         features.write_cmvn(cmvn, features.compute_cmvn(directories[0]))
 
@@ -123,12 +168,12 @@ def bpe(
 ) -> None:
     """Train text units on the transcripts of a data directory."""
     from asrprune.config import read_config
-    from asrprune.data.kaldi import read_table
+    from asrprune.data.tables import read_table
     from asrprune.data.tokenizer import train_tokenizer
 
     texts = list(read_table(directory / "text").values())
     tokenizer = train_tokenizer(texts, read_config(config, set_).tokenizer, output)
-    typer.echo(f"{output}: {len(tokenizer)} text units, the blank included")
+    _say(f"{output}: {len(tokenizer)} text units, the blank included")
 
 
 # -- training --------------------------------------------------------------------------------------------------------
@@ -161,31 +206,35 @@ def average(
     from asrprune.experiment import average_best
 
     for member in average_best(exp, count):
-        typer.echo(f"epoch {member['epoch']}: dev WER {member['wer']:.2f} %")
-    typer.echo(f"{exp / 'model.safetensors'}")
+        _say(f"epoch {member['epoch']}: dev WER {member['wer']:.2f} %")
+    _say(f"{exp / 'model.safetensors'}")
 
 
 # -- layers ----------------------------------------------------------------------------------------------------------
 
 
 @app.command()
-def svcca(exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0) -> None:
-    """Measure how similar the layers are, on frames of a dev set: svcca/SET.npz and a heat map."""
+def svcca(
+    exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0
+) -> None:
+    """Measure how similar the layers are. Writes svcca/SET.npz and a heat map."""
     from asrprune.analysis.measure import measure_layers
     from asrprune.report.plots import draw_svcca
 
     path = measure_layers(_load(exp, ngpu), data)
-    typer.echo(f"{path}\n{draw_svcca(path)}")
+    _say(f"{path}\n{draw_svcca(path)}")
 
 
 @app.command()
 def search(
     exp: ExpDir,
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
-    strategy: Annotated[list[str] | None, typer.Option("--strategy", help="top, every, greedy or svcca; default: prune.strategies")] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option("--strategy", help="top, every, greedy or svcca; default: prune.strategies")
+    ] = None,
     ngpu: Gpus = 0,
 ) -> None:
-    """Find the layers to remove: plans/STRATEGY.json."""
+    """Find the layers to remove. Writes plans/STRATEGY.json."""
     from asrprune.prune.propose import plan_path, propose
 
     experiment = _load(exp, ngpu)
@@ -193,8 +242,8 @@ def search(
         plan = propose(experiment, name, dev)
         for step in plan.steps:
             score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
-            typer.echo(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")
-        typer.echo(f"{plan_path(exp, name)}")
+            _say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")
+        _say(f"{plan_path(exp, name)}")
 
 
 @app.command()
@@ -205,13 +254,13 @@ def prune(
     layers: Layers = None,
     plan: PlanName = "greedy",
 ) -> None:
-    """Write a standalone experiment that has the kept layers only."""
+    """Write a standalone experiment of the kept layers."""
     from asrprune.prune import surgery
 
     experiment = _load(exp)
     keep = _keep(experiment, depth, layers, plan)
     surgery.prune(experiment, keep, output)
-    typer.echo(f"{output}: layers {','.join(map(str, keep))} of {exp}")
+    _say(f"{output}: layers {','.join(map(str, keep))} of {exp}")
 
 
 # -- decoding --------------------------------------------------------------------------------------------------------
@@ -226,7 +275,7 @@ def decode(
     layers: Layers = None,
     ngpu: Gpus = 0,
 ) -> None:
-    """Decode sets at every wanted depth of every wanted plan: decode/SET/STRATEGY_dDEPTH/text."""
+    """Decode sets at every depth of every plan. Writes decode/SET/STRATEGY_dDEPTH/text."""
     from asrprune.decode.recognizer import find_plan
     from asrprune.decode.sweep import SubModel, decode_set, sub_models
     from asrprune.prune.plan import parse_layers
@@ -239,7 +288,7 @@ def decode(
         wanted = sub_models(plans, depth or experiment.config.depths())
     for directory in directories:
         for output in decode_set(experiment, directory, wanted):
-            typer.echo(str(output))
+            _say(str(output))
 
 
 @app.command()
@@ -247,9 +296,9 @@ def score(
     exp: ExpDir,
     directories: Annotated[list[Path], typer.Argument(help="data directories that were decoded")],
 ) -> None:
-    """Score all that is decoded of the sets with sclite's counts: score.json and result.txt beside each text."""
-    from asrprune.data.kaldi import read_table
-    from asrprune.decode.score import write_score
+    """Score what is decoded, as sclite does. Writes score.json and result.txt beside each text."""
+    from asrprune.data.tables import read_table
+    from asrprune.decode.sclite import write_score
 
     for directory in directories:
         references, speakers = read_table(directory / "text"), read_table(directory / "utt2spk")
@@ -260,7 +309,7 @@ def score(
             hypotheses = read_table(record.parent / "text", allow_empty=True)
             result = write_score(record.parent, references, hypotheses, speakers)
             low, high = result.wer_ci95
-            typer.echo(f"{record.parent}: WER {result.wer:.2f} % ({low:.2f} to {high:.2f})")
+            _say(f"{record.parent}: WER {result.wer:.2f} % ({low:.2f} to {high:.2f})")
 
 
 @app.command()
@@ -269,11 +318,11 @@ def bench(
     data: Annotated[Path, typer.Option("--data", help="data directory whose audio is timed")],
     ngpu: Gpus = 0,
 ) -> None:
-    """Measure real-time factors by depth, side by side: bench.json."""
+    """Measure real-time factors by depth. Writes bench.json."""
     from asrprune.decode import bench as benchmark
 
     experiment = _load(exp, ngpu)
-    typer.echo(str(benchmark.bench(experiment, data, benchmark.keeps_of(experiment))))
+    _say(str(benchmark.bench(experiment, data, benchmark.keeps_of(experiment))))
 
 
 @app.command()
@@ -281,7 +330,7 @@ def report(
     exp: ExpDir,
     copy_to: Annotated[Path | None, typer.Option("--copy-to", help="also put RESULTS.md and figures/ here")] = None,
 ) -> None:
-    """Collect the results: results.json, RESULTS.md, figures and one self-contained report.html."""
+    """Write the report. Makes results.json, RESULTS.md, figures and one self-contained report.html."""
     from rich.console import Console
 
     from asrprune.files import read_json
@@ -292,7 +341,7 @@ def report(
     if copy_to is not None:
         copy_report(exp, copy_to)
     Console(width=None if sys.stdout.isatty() else 160).print(screen_table(read_json(exp / "results.json")))
-    typer.echo(f"report: {path.resolve()}")
+    _say(f"report: {path.resolve()}")
 
 
 @app.command()
@@ -301,7 +350,9 @@ def transcribe(
     exp: ExpDir,
     depth: Depth = None,
     layers: Layers = None,
-    plan: Annotated[str | None, typer.Option("--plan", help="a strategy or a plan file; default: greedy's if it was made")] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="a strategy or a plan file; default: greedy's if it was made")
+    ] = None,
     words: Annotated[bool, typer.Option("--words", help="JSON lines with start, end and confidence of each word")] = False,
     ngpu: Gpus = 0,
 ) -> None:
@@ -309,30 +360,40 @@ def transcribe(
     from dataclasses import asdict
 
     from asrprune.decode.recognizer import Recognizer
+    from asrprune.hardware import pick_device
     from asrprune.prune.plan import parse_layers
 
-    recognizer = Recognizer.load(exp, plan, "cuda" if ngpu else "cpu")
+    recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)))
     keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
     for file in files:
         hypothesis = recognizer.transcribe(file, depth, keep)
-        typer.echo(json.dumps({"file": str(file), **asdict(hypothesis)}) if words else f"{file} {hypothesis.text}".rstrip())
+        _say(
+            json.dumps({"file": str(file), **asdict(hypothesis)}, ensure_ascii=False)
+            if words
+            else f"{file} {hypothesis.text}".rstrip()
+        )
 
 
 @app.command()
-def doctor() -> None:
-    """Say what is installed, what is missing, and the command that installs it."""
+def doctor(ngpu: Gpus = 0) -> None:
+    """Say what is missing here, and the command that installs it."""
     from asrprune.doctor import diagnose, doctor_ok, format_report
 
     checks = diagnose()
-    typer.echo(format_report(checks))
+    _say(format_report(checks))
     if not doctor_ok(checks):
         raise typer.Exit(1)
+    if ngpu:
+        from asrprune.hardware import pick_device  # needs torch, which may have been missing until here
+
+        pick_device(ngpu)
 
 
 def _load(exp: Path, num_gpus: int = 0) -> "Experiment":
     from asrprune.experiment import load
+    from asrprune.hardware import pick_device
 
-    return load(exp, "cuda" if num_gpus else "cpu")
+    return load(exp, pick_device(num_gpus))
 
 
 def _keep(experiment: "Experiment", depth: int | None, layers: str | None, plan: str) -> tuple[int, ...]:
@@ -347,37 +408,82 @@ def _keep(experiment: "Experiment", depth: int | None, layers: str | None, plan:
     return find_plan(experiment, plan).keep(depth)
 
 
-def main() -> None:
-    """Run a command; a user's mistake becomes one sentence and exit code 1."""
-    try:
-        app()
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.errno not in _OS_FIXES:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        assert error.errno is not None
-        _fail(f"{where}{os.strerror(error.errno).lower()}; {_OS_FIXES[error.errno]}; nothing was half-written, run the command again")
-    except Exception:
-        logging.getLogger("asrprune").exception("this is a mistake of asrprune's, not yours: please report it")
-        sys.exit(70)
+def _say(text: str) -> None:
+    """What a command came to, on stdout and in the log."""
+    typer.echo(text)
+    _log_only.info("%s", text)
 
 
-_OS_FIXES = {
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+_DISK_FIXES = {
     errno.ENOSPC: "free some disk space",
     errno.EDQUOT: "free some of your disk quota",
+    errno.EFBIG: "raise the limit on the size of files, `ulimit -f`",
+}
+_OS_FIXES = {
+    **_DISK_FIXES,
     errno.EACCES: "choose a directory that you may write to",
     errno.EPERM: "choose a directory that you may write to",
     errno.EROFS: "choose a directory that can be written",
     errno.ENOTDIR: "a part of the path is a file; choose another path",
+    errno.EEXIST: "a file is in the place of a directory; choose another path",
     errno.EISDIR: "this is a directory, a file is needed here",
 }
+_KNOWN = (  # what libraries say in their own way
+    (
+        r"OutOfMemoryError|MemoryError|can't allocate memory",
+        "out of memory; lower batch.max_frames (training) or decode.max_frames",
+    ),
+    (
+        r"BrokenProcessPool|DataLoader worker .* (killed|exited)",
+        "a worker process was killed, perhaps for lack of memory; lower --nj, or set train.num_workers=0",
+    ),
+    (
+        r"No space left|Disk quota|File too large|PytorchStreamWriter failed writing",
+        "a file cannot be written; free some disk space or quota",
+    ),
+)
+_FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker.*^[\w.]*UserError: ", re.DOTALL | re.MULTILINE)
 
 
-def _fail(message: str, code: int = 1) -> None:
-    logging.getLogger("asrprune").error("%s", message)
+def _users_part(error: Exception) -> str | None:
+    """What the user can do about an exception; None: nothing, it is our own mistake."""
+    if isinstance(error, UserError):
+        return _FROM_WORKER.sub("", str(error)).rstrip()  # torch hands a worker's whole traceback on as the message
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (_OS_FIXES if cause is error else _DISK_FIXES):
+            where = f"{cause.filename}: " if cause.filename else ""
+            return f"{where}{os.strerror(cause.errno).lower()}; {_OS_FIXES[cause.errno]}, then run the command again"
+        cause = cause.__cause__ or cause.__context__  # torch.save stumbles over what a full disk left
+    said = f"{type(error).__name__}: {error}"
+    fixes = (sentence for form, sentence in _KNOWN if re.search(form, said))
+    return next((f"{sentence}, then run the command again ({said.splitlines()[0]})" for sentence in fixes), None)
+
+
+def _our_part(error: Exception, log: Path | None) -> str:
+    """A mistake of ours keeps its traceback, in the log if there is one."""
+    if log:
+        _log_only.error("".join(traceback.format_exception(error)))
+    else:
+        traceback.print_exception(error)
+    where = f"in {log}" if log else "above"
+    return f"{type(error).__name__}: {error}; a mistake of asrprune's, not yours: please report it, the traceback is {where}"
+
+
+def _fail(ctx: typer.Context, message: str, code: int) -> NoReturn:
+    """One sentence, or a heading and a sentence a line, on stderr and in the log."""
+    between = "\n" if "\n" in message else " "
+    print(f"asrprune {ctx.invoked_subcommand}: error:{between}{message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk has been told already
+        _log_only.error("%s", message)
     sys.exit(code)
+
+
+def main() -> None:
+    """Run the command of the command line."""
+    app()
 
 
 if __name__ == "__main__":

@@ -20,16 +20,31 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, values: Any) -> Any:
+        return {} if values is None else values  # YAML's value of `train:` with all its keys commented out
+
 
 class FrontendConfig(Section):
     """Log-mel filterbank features; the defaults are those of Kaldi and sherpa-onnx."""
 
     sample_rate: Positive = 16000  # Hz
-    num_mels: Positive = 80
+    num_mels: int = Field(80, ge=7)  # the convolutions of the encoder need 7
     frame_length_ms: float = Field(25.0, gt=0)
     frame_shift_ms: float = Field(10.0, gt=0)
     low_freq: float = 20.0  # Hz
     high_freq: float = -400.0  # Hz; <= 0 counts down from the Nyquist frequency
+
+    @model_validator(mode="after")
+    def _check(self) -> "FrontendConfig":
+        nyquist = self.sample_rate / 2
+        high = self.high_freq if self.high_freq > 0 else nyquist + self.high_freq
+        if not 0 <= self.low_freq < high <= nyquist:
+            raise ValueError(
+                f"low_freq and high_freq must ascend and lie in 0..{nyquist:g} Hz, got {self.low_freq:g} and {high:g}"
+            )
+        return self
 
 
 class TokenizerConfig(Section):
@@ -37,6 +52,12 @@ class TokenizerConfig(Section):
 
     type: Literal["bpe", "unigram", "char", "word"] = "bpe"
     vocab_size: Positive | None = 500  # without the blank; None: as many as there are (char, word)
+
+    @model_validator(mode="after")
+    def _check(self) -> "TokenizerConfig":
+        if self.vocab_size is None and self.type in ("bpe", "unigram"):
+            raise ValueError(f"vocab_size must be a number with type {self.type}")
+        return self
 
 
 class AugmentConfig(Section):
@@ -80,11 +101,14 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
+        mistakes = []
         if self.dim % self.heads:
-            raise ValueError(f"dim must be a multiple of heads, but {self.dim} is not one of {self.heads}")
+            mistakes.append(f"dim must be a multiple of heads, but {self.dim} is not one of {self.heads}")
         taps = list(self.taps or ())
         if taps != sorted(set(taps)) or any(tap > self.num_layers for tap in taps):
-            raise ValueError(f"taps must ascend and lie in 1..num_layers = 1..{self.num_layers}, got {taps}")
+            mistakes.append(f"taps must ascend and lie in 1..num_layers = 1..{self.num_layers}, got {taps}")
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
         return self
 
     @property
@@ -165,9 +189,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
-        wrong = [depth for depth in self.prune.depths or () if depth > self.model.num_layers]
+        least, most = self.prune.min_depth, self.model.num_layers
+        if least > most:
+            raise ValueError(f"prune.min_depth must not exceed model.num_layers = {most}, got {least}")
+        wrong = [depth for depth in self.prune.depths or () if not least <= depth <= most]
         if wrong:
-            raise ValueError(f"prune.depths must not exceed model.num_layers = {self.model.num_layers}, got {wrong}")
+            raise ValueError(f"prune.depths must lie in prune.min_depth..model.num_layers = {least}..{most}, got {wrong}")
         return self
 
     def depths(self) -> tuple[int, ...]:
@@ -183,7 +210,9 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for position, key in enumerate(keys):
             if key in keys[:position]:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.value[position][0].start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", node.value[position][0].start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -203,7 +232,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}: not valid YAML: {problem}") from None
     if values is not None and not isinstance(values, dict):
         raise UserError(f"{path}: a config file must hold `key: value` lines, this one holds a {type(values).__name__}")
     return values or {}
@@ -250,7 +280,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: write section.key=value, for example train.epochs=20")
     *sections, key = name.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
         if not isinstance(values, dict):
             raise UserError(f"--set {override}: {section} is a value, not a section")
     try:
@@ -263,6 +295,8 @@ def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key; {_known_keys(error['loc'][:-1])}"
+    if error["type"] == "model_type":
+        return f"{where}: must be a section of `key: value` lines, got {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     if not where or error["type"] == "value_error":
         return f"{where}: {message}".removeprefix(": ")

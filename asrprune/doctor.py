@@ -25,7 +25,7 @@ REQUIRED = {
     "kaldiio": "kaldiio",
     "sentencepiece": "sentencepiece",
     "pyyaml": "yaml",
-    "editdistance": "editdistance",
+    "rapidfuzz": "rapidfuzz",
     "matplotlib": "matplotlib",
     "pydantic": "pydantic",
     "typer": "typer",
@@ -36,15 +36,7 @@ REQUIRED = {
     "jinja2": "jinja2",
 }
 # distribution: (module, what needs it)
-OPTIONAL = {
-    "espeakng-loader": ("espeakng_loader", "egs/mini"),
-    "onnx": ("onnx", "asrprune export"),
-    "onnxscript": ("onnxscript", "asrprune export"),
-    "onnxruntime": ("onnxruntime", "asrprune export"),
-    "sherpa-onnx": ("sherpa_onnx", "running an exported model on devices"),
-    "submitit": ("submitit", "job arrays on Slurm"),
-    "kenlm": ("kenlm", "beam search with an n-gram"),
-}
+OPTIONAL = {"espeakng-loader": ("espeakng_loader", "egs/mini")}
 _MIN_DISK_GIB = 1.0  # the smallest recipe (egs/mini) with its experiment
 _GIB = 2**30
 

@@ -1,5 +1,6 @@
 """The experiment directory: everything about one model, so that no later command needs an architecture flag."""
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 from asrprune.config import Config, parse_config, read_yaml, resolved, write_config
+from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import read_cmvn
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.errors import UserError
@@ -46,16 +48,51 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
         UserError: ``exp`` holds a run with another config; all differences are named.
     """
     Tokenizer(bpe_model)  # raises if it is missing
+    tokens = bpe_model.with_name("tokens.txt")
+    if not tokens.is_file():
+        raise UserError(f"{tokens}: no such file; stage 3 (`asrprune bpe`) makes it beside {bpe_model.name}")
     if not cmvn.is_file():
         raise UserError(f"{cmvn}: no such CMVN statistics; stage 2 (`asrprune fbank --cmvn`) makes them")
     if (exp / "config.yaml").exists():
         _check_same(exp / "config.yaml", resolved(config))
         _check_same_file(exp / "bpe.model", bpe_model)
         _check_same_file(exp / "cmvn", cmvn)
-    for source, name in ((bpe_model, "bpe.model"), (bpe_model.with_name("tokens.txt"), "tokens.txt"), (cmvn, "cmvn")):
+    for source, name in ((bpe_model, "bpe.model"), (tokens, "tokens.txt"), (cmvn, "cmvn")):
         with atomic_path(exp / name) as temporary:
             shutil.copyfile(source, temporary)
     write_config(config, exp / "config.yaml")
+
+
+def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
+    """Note in ``data.json`` what the run is trained on, or check that it is what the run began with.
+
+    Paths may change; ids, lengths and texts may not, as the batches are drawn from them.
+
+    Raises:
+        UserError: they did.
+    """
+    path, corpora = exp / "data.json", {"train": train, "dev": dev}
+    now = {name: fingerprint(corpus) for name, corpus in corpora.items()}
+    if not path.exists():
+        return write_json(path, {"format": 1, **now})
+    before = read_json(path)
+    for name, corpus in corpora.items():
+        changed = [
+            f"{key} {before[name][key]} there, {value} now" for key, value in now[name].items() if before[name][key] != value
+        ]
+        if changed:
+            raise UserError(
+                f"{corpus.directory} is not the {name} data that {exp} began with ({'; '.join(changed)}); "
+                f"use another --exp_tag, or remove {exp}"
+            )
+    return None
+
+
+def fingerprint(corpus: Corpus) -> dict[str, Any]:
+    """What a corpus is, whatever its path: its size, and hashes of its ids, lengths and texts."""
+    columns = {"ids": corpus.ids, "lengths": map(str, corpus.lengths.tolist()), "texts": corpus.texts}
+    hashes = {name: hashlib.sha256("\n".join(column).encode()).hexdigest()[:16] for name, column in columns.items()}
+    return {"utterances": len(corpus), "frames": int(corpus.lengths.sum()), **hashes}
 
 
 def build_model(config: Config, exp: Path) -> CtcModel:
@@ -75,7 +112,9 @@ def average_best(exp: Path, count: int | None = None) -> list[dict[str, Any]]:
         raise UserError(f"{exp / 'checkpoints'}: no finished epoch; stage 4 (`asrprune train`) makes them")
     records = state["progress"]["records"]
     if records[-1]["epoch"] < config.train.epochs:
-        raise UserError(f"{exp}: only {records[-1]['epoch']} of {config.train.epochs} epochs are trained; run stage 4 (train) to its end")
+        raise UserError(
+            f"{exp}: only {records[-1]['epoch']} of {config.train.epochs} epochs are trained; run stage 4 (train) to its end"
+        )
     epochs = best_epochs(records, min(count or config.train.average, config.train.keep_best))
     weights = average([epoch_file(exp / "checkpoints", epoch) for epoch in epochs])
     members = [record for record in records if record["epoch"] in epochs]
@@ -84,7 +123,8 @@ def average_best(exp: Path, count: int | None = None) -> list[dict[str, Any]]:
 
 
 def save_model(exp: Path, config: Config, weights: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-    """Write ``model.safetensors`` and, after it, ``model.json``."""
+    """Write ``model.safetensors`` and, after it, ``model.json``, which is never there beside weights of another model."""
+    (exp / "model.json").unlink(missing_ok=True)
     save_weights(exp / "model.safetensors", weights)
     model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(exp / "bpe.model")))
     info = {
@@ -112,7 +152,9 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
     try:
         model.load_state_dict(load_weights(exp / "model.safetensors"))
     except RuntimeError as error:
-        raise UserError(f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}") from None
+        raise UserError(
+            f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}"
+        ) from None
     return Experiment(exp, config, tokenizer, model.to(device).eval(), info)
 
 

@@ -1,7 +1,9 @@
 """Writing files so that a killed run never leaves a half-written one: temporary name, fsync, rename."""
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 from asrprune.errors import UserError
 
+logger = logging.getLogger(__name__)
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
@@ -30,6 +33,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Delete what killed processes left half-written in ``directory``; nobody else may be writing there now."""
+    for path in directory.glob(".*.tmp*"):
+        path.unlink()
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold ``directory``, which is made if need be, for this process alone until the block ends, or the process in any way.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "w", encoding="utf-8") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by processes that outlive this one
+        except (BlockingIOError, PermissionError):
+            raise UserError(f"{directory}: another process is at work here; wait for it, or stop it") from None
+        except OSError as error:
+            logger.warning("%s: this file system has no locks (%s); let only one process work here", directory, error.strerror)
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

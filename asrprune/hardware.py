@@ -10,6 +10,16 @@ from typing import Any
 import torch
 
 import asrprune
+from asrprune.errors import UserError
+
+
+def pick_device(num_gpus: int) -> torch.device:
+    """The CPU for 0, else the GPU; a ``UserError`` says what this machine lacks."""
+    if num_gpus > 1:
+        raise UserError(f"--ngpu {num_gpus}: one process on one GPU is all that is supported; give --ngpu 1")
+    if num_gpus and not torch.cuda.is_available():
+        raise UserError("--ngpu 1: torch sees no GPU here; give --ngpu 0 for the CPU, or run `asrprune doctor`, which says why")
+    return torch.device("cuda" if num_gpus else "cpu")
 
 
 def has_fast_bf16(device: torch.device) -> bool:

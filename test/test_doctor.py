@@ -26,12 +26,12 @@ def finding(name: str) -> Check:
     return next(check for check in diagnose() if check.name == name)
 
 
-def declared(section: str) -> set[str]:
-    """Distribution names in one list of pyproject.toml (by regex: tomllib came with Python 3.11)."""
+def declared() -> dict[str, set[str]]:
+    """Distribution names by list name in pyproject.toml (by regex: tomllib came with Python 3.11)."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    block = re.search(rf"^{section} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
-    assert block, section
-    return {name.lower() for name in re.findall(r'"([\w.-]+)', block.group(1))}
+    project = text[text.index("[project]") : text.index("[project.scripts]")]
+    lists = re.findall(r"^(\w+) = \[(.*?)\]$", project, re.MULTILINE | re.DOTALL)
+    return {name: {item.lower() for item in re.findall(r'"([\w.-]+)', block)} for name, block in lists if name != "dynamic"}
 
 
 def test_this_environment_is_healthy() -> None:
@@ -41,8 +41,10 @@ def test_this_environment_is_healthy() -> None:
 
 
 def test_every_dependency_is_looked_at() -> None:
-    assert declared("dependencies") == {*doctor.REQUIRED, "torch", "torchaudio"}
-    assert declared("mini") <= set(doctor.OPTIONAL)
+    required, extras = declared()["dependencies"], {name: items for name, items in declared().items() if name != "dependencies"}
+    assert required == {*doctor.REQUIRED, "torch", "torchaudio"}
+    assert extras.pop("dev")
+    assert set().union(*extras.values()) == set(doctor.OPTIONAL)
 
 
 def test_torch_pair_is_the_one_in_constraints() -> None:

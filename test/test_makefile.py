@@ -79,9 +79,9 @@ def test_second_run_does_not_call_pip(ready: Path) -> None:
     install, tests = calls(ready)
     assert install.startswith("-m pip install")
     assert install.endswith("-c constraints.txt -e .[dev]")
-    assert tests == "-m pytest -k score"
+    assert tests == "-m pytest -n auto --dist loadfile -k score"
     make(ready, "test")
-    assert calls(ready) == ["-m pytest"]
+    assert calls(ready) == ["-m pytest -n auto --dist loadfile"]
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from asrprune.data.batching import sorted_batches
-from asrprune.data.dataset import Corpus
+from asrprune.data.dataset import Corpus, encoder_frames
 from asrprune.nn.model import CtcModel
 from asrprune.progress import track
 
@@ -37,5 +37,5 @@ def activations(model: CtcModel, corpus: Corpus, max_frames: int, batch_frames: 
 
 def _enough_utterances(corpus: Corpus, max_frames: int, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(corpus))
-    frames = np.cumsum(corpus.lengths[order] // 4)
+    frames = np.cumsum([encoder_frames(int(length)) for length in corpus.lengths[order]])
     return order[: int(np.searchsorted(frames, max_frames)) + 1]

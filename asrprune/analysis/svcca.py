@@ -1,4 +1,4 @@
-"""How similar two layers are: SVCCA (arXiv 1706.05806), PWCCA (arXiv 1806.05759) and linear CKA (arXiv 1905.00414), in float64."""
+"""How similar two layers are, in float64: SVCCA (arXiv 1706.05806), PWCCA (arXiv 1806.05759), linear CKA (arXiv 1905.00414)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def linear_cka(x: Subspace, y: Subspace) -> float:
 
 
 def similarity_matrix(spaces: Sequence[Subspace], measure: Callable[[Subspace, Subspace], float] = svcca) -> np.ndarray:
-    """Similarity of every pair of layers: (L + 1, L + 1) float64, 1 on the diagonal; entry i, j with j < i is measure(i, j), mirrored.
+    """Similarity of every pair of layers: (L + 1, L + 1) float64, 1 on the diagonal; entry (i > j) is measure(i, j), mirrored.
 
     Raises:
         UserError: fewer than 10 frames a dimension.

@@ -1,12 +1,14 @@
 """Kaldi ark/scp matrices: the only module that uses kaldiio (its licence is an evaluation licence)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import kaldiio
 import numpy as np
 
 from asrprune.errors import UserError
+
+_BROKEN = (OSError, ValueError, EOFError, AssertionError, RuntimeError)  # what kaldiio raises for a file that is not a matrix
 
 
 def write_ark(ark: Path, named_as: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
@@ -34,14 +36,11 @@ def read_matrix(entry: str) -> np.ndarray:
         raise UserError(f"{entry}: not an scp entry PATH:OFFSET (pipes are not run); stage 2 (fbank) makes the features")
     try:
         matrix = kaldiio.load_mat(entry)
-    except (OSError, ValueError, EOFError, AssertionError) as error:
-        raise UserError(f"{entry}: cannot read the feature matrix ({error}); run stage 2 (fbank) again") from None
+    except _BROKEN as error:
+        raise UserError(
+            f"{entry}: cannot read the feature matrix ({_first_line(error)}); delete {path} and run stage 2 (fbank) again"
+        ) from None
     return np.asarray(matrix, dtype=np.float32)
-
-
-def read_all(ark: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Every (id, matrix) of an archive, in its order."""
-    yield from kaldiio.load_ark(str(ark))
 
 
 def write_matrix(path: Path, matrix: np.ndarray) -> None:
@@ -50,8 +49,12 @@ def write_matrix(path: Path, matrix: np.ndarray) -> None:
 
 
 def read_plain_matrix(path: Path) -> np.ndarray:
-    """Read what ``write_matrix`` wrote."""
+    """Read what ``write_matrix`` wrote; a missing or broken file is a ``UserError``."""
     try:
         return np.asarray(kaldiio.load_mat(str(path)))
-    except (OSError, ValueError, EOFError, AssertionError) as error:
-        raise UserError(f"{path}: cannot read the matrix ({error})") from None
+    except _BROKEN as error:
+        raise UserError(f"{path}: cannot read the matrix ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -44,7 +44,8 @@ def epoch_batches(lengths: np.ndarray, config: BatchConfig, seed: int, epoch: in
     """
     if lengths.max(initial=0) > config.max_frames:
         raise UserError(
-            f"batch.max_frames is {config.max_frames}, but an utterance has {lengths.max()} frames; raise it or drop the utterance"
+            f"batch.max_frames is {config.max_frames}, but an utterance has {lengths.max()} frames (utt2num_frames says which);"
+            " raise it or drop the utterance"
         )
     rng = np.random.default_rng(mix(seed, epoch))
     order = rng.permutation(len(lengths))

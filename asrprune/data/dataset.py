@@ -1,6 +1,7 @@
 """Utterances with features and labels, and how they are read ahead in batches; the exact CTC feasibility rule."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asrprune.data.ark import read_matrix
-from asrprune.data.kaldi import read_table
+from asrprune.data.tables import read_table
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.errors import UserError
 from asrprune.files import write_text
@@ -28,13 +29,14 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """A copy in page-locked memory, for the loader."""
-        tensors = (tensor.pin_memory() for tensor in (self.features, self.lens, self.labels, self.label_lens))
-        return Batch(*tensors, self.index)
+        return self._each(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
         """A copy on ``device``."""
-        tensors = (tensor.to(device, non_blocking=True) for tensor in (self.features, self.lens, self.labels, self.label_lens))
-        return Batch(*tensors, self.index)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(change(self.features), change(self.lens), change(self.labels), change(self.label_lens), self.index)
 
 
 class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
@@ -44,7 +46,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         """Read the tables of ``directory``; without a tokenizer there are no labels.
 
         Raises:
-            UserError: features are missing (stage 2) or do not cover the utterances.
+            UserError: features (stage 2) or, with a tokenizer, transcripts (stage 1) are missing or name other utterances.
         """
         for name in ("feats.scp", "utt2num_frames"):
             if not (directory / name).is_file():
@@ -54,10 +56,13 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         self._entries = read_table(directory / "feats.scp")
         frames = read_table(directory / "utt2num_frames")
         self.ids = list(self._entries)
-        texts = read_table(directory / "text") if (directory / "text").is_file() else {}
-        if (tokenizer is not None and list(texts) != self.ids) or list(frames) != self.ids:
-            raise UserError(f"{directory}: feats.scp, utt2num_frames and text name different utterances; run stage 2 (fbank) again")
-        self.texts = [texts.get(key, "") for key in self.ids]
+        has_text = tokenizer is not None or (directory / "text").is_file()
+        texts = read_table(directory / "text") if has_text else dict.fromkeys(self.ids, "")
+        if list(texts) != self.ids or list(frames) != self.ids:
+            raise UserError(
+                f"{directory}: feats.scp, utt2num_frames and text name different utterances; run stage 2 (fbank) again"
+            )
+        self.texts = list(texts.values())
         self.labels = [tokenizer.encode(text) for text in self.texts] if tokenizer else [[] for _ in self.ids]
         self.lengths = np.array([int(frames[key]) for key in self.ids], dtype=np.int64)
 
@@ -105,19 +110,23 @@ def needed_frames(labels: Sequence[int]) -> int:
     >>> needed_frames([1, 1, 2])
     4
     """
-    return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
+    return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
 
 
 def feasible(corpus: Corpus) -> np.ndarray:
     """(N,) bool: utterances that CTC can learn from, i.e. with enough frames and at least one label."""
     return np.array(
-        [0 < needed_frames(labels) <= encoder_frames(int(frames)) for labels, frames in zip(corpus.labels, corpus.lengths, strict=True)]
+        [
+            0 < needed_frames(labels) <= encoder_frames(int(frames))
+            for labels, frames in zip(corpus.labels, corpus.lengths, strict=True)
+        ]
     )
 
 
 def write_dropped(path: Path, corpus: Corpus, kept: np.ndarray) -> None:
     """List what training leaves out: ``id  encoder_frames  needed_frames`` a line, under a header."""
     rows = [
-        f"{corpus.ids[i]}\t{encoder_frames(int(corpus.lengths[i]))}\t{needed_frames(corpus.labels[i])}\n" for i in np.flatnonzero(~kept)
+        f"{corpus.ids[i]}\t{encoder_frames(int(corpus.lengths[i]))}\t{needed_frames(corpus.labels[i])}\n"
+        for i in np.flatnonzero(~kept)
     ]
     write_text(path, "utterance\tencoder_frames\tneeded_frames\n" + "".join(rows))

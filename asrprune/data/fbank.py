@@ -4,6 +4,8 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -16,7 +18,8 @@ import torch
 from asrprune.config import FrontendConfig
 from asrprune.data.ark import read_matrix, read_plain_matrix, write_ark, write_matrix
 from asrprune.data.audio import read_audio
-from asrprune.data.kaldi import Utterance, read_data_dir, read_table, write_table
+from asrprune.data.kaldi import Utterance, read_data_dir
+from asrprune.data.tables import read_table, write_table
 from asrprune.doctor import import_torchaudio
 from asrprune.errors import UserError
 from asrprune.files import atomic_path, write_json
@@ -95,8 +98,8 @@ def speed_copies(utterances: Sequence[Utterance], speeds: Sequence[float]) -> li
     for speed in speeds:
         prefix = "" if speed == 1.0 else f"sp{speed:g}-"
         for u in utterances:
-            names = {"id": prefix + u.id, "speaker": prefix + u.speaker, "recording": prefix + u.recording}
-            copies.append(replace(u, speed=u.speed * speed, **names))
+            copy = replace(u, id=prefix + u.id, speaker=prefix + u.speaker, recording=prefix + u.recording)
+            copies.append(replace(copy, speed=u.speed * speed))
     return copies
 
 
@@ -110,9 +113,11 @@ def extract(directory: Path, options: FrontendConfig, num_jobs: int) -> int:
     shards = [utterances[i : i + SHARD_UTTERANCES] for i in range(0, len(utterances), SHARD_UTTERANCES)]
     names = [_shard_name(index, shard, options) for index, shard in enumerate(shards)]
     store = directory.resolve() / "fbank"
-    missing = [(store / name, shard) for name, shard in zip(names, shards, strict=True) if not (store / f"{name}.scp").exists()]
+    missing = [(store / name, shard) for name, shard in zip(names, shards, strict=True) if not _is_complete(store / name)]
     if missing:
-        logger.info("%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(shards))
+        logger.info(
+            "%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(shards)
+        )
         for _ in track(_compute(missing, options, num_jobs), f"fbank {directory.name}", len(missing)):
             pass
     _collect(directory, [store / name for name in names], options)
@@ -124,7 +129,7 @@ def _compute(missing: list[tuple[Path, list[Utterance]]], options: FrontendConfi
         yield from map(partial(_write_shard, options=options), missing)
         return
     context = multiprocessing.get_context("spawn")  # forking a process that has run torch can deadlock
-    with ProcessPoolExecutor(min(num_jobs, len(missing)), context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(min(num_jobs, len(missing)), context, initializer=_prepare_worker) as pool:
         try:
             yield from pool.map(partial(_write_shard, options=options), missing)
         except BaseException:
@@ -132,16 +137,42 @@ def _compute(missing: list[tuple[Path, list[Utterance]]], options: FrontendConfi
             raise
 
 
+def _prepare_worker() -> None:
+    """One thread; and end with the parent: a worker whose parent was killed would wait for work for ever."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _write_shard(job: tuple[Path, list[Utterance]], options: FrontendConfig) -> None:
     """Archive first, then its scp: an archive counts only when its scp is there."""
     base, utterances = job
     ark = base.with_suffix(".ark")
     with atomic_path(ark) as temporary:
-        matrices = ((u.id, compute_fbank(utterance_samples(u, options), options)) for u in utterances)
+        matrices = ((u.id, _features(u, options)) for u in utterances)
         frames: dict[str, int] = {}
         entries = write_ark(temporary, ark, _counted(matrices, frames))
     write_json(base.with_suffix(".frames"), frames)
     write_table(base.with_suffix(".scp"), entries)
+
+
+def _features(utterance: Utterance, options: FrontendConfig) -> np.ndarray:
+    features = compute_fbank(utterance_samples(utterance, options), options)
+    if len(features) == 0:  # Kaldi's rule, which data directories are checked by: utt2num_frames is above 0
+        raise UserError(
+            f"{utterance.id}: lasts less than half a frame ({options.frame_shift_ms / 2:g} ms); remove the utterance"
+        )
+    return features
+
+
+def _is_complete(base: Path) -> bool:
+    return all(base.with_suffix(suffix).exists() for suffix in (".ark", ".frames", ".scp"))
 
 
 def _counted(matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int]) -> Iterator[tuple[str, np.ndarray]]:
@@ -160,7 +191,8 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
     scp: dict[str, str] = {}
     frames: dict[str, int] = {}
     for base in bases:
-        scp.update(read_table(base.with_suffix(".scp")))
+        entries = read_table(base.with_suffix(".scp"))  # the directory may have been moved since they were written
+        scp.update({key: f"{base.with_suffix('.ark')}:{entry.rpartition(':')[2]}" for key, entry in entries.items()})
         frames.update(json.loads(base.with_suffix(".frames").read_text()))
     write_table(directory / "utt2num_frames", {key: str(count) for key, count in frames.items()})
     write_table(directory / "utt2dur", {key: f"{count * options.frame_shift_ms / 1000:.3f}" for key, count in frames.items()})

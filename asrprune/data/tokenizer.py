@@ -13,6 +13,7 @@ from asrprune.files import atomic_path, write_text
 
 logger = logging.getLogger(__name__)
 WORD_START = "▁"
+UNKNOWN = "<unk>"
 
 
 class Tokenizer:
@@ -33,22 +34,22 @@ class Tokenizer:
         return len(self.pieces)
 
     def encode(self, text: str) -> list[int]:
-        """Labels of a text, 1-based."""
-        return [piece + 1 for piece in self._processor.encode(text)]
+        """Labels of a text, 1-based. Words go in one by one: sentencepiece would make one unknown of several in a row."""
+        return [piece + 1 for word in self._processor.encode(text.split()) for piece in word]
 
     def decode(self, labels: Sequence[int]) -> str:
         """Text of labels (no blanks among them); an unknown piece becomes `<unk>`."""
         joined = "".join(self.pieces[label] for label in labels)
-        return joined.replace(WORD_START, " ").strip()
+        return " ".join(joined.replace(WORD_START, " ").split())
 
 
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Path) -> Tokenizer:
-    """Train text units on transcripts; write ``bpe.model`` and ``tokens.txt`` (``token label`` a line, as sherpa-onnx wants it).
+    """Train text units on transcripts; write ``bpe.model`` and ``tokens.txt`` (``token label`` a line, as sherpa-onnx has it).
 
     Raises:
         UserError: more units are asked for than the transcripts can give (sentencepiece says how many they can).
     """
-    if not texts:
+    if not any(text.strip() for text in texts):
         raise UserError("there are no transcripts to train the text units on; check data/train/text")
     model = io.BytesIO()
     try:
@@ -61,11 +62,10 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
             bos_id=-1,
             eos_id=-1,
             unk_id=0,
-            unk_surface="<unk>",
+            unk_piece=WORD_START + UNKNOWN if config.type == "word" else UNKNOWN,  # there it is a word, not a part of one
             normalization_rule_name="identity",
             minloglevel=2,
             num_threads=1,
-            **({"split_by_whitespace": True} if config.type != "word" else {}),
         )
     except RuntimeError as error:
         reason = str(error).split("] ")[-1]
@@ -80,9 +80,12 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
 
 def _vocab_size(texts: Sequence[str], config: TokenizerConfig) -> int:
     if config.type in ("bpe", "unigram"):
-        if config.vocab_size is None:
-            raise UserError(f"tokenizer.vocab_size must be a number with type {config.type}")
+        assert config.vocab_size is not None  # the config sees to it
         return config.vocab_size
-    units = {word for text in texts for word in text.split()} if config.type == "word" else {*"".join(texts).replace(" ", ""), WORD_START}
+    units = (
+        {word for text in texts for word in text.split()}
+        if config.type == "word"
+        else {*"".join(texts).replace(" ", ""), WORD_START}
+    )
     count = len(units) + 1  # the unknown
     return count if config.vocab_size is None else min(count, config.vocab_size)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from asrprune.config import BenchConfig
-from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import compute_fbank, utterance_samples
 from asrprune.data.kaldi import read_data_dir, spread_evenly
 from asrprune.decode.ctc import greedy
@@ -61,18 +60,24 @@ def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ..
         }
         for keep, speed in zip(keeps, speeds, strict=True)
     ]  # fmt: skip
+    device = _device(experiment)
+    dtype = str(autocast_type(experiment.config.decode.precision, device)).removeprefix("torch.")
     path = experiment.path / "bench.json"
     write_json(path, {
         "format": 1, "set": directory.name, "utterances": len(features), "audio_s": audio_s, "threads": threads,
-        "batch": options.batch, "dtype": str(autocast_type(experiment.config.decode.precision, _device(experiment))).removeprefix("torch."),
-        "repeats": options.repeats, "device": _device(experiment).type, "features_rtf": features_rtf, "model_sha256": experiment.info["model_sha256"],
-        "environment": environment(), "rows": rows,
+        "batch": options.batch, "dtype": dtype, "repeats": options.repeats, "device": device.type,
+        "features_rtf": features_rtf, "model_sha256": experiment.info["model_sha256"], "environment": environment(),
+        "rows": rows,
     })  # fmt: skip
     return path
 
 
 def measure(
-    experiment: Experiment, batches: Sequence[tuple[Tensor, Tensor]], keeps: Sequence[tuple[int, ...]], repeats: int, audio_s: float
+    experiment: Experiment,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    keeps: Sequence[tuple[int, ...]],
+    repeats: int,
+    audio_s: float,
 ) -> list[Speed]:
     """Time sub-models side by side on (features, lens) batches."""
     seconds: list[list[float]] = [[] for _ in keeps]
@@ -96,7 +101,7 @@ def _recognise(experiment: Experiment, batches: Sequence[tuple[Tensor, Tensor]],
 
 
 def _features(experiment: Experiment, directory: Path, options: BenchConfig) -> tuple[list[np.ndarray], float, float]:
-    """Features of the chosen utterances (longest first), seconds of audio, and the features' RTF (reading audio not counted)."""
+    """Features of the chosen utterances (longest first), seconds of audio, and the features' RTF (without reading audio)."""
     frontend = experiment.config.frontend
     chosen = spread_evenly(read_data_dir(directory, need_text=False), options.utterances)
     samples = [utterance_samples(utterance, frontend) for utterance in chosen]
@@ -111,7 +116,8 @@ def _batches(features: Sequence[np.ndarray], size: int) -> list[tuple[Tensor, Te
     batches = []
     for start in range(0, len(features), size):
         part = [torch.from_numpy(matrix) for matrix in features[start : start + size]]
-        batches.append((torch.nn.utils.rnn.pad_sequence(part, batch_first=True), torch.tensor([len(matrix) for matrix in part])))
+        lens = torch.tensor([len(matrix) for matrix in part])
+        batches.append((torch.nn.utils.rnn.pad_sequence(part, batch_first=True), lens))
     return batches
 
 

@@ -63,7 +63,8 @@ class Recognizer:
 
         Args:
             exp: made by a recipe (at least to stage 5), or by `asrprune prune`.
-            plan: where depths get their layers from: a strategy (``exp/plans/NAME.json``) or a file; None: greedy's if it was made.
+            plan: where depths get their layers from: a strategy (``exp/plans/NAME.json``) or a file; None: greedy's if it was
+                made, else the layers from the bottom up.
             device: "cpu" or "cuda".
 
         Raises:
@@ -83,11 +84,11 @@ class Recognizer:
             layers: exactly these layers.
 
         Raises:
-            UserError: unreadable audio, a depth that the plan lacks, layers that the model lacks.
+            UserError: unreadable audio, samples of another kind, a depth that the plan lacks, layers that the model lacks.
         """
         keep = self._keep(depth, layers)
         options = self.experiment.config.frontend
-        samples = audio if isinstance(audio, np.ndarray) else read_audio(str(audio), options.sample_rate)
+        samples = _checked(audio) if isinstance(audio, np.ndarray) else read_audio(str(audio), options.sample_rate)
         log_probs = self._emit(compute_fbank(samples, options), keep)
         words = self._words(log_probs, greedy_path(log_probs))
         return Hypothesis(" ".join(word.text for word in words), words, keep)
@@ -106,7 +107,9 @@ class Recognizer:
             if taken <= rtf:
                 self.layers = step.keep
                 return step.depth
-        raise UserError(f"no depth of plan {self.plan.strategy} runs at a real-time factor of {rtf} here; the shallowest takes {taken:.4f}")
+        raise UserError(
+            f"no depth of plan {self.plan.strategy} runs at a real-time factor of {rtf} here; the shallowest takes {taken:.4f}"
+        )
 
     def _keep(self, depth: int | None, layers: Sequence[int] | None) -> tuple[int, ...]:
         if depth is not None and layers is not None:
@@ -149,6 +152,15 @@ class Recognizer:
             if text:
                 words.append(Word(text, round(start, 3), round(end, 3), float(torch.stack(probabilities).mean())))
         return tuple(words)
+
+
+def _checked(samples: np.ndarray) -> np.ndarray:
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise UserError(
+            f"samples must be (N,) floating-point numbers in [-1, 1), got {samples.dtype} of shape {samples.shape};"
+            " divide 16-bit integers by 32768, and mix channels into one"
+        )
+    return samples
 
 
 def _group_by_word(pieces: Sequence[str]) -> list[list[int]]:

@@ -11,7 +11,7 @@ import torch
 
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
-from asrprune.data.kaldi import write_table
+from asrprune.data.tables import write_table
 from asrprune.decode.ctc import greedy
 from asrprune.experiment import Experiment
 from asrprune.files import read_json, write_json
@@ -53,14 +53,20 @@ def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubMode
     for model, output in zip(wanted, outputs, strict=True):
         record = {**facts, "strategy": model.strategy, "depth": len(model.keep), "keep": list(model.keep)}
         record["params_m"] = num_params(experiment.model, model.keep) / 1e6
-        if (output / "decode.json").exists() and read_json(output / "decode.json") == record:
+        if _is_decoded(output, record):
             continue
         if model.keep not in texts:
             texts[model.keep] = hypotheses(experiment, corpus, model.keep, f"{directory.name} {model.name}")
-        (output / "decode.json").unlink(missing_ok=True)
+        for stale in ("decode.json", "score.json"):
+            (output / stale).unlink(missing_ok=True)
         write_table(output / "text", texts[model.keep])
         write_json(output / "decode.json", record)
     return outputs
+
+
+def _is_decoded(output: Path, record: dict[str, Any]) -> bool:
+    written = output / "decode.json"
+    return (output / "text").exists() and written.exists() and read_json(written) == record
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Dropout with its scale folded in; on the CPU its mask comes from random bytes, which is where torch's dropout spends its time."""
+"""Dropout with its scale folded in; on the CPU its mask comes from random bytes: torch's spends its time on the draws."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def dropout(x: Tensor, rate: float, training: bool, scale: float = 1.0) -> Tenso
 
     On 864,000 elements forward and backward take 2.7 ms instead of 6.4 ms (one core; torch draws a Bernoulli number for each).
     """
-    dropped = round(rate * _LEVELS)
+    dropped = min(round(rate * _LEVELS), _LEVELS - 1)
     if not training or dropped == 0:
         return x if scale == 1.0 else x * scale
     if x.device.type != "cpu":

@@ -13,7 +13,7 @@ NORM_EPS = 1e-12
 
 
 def subsampled_length(frames: Tensor) -> Tensor:
-    """Encoder frames of ``frames`` feature frames: two unpadded 3-wide convolutions of stride 2; 0 if there are fewer than 7."""
+    """Encoder frames of ``frames`` feature frames: two unpadded 3-wide convolutions of stride 2; 0 below 7 frames."""
     return (((frames - 1) // 2 - 1) // 2).clamp(min=0)
 
 

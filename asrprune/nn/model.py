@@ -22,7 +22,7 @@ class Emissions:
 
 
 class CtcModel(nn.Module):
-    """Transformer-CTC with intermediate CTC (arXiv 2102.03216), stochastic depth and, if wanted, self-conditioning (arXiv 2104.02724).
+    """Transformer-CTC with intermediate CTC (arXiv 2102.03216), stochastic depth, and optional self-conditioning (2104.02724).
 
     The final LayerNorm and the CTC layer are shared by the taps and the last layer, so any kept layers make a complete model.
     """
@@ -82,7 +82,7 @@ class CtcModel(nn.Module):
         keep: Sequence[int] | None = None,
         scales: Sequence[float] | None = None,
     ) -> Tensor:
-        """CTC losses of a training step, summed over its utterances: (K + 1,), the taps in ascending order, then the last layer.
+        """CTC losses of a training step, summed over its utterances: (K + 1,), the taps in order, then the last layer.
 
         Args:
             features: (B, T, F), normalised (and augmented).

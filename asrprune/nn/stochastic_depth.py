@@ -16,7 +16,10 @@ def drop_probabilities(num_layers: int, rate: float, mode: str) -> list[float]:
 
 
 def draw_layers(probabilities: list[float], seed: int, step: int) -> list[int]:
-    """The 1-based layers that run in this step: one Bernoulli draw a layer, the same on every rank as it depends on (seed, step) alone."""
+    """The 1-based layers that run in this step: one Bernoulli draw a layer, which depends on (seed, step) alone.
+
+    So it is the same on every rank, and the same after a restart.
+    """
     generator = torch.Generator().manual_seed(mix(seed, step))
     draws = torch.rand(len(probabilities), generator=generator).tolist()
     return [layer for layer, (draw, p) in enumerate(zip(draws, probabilities, strict=True), start=1) if draw >= p]

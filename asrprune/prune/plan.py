@@ -46,7 +46,13 @@ class Plan:
 def write_plan(path: Path, plan: Plan) -> None:
     """Write a plan as JSON."""
     steps = [{"depth": step.depth, "keep": list(step.keep), "score": step.score} for step in plan.steps]
-    head = {"format": 1, "num_layers": plan.num_layers, "strategy": plan.strategy, "metric": plan.metric, "dev_set": plan.dev_set}
+    head = {
+        "format": 1,
+        "num_layers": plan.num_layers,
+        "strategy": plan.strategy,
+        "metric": plan.metric,
+        "dev_set": plan.dev_set,
+    }
     write_json(path, {**head, "model_sha256": plan.model_sha256, **plan.facts, "steps": steps})
 
 
@@ -58,10 +64,14 @@ def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
     """
     values = read_json(path, "asrprune search, stage 7,")
     try:
-        steps = tuple(Step(tuple(step["keep"]), step["score"]) for step in values["steps"])
-        plan = Plan(values["strategy"], values["num_layers"], steps, values["model_sha256"], values["metric"], values["dev_set"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a plan file ({error!r} is missing or wrong); stage 7 (`asrprune search`) makes it") from None
+        steps = tuple(Step(tuple(map(int, step["keep"])), step["score"]) for step in values["steps"])
+        plan = Plan(
+            values["strategy"], values["num_layers"], steps, values["model_sha256"], values["metric"], values["dev_set"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a plan file ({error!r} is missing or wrong); stage 7 (`asrprune search`) makes it"
+        ) from None
     if plan.num_layers != num_layers or plan.model_sha256 != model_sha256:
         raise UserError(f"{path}: this plan was made for another model; run stage 7 (`asrprune search`) again")
     for step in steps:
@@ -86,5 +96,8 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
 
 
 def _numbers(part: str) -> range:
-    first, _, last = part.partition("-")
-    return range(int(first), int(last or first) + 1)
+    first, dash, last = part.partition("-")
+    numbers = range(int(first), int(last if dash else first) + 1)
+    if not numbers:
+        raise ValueError(f"{part} descends")
+    return numbers

@@ -32,18 +32,19 @@ def propose(experiment: Experiment, strategy: str, dev: Path) -> Plan:
         dev: the dev set: greedy decodes it; svcca uses the similarities that `asrprune svcca` measured on it.
 
     Raises:
-        UserError: svcca's matrix is missing or of another model.
+        UserError: no such strategy; svcca's matrix is missing or of another model.
     """
     layers, depths, started = experiment.num_layers, experiment.config.depths(), time.monotonic()
-    metric, facts = None, {}
+    metric, facts = None, dict[str, Any]()
     if strategy == "greedy":
         metric = experiment.config.prune.metric
         steps, facts = _greedy(experiment, dev)
     elif strategy == "svcca":
         steps = search.svcca(read_similarity(experiment, dev.name), depths)
-    else:
-        assert strategy in ("top", "every"), strategy
+    elif strategy in ("top", "every"):
         steps = (search.top if strategy == "top" else search.every)(layers, depths)
+    else:
+        raise UserError(f"--strategy {strategy}: no such strategy; choose from top, every, greedy and svcca")
     facts = {**facts, "seconds": round(time.monotonic() - started, 2), "asrprune": version()}
     used_dev = dev.name if strategy in ("greedy", "svcca") else None
     plan = Plan(strategy, layers, steps, experiment.info["model_sha256"], metric, used_dev, facts)
@@ -74,5 +75,3 @@ def read_similarity(experiment: Experiment, set_name: str) -> np.ndarray:
         if str(stored["model_sha256"]) != experiment.info["model_sha256"]:
             raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
         return stored["similarity"]
-
-

@@ -74,12 +74,14 @@ def svcca(similarity: np.ndarray, depths: Sequence[int]) -> tuple[Step, ...]:
     """
     num_layers = len(similarity) - 1
     beam: list[tuple[int, ...]] = [()]
-    best = {num_layers: ()}
+    best: dict[int, tuple[int, ...]] = {num_layers: ()}
     for size in range(1, num_layers):
         if math.comb(num_layers, size) <= MOST_EXHAUSTIVE:
             sets: list[tuple[int, ...]] = list(itertools.combinations(range(1, num_layers + 1), size))
         else:
-            sets = sorted({tuple(sorted((*old, layer))) for old in beam for layer in range(1, num_layers + 1) if layer not in old})
+            sets = sorted(
+                {tuple(sorted((*old, layer))) for old in beam for layer in range(1, num_layers + 1) if layer not in old}
+            )
         beam = sorted(sets, key=lambda removed: -run_similarity(removed, similarity))[:BEAM]
         best[num_layers - size] = beam[0]
     layers = range(1, num_layers + 1)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from asrprune.config import Config
+from asrprune.config import Config, write_config
 from asrprune.errors import UserError
 from asrprune.experiment import Experiment, save_model
 from asrprune.files import atomic_path
+from asrprune.prune.plan import check_layers
 
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.*)")
 
@@ -19,10 +20,9 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     """Write a standalone experiment of the kept layers, renumbered from 1.
 
     Raises:
-        UserError: ``target`` is there already.
+        UserError: ``target`` is there already, or the model lacks a layer of ``keep``.
     """
-    from asrprune.config import write_config
-
+    check_layers(keep, experiment.num_layers, "layers")
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: is there already; choose another directory, or remove it")
     target.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,8 @@ def pruned_config(config: Config, keep: Sequence[int]) -> Config:
     taps = tuple(keep.index(tap) + 1 for tap in config.model.tap_layers if tap in keep)
     model = config.model.model_copy(update={"num_layers": len(keep), "taps": taps})
     depths = tuple(depth for depth in config.depths() if depth <= len(keep))
-    return config.model_copy(update={"model": model, "prune": config.prune.model_copy(update={"depths": depths})})
+    prune = config.prune.model_copy(update={"depths": depths, "min_depth": min(config.prune.min_depth, len(keep))})
+    return config.model_copy(update={"model": model, "prune": prune})
 
 
 def pruned_weights(weights: dict[str, Tensor], keep: Sequence[int]) -> dict[str, Tensor]:

@@ -1,19 +1,19 @@
 """Write the report of an experiment: results.json, then the figures, RESULTS.md and report.html drawn from it."""
 
+import shutil
 from pathlib import Path, PurePosixPath
 
-from asrprune.files import read_json, write_json, write_text
+from asrprune.files import atomic_path, read_json, write_json, write_text
 from asrprune.report.html import html
 from asrprune.report.markdown import markdown
-from asrprune.report.plots import draw
+from asrprune.report.plots import CAPTIONS, draw
 from asrprune.report.results import collect
 
 
 def write_report(exp: Path, figures_dir: str = "figures") -> Path:
     """Write the report into the experiment directory ``exp`` and return the path of ``report.html``.
 
-    ``figures_dir`` is the folder of the figures below ``exp``. RESULTS.md links to it relatively, so a recipe may copy
-    RESULTS.md and this folder side by side to wherever it shows its results.
+    ``figures_dir`` is the folder of the figures below ``exp``; RESULTS.md links to it relatively.
 
     Raises:
         UserError: as :func:`asrprune.report.results.collect`.
@@ -24,3 +24,15 @@ def write_report(exp: Path, figures_dir: str = "figures") -> Path:
     write_text(exp / "RESULTS.md", markdown(results, figures, PurePosixPath(figures_dir)))
     write_text(exp / "report.html", html(results, figures))
     return exp / "report.html"
+
+
+def copy_report(exp: Path, target: Path, figures_dir: str = "figures") -> None:
+    """Copy RESULTS.md and its figures to ``target``, say a recipe's directory; delete figures there that it no longer has."""
+    figures = [exp / figures_dir / f"{name}.png" for name in CAPTIONS]
+    for source in (exp / "RESULTS.md", *figures):
+        copy = target / source.relative_to(exp)
+        if source.exists():
+            with atomic_path(copy) as temporary:
+                shutil.copyfile(source, temporary)
+        else:
+            copy.unlink(missing_ok=True)

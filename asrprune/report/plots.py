@@ -26,7 +26,7 @@ _PALETTE = {  # Okabe and Ito's colours, told apart by colour-blind readers; the
 }
 _SPARE = (("#E69F00", "v"), ("#56B4E9", "P"), ("#999933", "X"), ("#882255", "<"))
 _FULL, _GREY, _PALE = "#000000", "#8a8a8a", "#e9e9e9"
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {  # the stubs of newer versions want every key to be a literal, those of older ones do not know them
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.linewidth": 0.6,
@@ -60,7 +60,7 @@ CAPTIONS = {
 
 def draw(results: Results, exp: Path, figures_dir: Path) -> list[Path]:
     """Draw every figure that the run ``exp`` has the numbers for, in the order of ``CAPTIONS``; delete the others."""
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # the stubs want each key as a literal
+    with mpl.rc_context(_STYLE):
         drawn = _figures(results, exp)
         for name, figure in drawn.items():
             with atomic_path(figures_dir / f"{name}.png") as temporary:
@@ -68,6 +68,13 @@ def draw(results: Results, exp: Path, figures_dir: Path) -> list[Path]:
     for name in CAPTIONS.keys() - drawn:
         (figures_dir / f"{name}.png").unlink(missing_ok=True)
     return [figures_dir / f"{name}.png" for name in drawn]
+
+
+def draw_svcca(matrix: Path) -> Path:
+    """Draw the heat map of one ``svcca/<set>.npz`` beside it and return the path of the picture."""
+    with mpl.rc_context(_STYLE), atomic_path(matrix.with_suffix(".png")) as temporary:
+        svcca([matrix]).savefig(temporary, dpi=DPI)
+    return matrix.with_suffix(".png")
 
 
 def _figures(results: Results, exp: Path) -> dict[str, Figure]:
@@ -118,6 +125,7 @@ def wer_vs_rtf(results: Results) -> Figure:
         axes.step(*_rtf_and_wer(front), where="post", color="#c8c8c8", linewidth=2, zorder=1)
         _percent_scale(axes, [row["wer"] for row in points] + [0.8 * row["wer"] for row in front])  # room for labels
         axes.set(title=name, xlabel="RTF (s of computing per s of audio)", xlim=(0, 1.12 * max(row["rtf"] for row in points)))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
         few = len({row["depth"] for row in points}) <= 8  # else the labels of the points behind the front only clutter
         _label_depths(figure, axes, front, [row for row in (points if few else full) if row not in front])
     _legend(panels[0])
@@ -171,13 +179,13 @@ def training(results: Results, log: Path) -> Figure:
     ends = [epoch for epoch in epochs if epoch["epoch"] in averaged]
     wer_axes.plot(*_curve(ends, "dev_wer", _taps(epochs)[-1]), "o", markerfacecolor="none", color=_FULL, label="averaged")
     _percent_scale(wer_axes, [wer for epoch in epochs for wer in epoch["dev_wer"].values()], "dev WER")
-    wer_axes.legend(loc="upper right")
+    wer_axes.legend(loc="best")
     _tap_curves(loss_axes, epochs, "dev_loss")
     losses = [epoch["train_loss"] for epoch in epochs]
     train = loss_axes.plot(
         [epoch["epoch"] for epoch in epochs], losses, color=_GREY, linestyle="--", label="training, weighted sum"
     )
-    loss_axes.legend(handles=train, loc="upper right")
+    loss_axes.legend(handles=train, loc="best")
     loss_axes.set(ylabel="CTC loss (solid: dev)", ylim=(0, None))
     rate_axes.plot([step["step"] for step in steps], [1e3 * step["lr"] for step in steps], color=_GREY)
     rate_axes.set(xlabel="step", ylabel="learning rate (10⁻³)", ylim=(0, None))

@@ -2,12 +2,13 @@
 
 import logging
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from asrprune.errors import UserError
@@ -16,13 +17,15 @@ from asrprune.files import atomic_path
 logger = logging.getLogger(__name__)
 STATE = "last.pt"
 PREVIOUS = "previous.pt"
+_BROKEN = (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)  # what torch.load raises on broken files
 
 
 def save_state(directory: Path, state: dict[str, Any]) -> None:
     """Write the state of a run; the one before it is kept as ``previous.pt``."""
     last = directory / STATE
     with atomic_path(last) as temporary:
-        torch.save(state, temporary)
+        with open(temporary, "wb") as handle:  # given a path, torch turns a full disk into a RuntimeError
+            torch.save(state, handle)
         if last.exists():
             os.replace(last, directory / PREVIOUS)
 
@@ -37,18 +40,19 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     for path in present:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, ValueError) as error:
-            logger.warning("%s cannot be read (%s); trying the one before it", path, str(error).splitlines()[0])
+        except _BROKEN as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            logger.warning("%s cannot be read (%s); trying the one before it", path, reason)
     if present:
         raise UserError(f"{directory}: no readable training state; remove {directory} to train from the start")
     return None
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write weights as safetensors."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=dict(metadata or {}))
+        temporary.write_bytes(save(tensors))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -67,7 +71,7 @@ def epoch_file(directory: Path, epoch: int) -> Path:
 
 
 def best_epochs(records: Sequence[Mapping[str, Any]], count: int) -> list[int]:
-    """The ``count`` epochs with the lowest dev WER of the full model; ties go to the lower dev loss, then to the later epoch."""
+    """The ``count`` epochs with the lowest dev WER of the full model; ties: the lower dev loss, then the later epoch."""
     ranked = sorted(records, key=lambda record: (record["wer"], record["loss"], -record["epoch"]))
     return sorted(record["epoch"] for record in ranked[:count])
 

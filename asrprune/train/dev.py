@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-import editdistance
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from rapidfuzz.distance import Levenshtein
 
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.decode.ctc import greedy
+from asrprune.errors import UserError
 from asrprune.nn.model import CtcModel, ctc_losses
 
 
@@ -23,7 +24,11 @@ class DevMetrics:
 
 @torch.inference_mode()
 def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric) -> DevMetrics:
-    """Dev metrics of the depths that carry a tap (their layers 1..k) and of the full model."""
+    """Dev metrics of the depths that carry a tap (their layers 1..k) and of the full model.
+
+    Raises:
+        UserError: the transcripts have no words.
+    """
     assert corpus.tokenizer is not None
     model.eval()
     taps = [tap for tap in model.config.tap_layers if tap < model.config.num_layers]
@@ -40,6 +45,8 @@ def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric:
         for row, log_probs in enumerate(emissions):
             losses[row] += float(ctc_losses(log_probs, encoded.lens, batch.labels, batch.label_lens).sum())
             errors[row] += word_errors(greedy(log_probs, encoded.lens), references, corpus.tokenizer)
+    if words == 0:
+        raise UserError(f"{corpus.directory / 'text'}: no words, so no word error rate; check stage 1 (data)")
     return DevMetrics(
         dict(zip(names, (losses / len(corpus)).tolist(), strict=True)),
         dict(zip(names, (100.0 * errors / words).tolist(), strict=True)),
@@ -49,4 +56,4 @@ def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric:
 def word_errors(hypotheses: list[list[int]], references: list[list[str]], tokenizer: Tokenizer) -> int:
     """Substitutions, deletions and insertions of label sequences against words (unit-cost edit distance)."""
     pairs = zip(hypotheses, references, strict=True)
-    return sum(editdistance.eval(tokenizer.decode(labels).split(), words) for labels, words in pairs)
+    return sum(Levenshtein.distance(tokenizer.decode(labels).split(), words) for labels, words in pairs)

@@ -1,11 +1,11 @@
 """What a run tells while it trains: train.jsonl, tensorboard and the log."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
+from asrprune.errors import UserError
 from asrprune.files import write_text
 
 
@@ -17,6 +17,8 @@ class Journal:
         self.path = exp / "train.jsonl"
         _forget(self.path, step, epoch)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (open for the whole run)
+        from torch.utils.tensorboard import SummaryWriter  # seconds to import, and the report only reads
+
         self._board = SummaryWriter(str(exp / "tensorboard"), purge_step=step + 1)
 
     def step(self, record: dict[str, Any]) -> None:
@@ -30,6 +32,10 @@ class Journal:
         self._write({"kind": "epoch", **record})
         curves = {f"{name}/{tap}": value for name in ("dev_loss", "dev_wer") for tap, value in record[name].items()}
         self._plot(record["step"], {"train_loss": record["train_loss"], **curves})
+
+    def sync(self) -> None:
+        """Bring all records to the disk: before a state is saved that holds them for written."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Flush everything."""
@@ -46,13 +52,21 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``train.jsonl``; a last line that a kill cut short is left out."""
+    """The records of a ``train.jsonl``; a last line that a kill cut short is left out.
+
+    Raises:
+        UserError: another line is broken.
+    """
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+        except ValueError:
+            if number < len(lines):
+                raise UserError(
+                    f"{path}:{number}: not a JSON record; only the last line may be cut short, so delete this one"
+                ) from None
     return records
 
 

@@ -1,8 +1,7 @@
-"""The training loop: one update after another, everything random drawn from (seed, step), so that a killed run goes on exactly."""
+"""The training loop: all that is random is drawn from (seed, step), so that a killed run goes on exactly."""
 
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ class Progress:
 class Window:
     """Sums since the last line of the log."""
 
-    losses: Tensor | None = None  # (K + 1,) summed over utterances
+    losses: Tensor = field(default_factory=lambda: torch.zeros(()))  # (K + 1,) summed over utterances
     utterances: int = 0
     frames: int = 0
     grad_norm: float = 0.0  # of the newest update, before clipping
@@ -65,11 +64,12 @@ class Trainer:
         self.probabilities = drop_probabilities(
             config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
         )
-        self.kept = _keep_feasible(train, exp)
+        self.kept = _keep_feasible(train, exp, config.frontend.frame_shift_ms)
         self.total_steps = sum(len(self._updates(epoch)) for epoch in range(1, config.train.epochs + 1))
         self.model, self.optimizer = fabric.setup(model, make_optimizer(model, config.train))
         self.progress = Progress()
         self._resume()
+        prune_epochs(self.checkpoints, self._best_epochs())  # a kill may have come between the last save and this
         self.journal = Journal(exp, self.progress.step, self.progress.epoch)
         self.saved_at = time.monotonic()
         self.log_names = [*map(str, config.model.tap_layers), str(config.model.num_layers)]
@@ -109,7 +109,7 @@ class Trainer:
             self._log(window)
 
     def _update(self, batches: list[Batch], window: Window) -> None:
-        """One update."""
+        """One update: the gradient of the mean loss over the utterances of all its micro-batches, clipped."""
         progress = self.progress
         progress.step += 1
         progress.update += 1
@@ -121,9 +121,11 @@ class Trainer:
         for batch in batches:
             losses = self._losses(batch, keep)
             self.fabric.backward(self._module.total(losses) / utterances)
-            window.losses = losses.detach() + (window.losses if window.losses is not None else 0.0)
+            window.losses = window.losses + losses.detach()
             window.frames += int(batch.lens.sum())
-        norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False)
+        norm = self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False
+        )
         assert norm is not None
         if torch.isfinite(norm):
             self.optimizer.step()
@@ -141,7 +143,11 @@ class Trainer:
         return self.model.module  # without fabric's wrapper
 
     def _try_largest_batch(self) -> None:
-        """Run the batch with the most padded frames once, without an update: memory runs out now or never."""
+        """Run the batch with the most padded frames once, without an update: memory runs out now or never.
+
+        It also gives every layer a gradient, which updates set to 0 and never to None, so a layer that is skipped in the first
+        update is treated as in any other.
+        """
         batches = [batch for update in self._updates(self.progress.epoch) for batch in update]
         lengths = self.train_corpus.lengths
         largest = max(batches, key=lambda batch: int(lengths[batch].max()) * len(batch))
@@ -158,7 +164,6 @@ class Trainer:
 
     def _log(self, window: Window) -> Window:
         """Write a line about the updates of ``window``; returns an empty one."""
-        assert window.losses is not None
         progress, seconds = self.progress, time.monotonic() - window.started
         means = window.losses / window.utterances
         loss = float(self._module.total(means))
@@ -174,8 +179,19 @@ class Trainer:
         return Window()
 
     def _finish_epoch(self) -> None:
+        progress, options = self.progress, self.config.train
+        if progress.epoch % options.dev_every_epochs == 0 or progress.epoch == options.epochs:
+            self._evaluate()
+        progress.epoch += 1
+        progress.update, progress.epoch_loss, progress.epoch_utterances = 0, 0.0, 0
+        self._save()
+        prune_epochs(self.checkpoints, self._best_epochs())
+
+    def _evaluate(self) -> None:
+        """Measure the model on the dev set after an epoch, and keep its weights if it is one of the best."""
         progress, started = self.progress, time.monotonic()
-        metrics = evaluate(self._module, self.dev_corpus, self.dev_batches(), self.fabric)
+        batches = sorted_batches(self.dev_corpus.lengths, self.config.decode.max_frames)
+        metrics = evaluate(self._module, self.dev_corpus, batches, self.fabric)
         progress.seconds += time.monotonic() - started
         full = self.log_names[-1]
         record = {"epoch": progress.epoch, "wer": metrics.wer[full], "loss": metrics.loss[full]}
@@ -188,23 +204,18 @@ class Trainer:
         wers = ", ".join(f"layer {tap}: {wer:.2f} %" for tap, wer in metrics.wer.items())
         logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev WER %s; %.0f s in all",
                     progress.epoch, train_loss, record["loss"], wers, progress.seconds)  # fmt: skip
-        best = best_epochs(progress.records, self.config.train.keep_best)
-        if progress.epoch in best:
+        if progress.epoch in self._best_epochs():
             save_weights(epoch_file(self.checkpoints, progress.epoch), self._module.state_dict())
-        progress.epoch += 1
-        progress.update, progress.epoch_loss, progress.epoch_utterances = 0, 0.0, 0
-        self._save()
-        prune_epochs(self.checkpoints, best)
 
-    def dev_batches(self) -> list[np.ndarray]:
-        """The dev set in batches for decoding."""
-        return sorted_batches(self.dev_corpus.lengths, self.config.decode.max_frames)
+    def _best_epochs(self) -> list[int]:
+        return best_epochs(self.progress.records, self.config.train.keep_best)
 
     def _save_if_due(self) -> None:
         if time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s:
             self._save()
 
     def _save(self) -> None:
+        self.journal.sync()
         state = {"format": 1, "model": self._module.state_dict(), "optimizer": self.optimizer.state_dict()}
         save_state(self.checkpoints, {**state, "progress": asdict(self.progress)})
         self.saved_at = time.monotonic()
@@ -219,15 +230,17 @@ class Trainer:
         logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 
-def _keep_feasible(corpus: Corpus, exp: Path) -> np.ndarray:
+def _keep_feasible(corpus: Corpus, exp: Path, frame_shift_ms: float) -> np.ndarray:
     """Positions of the utterances that CTC can learn from; the others are listed in ``dropped.tsv``."""
     kept = feasible(corpus)
     write_dropped(exp / "dropped.tsv", corpus, kept)
-    hours = corpus.lengths / 360_000  # 100 frames a second
+    hours = corpus.lengths * frame_shift_ms / 3_600_000
     logger.info("training on %d utterances, %.2f h", kept.sum(), hours[kept].sum())
     if not kept.all():
-        logger.warning("%d utterances (%.2f h) are too short for their transcript and are left out: %s",
+        logger.warning("%d utterances (%.2f h) are too short for their transcript, or have none, and are left out: %s",
                        (~kept).sum(), hours[~kept].sum(), exp / "dropped.tsv")  # fmt: skip
     if not kept.any():
-        raise UserError(f"{corpus.directory}: every utterance is too short for its transcript; see {exp / 'dropped.tsv'}")
+        raise UserError(
+            f"{corpus.directory}: every utterance is too short for its transcript, or has none; see {exp / 'dropped.tsv'}"
+        )
     return np.flatnonzero(kept)

@@ -10,7 +10,8 @@ from asrprune import experiment
 from asrprune.config import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.hardware import autocast_type
+from asrprune.files import held, remove_temporaries
+from asrprune.hardware import autocast_type, pick_device
 from asrprune.nn.model import num_params
 from asrprune.train.loop import Trainer
 
@@ -27,20 +28,28 @@ def train(config: Config, exp: Path, train_dir: Path, dev_dir: Path, bpe_model: 
         bpe_model: sentencepiece model, with ``tokens.txt`` beside it.
         cmvn: CMVN statistics of the training set.
         num_gpus: 0: the CPU.
+
+    Raises:
+        UserError: the paths, the config or the data are not those that ``exp`` began with, or another process trains there.
     """
-    experiment.start(exp, config, bpe_model, cmvn)
-    tokenizer = Tokenizer(exp / "bpe.model")
-    corpora = Corpus(train_dir, tokenizer), Corpus(dev_dir, tokenizer)
     fabric = make_fabric(config.train.precision, num_gpus)
-    fabric.launch()
-    model = experiment.build_model(config, exp)
-    logger.info("%.2f M parameters, %d layers, %d text units; %s, %s; curves: tensorboard --logdir %s",
-                num_params(model) / 1e6, config.model.num_layers, len(tokenizer), fabric.device, fabric._precision.precision, exp)  # fmt: skip
-    Trainer(config, exp, model, *corpora, fabric).run()
+    with held(exp):
+        for directory in (exp, exp / "checkpoints"):
+            remove_temporaries(directory)
+        experiment.start(exp, config, bpe_model, cmvn)
+        tokenizer = Tokenizer(exp / "bpe.model")
+        corpora = Corpus(train_dir, tokenizer), Corpus(dev_dir, tokenizer)
+        experiment.check_data(exp, *corpora)
+        model = experiment.build_model(config, exp)
+        logger.info(
+            "%.2f M parameters, %d layers, %d text units; %s, %s; curves: tensorboard --logdir %s",
+            num_params(model) / 1e6, config.model.num_layers, len(tokenizer), fabric.device, fabric._precision.precision, exp,
+        )  # fmt: skip
+        Trainer(config, exp, model, *corpora, fabric).run()
 
 
 def make_fabric(precision: str, num_gpus: int) -> Fabric:
     """The device and arithmetic of a run."""
-    device = torch.device("cuda" if num_gpus else "cpu")
+    device = pick_device(num_gpus)
     bf16 = autocast_type(precision, device) == torch.bfloat16
-    return Fabric(accelerator=device.type, devices=num_gpus or 1, precision="bf16-mixed" if bf16 else "32-true")
+    return Fabric(accelerator=device.type, devices=1, precision="bf16-mixed" if bf16 else "32-true")

@@ -1,102 +1,142 @@
 #!/usr/bin/env bash
-# The shared driver: takes a corpus from download to result tables, stage by stage. A recipe's run.sh calls it in its own directory.
+# The shared driver: takes a corpus from download to report, stage by stage. A recipe's run.sh calls it in its own directory.
+# Kill it whenever you like and run it again: what is done is skipped, what was under way goes on.
+# shellcheck disable=SC2086,SC2206  # options that hold several words are split on purpose
 set -euo pipefail
 
 # options
-stage=0                    # first stage to run
-stop_stage=11              # last one
-nj=2                       # processes for data and features
-ngpu=0                     # GPUs; 0: the CPU
-config=conf/train.yaml     # all numbers
-config_opts=""             # override some: "--set train.epochs=10 --set seed=2"
-exp_tag=""                 # name of the experiment below expdir; default: the name of the config file
-download_dir=downloads     # where the corpus is, or is put
-datadir=data               # data directories
-expdir=exp                 # experiments
-train_set=train            # names below datadir
-dev_set=dev
-test_sets=test             # one or several, "test_clean test_other"
-local_opts=""              # passed on to local/data.sh
-results_dir=""             # copy RESULTS.md and figures/ here at the end
+stage=0                 # first stage to run
+stop_stage=11           # last stage to run
+nj=2                    # processes for data and features
+ngpu=0                  # 1: the GPU, 0: the CPU
+config=conf/train.yaml  # all numbers
+config_opts=            # other values for some of them: "--set train.epochs=10 --set seed=2"
+exp_tag=                # name of the experiment below expdir; default: that of the config file
+download_dir=downloads  # where the corpus is, or is put
+datadir=data            # data directories
+expdir=exp              # experiments
+train_set=train         # name of the training set below datadir
+dev_set=dev             # the same of the development set, which chooses epochs and layers
+test_sets="test"        # the same of the test sets: "test_clean test_other"
+local_opts=             # passed on to local/data.sh
+results_dir=            # where to copy RESULTS.md and figures/ at the end
 # end
 
-recipe=$(basename "$PWD")/run.sh
 common=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$common/parse_options.sh"
 
-[ -d "$common/../../.venv/bin" ] && [ -z "${VIRTUAL_ENV:-}" ] && PATH="$(cd "$common/../../.venv/bin" && pwd):$PATH"
-export LC_ALL=C.UTF-8 PYTHONUNBUFFERED=1
-exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
-train_sp=$datadir/${train_set}_sp
-numbers="--config $config $config_opts"
-key=""                     # checksum of everything that the stages so far depend on
-
 die() {
     echo "$recipe: $1" >&2
-    exit 1
+    exit "${2:-1}"
 }
+trap 'die "interrupted; run the same command again: it goes on from here" 130' INT TERM
+export LC_ALL=C PYTHONUTF8=1 PYTHONUNBUFFERED=1  # files are sorted bytewise
+command -v asrprune > /dev/null || PATH=$common/../../.venv/bin:$PATH
+command -v asrprune > /dev/null || die "asrprune is not installed; run 'make demo' or 'pip install -e .' in the project's root"
 
-# run_stage NUMBER NAME WHERE WHAT: run the function stage_NUMBER unless it is done, with its log in WHERE/log/NAME.log.
+numbers=(--config "$config" $config_opts)
+config_lines=$(python "$common/config_lines.py" "${numbers[@]}") || die "nothing was run (paths are relative to $PWD)"
+exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
+train_sp=$datadir/${train_set}_sp
+tests=() decodes=()
+for name in $test_sets; do tests+=("$datadir/$name") decodes+=("$exp/decode/$name"); done
+mkdir -p "$datadir/log" "$datadir/.done" "$exp/log" "$exp/.done" || die "choose another --datadir or --expdir"
+
+checked=no     # whether what the stages need was looked for
+key=           # checksum of what the stages so far depend on
+features_key=  # the same of the features below datadir, which experiments share
+
+# run_stage NUMBER NAME WHERE NEEDS WHAT OUTPUT...: run the function stage_NUMBER unless it is done, that is, WHERE/.done/NUMBER
+# holds the checksum of NEEDS, its own and those of the stages before (and of $also, its own alone), and every OUTPUT exists.
+# (Stage 4 also depends on numbers that are not the training's: it writes config.yaml, where later stages find theirs.)
 run_stage() {
-    local number=$1 name=$2 where=$3 what=$4
-    local done_file=$where/.done/$number
+    local number=$1 name=$2 where=$3 what=$5 mark=$3/.done/$1 started=$SECONDS status=0 now
     log=$where/log/$name.log
-    key=$( { echo "$key"; declare -f "stage_$number"; [ "$number" -lt 2 ] || cat "$config"; echo "$config_opts $local_opts"; } | sha256sum | cut -c1-16)
+    key=$(printf '%s\n' "$key" "$4" | cksum)
+    now="$key, $(cksum <<< "${also:-}")"
+    shift 5
+    if [ "$number" = 2 ]; then features_key=$key; fi
     if [ "$number" -lt "$stage" ] || [ "$number" -gt "$stop_stage" ]; then return; fi
-    if [ "$(cat "$done_file" 2>/dev/null)" = "$key" ]; then
-        echo "stage $number ($name): done before; remove $done_file to run it again"
+    if [ "$(cat "$mark" 2> /dev/null)" = "$now" ] && all_there "$@"; then
+        echo "stage $number ($name): done before; to run it again: rm '$mark'"
         return
     fi
-    mkdir -p "$where/log" "$where/.done" || die "cannot write to $where; choose another --datadir or --expdir"
+    if [ $checked = no ]; then check_installation; fi
+    if [ "$number" -gt 2 ]; then check_features; fi
+    for ((n = number; n <= 11; n++)); do  # a killed stage must not look done; and what is made anew may differ
+        if [ "$n" = "$number" ] || [ "$number" -gt 4 ]; then rm -f "$where/.done/$n"; fi
+    done
     echo "stage $number ($name): $what; log: $log"
-    local started=$SECONDS
-    "stage_$number" || die "stage $number ($name) failed; log: $log; mend the cause and run the same command again: it goes on from here"
-    echo "$key" > "$done_file.$$" && mv "$done_file.$$" "$done_file"
+    "stage_$number" || status=$?
+    if [ $status = 70 ]; then tail -n 20 "$log"; fi  # a mistake of asrprune's own: its traceback is in the log alone
+    [ $status = 0 ] || die "stage $number ($name) failed ($status); log: $log; mend the cause and run the same command again"
+    echo "$now" > "$mark.tmp" && mv "$mark.tmp" "$mark"
     echo "stage $number ($name): took $((SECONDS - started)) s"
 }
 
-asrprune() { command asrprune --log "$log" "$@"; }
-local_script() { "$@" 2>&1 | tee -a "$log"; }
-
-stage_0() {
-    command asrprune doctor > "$log" || { cat "$log"; return 1; }
-    if [ -f local/download.sh ]; then local_script bash local/download.sh "$download_dir"; fi
+check_installation() {  # what later stages lack is found now, not after hours
+    local mark=$exp/.done/doctor now
+    now="$(command -v asrprune), $ngpu GPUs"
+    checked=yes
+    if [ "$(cat "$mark" 2> /dev/null)" = "$now" ]; then return; fi
+    if ! command asrprune --log "$exp/log/doctor.log" doctor --ngpu "$ngpu" > "$exp/log/doctor.out"; then
+        cat "$exp/log/doctor.out"
+        die "mend what is missing and run the same command again"
+    fi
+    echo "$now" > "$mark"
 }
+check_features() {  # another experiment may have computed its own
+    if [ "$(cut -d, -f1 "$datadir/.done/2" 2> /dev/null || echo "$features_key")" != "$features_key" ]; then
+        die "the features in $datadir are those of another config or other data; run stage 2, or take another --datadir"
+    fi
+}
+all_there() { for path in "$@"; do [ -e "$path" ] || return 1; done; }
+config_of() { grep -E "^($1)" <<< "$config_lines"; }
+tables_of() {  # checksums of data directories as they are now
+    for name in "$@"; do for file in wav.scp segments text utt2spk; do cksum < "$datadir/$name/$file"; done; done 2> /dev/null
+}
+asrprune() { command asrprune --log "$log" "$@"; }
+recorded() { "$@" 2>&1 | tee -a "$log"; }
+
+stage_0() { if [ -f local/download.sh ]; then recorded bash local/download.sh "$download_dir" "$datadir"; fi; }
 stage_1() {
-    local_script bash local/data.sh "$download_dir" "$datadir" "$nj" $local_opts &&
-        asrprune check-data "$datadir/$train_set" "$datadir/$dev_set" $(sets)
+    recorded bash local/data.sh "$download_dir" "$datadir" "$nj" $local_opts &&
+        asrprune check-data "$datadir/$train_set" "$datadir/$dev_set" "${tests[@]}"
 }
 stage_2() {
-    asrprune perturb "$datadir/$train_set" "$train_sp" $numbers &&
-        asrprune fbank "$train_sp" "$datadir/$dev_set" $(sets) $numbers --nj "$nj" --cmvn "$exp/cmvn.train"
+    asrprune perturb "$datadir/$train_set" "$train_sp" "${numbers[@]}" &&
+        asrprune fbank "$train_sp" "$datadir/$dev_set" "${tests[@]}" "${numbers[@]}" --nj "$nj" --cmvn "$train_sp/cmvn"
 }
-stage_3() { asrprune bpe "$datadir/$train_set" "$exp/lang" $numbers; }
+stage_3() { asrprune bpe "$datadir/$train_set" "$exp/lang" "${numbers[@]}"; }
 stage_4() {
-    asrprune train $numbers --exp "$exp" --train "$train_sp" --dev "$datadir/$dev_set" \
-        --bpe "$exp/lang/bpe.model" --cmvn "$exp/cmvn.train" --ngpu "$ngpu"
+    asrprune train "${numbers[@]}" --exp "$exp" --train "$train_sp" --dev "$datadir/$dev_set" \
+        --bpe "$exp/lang/bpe.model" --cmvn "$train_sp/cmvn" --ngpu "$ngpu"
 }
 stage_5() { asrprune average --exp "$exp"; }
 stage_6() { asrprune svcca --exp "$exp" --data "$datadir/$dev_set" --ngpu "$ngpu"; }
 stage_7() { asrprune search --exp "$exp" --dev "$datadir/$dev_set" --ngpu "$ngpu"; }
-stage_8() { asrprune decode --exp "$exp" $(sets) --ngpu "$ngpu"; }
-stage_9() { asrprune score --exp "$exp" $(sets); }
-stage_10() { asrprune bench --exp "$exp" --data "$(sets | head -n 1)" --ngpu "$ngpu"; }
+stage_8() { asrprune decode --exp "$exp" "${tests[@]}" --ngpu "$ngpu"; }
+stage_9() { asrprune score --exp "$exp" "${tests[@]}"; }
+stage_10() { asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu"; }
 stage_11() { asrprune report --exp "$exp" ${results_dir:+--copy-to "$results_dir"}; }
-sets() { for name in $test_sets; do echo "$datadir/$name"; done; }
 
-[ -f "$config" ] || die "no such config: $config"
-command -v asrprune > /dev/null || die "asrprune is not installed; run 'make demo' once, or 'pip install -e .' in the project's root"
-trap 'die "interrupted; run the same command again: it goes on from here"' INT TERM
-
-run_stage 0 download "$datadir" "checking the installation, fetching the corpus into $download_dir"
-run_stage 1 data "$datadir" "data directories in $datadir: $train_set $dev_set $test_sets"
-run_stage 2 fbank "$exp" "features of $train_sp, $datadir/$dev_set, test sets; CMVN"
-run_stage 3 bpe "$exp" "text units in $exp/lang"
-run_stage 4 train "$exp" "training $config into $exp"
-run_stage 5 average "$exp" "averaging the best epochs into $exp/model.safetensors"
-run_stage 6 svcca "$exp" "similarity of the layers on $dev_set, in $exp/svcca"
-run_stage 7 search "$exp" "which layers to remove, judged on $dev_set, in $exp/plans"
-run_stage 8 decode "$exp" "decoding $test_sets at every depth, in $exp/decode"
-run_stage 9 score "$exp" "word error rates, in $exp/decode"
-run_stage 10 bench "$exp" "real-time factors, in $exp/bench.json"
-run_stage 11 report "$exp" "tables and figures, in $exp/report.html"
+run_stage 0 download "$datadir" "$download_dir" "the corpus, if one is to be fetched, in $download_dir"
+run_stage 1 data "$datadir" "$(cat local/*.* conf/corpus* 2> /dev/null) $local_opts" \
+    "data directories of $train_set, $dev_set, $test_sets, in $datadir" \
+    "$datadir/$train_set/text" "$datadir/$dev_set/text" "${tests[@]/%//text}"
+key=  # what counts from here on is what the data directories hold, not how it came there
+also=$(tables_of $test_sets) \
+    run_stage 2 fbank "$datadir" "$(tables_of "$train_set" "$dev_set") $(config_of 'frontend|augment.speeds')" \
+    "speed perturbation, features and CMVN, in $train_sp, $datadir/$dev_set and the test sets" \
+    "$train_sp/feats.scp" "$train_sp/cmvn" "$datadir/$dev_set/feats.scp" "${tests[@]/%//feats.scp}"
+run_stage 3 bpe "$exp" "$(config_of tokenizer)" "text units, in $exp/lang" "$exp/lang/bpe.model"
+also=$config_lines \
+    run_stage 4 train "$exp" "$(config_of 'seed|augment|batch|model|train')" \
+    "training with $config, in $exp; curves: tensorboard --logdir $exp" "$exp/config.yaml" "$exp/train.jsonl"
+run_stage 5 average "$exp" "" "the average of the best epochs, in $exp/model.safetensors" "$exp/model.safetensors"
+run_stage 6 svcca "$exp" "$(config_of 'prune.svcca|decode')" "similarity of the layers on $dev_set, in $exp/svcca" "$exp/svcca"
+run_stage 7 search "$exp" "$(config_of prune)" "which layers to remove, judged on $dev_set, in $exp/plans" "$exp/plans"
+run_stage 8 decode "$exp" "$(tables_of $test_sets)" "$test_sets at every depth, in $exp/decode" "${decodes[@]}"
+run_stage 9 score "$exp" "" "word error rates, in $exp/decode"
+run_stage 10 bench "$exp" "$ngpu $(config_of bench)" "real-time factors, in $exp/bench.json" "$exp/bench.json"
+run_stage 11 report "$exp" "$results_dir" "tables and figures, in $exp/report.html" "$exp/report.html" "$exp/results.json"

@@ -14,19 +14,18 @@ import soundfile
 
 from asrprune.data import kaldi
 from asrprune.data.audio import read_audio
+from asrprune.data.check import check_data_dir
+from asrprune.data.fix import fix_data_dir
 from asrprune.data.kaldi import (
     Utterance,
-    check_data_dir,
     durations,
-    fix_data_dir,
     read_data_dir,
-    read_table,
     spread_evenly,
     subset_data_dir,
     write_data_dir,
-    write_table,
     write_utt2dur,
 )
+from asrprune.data.tables import read_table, write_table
 from asrprune.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -239,6 +238,10 @@ def test_a_table_of_many_faults_shows_twenty(tmp_path: Path) -> None:
         read_table(tmp_path / "t")
     lines = str(caught.value).splitlines()
     assert (len(lines), lines[-1]) == (21, "... and 80 more")
+    (tmp_path / "t20").write_text("".join(f"{i:03d}\n" for i in range(20)))
+    with pytest.raises(UserError) as caught:
+        read_table(tmp_path / "t20")
+    assert len(str(caught.value).splitlines()) == 20
     assert read_table(tmp_path / "t", allow_empty=True) == dict.fromkeys((f"{i:03d}" for i in range(100)), "")
 
 
@@ -290,6 +293,8 @@ RULES: list[tuple[dict[str, str], dict[str, str], list[str]]] = [
     (PLAIN, {"utt2spk": "al-1 z\nal-2 z\nbo-1 b\n", "spk2utt": "b bo-1\nz al-1 al-2\n"},
      ["utt2spk:3: bo-1: speaker b sorts before the speaker of the utterance ahead; begin utterance ids with the speaker id,"
       f" {FIX}"]),
+    (PLAIN, {"utt2spk": "al-1 al\nbo-1 bo\nal-2 al\n"},
+     [f"utt2spk:3: al-2: stands after bo-1, but ids are sorted bytewise; sort with LC_ALL=C, {FIX}"]),
     (PLAIN, {"spk2utt": "al al-2 al-1\ncy bo-1\n"},
      [f"spk2utt:1: al: its utterances are repeated or not in the order of utt2spk; {ANEW}",
       f"spk2utt:2: cy: this speaker is not in utt2spk; {ANEW}",
@@ -341,7 +346,7 @@ def test_faults_of_the_recordings(tmp_path: Path) -> None:
     names, at = "abcdefg", str(tmp_path)
     entries = {name: f"{at}/{name}.wav" for name in names} | {"g": f"cat {at}/a.wav |"}
     utts = [
-        Utterance(name, entries[name], 0.0, 1.005 if name != "f" else 1.02, name, "X", recording=f"r{name}") for name in names
+        Utterance(name, entries[name], 0.0, 1.01 if name != "f" else 1.02, name, "X", recording=f"r{name}") for name in names
     ]
     write_data_dir(tmp_path / "d", utts)
     d = tmp_path / "d"
@@ -445,8 +450,11 @@ def test_a_subset_of_nothing_or_of_unknown_utterances_is_refused(tmp_path: Path)
     source = lay(tmp_path / "all", PLAIN)
     with pytest.raises(UserError, match="a subset of no utterances was asked for"):
         subset_data_dir(source, tmp_path / "none", [])
-    with pytest.raises(UserError, match=r"all: x-1: no such utterance; choose from the ids in its utt2spk"):
-        subset_data_dir(source, tmp_path / "none", ["al-1", "x-1"])
+    with pytest.raises(UserError) as caught:
+        subset_data_dir(source, tmp_path / "none", ["al-1", "x-3", "x-1", "x-2", "x-4"])
+    assert str(caught.value).splitlines() == [
+        f"{source}: x-{i}: no such utterance; choose from the ids in its utt2spk" for i in (1, 2, 3, 4)
+    ]
     assert not (tmp_path / "none").exists()
 
 
@@ -531,10 +539,29 @@ def test_fixing_puts_speakers_first_where_orders_differ(tmp_path: Path, files: d
 
 
 def test_fixing_makes_one_speaker_file_from_the_other(tmp_path: Path) -> None:
-    for name in ("utt2spk", "spk2utt"):
+    for name, said in (("utt2spk", ["utt2spk: made from spk2utt"]), ("spk2utt", [])):
         path = lay(tmp_path / name, {key: value for key, value in PLAIN.items() if key != name})
-        fix_data_dir(path)
+        assert fix_data_dir(path) == said
         assert contents(path) == PLAIN
+
+
+def test_fixing_keeps_whole_files_and_shortens_lists(tmp_path: Path) -> None:
+    dur = {"utt2dur": "al-1 1\nal-2 2\nbo-1 3\n"}
+    extra = {name: "".join(f"x-{i} 9\n" for i in range(count)) for name, count in (("feats.scp", 5), ("utt2num_frames", 7))}
+    path = lay(tmp_path, PLAIN | dur | {name: "bo-1 8\n" + lines for name, lines in extra.items()})
+    assert fix_data_dir(path)[:2] == [
+        "feats.scp: dropped x-0, x-1, x-2, x-3, x-4: no utterance that remains needs it",
+        "utt2num_frames: dropped x-0, x-1, x-2, x-3, x-4 and 2 more: no utterance that remains needs it",
+    ]
+    assert contents(path) == PLAIN | dur | {"feats.scp": "bo-1 8\n", "utt2num_frames": "bo-1 8\n"}
+
+
+def test_fixing_refuses_to_make_two_utterances_one(tmp_path: Path) -> None:
+    ids = {"b-c": "a", "c": "a-b", "a": "z"}
+    files = {name: "".join(f"{key} {ids[key]}\n" for key in sorted(ids)) for name in ("utt2spk", "text", "wav.scp")}
+    with pytest.raises(UserError, match="speaker and utterance ids cannot be joined with `-`, two become the same"):
+        fix_data_dir(lay(tmp_path, files))
+    assert contents(tmp_path) == files
 
 
 def test_fixing_refuses_to_leave_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from asrprune.decode import score as scoring
-from asrprune.decode.score import Counts, align, bootstrap_interval, count, paired_bootstrap, score, write_score
+from asrprune.decode.sclite import write_score
+from asrprune.decode.score import Counts, align, bootstrap_interval, count, paired_bootstrap, score
 from asrprune.errors import UserError
 
 SCLITE = Path(__file__).resolve().parents[1] / "fixtures/sclite"

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from asrprune.data.audio import read_audio
-from asrprune.data.kaldi import Utterance, check_data_dir, read_data_dir
+from asrprune.data.check import check_data_dir
+from asrprune.data.kaldi import Utterance, read_data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADS = ROOT / "../shared/data/an4"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,8 @@ import pytest
 import yaml
 
 from asrprune.data.audio import read_audio
-from asrprune.data.kaldi import check_data_dir, read_data_dir
+from asrprune.data.check import check_data_dir
+from asrprune.data.kaldi import read_data_dir
 from asrprune.errors import UserError
 
 pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed: pip install 'asrprune[mini]'")
@@ -51,7 +53,7 @@ import espeak  # noqa: E402
 FLUTTER = espeak.Voice("en", "m3", 160, 50, 50)  # keeps a phase between utterances
 CLOCK = espeak.Voice("en-US", "f2", 160, 50, 50)  # breath: espeak's random numbers, which start from the clock
 PROCESS = espeak.Voice("en-US", "Reed", 160, 50, 50)  # klatt breath: the C library's, which start from the process id
-SENTENCE = "zero one two play music"
+TEXTS = ["zero one two play music", "lights on", "zero one two play music"]
 
 
 def _write_config(path: Path, **changes: Any) -> Path:
@@ -97,26 +99,27 @@ def made(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("voice", [FLUTTER, CLOCK, PROCESS])
 def test_speech_does_not_depend_on_what_was_spoken_before_nor_on_the_process(voice: Any) -> None:
-    code = f"import espeak, sys; v = espeak.{voice!r}; sys.stdout.buffer.write(espeak.say(v, {SENTENCE!r}).tobytes())"
+    code = f"import espeak, sys; v = espeak.{voice!r}; sys.stdout.buffer.write(b''.join(map(bytes, espeak.say(v, {TEXTS!r}))))"
     fresh = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=True).stdout
     second = int(time.time())
     while voice == CLOCK and int(time.time()) == second:
         time.sleep(0.02)
-    first = espeak.say(voice, SENTENCE)
-    espeak.say(FLUTTER, "lights")
-    espeak.say(PROCESS, "timer")
-    np.testing.assert_array_equal(espeak.say(voice, SENTENCE), first)
-    assert first.tobytes() == fresh
+    first = espeak.say(voice, TEXTS)
+    espeak.say(FLUTTER, ["lights"])
+    espeak.say(PROCESS, ["timer"])
+    assert [samples.tobytes() for samples in espeak.say(voice, TEXTS)] == [samples.tobytes() for samples in first]
+    assert b"".join(map(bytes, first)) == fresh
+    assert espeak.say(voice, TEXTS[:1])[0].tobytes() == first[0].tobytes()
 
 
 def test_speech_follows_the_voice() -> None:
-    base = espeak.say(FLUTTER, SENTENCE)
-    slower = espeak.say(espeak.Voice("en", "m3", 120, 50, 50), SENTENCE)
+    base = _speech(FLUTTER)
+    slower = _speech(espeak.Voice("en", "m3", 120, 50, 50))
     assert len(slower) > 1.2 * len(base)
-    lower, higher = (_pitch_hz(espeak.say(espeak.Voice("en", "m3", 160, pitch, 50), SENTENCE)) for pitch in (30, 70))
+    lower, higher = (_pitch_hz(_speech(espeak.Voice("en", "m3", 160, pitch, 50))) for pitch in (30, 70))
     assert higher > 1.15 * lower
     for accent in ("en-US", "en-GB-scotland"):
-        other = espeak.say(espeak.Voice(accent, "m3", 160, 50, 50), SENTENCE)
+        other = _speech(espeak.Voice(accent, "m3", 160, 50, 50))
         assert len(other) != len(base)
 
 
@@ -126,11 +129,15 @@ def test_every_voice_of_the_corpus_is_loud_unclipped_and_of_its_sex() -> None:
     for _, part in config.sets:
         for sex, variants in (("female", part.female), ("male", part.male)):
             for variant in variants:
-                samples = espeak.say(espeak.Voice("en-US", variant, 160, 50, 50), SENTENCE)
+                samples = _speech(espeak.Voice("en-US", variant, 160, 50, 50))
                 assert 3000 < np.abs(samples.astype(int)).max() < 32767, variant
                 assert 1.0 < len(acoustics.trim(samples / 32768)) / espeak.SAMPLE_RATE < 3.0, variant
                 pitches[sex].append(_pitch_hz(samples))
     assert min(pitches["female"]) > max(pitches["male"]), pitches
+
+
+def _speech(voice: Any) -> Any:
+    return espeak.say(voice, TEXTS[:1])[0]
 
 
 def _pitch_hz(samples: np.ndarray) -> float:
@@ -240,9 +247,10 @@ def test_data_directories_are_clean_and_complete(made: Path, config_file: Path) 
 
 def test_segments_cut_the_recordings_where_the_utterances_are(made: Path, config_file: Path) -> None:
     config = corpus.read_config(config_file)
-    everyone = {speaker.id: speaker for speaker in mini.speakers(config, "train")}
-    for utt in read_data_dir(made / "train")[::7]:
-        text, samples = mini.utterance_audio(config, everyone[utt.speaker], int(utt.id.rsplit("-", 1)[1]))
+    everyone = mini.speakers(config, "train")
+    in_order = {(speaker.id, number): rest for speaker in everyone for number, *rest in mini.speak(config, speaker)}
+    for utt in read_data_dir(made / "train"):
+        text, samples = in_order[utt.speaker, int(utt.id.rsplit("-", 1)[1])]
         assert text == utt.text
         np.testing.assert_allclose(read_audio(utt.audio, 16000, utt.start_s, utt.end_s), samples, atol=1e-4)
 
@@ -338,8 +346,7 @@ def test_another_corpus_is_not_touched(config_file: Path, tmp_path: Path) -> Non
 def test_noise_is_as_loud_as_configured(noise: str, tmp_path: Path) -> None:
     config = _config(tmp_path, noises=[noise], snr_db=[12, 12], silence_s=[1, 1], reverberation=0, peak_db=[-6, -6])
     measured = []
-    for number in range(12):
-        _, samples = mini.utterance_audio(config, mini.speakers(config, "test")[0], number)
+    for _, _, samples in mini.speak(config, replace(mini.speakers(config, "test")[0], numbers=range(12))):
         assert np.abs(samples).max() == pytest.approx(10 ** (-6 / 20))
         silence = np.concatenate([samples[:15000], samples[-15000:]])
         noise_power = np.mean(silence**2)
@@ -363,8 +370,7 @@ def test_every_drawn_number_spans_its_range(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(mini, "to_peak", note(mini.to_peak, peak=1))
     monkeypatch.setattr(mini, "reverberate", note(mini.reverberate, decay=2, direct=3))
     config = _config(tmp_path)
-    for number in range(100):
-        mini.utterance_audio(config, mini.speakers(config, "train")[0], number)
+    assert len(list(mini.speak(config, replace(mini.speakers(config, "train")[0], numbers=range(100))))) == 100
     ranges = {"snr": config.snr_db, "peak": config.peak_db, "decay": config.reverberation_s, "direct": config.direct_db}
     for key, (least, most) in ranges.items():
         margin = 0.15 * (most - least)
@@ -394,7 +400,7 @@ def test_noise_has_its_colour(colour: str, db_per_octave: float) -> None:
 def test_resampling_agrees_with_torchaudio() -> None:
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchaudio.functional")
-    speech = espeak.say(CLOCK, SENTENCE) / 32768
+    speech = _speech(CLOCK) / 32768
     ours = acoustics.resample(speech, 22050, 16000)
     theirs = functional.resample(torch.tensor(speech), 22050, 16000, lowpass_filter_width=64, rolloff=0.995).numpy()
     error = ours[: len(theirs)] - theirs

@@ -139,7 +139,7 @@ def make_decode(path: Path, name: str, strategy: str, depth: int) -> None:
     counts = {"sub": sub, "del": deletions, "ins": ins, "cor": words - sub - deletions, "ref_words": words}
     rates = {
         "wer": 100 * errors / words,
-        "wer_ci95": [100 * errors / words - half, 100 * errors / words + half],
+        "wer_ci95": [100 * errors / words - 0.8 * half, 100 * errors / words + half],
         "cer": wer / 2,
     }
     write(path / "score.json", rates | counts | {"utterances": utterances, "sentence_error": min(100.0, 4 * wer)})

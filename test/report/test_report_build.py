@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from asrprune.report import plots
-from asrprune.report.build import write_report
+from asrprune.report.build import copy_report, write_report
 from asrprune.report.facts import facts, headlines
+from asrprune.report.html import _code
 from asrprune.report.results import collect
 from asrprune.report.tables import markdown_table, table_lines
 
@@ -89,6 +90,10 @@ def test_the_page_escapes_and_shows_every_number(reported: Path, page: Page) -> 
     assert "prefers-color-scheme: dark" in text
 
 
+def test_sentences_are_escaped_too() -> None:
+    assert _code("`a<b>` & `c`") == "<code>a&lt;b&gt;</code> &amp; <code>c</code>"
+
+
 def test_results_md(reported: Path) -> None:
     text = (reported / "RESULTS.md").read_text(encoding="utf-8")
     results = collect(reported)
@@ -97,6 +102,7 @@ def test_results_md(reported: Path) -> None:
     assert all((reported / link).is_file() for link in links)
     for name in ("dev", "test"):
         assert markdown_table(results, name) in text
+    assert headlines(results)[0] in text
     for said in (
         *("# mini <12l> & co", "Epochs 14,16-18", "seed 1", "asrprune 0.1.0+abcdef1234", results["environment"]["asrprune"]),
         *("`test` 2,000 utterances, 1.30 h", "`testtesttesttest`", "greedy, float32", "402 layer passes instead of 572"),
@@ -104,6 +110,18 @@ def test_results_md(reported: Path) -> None:
         *("features cost 0.0011 on top", "chosen on `dev` and on no other set", f"torch {results['environment']['torch']}"),
     ):
         assert said in text
+
+
+def test_a_copy_is_whole_and_keeps_no_old_figure(reported: Path, tmp_path: Path) -> None:
+    copy_report(reported, tmp_path / "egs")
+    assert (tmp_path / "egs/RESULTS.md").read_bytes() == (reported / "RESULTS.md").read_bytes()
+    for name in FIGURES:
+        assert (tmp_path / f"egs/figures/{name}.png").read_bytes() == (reported / f"figures/{name}.png").read_bytes()
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "RESULTS.md").write_text("new", encoding="utf-8")
+    copy_report(bare, tmp_path / "egs")
+    assert [path.name for path in (tmp_path / "egs").rglob("*") if path.is_file()] == ["RESULTS.md"]
 
 
 def test_headlines_leave_out_the_search_sets(reported: Path) -> None:

@@ -91,6 +91,11 @@ def test_svcca_has_one_fixed_colour_scale(experiment: Path) -> None:
     assert "21,540 frames" in figure.axes[0].get_title()
 
 
+def test_draw_svcca_writes_beside_the_matrix(experiment: Path) -> None:
+    assert plots.draw_svcca(experiment / "svcca/dev.npz") == experiment / "svcca/dev.png"
+    assert (experiment / "svcca/dev.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_training_shows_the_log(experiment: Path) -> None:
     results = collect(experiment)
     steps, epochs = read_log(experiment / "train.jsonl")

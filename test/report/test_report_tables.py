@@ -44,9 +44,9 @@ def test_two_digits(value: float, text: str) -> None:
 
 def test_cells_of_known_rows(experiment: Path) -> None:
     lines = table_lines(collect(experiment), "test")
-    full = ("full", "12", "1-12", "3.31", "5.2 [4.4, 6.0]", "313/157/52", "2.6", "0.0062", "1.0×")
+    full = ("full", "12", "1-12", "3.31", "5.2 [4.6, 6.0]", "313/157/52", "2.6", "0.0062", "1.0×")
     assert lines[0] == Line(full, full=True)
-    greedy = ("greedy", "6", "1-4,6,12", "1.81", "6.1 [5.3, 6.9]", "367/185/61", "3.0", "0.0035", "1.7×")
+    greedy = ("greedy", "6", "1-4,6,12", "1.81", "6.1 [5.4, 6.9]", "367/185/61", "3.0", "0.0035", "1.7×")
     assert Line(greedy, full=False) in lines
 
 
@@ -101,6 +101,8 @@ def test_the_screen_table_fits_80_columns(experiment: Path) -> None:
     assert "…" not in text
     assert text.count("×") == 2 * 21  # a speed-up is the last cell of every line
     assert "100.0 [100.0, 100.0] 6025 3013 1004" in text
+    assert "1,3,4,6,7,9,10,12" not in text  # too wide, so it is folded ...
+    assert {"1-3,", "5-8,", "10-12"} <= set(text.split())  # ... but between layers
 
 
 def test_the_full_model_is_bold_on_the_screen(experiment: Path) -> None:

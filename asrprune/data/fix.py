@@ -1,0 +1,126 @@
+"""Fixing Kaldi data directories, as Kaldi's fix_data_dir.sh does."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from asrprune.data.check import faults_of_rows, first_descent, spk2utt_of, value_fault
+from asrprune.data.kaldi import restrict
+from asrprune.data.tables import (
+    BY_STAGE_1,
+    FILES,
+    MADE_LATER,
+    ODD_BLANK,
+    Rows,
+    missing,
+    not_utf8,
+    raise_faults,
+    render,
+    split_line,
+    write_table,
+)
+from asrprune.errors import UserError
+
+
+def fix_data_dir(path: Path) -> list[str]:
+    """Make a directory valid, as Kaldi's fix_data_dir.sh does, and return what was changed, a sentence each.
+
+    Sorts, drops faulty lines and utterances that lack audio, text or a speaker, and makes spk2utt anew; where speakers sort
+    differently from utterances, utterance ids get the speaker's id in front. The files as they were go to ``.backup/``.
+    Audio is not opened. Raises ``UserError``, and changes nothing, if no utterance would remain.
+    """
+    said: list[str] = []
+    names = [name for name in FILES if (path / name).is_file()]
+    rows = {name: _clean(path / name, said) for name in names if name != "spk2utt" or "utt2spk" not in names}
+    if "utt2spk" not in rows and "spk2utt" in rows:
+        rows["utt2spk"] = {utt: speaker for speaker, utts in rows["spk2utt"].items() for utt in utts.split()}
+        said.append("utt2spk: made from spk2utt")
+    raise_faults([missing(path / name) for name in ("utt2spk", "wav.scp") if name not in rows])
+    every, rows = rows, restrict(rows, _complete_utterances(path, rows, said))
+    for name in sorted({"utt2speed", *MADE_LATER, *(["wav.scp"] if "segments" in rows else [])} & rows.keys()):
+        if unused := sorted(every[name].keys() - rows[name].keys()):
+            said.append(f"{name}: dropped {_some(unused)}: no utterance that remains needs it")
+    if "utt2dur" in rows and len(rows["utt2dur"]) < len(rows["utt2spk"]):
+        del rows["utt2dur"]
+        said.append("utt2dur: removed, it lacked utterances; it is made again when it is needed")
+    if first_descent(rows["utt2spk"]):
+        rows = _put_speakers_first(path, rows)
+        said.append("every utterance id now begins with its speaker's id, because their orders differed")
+    raise_faults(faults_of_rows(path, rows))
+    return [*said, *_replace_files(path, rows)]
+
+
+def _clean(path: Path, said: list[str]) -> dict[str, str]:
+    """Good rows of a table, the first of each key; tells ``said`` what was dropped."""
+    name = path.name
+    rows: dict[str, str] = {}
+    dropped: dict[str, list[str]] = {}
+    for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
+        key, value = split_line(ODD_BLANK.sub(" ", raw.decode("utf-8", "replace")))
+        if name != "wav.scp":  # a path may hold two spaces in a row
+            value = " ".join(value.split())
+        if why := _reason_to_drop(name, raw, key, value, rows):
+            dropped.setdefault(why, []).append(f"{key} (line {number})")
+        elif key:
+            rows[key] = value
+    said += [f"{name}: dropped {_some(lines)}: {why}" for why, lines in dropped.items()]
+    return rows
+
+
+def _reason_to_drop(name: str, raw: bytes, key: str, value: str, rows: Mapping[str, str]) -> str:
+    if not_utf8(raw):
+        return "not UTF-8"
+    if key and not value:
+        return "nothing follows the id"
+    if key in rows:
+        return "the id has a line above" if rows[key] == value else "the id has a line above, with another value"
+    return value_fault(name, value).partition(";")[0]
+
+
+def _some(items: Sequence[str]) -> str:
+    """The first few of a list, and how many more there are."""
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+
+
+def _complete_utterances(path: Path, rows: Rows, said: list[str]) -> set[str]:
+    """Utterances that have a line in every file that needs one, and a recording; tells ``said`` which are dropped, and why."""
+    has: dict[str, set[str]] = {name: set(rows[name]) for name in ("utt2spk", "text", "segments") if name in rows}
+    if "segments" in rows:
+        has["wav.scp"] = {key for key, value in rows["segments"].items() if value.split()[0] in rows["wav.scp"]}
+    else:
+        has["wav.scp"] = set(rows["wav.scp"])
+    every = set.union(*has.values())
+    for name, keys in has.items():
+        if lacking := sorted(every - keys):
+            said.append(f"dropped {_some(lacking)}: no line in {name}")
+            every -= set(lacking)
+    if not every:
+        raise UserError(f"{path}: no utterance has a line in each of {', '.join(has)}; {BY_STAGE_1}")
+    return every
+
+
+def _put_speakers_first(path: Path, rows: Rows) -> Rows:
+    """Begin every utterance id with its speaker's id."""
+    names = {utt: f"{speaker}-{utt}" for utt, speaker in rows["utt2spk"].items()}
+    if len(set(names.values())) < len(names):
+        raise UserError(f"{path}: speaker and utterance ids cannot be joined with `-`, two become the same; rename speakers")
+    fixed = {"spk2utt", "wav.scp"} if "segments" in rows else {"spk2utt"}
+    renamed = {name: table if name in fixed else {names[utt]: table[utt] for utt in table} for name, table in rows.items()}
+    return {**renamed, "spk2utt": spk2utt_of(renamed["utt2spk"])}
+
+
+def _replace_files(path: Path, rows: Rows) -> list[str]:
+    """Back up and rewrite the files whose bytes change."""
+    said = []
+    for name in FILES:
+        old = (path / name).read_bytes() if (path / name).is_file() else b""
+        new = render(rows.get(name, {})).encode()
+        if old and old != new:
+            (path / ".backup").mkdir(exist_ok=True)
+            shutil.copy2(path / name, path / ".backup" / name)
+            said.append(f"{name}: {'rewritten' if new else 'removed'}; the file as it was is in .backup")
+        if not new:
+            (path / name).unlink(missing_ok=True)
+        elif old != new:
+            write_table(path / name, rows[name])
+    return said

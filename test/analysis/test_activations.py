@@ -1,0 +1,130 @@
+"""Activations: real frames only, the same ones for every layer, whatever the batch; and what is stored of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asrprune import experiment
+from asrprune.analysis.activations import activations
+from asrprune.analysis.measure import measure_layers
+from asrprune.analysis.svcca import linear_cka, pwcca, similarity_matrix, subspace
+from asrprune.config import Config
+from asrprune.data.dataset import Corpus, encoder_frames
+from asrprune.errors import UserError
+from asrprune.experiment import Experiment
+from asrprune.nn.model import CtcModel
+from asrprune.prune.propose import read_similarity
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "conditioned"])
+def model(request: pytest.FixtureRequest, tiny_config: Config, tiny_data: Path) -> CtcModel:
+    """An untrained model with dropout, so that a forgotten eval() shows."""
+    changed = {"self_conditioning": request.param, "dropout": 0.5}
+    config = tiny_config.model.model_copy(update=changed)
+    torch.manual_seed(1)
+    return CtcModel(config, 80, 7).train()
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_data: Path) -> Corpus:
+    return Corpus(tiny_data / "dev", None)
+
+
+def streams_one_by_one(model: CtcModel, corpus: Corpus) -> dict[int, list[np.ndarray]]:
+    """Utterance -> x_0..x_L, each utterance alone and unpadded, computed from the model's parts without the loop."""
+    model.eval()
+    streams = {}
+    for index in range(len(corpus)):
+        features = torch.from_numpy(corpus[index][1].copy()).unsqueeze(0)
+        with torch.inference_mode():
+            x, _ = model.encoder.embed(model.normalise(features), torch.tensor([features.shape[1]]))
+            xs = [x]
+            for number, layer in enumerate(model.encoder.layers, start=1):
+                x = layer(x, None, 1.0)
+                xs.append(x)
+                if model.condition is not None and number in model.config.tap_layers:
+                    x = x + model.condition(model.log_probs(x).exp())
+        streams[index] = [x[0].numpy() for x in xs]
+    return streams
+
+
+@pytest.mark.parametrize("batch_frames", [1, 300, 10_000])
+def test_all_real_frames_of_every_layer_whatever_the_batch(model: CtcModel, corpus: Corpus, batch_frames: int) -> None:
+    model.train()
+    found = activations(model, corpus, 10**6, batch_frames, seed=0)
+    alone = streams_one_by_one(model, corpus)
+    assert len(found) == 5
+    shuffled = np.random.default_rng(0).permutation(len(corpus))
+    longest_first = shuffled[np.argsort(-corpus.lengths[shuffled], kind="stable")]
+    total = sum(encoder_frames(int(length)) for length in corpus.lengths)
+    for layer in range(5):
+        assert found[layer].shape == (total, 16)
+        assert found[layer].dtype == np.float32
+        np.testing.assert_allclose(found[layer], np.concatenate([alone[i][layer] for i in longest_first]), atol=1e-4)
+
+
+def test_as_many_frames_as_asked_for_and_no_more_utterances_than_needed(model: CtcModel, corpus: Corpus) -> None:
+    for wanted in (1, 20, 40, 100):
+        assert {len(x) for x in activations(model, corpus, wanted, 300, seed=0)} == {wanted}
+
+
+def test_a_set_that_has_exactly_enough_frames_gives_them_all(model: CtcModel, corpus: Corpus) -> None:
+    total = sum(encoder_frames(int(length)) for length in corpus.lengths)
+    for seed in range(5):
+        assert len(activations(model, corpus, total, 300, seed)[0]) == total
+
+
+def test_the_seed_chooses_the_utterances(model: CtcModel, corpus: Corpus) -> None:
+    first, again, other = (activations(model, corpus, 20, 300, seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+# ---- measuring an experiment
+
+
+@pytest.fixture
+def own_experiment(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
+    """An untrained experiment that may be written to."""
+    exp = tmp_path / "exp"
+    config = tiny_config.model_copy(update={"prune": tiny_config.prune.model_copy(update={"svcca_frames": 165})})
+    experiment.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
+    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), {"members": []})
+    return experiment.load(exp)
+
+
+def test_what_is_stored_are_the_measures_of_the_activations(own_experiment: Experiment, tiny_data: Path) -> None:
+    path = measure_layers(own_experiment, tiny_data / "train")
+    assert path == own_experiment.path / "svcca/train.npz"
+    streams = activations(own_experiment.model, Corpus(tiny_data / "train", None), 165, 20000, own_experiment.config.seed)
+    spaces = [subspace(x, 0.99) for x in streams]
+    with np.load(path) as stored:
+        np.testing.assert_array_equal(stored["similarity"], similarity_matrix(spaces))
+        np.testing.assert_array_equal(stored["pwcca"], similarity_matrix(spaces, pwcca))
+        np.testing.assert_array_equal(stored["cka"], similarity_matrix(spaces, linear_cka))
+        assert stored["layers"].tolist() == [0, 1, 2, 3, 4]
+        assert int(stored["frames"]) == 165
+        assert str(stored["model_sha256"]) == own_experiment.info["model_sha256"]
+        similarity = stored["similarity"]
+    np.testing.assert_array_equal(read_similarity(own_experiment, "train"), similarity)
+    assert [entry.name for entry in path.parent.iterdir()] == ["train.npz"]
+
+
+def test_a_matrix_that_is_missing_or_of_another_model_names_stage_6(own_experiment: Experiment, tiny_data: Path) -> None:
+    with pytest.raises(UserError, match=r"svcca/train\.npz: no such file; stage 6"):
+        read_similarity(own_experiment, "train")
+    measure_layers(own_experiment, tiny_data / "train")
+    own_experiment.info["model_sha256"] = "another"
+    with pytest.raises(UserError, match=r"train\.npz: measured on another model; run stage 6"):
+        read_similarity(own_experiment, "train")
+
+
+def test_too_small_a_set_is_refused_and_leaves_nothing(own_experiment: Experiment, tiny_data: Path) -> None:
+    object.__setattr__(own_experiment, "config", own_experiment.config.model_copy(
+        update={"prune": own_experiment.config.prune.model_copy(update={"svcca_frames": 159})}
+    ))  # fmt: skip
+    with pytest.raises(UserError, match="159 frames are too few to compare layers of 16 dimensions"):
+        measure_layers(own_experiment, tiny_data / "train")
+    assert list((own_experiment.path / "svcca").iterdir()) == []

@@ -1,0 +1,201 @@
+"""A data directory as batches: what is missing is named, padding is zero, and CTC's feasibility rule is exact."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asrprune.data.ark import read_matrix
+from asrprune.data.batching import sorted_batches
+from asrprune.data.dataset import Corpus, encoder_frames, feasible, needed_frames, write_dropped
+from asrprune.data.tables import read_table, write_table
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.errors import UserError
+from asrprune.nn.layers import subsampled_length
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_data: Path) -> Tokenizer:
+    return Tokenizer(tiny_data / "lang/bpe.model")
+
+
+@pytest.fixture
+def dev(tiny_data: Path, tmp_path: Path) -> Path:
+    """A copy of the dev set that may be changed."""
+    return Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+
+
+# ---- what is read
+
+
+def test_items_are_features_and_labels(tiny_data: Path, tokenizer: Tokenizer) -> None:
+    corpus = Corpus(tiny_data / "train", tokenizer)
+    texts, entries = read_table(tiny_data / "train/text"), read_table(tiny_data / "train/feats.scp")
+    assert corpus.ids == list(texts)
+    assert len(corpus) == 24
+    for position, key in enumerate(corpus.ids):
+        index, features, labels = corpus[position]
+        assert index == position
+        np.testing.assert_array_equal(features, read_matrix(entries[key]))
+        assert labels == tokenizer.encode(texts[key])
+        assert corpus.lengths[position] == len(features)
+        assert corpus.texts[position] == texts[key]
+
+
+def test_without_a_tokenizer_there_are_no_labels_and_text_is_optional(dev: Path) -> None:
+    corpus = Corpus(dev, None)
+    assert corpus.texts == list(read_table(dev / "text").values())
+    assert set(map(len, corpus.labels)) == {0}
+    (dev / "text").unlink()
+    assert Corpus(dev, None).texts == [""] * 6
+
+
+@pytest.mark.parametrize("name", ["feats.scp", "utt2num_frames"])
+def test_missing_features_name_stage_2(dev: Path, tokenizer: Tokenizer, name: str) -> None:
+    (dev / name).unlink()
+    with pytest.raises(UserError, match=rf"{name}: no such file; stage 2 \(`asrprune fbank .*dev`\) makes it"):
+        Corpus(dev, tokenizer)
+
+
+def test_missing_transcripts_name_stage_1(dev: Path, tokenizer: Tokenizer) -> None:
+    (dev / "text").unlink()
+    with pytest.raises(UserError, match=r"dev/text: does not exist; stage 1"):
+        Corpus(dev, tokenizer)
+
+
+@pytest.mark.parametrize("name", ["feats.scp", "utt2num_frames", "text"])
+@pytest.mark.parametrize("with_tokenizer", [True, False])
+def test_tables_of_other_utterances_are_refused(dev: Path, tokenizer: Tokenizer, name: str, with_tokenizer: bool) -> None:
+    rows = read_table(dev / name)
+    rows.popitem()
+    write_table(dev / name, rows)
+    with pytest.raises(UserError, match=r"dev: feats\.scp, utt2num_frames and text name different utterances; run stage 2"):
+        Corpus(dev, tokenizer if with_tokenizer else None)
+
+
+# ---- batches
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_loader_gives_the_batches_in_order_padded_with_zeros(
+    tiny_data: Path, tokenizer: Tokenizer, num_workers: int
+) -> None:
+    corpus = Corpus(tiny_data / "train", tokenizer)
+    order = np.random.default_rng(0).permutation(24)
+    plan = [order[:5], order[5:6], order[6:17], order[17:]]
+    batches = list(corpus.loader(plan, num_workers))
+    assert [batch.index.tolist() for batch in batches] == [part.tolist() for part in plan]
+    for batch in batches:
+        assert batch.features.shape[1] == int(batch.lens.max())
+        assert batch.labels.shape[1] == int(batch.label_lens.max())
+        for row, position in enumerate(batch.index):
+            _, features, labels = corpus[position]
+            frames, units = int(batch.lens[row]), int(batch.label_lens[row])
+            np.testing.assert_array_equal(batch.features[row, :frames].numpy(), features)
+            assert not bool(batch.features[row, frames:].any())
+            assert batch.labels[row, :units].tolist() == labels
+            assert not bool(batch.labels[row, units:].any())
+
+
+def test_a_batch_moves_as_a_whole(tiny_data: Path, tokenizer: Tokenizer) -> None:
+    batch = next(Corpus(tiny_data / "dev", tokenizer).loader([np.arange(3)]))
+    moved = batch.to(torch.device("meta"))
+    tensors = (moved.features, moved.lens, moved.labels, moved.label_lens)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.features.shape == batch.features.shape
+    assert moved.label_lens.shape == batch.label_lens.shape
+    assert moved.index is batch.index
+
+
+# ---- which utterances CTC can learn from
+
+
+def cheapest_path(labels: list[int]) -> int:
+    """Fewest frames that collapse to ``labels``, by trying to shorten the path that has a blank after each label."""
+    path: list[int] = []
+    for position, label in enumerate(labels):
+        path += [0, label] if position and labels[position - 1] == label else [label]
+    return len(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "frames"), [([], 0), ([5], 1), ([1, 2], 2), ([1, 1, 2], 4), ([1, 1, 1, 1], 7), ([1, 2, 1], 3)]
+)
+def test_needed_frames_by_hand(labels: list[int], frames: int) -> None:
+    assert needed_frames(labels) == frames
+
+
+def test_needed_frames_is_where_the_ctc_loss_becomes_finite() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        labels = rng.integers(1, 3, size=rng.integers(1, 7)).tolist()
+        needed = needed_frames(labels)
+        assert needed == cheapest_path(labels)
+        for frames, finite in ((needed, True), (needed - 1, False)):
+            if frames == 0:
+                continue
+            log_probs = torch.full((frames, 1, 3), 1 / 3).log()
+            target = torch.tensor([labels])
+            loss = torch.nn.functional.ctc_loss(log_probs, target, [frames], [len(labels)])
+            assert bool(torch.isfinite(loss)) is finite
+
+
+def test_encoder_frames_are_the_encoders() -> None:
+    frames = torch.arange(0, 400)
+    assert [encoder_frames(int(count)) for count in frames] == subsampled_length(frames).tolist()
+
+
+def shorten(directory: Path, lengths: dict[str, int]) -> None:
+    frames = read_table(directory / "utt2num_frames")
+    write_table(directory / "utt2num_frames", {**frames, **{key: str(length) for key, length in lengths.items()}})
+
+
+def test_dropped_utterances_are_listed_with_both_counts(dev: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    ids = list(read_table(dev / "text"))
+    write_table(dev / "text", {**read_table(dev / "text"), ids[1]: "one one two", ids[2]: "one one two", ids[4]: "three"})
+    shorten(dev, {ids[1]: 15, ids[2]: 19, ids[4]: 6})  # 3, 4 and 0 encoder frames; 4, 4 and 1 are needed
+    corpus = Corpus(dev, tokenizer)
+    kept = feasible(corpus)
+    assert kept.tolist() == [True, False, True, True, False, True]
+    write_dropped(tmp_path / "dropped.tsv", corpus, kept)
+    assert (tmp_path / "dropped.tsv").read_text() == (
+        f"utterance\tencoder_frames\tneeded_frames\n{ids[1]}\t3\t4\n{ids[4]}\t0\t1\n"
+    )
+
+
+def test_nothing_dropped_is_a_header(tiny_data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    corpus = Corpus(tiny_data / "dev", tokenizer)
+    write_dropped(tmp_path / "dropped.tsv", corpus, feasible(corpus))
+    assert (tmp_path / "dropped.tsv").read_text() == "utterance\tencoder_frames\tneeded_frames\n"
+
+
+def test_an_evaluation_set_keeps_its_infeasible_utterances(
+    dev: Path, tokenizer: Tokenizer, forget_features: Callable[[Path, str], None]
+) -> None:
+    """Corpus and decoding batches hold all of them; only training asks ``feasible``."""
+    ids = list(read_table(dev / "text"))
+    for key in ids[:2]:
+        forget_features(dev, key)
+    corpus = Corpus(dev, tokenizer)
+    assert not feasible(corpus)[:2].any()
+    batches = list(corpus.loader(sorted_batches(corpus.lengths, 500)))
+    assert sorted(np.concatenate([batch.index for batch in batches]).tolist()) == list(range(6))
+    lens = {corpus.ids[i]: int(length) for batch in batches for i, length in zip(batch.index, batch.lens, strict=True)}
+    assert [lens[key] for key in ids[:2]] == [0, 0]
+
+
+@pytest.fixture
+def forget_features() -> Callable[[Path, str], None]:
+    """Gives an utterance a matrix of 0 frames."""
+    from asrprune.data.ark import write_ark
+
+    def forget(directory: Path, key: str) -> None:
+        ark = directory / f"{key}.ark"
+        entry = write_ark(ark, ark, [(key, np.zeros((0, 80), dtype=np.float32))])
+        write_table(directory / "feats.scp", {**read_table(directory / "feats.scp"), **entry})
+        shorten(directory, {key: 0})
+
+    return forget

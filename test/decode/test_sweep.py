@@ -1,0 +1,190 @@
+"""Decoding at many depths: what is decoded is not decoded again, and a text is never beside another model's record."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asrprune import experiment
+from asrprune.config import Config
+from asrprune.data.ark import write_ark
+from asrprune.data.tables import read_table, write_table
+from asrprune.decode import sweep
+from asrprune.decode.sweep import SubModel, decode_set, sub_models
+from asrprune.errors import UserError
+from asrprune.experiment import Experiment
+from asrprune.nn.model import num_params
+from asrprune.prune.plan import Plan, Step
+
+TOP = Plan("top", 4, (Step((1, 2, 3, 4)), Step((1, 2)), Step((1,))), "sha")
+ODD = Plan("odd", 4, (Step((1, 2, 3, 4)), Step((2, 4)), Step((1,))), "sha")
+
+
+@pytest.fixture
+def own(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
+    """An untrained experiment that may be written to: it says something other at every depth."""
+    return make(tmp_path / "exp", tiny_config, tiny_data, seed=1)
+
+
+def make(exp: Path, config: Config, data: Path, seed: int) -> Experiment:
+    config = config.model_copy(update={"seed": seed})
+    experiment.start(exp, config, data / "lang/bpe.model", data / "cmvn")
+    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), {"members": []})
+    return experiment.load(exp)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The sub-models that are really run."""
+    runs: list[tuple[int, ...]] = []
+    real = sweep.hypotheses
+
+    def watched(exp: Experiment, corpus, keep, label: str) -> dict[str, str]:
+        runs.append(tuple(keep))
+        return real(exp, corpus, keep, label)
+
+    monkeypatch.setattr(sweep, "hypotheses", watched)
+    return runs
+
+
+def alone(exp: Experiment, directory: Path, keep: tuple[int, ...]) -> dict[str, str]:
+    """Each utterance decoded on its own, without padding, by a decoder of the test's own."""
+    from asrprune.data.dataset import Corpus
+
+    corpus = Corpus(directory, None)
+    texts = {}
+    for index, key in enumerate(corpus.ids):
+        features = torch.from_numpy(corpus[index][1].copy()).unsqueeze(0)
+        with torch.inference_mode():
+            emissions = exp.model.emit(features, torch.tensor([features.shape[1]]), keep)
+        best = emissions.log_probs[0, : int(emissions.lens[0])].argmax(-1).tolist()
+        labels = [now for before, now in zip([0, *best], best, strict=False) if now not in (0, before)]
+        texts[key] = exp.tokenizer.decode(labels)
+    return texts
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_depth_of_every_plan_or_the_one_that_lacks_it_is_named() -> None:
+    assert [model.name for model in sub_models([TOP, ODD], [4, 2])] == ["top_d4", "top_d2", "odd_d4", "odd_d2"]
+    with pytest.raises(UserError, match=r"plan odd has no depth 3; it has 4, 2, 1"):
+        sub_models([ODD], [4, 3])
+
+
+def test_texts_are_those_of_utterances_decoded_alone(own: Experiment, tiny_data: Path) -> None:
+    outputs = decode_set(own, tiny_data / "dev", sub_models([TOP, ODD], [4, 2]))
+    assert [path.relative_to(own.path).as_posix() for path in outputs] == [
+        "decode/dev/top_d4", "decode/dev/top_d2", "decode/dev/odd_d4", "decode/dev/odd_d2"
+    ]  # fmt: skip
+    for output, keep in zip(outputs, [(1, 2, 3, 4), (1, 2), (1, 2, 3, 4), (2, 4)], strict=True):
+        found = read_table(output / "text", allow_empty=True)
+        assert found == alone(own, tiny_data / "dev", keep)
+        assert any(found.values())
+
+
+def test_the_record_says_what_was_decoded_by_what(own: Experiment, tiny_data: Path) -> None:
+    (output,) = decode_set(own, tiny_data / "dev", [SubModel("odd", (2, 4))])
+    record = json.loads((output / "decode.json").read_text())
+    frames = sum(int(count) for count in read_table(tiny_data / "dev/utt2num_frames").values())
+    assert record.pop("hours") == pytest.approx(frames / 360_000, abs=1e-4)
+    assert record.pop("params_m") == pytest.approx(num_params(own.model, (2, 4)) / 1e6)
+    assert len(record.pop("text_sha256")) == 64
+    assert record == {
+        "format": 1,
+        "set": "dev",
+        "decoder": "greedy, float32",
+        "model_sha256": own.info["model_sha256"],
+        "utterances": 6,
+        "strategy": "odd",
+        "depth": 2,
+        "keep": [2, 4],
+    }
+
+
+def test_the_same_layers_are_run_once(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]]) -> None:
+    outputs = decode_set(own, tiny_data / "dev", sub_models([TOP, ODD], [4, 2, 1]))
+    assert sorted(decoded) == [(1,), (1, 2), (1, 2, 3, 4), (2, 4)]
+    assert (outputs[0] / "text").read_bytes() == (outputs[3] / "text").read_bytes()
+    assert json.loads((outputs[3] / "decode.json").read_text())["strategy"] == "odd"
+
+
+def test_a_second_run_does_nothing(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]]) -> None:
+    wanted = sub_models([TOP], [4, 2])
+    decode_set(own, tiny_data / "dev", wanted)
+    decoded.clear()
+    before = snapshot(own.path)
+    assert len(decode_set(own, tiny_data / "dev", wanted)) == 2
+    assert decoded == []
+    assert snapshot(own.path) == before
+
+
+@pytest.mark.parametrize("name", ["text", "decode.json"])
+def test_what_is_missing_is_decoded_again(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]], name: str) -> None:
+    _, second = decode_set(own, tiny_data / "dev", sub_models([TOP], [4, 2]))
+    text = (second / "text").read_bytes()
+    (second / name).unlink()
+    decoded.clear()
+    decode_set(own, tiny_data / "dev", sub_models([TOP], [4, 2]))
+    assert decoded == [(1, 2)]
+    assert (second / "text").read_bytes() == text
+
+
+def test_another_model_other_layers_or_other_references_are_decoded_again(
+    own: Experiment, tiny_config: Config, tiny_data: Path, tmp_path: Path, decoded: list[tuple[int, ...]]
+) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    (output,) = decode_set(own, dev, [SubModel("greedy", (1, 2))])
+    (same,) = decode_set(own, dev, [SubModel("greedy", (3, 4))])
+    assert same == output
+    assert decoded == [(1, 2), (3, 4)]
+    assert read_table(output / "text", allow_empty=True) == alone(own, dev, (3, 4))
+    other = make(tmp_path / "other", tiny_config, tiny_data, seed=2)
+    shutil.copytree(own.path / "decode", other.path / "decode")
+    decode_set(other, dev, [SubModel("greedy", (3, 4))])
+    assert decoded == [(1, 2), (3, 4), (3, 4)]
+    texts = read_table(dev / "text")
+    write_table(dev / "text", {**texts, next(iter(texts)): "five five"})
+    decode_set(own, dev, [SubModel("greedy", (3, 4))])
+    assert len(decoded) == 4
+
+
+@pytest.mark.parametrize("killed_in", ["write_table", "write_json"])
+def test_killed_while_writing_no_text_is_beside_another_models_record(
+    own: Experiment, tiny_config: Config, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
+) -> None:
+    (output,) = decode_set(own, tiny_data / "dev", [SubModel("greedy", (1, 2))])
+    other = make(tmp_path / "other", tiny_config, tiny_data, seed=2)
+    shutil.copytree(own.path / "decode", other.path / "decode")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, killed_in, die)
+    with pytest.raises(KeyboardInterrupt):
+        decode_set(other, tiny_data / "dev", [SubModel("greedy", (1, 2))])
+    assert not (other.path / "decode/dev/greedy_d2/decode.json").exists()
+    monkeypatch.undo()
+    decode_set(other, tiny_data / "dev", [SubModel("greedy", (1, 2))])
+    found = read_table(other.path / "decode/dev/greedy_d2/text", allow_empty=True)
+    assert found == alone(other, tiny_data / "dev", (1, 2))
+    assert found != read_table(output / "text", allow_empty=True)
+
+
+def test_an_utterance_too_short_for_the_front_end_gets_an_empty_line(own: Experiment, tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    frames, entries = read_table(dev / "utt2num_frames"), read_table(dev / "feats.scp")
+    lengths = dict(zip(list(frames)[:3], (1, 3, 6), strict=True))
+    ark = dev / "short.ark"
+    short = write_ark(ark, ark, [(key, np.ones((count, 80), np.float32)) for key, count in lengths.items()])
+    write_table(dev / "feats.scp", {**entries, **short})
+    write_table(dev / "utt2num_frames", {**frames, **{key: str(count) for key, count in lengths.items()}})
+    (output,) = decode_set(own, dev, [SubModel("top", (1, 2, 3, 4))])
+    assert (output / "text").read_text().splitlines()[:3] == list(lengths)
+    texts = read_table(output / "text", allow_empty=True)
+    assert texts == {**read_table(decode_set(own, tiny_data / "dev", [SubModel("top", (1, 2, 3, 4))])[0] / "text", True),
+                     **dict.fromkeys(lengths, "")}  # fmt: skip

@@ -1,0 +1,397 @@
+"""The shared driver: what runs, what is skipped, what is said; `asrprune` is a stub that notes its calls and makes files."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ["perturb", "fbank", "bpe", "train", "average", "svcca", "search", "decode", "score", "bench", "report"]  # 2 has two
+# $1 $2 are --log FILE. Data directories are any arguments that hold a text; the experiment follows --exp.
+STUB = r"""#!/usr/bin/env bash
+log=$2; shift 2
+command=$1
+calls=$([ $command = doctor ] && echo doctors || echo calls)
+echo "$*" >> "$STUB/$calls"
+echo "log of $command" >> "$log"
+trap 'echo "$command interrupted" >> "$STUB/calls"; exit 130' INT
+if [ -e "$STUB/fail_$command" ]; then echo "Traceback of $command" >> "$log"; exit "$(cat "$STUB/fail_$command")"; fi
+if [ -e "$STUB/hang_$command" ]; then touch "$STUB/hanging"; for _ in $(seq 600); do sleep 0.1; done; fi
+while [ $# -gt 0 ]; do
+    case $1 in
+        --exp) exp=$2 ;;
+        --cmvn) [ $command = train ] || touch "$2" ;;
+        *_sp) mkdir -p "$1"; touch "$1/text" ;;
+        */lang) mkdir -p "$1"; touch "$1/bpe.model" ;;
+    esac
+    if [ -f "$1/text" ]; then
+        [ $command != fbank ] || touch "$1/feats.scp"
+        [ $command != decode ] || mkdir -p "$exp/decode/${1##*/}"
+    fi
+    shift
+done
+case $command in
+    train) touch "$exp/config.yaml" "$exp/train.jsonl" ;;
+    average) touch "$exp/model.safetensors" ;;
+    svcca) mkdir -p "$exp/svcca" ;;
+    search) mkdir -p "$exp/plans" ;;
+    bench) touch "$exp/bench.json" ;;
+    report) touch "$exp/report.html" "$exp/results.json" ;;
+esac
+"""
+DATA_SH = r"""
+echo "local/data.sh $*" >> "$STUB/calls"
+for name in train dev test test2; do
+    mkdir -p "$2/$name"
+    for file in wav.scp text utt2spk; do echo "$name $4" > "$2/$name/$file"; done
+done
+"""
+
+
+class Recipe:
+    """A recipe of its own in a folder whose name has a space, over a copy of the driver."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / "egs/toy"
+        self.environment = {**os.environ, "PATH": f"{root / 'bin'}:{os.environ['PATH']}", "STUB": str(root)}
+        if not root.exists():
+            self._make()
+
+    def _make(self) -> None:
+        root = self.root
+        shutil.copytree(ROOT / "egs/common", root / "egs/common", ignore=shutil.ignore_patterns("__pycache__"))
+        _script(self.folder / "run.sh", f"{_shebang_and_cd()}exec ../common/run.sh --test_sets 'test test2' \"$@\"")
+        _script(self.folder / "local/data.sh", DATA_SH)
+        self.config("train: {epochs: 2}")
+        _script(root / "bin/asrprune", STUB)
+        _script(root / "bin/python", f'exec "{sys.executable}" "$@"')
+
+    def config(self, text: str, name: str = "train") -> None:
+        path = self.folder / f"conf/{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n")
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [str(self.folder / "run.sh"), *options]
+        return subprocess.Popen(command, cwd=self.root, env=self.environment, start_new_session=True, **pipes)  # type: ignore[call-overload]
+
+    def run(self, *options: str, status: int = 0) -> tuple[str, str]:
+        """What the driver prints on stdout and stderr."""
+        process = self.start(*options)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status, out + err
+        return out, err
+
+    def calls(self, of: str = "calls") -> list[str]:
+        """What was called since the last look, the doctor apart."""
+        path = self.root / of
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return lines
+
+    def doctors(self) -> list[str]:
+        return self.calls("doctors")
+
+    def commands(self) -> list[str]:
+        return [call.split()[0] for call in self.calls()]
+
+    def start_and_hang(self, command: str, *options: str) -> subprocess.Popen[str]:
+        """A run that is in the middle of ``command``."""
+        (self.root / f"hang_{command}").touch()
+        process = self.start(*options)
+        _wait_for((self.root / "hanging").exists)
+        (self.root / f"hang_{command}").unlink()
+        (self.root / "hanging").unlink()
+        return process
+
+
+def _script(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text if text.startswith("#!") else f"#!/usr/bin/env bash\n{text}\n")
+    path.chmod(0o755)
+
+
+def _shebang_and_cd() -> str:
+    return '#!/usr/bin/env bash\ncd "$(dirname "${BASH_SOURCE[0]}")" || exit 1\n'
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return Recipe(tmp_path / "a project")
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = Recipe(tmp_path_factory.mktemp("finished") / "a project")
+    recipe.run()
+    recipe.calls()
+    return recipe.root
+
+
+@pytest.fixture
+def finished(finished_once: Path, tmp_path: Path) -> Recipe:
+    """A recipe that has run to its end."""
+    return Recipe(Path(shutil.copytree(finished_once, tmp_path / "a project")))
+
+
+def test_all_stages_run_in_order_and_once(recipe: Recipe) -> None:
+    out, _ = recipe.run()
+    assert recipe.commands() == ["local/data.sh", "check-data", *STAGES]
+    said = re.findall(r"^stage (\d+) \((\w+)\): .*; log: (.+)$", out, re.MULTILINE)
+    assert [int(number) for number, _, _ in said] == list(range(12))
+    for _, name, log in said:
+        assert Path(log).name == f"{name}.log"
+    for name in ("fbank", "train", "report"):
+        log = next(log for _, stage, log in said if stage == name)
+        assert f"log of {name}" in (recipe.folder / log).read_text()
+    assert len(re.findall(r"^stage \d+ \(\w+\): took \d+ s$", out, re.MULTILINE)) == 12
+    again, _ = recipe.run()
+    assert recipe.calls() == []
+    assert again.count("done before") == 12
+
+
+def test_only_the_stages_asked_for(recipe: Recipe) -> None:
+    recipe.run("--stop_stage", "7")
+    recipe.calls()
+    recipe.run("--stage=8", "--stop-stage", "9")
+    assert recipe.commands() == ["decode", "score"]
+
+
+def test_options_reach_the_commands(recipe: Recipe) -> None:
+    recipe.run("--exp_tag", "big model", "--ngpu", "3", "--nj", "5", "--config_opts", "--set seed=2 --set train.epochs=9")
+    calls = recipe.calls()
+    assert all("exp/big model" in call for call in calls if call.startswith(("train", "search", "report")))
+    assert all("--ngpu 3" in call for call in calls if call.startswith(("train", "svcca", "search", "decode", "bench")))
+    assert all("--set seed=2 --set train.epochs=9" in call for call in calls if call.startswith(("fbank", "bpe", "train")))
+    assert any(call.startswith("fbank") and "--nj 5" in call for call in calls)
+    assert next(call for call in calls if call.startswith("local")) == "local/data.sh downloads data 5"
+
+
+def test_paths_may_be_elsewhere_and_hold_spaces(recipe: Recipe) -> None:
+    where = recipe.root / "some where"
+    recipe.run("--datadir", str(where / "da ta"), "--expdir", str(where / "ex p"), "--results_dir", str(where / "re sults"))
+    assert sorted(path.name for path in recipe.folder.iterdir()) == ["conf", "local", "run.sh"]
+    assert (where / "ex p/train/report.html").exists()
+    assert any(f"--copy-to {where}/re sults" in call for call in recipe.calls())
+    recipe.run("--datadir", str(where / "da ta"), "--expdir", str(where / "ex p"), "--results_dir", str(where / "re sults"))
+    assert recipe.calls() == []
+
+
+def test_help_lists_every_option_with_value_and_meaning(recipe: Recipe) -> None:
+    out, _ = recipe.run("--exp_tag", "big", "--help")
+    header = (ROOT / "egs/common/run.sh").read_text().split("# options\n")[1].split("# end")[0]
+    options = re.findall(r"^(\w+)=", header, re.MULTILINE)
+    lines = [line for line in out.splitlines() if line.startswith("  --")]
+    assert [line.split()[0] for line in lines] == [f"--{name}" for name in options]
+    assert "--exp_tag       big " in out
+    assert "--test_sets     test test2 " in out, "the recipe's value, not the driver's"
+    columns = {re.match(r"  --\w+ +(\S+ ?)+ {2,}", line).end() for line in lines}  # type: ignore[union-attr]
+    assert len(columns) == 1, "the meanings stand in one column"
+    assert "4 train" in out
+    assert "11 report" in out
+    assert recipe.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--stages", "3"], "unknown option --stages"),
+        (["--PATH", "/"], "unknown option --PATH"),
+        (["--common", "/"], "unknown option --common"),
+        (["--stage"], "option --stage needs a value"),
+        (["--stage", "train"], "option --stage needs a number, not 'train'"),
+        (["3"], "'3' is not an option"),
+    ],
+)
+def test_wrong_options_are_one_sentence(options: list[str], said: str, recipe: Recipe) -> None:
+    _, err = recipe.run(*options, status=1)
+    assert err.startswith(f"toy/run.sh: {said}")
+    assert "--help" in err
+    assert err.count("\n") == 1
+    assert not (recipe.folder / "data").exists()
+
+
+def test_a_wrong_config_is_told_before_anything_runs(recipe: Recipe) -> None:
+    recipe.config("train: {epochs: none}\nmodel: {layers: 3}\nbatch: {max_frames: 0}")
+    _, err = recipe.run(status=1)
+    assert all(mistake in err for mistake in ("train.epochs", "model.layers", "batch.max_frames"))
+    assert "Traceback" not in err
+    _, err = recipe.run("--config", "conf/none.yaml", status=1)
+    assert "conf/none.yaml: no such config file" in err
+    assert str(recipe.folder) in err
+    assert recipe.calls() == []
+
+
+def test_the_doctor_comes_first(recipe: Recipe) -> None:
+    (recipe.root / "fail_doctor").write_text("1")
+    _, err = recipe.run("--stage", "4", status=1)
+    assert recipe.calls() == []
+    assert "mend what is missing" in err
+    (recipe.root / "fail_doctor").unlink()
+    recipe.run("--stop_stage", "1")
+    recipe.run("--stop_stage", "2")
+    recipe.run("--ngpu", "1")
+    assert recipe.doctors() == ["doctor --ngpu 0", "doctor --ngpu 0", "doctor --ngpu 1"]
+
+
+def test_a_failing_stage_stops_and_goes_on_there(recipe: Recipe) -> None:
+    (recipe.root / "fail_search").write_text("1")
+    out, err = recipe.run(status=1)
+    assert recipe.commands()[-1] == "search"
+    assert err.startswith("toy/run.sh: stage 7 (search) failed (1); log: exp/train/log/search.log")
+    assert "Traceback" not in out, "the error was on the screen already"
+    (recipe.root / "fail_search").unlink()
+    recipe.run()
+    assert recipe.commands() == ["search", "decode", "score", "bench", "report"]
+
+
+def test_the_log_of_an_internal_error_is_shown(recipe: Recipe) -> None:
+    (recipe.root / "fail_bpe").write_text("70")
+    out, _ = recipe.run(status=1)
+    assert out.endswith("Traceback of bpe\n")
+
+
+def test_a_failing_local_script_stops(recipe: Recipe) -> None:
+    _script(recipe.folder / "local/data.sh", "echo no speech here >&2\nexit 3")
+    out, err = recipe.run(status=1)
+    assert "no speech here" in out
+    assert "no speech here" in (recipe.folder / "data/log/data.log").read_text()
+    assert "stage 1 (data) failed (3)" in err
+    assert recipe.calls() == []
+
+
+def test_ctrl_c_is_told_and_the_run_goes_on(recipe: Recipe) -> None:
+    process = recipe.start_and_hang("train")
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted; run the same command again" in err
+    assert recipe.commands()[-2:] == ["train", "train"], "the second is its own note that it was interrupted"
+    recipe.run()
+    assert recipe.commands()[0] == "train"
+
+
+def test_a_killed_run_goes_on_with_the_stage_that_was_under_way(recipe: Recipe) -> None:
+    process = recipe.start_and_hang("decode")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    recipe.calls()
+    recipe.run()
+    assert recipe.commands() == ["decode", "score", "bench", "report"]
+
+
+def test_a_stage_that_is_run_again_and_killed_does_not_look_done(finished: Recipe) -> None:
+    (finished.folder / "exp/train/.done/8").unlink()
+    process = finished.start_and_hang("decode")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    finished.calls()
+    finished.run()
+    assert finished.commands() == ["decode", "score", "bench", "report"]
+
+
+@pytest.mark.parametrize(
+    ("gone", "made_again"),
+    [
+        ("data/dev", ["local/data.sh", "check-data"]),
+        ("data/train_sp", ["perturb", "fbank"]),
+        ("data/test2/feats.scp", ["perturb", "fbank"]),
+        ("exp/train/lang", ["bpe"]),
+        ("exp/train/config.yaml", ["train"]),
+        ("exp/train/svcca", ["svcca", "search", "decode", "score", "bench", "report"]),
+        ("exp/train/decode", ["decode", "score", "bench", "report"]),
+        ("exp/train/report.html", ["report"]),
+    ],
+)
+def test_deleted_outputs_are_made_again(gone: str, made_again: list[str], finished: Recipe) -> None:
+    path = finished.folder / gone
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    finished.run()
+    redone = finished.commands()
+    if gone == "data/dev":  # and with it its features
+        made_again = [*made_again, "perturb", "fbank"]
+    assert redone == made_again
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ("seed: 2", ["train", "average", "svcca"]),
+        ("bench: {repeats: 9}", ["train", "bench", "report"]),  # training is over, but writes config.yaml
+        ("prune: {depths: [2]}", ["train", "search", "decode"]),
+        ("tokenizer: {vocab_size: 9}", ["bpe", "train", "average"]),
+        ("frontend: {num_mels: 40}", ["perturb", "fbank", "bpe"]),
+        ("augment: {speeds: [0.9, 1.0]}", ["perturb", "fbank", "bpe"]),
+    ],
+)
+def test_a_changed_config_reruns_what_depends_on_it(change: str, first: list[str], finished: Recipe) -> None:
+    finished.config(f"train: {{epochs: 2}}\n{change}")
+    finished.run()
+    assert finished.commands()[:3] == first
+    finished.config(f"# a comment, and another order\n{change}\ntrain: {{epochs: 2}}")
+    finished.run()
+    assert finished.calls() == []
+
+
+def test_changed_data_rerun_what_depends_on_them(finished: Recipe) -> None:
+    finished.run("--local_opts", "louder")
+    assert finished.commands() == ["local/data.sh", "check-data", *STAGES]
+    (finished.folder / "data/test/text").write_text("another transcript\n")
+    finished.run("--local_opts", "louder")
+    assert finished.commands() == ["perturb", "fbank", "decode", "score", "bench", "report"]
+
+
+def test_experiments_share_data_and_notice_that_another_changed_them(recipe: Recipe) -> None:
+    recipe.config("augment: {speeds: [0.9, 1.0, 1.1]}", "fast")
+    recipe.run("--stop_stage", "4")
+    recipe.run("--stop_stage", "4", "--exp_tag", "same", "--config_opts", "--set train.epochs=3")
+    assert recipe.commands().count("fbank") == 1, "the features are the same"
+    recipe.run("--stop_stage", "4", "--config", "conf/fast.yaml")
+    assert recipe.commands() == ["perturb", "fbank", "bpe", "train"]
+    _, err = recipe.run("--stage", "5", status=1)
+    assert "the features in data are those of another config" in err
+    assert "stage 2" in err
+    recipe.run()
+    assert recipe.commands() == ["perturb", "fbank", "average", "svcca", "search", "decode", "score", "bench", "report"]
+
+
+def test_an_unwritable_place_is_one_sentence(recipe: Recipe) -> None:
+    (recipe.root / "a file").touch()
+    _, err = recipe.run("--expdir", str(recipe.root / "a file"), status=1)
+    assert err.splitlines()[-1] == "toy/run.sh: choose another --datadir or --expdir"
+    assert recipe.calls() == []
+
+
+def test_without_asrprune_the_way_to_install_it_is_told(recipe: Recipe) -> None:
+    (recipe.root / "bin/asrprune").unlink()
+    recipe.environment["PATH"] = f"{recipe.root / 'bin'}:/usr/bin:/bin"
+    _, err = recipe.run(status=1)
+    assert "make demo" in err
+    assert err.count("\n") == 1
+
+
+def test_a_python_without_asrprune_is_told(recipe: Recipe) -> None:
+    _script(recipe.root / "bin/python", f'exec "{sys.executable}" -S -E "$@"')
+    _, err = recipe.run(status=1)
+    assert "activate the environment" in err
+    assert "Traceback" not in err

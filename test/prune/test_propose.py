@@ -1,0 +1,139 @@
+"""From a strategy's name to its plan file, with no look at anything but the dev set."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asrprune import experiment
+from asrprune.analysis.measure import measure_layers
+from asrprune.data.dataset import Corpus
+from asrprune.errors import UserError
+from asrprune.experiment import Experiment
+from asrprune.prune import search
+from asrprune.prune.dev_score import DevScorer
+from asrprune.prune.plan import read_plan
+from asrprune.prune.propose import plan_path, propose, similarity_path
+
+STRATEGIES = ("top", "every", "greedy", "svcca")
+
+
+@pytest.fixture
+def own(tiny_experiment: Path, tmp_path: Path) -> Experiment:
+    """A copy of the tiny experiment that may be written to."""
+    return experiment.load(Path(shutil.copytree(tiny_experiment, tmp_path / "exp")))
+
+
+def with_prune(exp: Experiment, **values: object) -> Experiment:
+    prune = exp.config.prune.model_copy(update=values)
+    return Experiment(exp.path, exp.config.model_copy(update={"prune": prune}), exp.tokenizer, exp.model, exp.info)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_plan_is_written_and_reads_back_for_this_model(own: Experiment, tiny_data: Path, strategy: str) -> None:
+    dev = tiny_data / ("train" if strategy == "svcca" else "dev")  # the tiny dev set has too few frames for svcca
+    if strategy == "svcca":
+        measure_layers(own, dev)
+    plan = propose(own, strategy, dev)
+    again = read_plan(plan_path(own.path, strategy), own.num_layers, own.info["model_sha256"])
+    assert again.steps == plan.steps
+    assert [step.depth for step in plan.steps] == [4, 3, 2, 1]
+    assert plan.dev_set == (dev.name if strategy in ("greedy", "svcca") else None)
+    assert plan.metric == ("wer" if strategy == "greedy" else None)
+    assert all((step.score is None) is (strategy != "greedy") for step in plan.steps)
+    written = json.loads(plan_path(own.path, strategy).read_text())
+    assert written["strategy"] == strategy
+    assert written["asrprune"].startswith("0.")
+    assert written["seconds"] >= 0
+
+
+@pytest.mark.parametrize("metric", ["wer", "ctc"])
+def test_greedy_is_the_search_with_the_dev_scores(own: Experiment, tiny_data: Path, metric: str) -> None:
+    plan = propose(with_prune(own, metric=metric, depths=(3, 2)), "greedy", tiny_data / "dev")
+    scorer = DevScorer(own.model, Corpus(tiny_data / "dev", own.tokenizer), metric, own.config.decode.max_frames)
+    assert plan.steps == search.greedy(4, scorer.score((1, 2, 3, 4)), scorer.score_removals, 2)
+    assert plan.metric == metric
+    assert [step.depth for step in plan.steps] == [4, 3, 2]
+    for step in plan.steps:
+        assert step.score == scorer.score(step.keep).primary
+    assert plan.facts["layer_forwards"] == 4 + 9 + 5
+    assert plan.facts["naive_layer_forwards"] == 4 + 12 + 6
+
+
+def test_svcca_is_the_search_on_the_measured_matrix(own: Experiment, tiny_data: Path) -> None:
+    matrix = np.full((5, 5), 0.2)
+    matrix[1, 2] = matrix[2, 3] = 0.9
+    matrix[1, 3] = 0.95
+    path = similarity_path(own.path, "dev")
+    path.parent.mkdir()
+    np.savez(path, similarity=matrix, model_sha256=np.array(own.info["model_sha256"]))
+    plan = propose(with_prune(own, depths=(4, 2)), "svcca", tiny_data / "dev")
+    assert [step.keep for step in plan.steps] == [(1, 2, 3, 4), (1, 4)]
+
+
+def test_svcca_without_its_matrix_names_stage_6(own: Experiment, tiny_data: Path) -> None:
+    with pytest.raises(UserError, match=r"svcca/dev\.npz: no such file; stage 6"):
+        propose(own, "svcca", tiny_data / "dev")
+    assert not plan_path(own.path, "svcca").exists()
+
+
+def test_an_unknown_strategy_lists_the_known_ones(own: Experiment, tiny_data: Path) -> None:
+    with pytest.raises(UserError, match="no such strategy; choose from top, every, greedy and svcca"):
+        propose(own, "best", tiny_data / "dev")
+
+
+# ---- never look at a test set
+
+
+_watchers: list[Callable[[str], None]] = []
+
+
+def _audit(event: str, args: tuple[object, ...]) -> None:
+    if _watchers and event in ("open", "os.listdir", "os.scandir") and isinstance(args[0], str | bytes):
+        path = args[0] if isinstance(args[0], str) else args[0].decode()
+        for watcher in _watchers:
+            watcher(path)
+
+
+sys.addaudithook(_audit)  # it cannot be taken away again, so it is added once
+
+
+@contextmanager
+def opened() -> Iterator[set[Path]]:
+    """The paths that are opened or listed in the block."""
+    paths: set[Path] = set()
+    _watchers.append(lambda path: paths.add(Path(path).resolve()))
+    try:
+        yield paths
+    finally:
+        _watchers.clear()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_nothing_but_the_dev_set_is_opened(own: Experiment, tiny_data: Path, tmp_path: Path, strategy: str) -> None:
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data")).resolve()
+    shutil.copytree(data / "dev", data / "test")
+    dev = data / ("train" if strategy == "svcca" else "dev")
+    if strategy == "svcca":
+        measure_layers(own, dev)
+    with opened() as paths:
+        propose(own, strategy, dev)
+    below = {path.relative_to(data).parts[0] for path in paths if path.is_relative_to(data)}
+    features = {path for path in paths if path.name == "feats.ark"}
+    if strategy == "greedy":
+        assert below == {"dev"}
+        assert features == {(tiny_data / "dev/fbank/feats.ark").resolve()}, "the copy's feats.scp points there"
+    else:
+        assert not below
+        assert not features
+    assert any(path.is_relative_to(own.path.resolve()) for path in paths), "the watch works"
+
+
+def test_greedy_works_without_any_other_set(own: Experiment, tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "only/dev"))
+    assert propose(own, "greedy", dev).steps == propose(own, "greedy", tiny_data / "dev").steps

@@ -1,0 +1,189 @@
+"""Strategies against brute force: nothing cleverer than trying everything may find anything else."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from asrprune.prune import search
+from asrprune.prune.plan import Step
+from asrprune.prune.search import Score, every, greedy, run_similarity, svcca, top
+
+ALL_SIZES = [1, 2, 3, 6, 12, 24]
+
+
+# ---- top and every
+
+
+@pytest.mark.parametrize("strategy", [top, every])
+@pytest.mark.parametrize("num_layers", [*ALL_SIZES, 7, 18, 48])
+def test_every_depth_is_a_set_of_that_many_layers_deepest_first(strategy, num_layers: int) -> None:
+    steps = strategy(num_layers, range(1, num_layers + 1))
+    assert [step.depth for step in steps] == list(range(num_layers, 0, -1))
+    for step in steps:
+        assert list(step.keep) == sorted(set(step.keep))
+        assert 1 <= step.keep[0] <= step.keep[-1] <= num_layers
+        assert step.score is None
+
+
+def test_depths_are_taken_once_and_sorted() -> None:
+    for strategy in (top, every):
+        assert [step.depth for step in strategy(12, [3, 12, 6, 3])] == [12, 6, 3]
+
+
+def test_top_keeps_the_bottom_of_the_stack() -> None:
+    assert [step.keep for step in top(6, [1, 3])] == [(1, 2, 3), (1,)]
+
+
+def test_every_is_layerdrops_every_other() -> None:
+    assert every(12, [6, 5]) == (Step((2, 4, 6, 8, 10, 12)), Step((2, 5, 7, 10, 12)))
+    assert every(24, [12])[0].keep == tuple(range(2, 25, 2))
+    assert every(24, [8])[0].keep == tuple(range(3, 25, 3))
+    assert every(24, [6])[0].keep == (4, 8, 12, 16, 20, 24)
+
+
+@pytest.mark.parametrize("num_layers", ALL_SIZES)
+def test_every_is_even_and_keeps_the_last_layer(num_layers: int) -> None:
+    for step in every(num_layers, range(1, num_layers + 1)):
+        assert step.keep[-1] == num_layers
+        gaps = np.diff([0, *step.keep])
+        assert gaps.max() - gaps.min() <= 1
+
+
+# ---- greedy
+
+
+def scorer(seed: int, levels: int | None = None):
+    """A score of every set of layers, drawn once; few ``levels`` make ties."""
+    rng = np.random.default_rng(seed)
+    scores: dict[tuple[int, ...], Score] = {}
+
+    def score(keep: tuple[int, ...]) -> Score:
+        if keep not in scores:
+            draw = rng.random(2) if levels is None else rng.integers(levels, size=2)
+            scores[keep] = Score(float(draw[0]), float(draw[1]))
+        return scores[keep]
+
+    def score_removals(keep: tuple[int, ...]) -> dict[int, Score]:
+        return {gone: score(tuple(layer for layer in keep if layer != gone)) for gone in keep}
+
+    return score, score_removals
+
+
+def naive_greedy(num_layers: int, score, min_depth: int) -> list[tuple[tuple[int, ...], float]]:
+    keep = tuple(range(1, num_layers + 1))
+    path = [(keep, score(keep).primary)]
+    while len(keep) > min_depth:
+        candidates = list(itertools.combinations(keep, len(keep) - 1))
+        best = min((score(sub).primary, score(sub).tie_break) for sub in candidates)
+        ties = [sub for sub in candidates if (score(sub).primary, score(sub).tie_break) == best]
+        keep = min(ties, key=lambda sub: [-next(layer for layer in keep if layer not in sub)])  # the highest layer goes
+        path.append((keep, score(keep).primary))
+    return path
+
+
+@pytest.mark.parametrize("levels", [None, 2, 1])
+@pytest.mark.parametrize("num_layers", [1, 2, 5, 9])
+def test_greedy_is_the_naive_search(num_layers: int, levels: int | None) -> None:
+    for seed in range(10):
+        for min_depth in {1, max(1, num_layers // 2)}:
+            score, score_removals = scorer(seed, levels)
+            full = score(tuple(range(1, num_layers + 1)))
+            steps = greedy(num_layers, full, score_removals, min_depth)
+            assert [(step.keep, step.score) for step in steps] == naive_greedy(num_layers, score, min_depth)
+
+
+def test_greedy_steps_are_nested_and_ask_once_a_depth() -> None:
+    _, score_removals = scorer(0)
+    asked: list[int] = []
+
+    def counting(keep: tuple[int, ...]) -> dict[int, Score]:
+        asked.append(len(keep))
+        return score_removals(keep)
+
+    steps = greedy(8, Score(0.0, 0.0), counting, 3)
+    assert asked == [8, 7, 6, 5, 4]
+    assert [step.depth for step in steps] == [8, 7, 6, 5, 4, 3]
+    for deeper, shallower in itertools.pairwise(steps):
+        assert set(shallower.keep) < set(deeper.keep)
+
+
+def test_loss_decides_between_equal_errors_and_then_the_highest_layer_goes() -> None:
+    def removals(keep: tuple[int, ...]) -> dict[int, Score]:
+        return {1: Score(5.0, 2.0), 2: Score(5.0, 1.0), 3: Score(5.0, 1.0), 4: Score(6.0, 0.0)}
+
+    assert greedy(4, Score(5.0, 1.0), removals, 3)[-1] == Step((1, 2, 4), 5.0)
+
+
+# ---- svcca
+
+
+def similarity(num_layers: int, seed: int = 0) -> np.ndarray:
+    """(L + 1, L + 1): falls with distance, with noise."""
+    rng = np.random.default_rng(seed)
+    distance = np.abs(np.subtract.outer(np.arange(num_layers + 1), np.arange(num_layers + 1)))
+    noise = rng.uniform(-0.2, 0.2, size=distance.shape)
+    return np.clip(0.95**distance + np.triu(noise, 1) + np.triu(noise, 1).T, 0.0, 1.0)
+
+
+def value_by_definition(removed: tuple[int, ...], matrix: np.ndarray) -> float:
+    """The mean over maximal runs [a..b] of removed layers of C[a - 1][b]."""
+    runs = [
+        (a, b)
+        for a in removed
+        for b in removed
+        if a <= b and set(range(a, b + 1)) <= set(removed) and a - 1 not in removed and b + 1 not in removed
+    ]
+    return sum(matrix[a - 1][b] for a, b in runs) / len(runs)
+
+
+def test_run_similarity_by_hand() -> None:
+    matrix = np.arange(36.0).reshape(6, 6)
+    assert run_similarity((2,), matrix) == matrix[1, 2]
+    assert run_similarity((1, 2, 3, 4, 5), matrix) == matrix[0, 5]
+    assert run_similarity((1, 3, 4), matrix) == (matrix[0, 1] + matrix[2, 4]) / 2
+    assert run_similarity((1, 3, 5), matrix) == pytest.approx((matrix[0, 1] + matrix[2, 3] + matrix[4, 5]) / 3)
+
+
+@pytest.mark.parametrize("num_layers", [2, 4, 7])
+def test_svcca_is_the_best_of_all_sets(num_layers: int) -> None:
+    for seed in range(5):
+        matrix = similarity(num_layers, seed)
+        for step in svcca(matrix, range(1, num_layers + 1)):
+            removed = tuple(layer for layer in range(1, num_layers + 1) if layer not in step.keep)
+            if not removed:
+                continue
+            best = max(value_by_definition(s, matrix) for s in itertools.combinations(range(1, num_layers + 1), len(removed)))
+            assert value_by_definition(removed, matrix) == pytest.approx(best, abs=1e-12)
+            assert run_similarity(removed, matrix) == pytest.approx(best, abs=1e-12)
+
+
+def test_svcca_keeps_everything_at_full_depth_and_only_wanted_depths() -> None:
+    steps = svcca(similarity(6), [6, 2, 2, 4])
+    assert [step.depth for step in steps] == [6, 4, 2]
+    assert steps[0] == Step((1, 2, 3, 4, 5, 6))
+
+
+def test_beam_finds_what_trying_all_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(4):
+        matrix = similarity(8, seed)
+        everything = svcca(matrix, range(1, 9))
+        monkeypatch.setattr(search, "MOST_EXHAUSTIVE", 0)
+        assert svcca(matrix, range(1, 9)) == everything
+        monkeypatch.undo()
+
+
+def test_beam_is_a_beam(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a beam of one, a better pair whose layers are each worse alone is missed: the switch is really thrown."""
+    matrix = np.full((5, 5), 0.1)
+    matrix[0, 1] = 0.9  # layer 1 alone is the best
+    matrix[2, 4] = 0.95  # but layers 3 and 4 together are better than any pair with layer 1
+    assert svcca(matrix, [2])[0].keep == (1, 2)
+    monkeypatch.setattr(search, "MOST_EXHAUSTIVE", 0)
+    monkeypatch.setattr(search, "BEAM", 1)
+    assert 1 not in svcca(matrix, [2])[0].keep
+
+
+def test_twenty_four_layers_take_no_time() -> None:
+    steps = svcca(similarity(24), [24, 18, 12, 6])
+    assert [step.depth for step in steps] == [24, 18, 12, 6]

@@ -1,0 +1,156 @@
+"""A pruned experiment is an ordinary one that computes exactly what the full model computes with the kept layers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from asrprune import experiment
+from asrprune.config import Config, parse_config, read_yaml, resolved
+from asrprune.data.dataset import Corpus
+from asrprune.decode.sweep import hypotheses
+from asrprune.errors import UserError
+from asrprune.experiment import Experiment
+from asrprune.prune import surgery
+from asrprune.prune.surgery import prune, pruned_config
+
+KEEPS = [(1, 2, 3, 4, 5, 6), (1, 2, 4, 6), (2, 4), (1, 3, 5), (6,), (2,)]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "conditioned"])
+def full(
+    request: pytest.FixtureRequest, tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Experiment:
+    """Six untrained layers with taps 2, 4 and 6: (2, 4) ends on a tap, (1, 3, 5) has none."""
+    changed = {"num_layers": 6, "taps": (2, 4, 6), "self_conditioning": request.param}
+    model = tiny_config.model.model_copy(update=changed)
+    config = tiny_config.model_copy(update={"model": model, "seed": 5})
+    exp = tmp_path_factory.mktemp("full")
+    experiment.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
+    weights = experiment.build_model(config, exp).state_dict()
+    experiment.save_model(exp, config, weights, {"members": [{"epoch": 2, "wer": 50.0}]})
+    return experiment.load(exp)
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_data: Path) -> Corpus:
+    return Corpus(tiny_data / "dev", None)
+
+
+@pytest.mark.parametrize("keep", KEEPS, ids=str)
+def test_emissions_and_hypotheses_are_those_of_the_full_model(
+    full: Experiment, corpus: Corpus, tmp_path: Path, keep: tuple[int, ...]
+) -> None:
+    prune(full, keep, tmp_path / "pruned")
+    pruned = experiment.load(tmp_path / "pruned")
+    assert pruned.num_layers == len(keep)
+    batch = next(corpus.loader([torch.arange(6).numpy()]))
+    with torch.inference_mode():
+        expected = full.model.emit(batch.features, batch.lens, keep)
+        found = pruned.model.emit(batch.features, batch.lens)
+        everything = full.model.emit(batch.features, batch.lens)
+    assert torch.equal(found.lens, expected.lens)
+    assert torch.equal(found.log_probs, expected.log_probs)
+    assert torch.equal(found.log_probs, everything.log_probs) is (len(keep) == 6)
+    texts = hypotheses(pruned, corpus, None, "pruned")
+    assert texts == hypotheses(full, corpus, keep, "full")
+    assert any(texts.values()), "an untrained model says something, else equality says little"
+
+
+@pytest.mark.parametrize(
+    ("keep", "taps"),
+    [((1, 2, 3, 4, 5, 6), (2, 4, 6)), ((1, 2, 4, 6), (2, 3, 4)), ((2, 4), (1, 2)), ((1, 3, 5), ()), ((6,), (1,))],
+)
+def test_taps_move_with_their_layers_and_leave_with_them(
+    full: Experiment, tmp_path: Path, keep: tuple[int, ...], taps: tuple[int, ...]
+) -> None:
+    assert pruned_config(full.config, keep).model.tap_layers == taps
+    prune(full, keep, tmp_path / "pruned")
+    assert experiment.load(tmp_path / "pruned").config.model.tap_layers == taps
+
+
+def test_the_config_resolves_and_its_depths_fit(full: Experiment) -> None:
+    for prune_options in (
+        {"depths": (6, 3)},
+        {"depths": (5, 2), "min_depth": 2},
+        {"depths": None},
+        {"depths": None, "min_depth": 4},
+    ):
+        options = full.config.prune.model_copy(update=prune_options)
+        config = full.config.model_copy(update={"prune": options})
+        for keep in KEEPS:
+            cut = pruned_config(config, keep)
+            again = parse_config(resolved(cut), "pruned")
+            assert again.depths()[0] == len(keep)
+            assert set(again.depths()) >= {depth for depth in config.depths() if depth <= len(keep)}
+            assert resolved(again) == resolved(cut)
+
+
+def test_a_pruned_experiment_has_all_that_is_needed_and_says_where_it_comes_from(full: Experiment, tmp_path: Path) -> None:
+    target = tmp_path / "new/pruned"
+    prune(full, (2, 4), target)
+    names = {path.name for path in target.iterdir()}
+    assert names == {"bpe.model", "tokens.txt", "cmvn", "config.yaml", "model.safetensors", "model.json"}
+    for name in ("bpe.model", "tokens.txt", "cmvn"):
+        assert (target / name).read_bytes() == (full.path / name).read_bytes()
+    info = json.loads((target / "model.json").read_text())
+    assert info["pruned_from"] == {"model_sha256": full.info["model_sha256"], "num_layers": 6, "keep": [2, 4]}
+    assert info["members"] == full.info["members"]
+    assert info["num_layers"] == 2
+    assert info["params_m"] < full.info["params_m"]
+    assert read_yaml(target / "config.yaml")["model"]["num_layers"] == 2
+
+
+def test_a_pruned_experiment_can_be_pruned_again(full: Experiment, corpus: Corpus, tmp_path: Path) -> None:
+    prune(full, (1, 2, 4, 6), tmp_path / "four")
+    prune(experiment.load(tmp_path / "four"), (2, 3), tmp_path / "two")
+    two = experiment.load(tmp_path / "two")
+    assert hypotheses(two, corpus, None, "two") == hypotheses(full, corpus, (2, 4), "full")
+    assert two.info["pruned_from"]["num_layers"] == 4
+
+
+def test_an_existing_target_is_refused_and_untouched(full: Experiment, tmp_path: Path) -> None:
+    target = tmp_path / "taken"
+    target.mkdir()
+    (target / "note.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"taken: is there already; choose another directory, or remove it"):
+        prune(full, (1, 2), target)
+    assert [path.name for path in target.iterdir()] == ["note.txt"]
+
+
+@pytest.mark.parametrize("keep", [(), (2, 1), (0, 1), (6, 7)])
+def test_layers_that_the_model_lacks_are_refused_before_anything_is_written(
+    full: Experiment, tmp_path: Path, keep: tuple[int, ...]
+) -> None:
+    with pytest.raises(UserError, match=r"layers must ascend and lie in 1\.\.6"):
+        prune(full, keep, tmp_path / "pruned")
+    assert not (tmp_path / "pruned").exists()
+
+
+@pytest.mark.parametrize("killed_in", ["write_config", "pruned_weights", "save_model"])
+def test_killed_half_way_it_is_no_experiment(
+    full: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(surgery, killed_in, die)
+    with pytest.raises(KeyboardInterrupt):
+        prune(full, (1, 2), tmp_path / "pruned")
+    with pytest.raises(UserError, match=r"no config\.yaml|model\.json: no such file"):
+        experiment.load(tmp_path / "pruned")
+
+
+def test_killed_between_weights_and_facts_it_is_no_experiment(
+    full: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "write_json", die)
+    with pytest.raises(KeyboardInterrupt):
+        prune(full, (1, 2), tmp_path / "pruned")
+    assert (tmp_path / "pruned/model.safetensors").exists()
+    with pytest.raises(UserError, match=r"model\.json: no such file"):
+        experiment.load(tmp_path / "pruned")

@@ -1,0 +1,625 @@
+"""Bad input through the real commands: one clear sentence on stderr, exit code 1, no traceback, nothing half-written."""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from commands import Done, asrprune
+
+from asrprune.config import Config
+from asrprune.data.tables import read_table, write_table
+
+FS = 16000
+
+
+def refused(done: Done, command: str, *parts: str, faults: int = 1) -> None:
+    """Check that ``command`` ended with a user's mistake, said in one sentence (or one each), that has all ``parts``."""
+    assert done.code == 1, done
+    assert "Traceback" not in done.err + done.out
+    said = [line for line in done.err.splitlines() if not re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line)]
+    heading = f"asrprune {command}: error:"
+    assert said[0].startswith(heading), done.err
+    assert len(said) == (1 if faults == 1 else faults + 1), done.err
+    for part in parts:
+        assert part in " ".join(said), (part, done.err)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, with what is in it; locks are empty and may stay."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+@contextlib.contextmanager
+def unchanged(folder: Path) -> Iterator[None]:
+    before = tree(folder)
+    yield
+    after = tree(folder)
+    assert sorted(after) == sorted(before)
+    assert after == before
+
+
+@pytest.fixture
+def config(tiny_config: Config, tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tiny_config.model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture
+def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
+
+
+@pytest.fixture
+def data(tiny_data: Path, tmp_path: Path) -> Path:
+    """A copy of dev, its audio included, without features."""
+    folder = Path(
+        shutil.copytree(tiny_data / "dev", tmp_path / "dev", ignore=shutil.ignore_patterns("f*", "utt2*m*", "utt2d*"))
+    )
+    wav = {key: str(folder / "audio" / Path(entry).name) for key, entry in read_table(folder / "wav.scp").items()}
+    write_table(folder / "wav.scp", wav)
+    return folder
+
+
+def audio_of(data: Path, number: int = 2) -> tuple[str, Path]:
+    """Id and file of one utterance."""
+    key, entry = list(read_table(data / "wav.scp").items())[number]
+    return key, Path(entry)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+# -- audio and data directories ---------------------------------------------------------------------------------------
+
+
+def _remove(data: Path, path: Path) -> None:
+    path.unlink()
+
+
+def _truncate_wav(data: Path, path: Path) -> None:
+    cut(path)
+
+
+def _truncate_flac(data: Path, path: Path) -> None:
+    samples, rate = soundfile.read(path)
+    flac = path.with_suffix(".flac")
+    soundfile.write(flac, samples, rate)
+    cut(flac)
+    (data / "wav.scp").write_text((data / "wav.scp").read_text().replace(str(path), str(flac)))
+
+
+def _other_rate(data: Path, path: Path) -> None:
+    soundfile.write(path, soundfile.read(path)[0], 8000)
+
+
+def _not_audio(data: Path, path: Path) -> None:
+    path.write_text("not audio\n" * 1000)
+
+
+def _beyond_the_end(data: Path, path: Path) -> None:
+    ends = {key: 1e6 if entry == str(path) else 0.2 for key, entry in read_table(data / "wav.scp").items()}
+    write_table(data / "segments", {key: f"{key} 0 {end:g}" for key, end in ends.items()})
+
+
+def _pipe(data: Path, path: Path) -> None:
+    (data / "wav.scp").write_text((data / "wav.scp").read_text().replace(str(path), f"cat {path} |"))
+
+
+AUDIO = [
+    (_remove, "cannot be read (No such file or directory)"),
+    (_truncate_wav, "is truncated"),
+    (_truncate_flac, "truncated"),
+    (_other_rate, "is sampled at 8000 Hz, but 16000 Hz is wanted"),
+    (_not_audio, "is not audio that libsndfile reads"),
+    (_beyond_the_end, "the segment ends at 1e+06 s, but the recording at"),
+    (_pipe, "is a shell command"),
+]
+
+
+@pytest.mark.parametrize(("break_it", "why"), AUDIO)
+def test_fbank_on_bad_audio(break_it: Callable[[Path, Path], None], why: str, data: Path, config: Path) -> None:
+    key, path = audio_of(data)
+    break_it(data, path)
+    with unchanged(data):
+        refused(asrprune("fbank", data, "--config", config, "--cmvn", data / "cmvn"), "fbank", key, why)
+
+
+@pytest.mark.parametrize(("break_it", "why"), AUDIO)
+def test_check_data_finds_bad_audio(break_it: Callable[[Path, Path], None], why: str, data: Path) -> None:
+    key, path = audio_of(data)
+    break_it(data, path)
+    done = asrprune("check-data", data)
+    name = "segments" if break_it is _beyond_the_end else "wav.scp"
+    reason = "ends at 1e+06 s" if break_it is _beyond_the_end else why.replace("16000 Hz is wanted", "")
+    refused(done, "check-data", f"{data / name}:3: {key}: ", reason)
+
+
+def _empty_transcript(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:2], lines[2].split()[0] + b"\n", *lines[3:]]
+
+
+def _latin_1(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:2], lines[2].rstrip() + b" caf\xe9\n", *lines[3:]]
+
+
+def _unsorted(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[2], lines[1], *lines[3:]]
+
+
+def _twice(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:2], lines[1], *lines[2:]]
+
+
+def _cut_short(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:2], lines[2].rstrip()]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "line", "why"),
+    [
+        (_empty_transcript, 3, "nothing follows the id"),
+        (_latin_1, 3, "is not UTF-8; convert the file"),
+        (_unsorted, 3, "ids are sorted bytewise"),
+        (_twice, 3, "has a line above, 2"),
+        (_cut_short, 3, "the last line has no end"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check-data", "perturb", "bpe"])
+def test_bad_transcripts(
+    command: str, break_it: Callable[[list[bytes]], list[bytes]], line: int, why: str, data: Path, config: Path, tmp_path: Path
+) -> None:
+    text = data / "text"
+    text.write_bytes(b"".join(break_it(text.read_bytes().splitlines(keepends=True))))
+    options = {
+        "check-data": [],
+        "perturb": [tmp_path / "out", "--config", config],
+        "bpe": [tmp_path / "out", "--config", config],
+    }
+    with unchanged(tmp_path):
+        done = asrprune(command, data, *options[command])
+    faults = 1 if break_it is not _cut_short or command == "bpe" else 4  # three utterances have lost theirs
+    refused(done, command, f"{text}:{line}: ", why, faults=faults)
+
+
+def test_every_fault_is_named_at_once(data: Path) -> None:
+    """A fault a line, under a heading, so that an editor can jump to each."""
+    (data / "text").write_bytes(b"".join(_empty_transcript(_twice((data / "text").read_bytes().splitlines(keepends=True)))))
+    audio_of(data, 4)[1].unlink()
+    done = asrprune("check-data", data)
+    refused(done, "check-data", faults=3)
+    assert all(line.startswith(f"{data}/") for line in done.err.splitlines()[1:])
+
+
+# -- configs and what stages need -------------------------------------------------------------------------------------
+
+
+def test_all_mistakes_of_a_config_are_named(data: Path, tmp_path: Path) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text("frontend: {num_mel: 80}\nmodel: {dim: 10, heads: 4}\ntrain: {epochs: many}\n")
+    with unchanged(tmp_path):
+        done = asrprune("fbank", data, "--config", config)
+    refused(done, "fbank", "frontend.num_mel: unknown key", "model: dim must be a multiple", "train.epochs", faults=3)
+
+
+@pytest.mark.parametrize("setting", ["epochs=3", "train.epochs", "train.epochs=[", "train.epochs=0", "no.such=1"])
+def test_wrong_settings(setting: str, data: Path, config: Path) -> None:
+    refused(asrprune("fbank", data, "--config", config, "--set", setting), "fbank", setting.split("=")[0].split(".")[-1])
+
+
+def train_command(tiny_data: Path, config: Path, exp: Path) -> list[object]:
+    paths = ["--train", tiny_data / "train", "--dev", tiny_data / "dev"]
+    return [
+        "train",
+        "--config",
+        config,
+        "--exp",
+        exp,
+        *paths,
+        "--bpe",
+        tiny_data / "lang/bpe.model",
+        "--cmvn",
+        tiny_data / "cmvn",
+    ]
+
+
+def test_another_config_in_the_same_experiment(exp: Path, tiny_data: Path, config: Path) -> None:
+    with unchanged(exp):
+        done = asrprune(*train_command(tiny_data, config, exp), "--set", "model.ffn=64", "--set", "seed=2")
+    refused(
+        done, "train", "another config; use another --exp_tag", "model.ffn: 32 there, 64 now", "seed: 1 there, 2 now", faults=3
+    )
+
+
+def test_other_data_in_the_same_experiment(exp: Path, tiny_data: Path, config: Path) -> None:
+    command = train_command(tiny_data, config, exp)
+    command[command.index("--dev") + 1] = tiny_data / "train"
+    with unchanged(exp):
+        refused(asrprune(*command), "train", "is not the dev data that", "use another --exp_tag")
+
+
+COMMANDS_OF_AN_EXPERIMENT = {
+    "average": [],
+    "svcca": ["--data", "DEV"],
+    "search": ["--dev", "DEV"],
+    "prune": ["OUT", "--depth", "2"],
+    "decode": ["DEV"],
+    "score": ["DEV"],
+    "bench": ["--data", "DEV"],
+    "report": [],
+    "transcribe": ["WAV"],
+}
+
+
+def on_experiment(command: str, exp: Path, dev: Path, out: Path) -> Done:
+    words = {"DEV": dev, "OUT": out, "WAV": next(dev.glob("audio/*.wav"))}
+    return asrprune(command, "--exp", exp, *(words.get(word, word) for word in COMMANDS_OF_AN_EXPERIMENT[command]))
+
+
+@pytest.mark.parametrize("command", COMMANDS_OF_AN_EXPERIMENT)
+@pytest.mark.parametrize("there", [True, False])
+def test_no_experiment(command: str, there: bool, tiny_data: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "no exp"
+    if there:
+        exp.mkdir()
+    with unchanged(tmp_path):
+        done = on_experiment(command, exp, tiny_data / "dev", tmp_path / "out")
+    refused(done, command, str(exp), "stage 8" if command == "score" else "stage 4")
+    assert exp.exists() == there
+
+
+@pytest.mark.parametrize(
+    ("command", "gone", "stage"),
+    [
+        ("average", "exp/checkpoints", "stage 4"),
+        ("svcca", "exp/model.safetensors", "stage 5"),
+        ("svcca", "exp/model.json", "asrprune average"),
+        ("svcca", "dev/feats.scp", "stage 2"),
+        ("search", "exp/svcca", "stage 6"),
+        ("decode", "exp/plans", "stage 7"),
+        ("decode", "exp/bpe.model", "stage 3"),
+        ("svcca", "dev/utt2num_frames", "stage 2"),
+        ("score", "exp/decode", "stage 8"),
+        ("score", "dev/text", "stage 1"),
+        ("report", "exp/decode", "stage 8"),
+        ("report", "exp/decode/dev/top_d4/score.json", "stage 9"),
+        ("bench", "dev/wav.scp", "stage 1"),
+    ],
+)
+def test_what_is_missing_names_the_stage_that_makes_it(
+    command: str, gone: str, stage: str, exp: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    if command == "score" or "score.json" in gone:
+        asrprune("search", "--exp", exp, "--dev", dev, "--strategy", "top")
+        asrprune("decode", "--exp", exp, dev, "--strategy", "top", "--depth", 4)
+        asrprune("score", "--exp", exp, dev)
+    path = tmp_path / gone
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    done = on_experiment(command, exp, dev, tmp_path / "out")
+    assert stage in done.err, done
+    refused(done, command)
+
+
+@pytest.mark.parametrize(("option", "name"), [("--bpe", "stage 3"), ("--cmvn", "stage 2"), ("--train", "stage 2")])
+def test_training_without_its_inputs(option: str, name: str, tiny_data: Path, config: Path, tmp_path: Path) -> None:
+    command = train_command(tiny_data, config, tmp_path / "exp")
+    command[command.index(option) + 1] = tmp_path / "none"
+    refused(asrprune(*command), "train", str(tmp_path / "none"), name)
+    assert not (tmp_path / "exp/checkpoints").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("command", ["svcca", "search", "decode", "bench", "transcribe"])
+def test_no_gpu(command: str, exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    words = {"DEV": tiny_data / "dev", "WAV": audio_of(tiny_data / "dev")[1]}
+    options = (words.get(word, word) for word in COMMANDS_OF_AN_EXPERIMENT[command])
+    refused(asrprune(command, "--exp", exp, *options, "--ngpu", 1), command, "torch sees no GPU here", "--ngpu 0")
+
+
+# -- experiments -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["transcribe", "prune", "decode"])
+def test_a_depth_that_the_plan_lacks(command: str, exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    assert asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "greedy").code == 0
+    options = {"prune": [tmp_path / "out"], "decode": [tiny_data / "dev", "--strategy", "greedy"]}
+    arguments = options.get(command, [audio_of(tiny_data / "dev")[1]])
+    with unchanged(tmp_path):
+        done = asrprune(command, "--exp", exp, *arguments, "--depth", 7)
+    refused(done, command, "plan greedy has no depth 7; it has 4, 3, 2, 1")
+
+
+@pytest.mark.parametrize("layers", ["0,1", "2,1", "1,1", "5", "one", "1,,2", "3-1", ""])
+def test_layers_that_are_none(layers: str, exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    with unchanged(exp):
+        refused(asrprune("prune", "--exp", exp, tmp_path / "out", "--layers", layers), "prune", f"--layers {layers}")
+        refused(asrprune("decode", "--exp", exp, tiny_data / "dev", "--layers", layers), "decode", f"--layers {layers}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_both_or_none_of_depth_and_layers(exp: Path, tmp_path: Path) -> None:
+    for options in ([], ["--depth", 2, "--layers", "1,2"]):
+        refused(asrprune("prune", "--exp", exp, tmp_path / "out", *options), "prune", "either --depth N or --layers")
+
+
+def test_prune_does_not_write_over_what_is_there(exp: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("years of work")
+    with unchanged(tmp_path):
+        refused(asrprune("prune", "--exp", exp, tmp_path / "out", "--layers", "1"), "prune", "is there already")
+
+
+def _truncate(path: Path) -> None:
+    cut(path)
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _scribble(path: Path) -> None:
+    path.write_bytes(b"garbage " * 1000)
+
+
+def _of_another_depth(path: Path) -> None:
+    config = yaml.safe_load((path.parent / "config.yaml").read_text())
+    config["model"]["num_layers"] = 5
+    (path.parent / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize("break_it", [_truncate, _empty, _scribble, _of_another_depth])
+def test_a_corrupted_model(break_it: Callable[[Path], None], exp: Path, tiny_data: Path) -> None:
+    break_it(exp / "model.safetensors")
+    with unchanged(exp):
+        done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp)
+    refused(done, "transcribe", str(exp / "model.safetensors"))
+
+
+@pytest.mark.parametrize("break_it", [_truncate, _empty, _scribble])
+@pytest.mark.parametrize("name", ["plans/top.json", "bpe.model", "model.json", "config.yaml"])
+def test_other_corrupted_files(name: str, break_it: Callable[[Path], None], exp: Path, tiny_data: Path) -> None:
+    assert asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top").code == 0
+    break_it(exp / name)
+    with unchanged(exp):
+        done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp, "--plan", "top", "--depth", 2)
+    refused(done, "transcribe", str(exp / name))
+
+
+def test_a_plan_of_another_model(exp: Path, tiny_data: Path) -> None:
+    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top")
+    plan = json.loads((exp / "plans/top.json").read_text())
+    (exp / "plans/top.json").write_text(json.dumps({**plan, "model_sha256": "0" * 64}))
+    done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp, "--plan", "top", "--depth", 2)
+    refused(done, "transcribe", "this plan was made for another model; run stage 7")
+
+
+def test_a_pipe_in_feats_scp_is_not_run(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    rows = read_table(dev / "feats.scp")
+    write_table(dev / "feats.scp", dict.fromkeys(rows, f"touch {tmp_path / 'run'} |"))
+    done = asrprune("decode", "--exp", exp, dev, "--layers", "1,2")
+    refused(done, "decode", "not an scp entry PATH:OFFSET (pipes are not run)")
+    assert not (tmp_path / "run").exists()
+    assert not (exp / "decode").exists()
+
+
+# -- workers, machines, interruptions ---------------------------------------------------------------------------------
+
+
+def test_a_reading_process_of_training_says_one_sentence(tiny_data: Path, config: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    rows = read_table(data / "train/feats.scp")
+    write_table(data / "train/feats.scp", dict.fromkeys(rows, f"{tmp_path / 'gone.ark'}:17"))
+    done = asrprune(*train_command(data, config, tmp_path / "exp"), "--set", "train.num_workers=1")
+    refused(done, "train", f"{tmp_path / 'gone.ark'}:17: cannot read the feature matrix", "stage 2")
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Like a full disk, for everybody: no file may grow beyond ``num_bytes``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "command", ["perturb", "fbank", "bpe", "average", "search", "decode", "prune", "svcca", "bench", "report"]
+)
+def test_a_full_disk(command: str, exp: Path, data: Path, tiny_data: Path, config: Path, tmp_path: Path) -> None:
+    dev, out = tiny_data / "dev", tmp_path / "out"
+    for name in ("top", "every"):
+        asrprune("search", "--exp", exp, "--dev", dev, "--strategy", name)
+    asrprune("decode", "--exp", exp, dev, "--strategy", "top", "--depth", 1)
+    asrprune("score", "--exp", exp, dev)
+    commands: dict[str, list[object]] = {
+        "perturb": [data, out, "--config", config],
+        "fbank": [data, "--config", config, "--cmvn", out / "cmvn"],
+        "bpe": [data, out, "--config", config],
+        "average": ["--exp", exp],
+        "search": ["--exp", exp, "--dev", dev, "--strategy", "greedy"],
+        "decode": ["--exp", exp, dev, "--strategy", "every"],
+        "prune": ["--exp", exp, out, "--layers", "1,2"],
+        "svcca": ["--exp", exp, "--data", tiny_data / "train"],  # dev has too few frames
+        "bench": ["--exp", exp, "--data", dev],
+        "report": ["--exp", exp],
+    }
+    with largest_file(64):
+        done = asrprune(command, *commands[command])
+    refused(done, command, "file too large; ")
+    left = list(tmp_path.rglob(".*.tmp*"))
+    assert left == []
+    assert asrprune(command, *commands[command]).code == 0, "and it can be run again"
+
+
+def test_a_full_disk_in_training(tiny_data: Path, config: Path, tmp_path: Path) -> None:
+    command = train_command(tiny_data, config, tmp_path / "exp")
+    with largest_file(20_000):  # config and log fit, weights do not
+        done = asrprune(*command)
+    refused(done, "train", "file too large; ")
+    assert list(tmp_path.rglob(".*.tmp*")) == []
+    assert asrprune(*command).code == 0
+    assert asrprune("average", "--exp", tmp_path / "exp").code == 0
+
+
+def test_a_full_disk_under_the_log(tiny_data: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    done = asrprune("--log", "/dev/full", "check-data", tiny_data / "dev")
+    assert done.code == 1
+    assert "no space left on device; free some disk space" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", ["bpe", "perturb", "prune", "train", "report", "fbank"])
+def test_a_file_in_the_place_of_a_directory(
+    command: str, exp: Path, tiny_data: Path, config: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "a file"
+    out.touch()
+    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top")
+    asrprune("decode", "--exp", exp, tiny_data / "dev", "--strategy", "top")
+    asrprune("score", "--exp", exp, tiny_data / "dev")
+    commands: dict[str, list[object]] = {
+        "bpe": [data, out / "lang", "--config", config],
+        "perturb": [data, out / "sp", "--config", config],
+        "prune": ["--exp", exp, out / "pruned", "--layers", "1"],
+        "train": train_command(tiny_data, config, out / "exp")[1:],
+        "report": ["--exp", exp, "--copy-to", out / "results"],
+        "fbank": [data, "--config", config, "--cmvn", out / "cmvn"],
+    }
+    refused(asrprune(command, *commands[command]), command, str(out), "choose another path")
+    assert out.read_bytes() == b""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+def test_a_directory_that_may_not_be_written(tiny_data: Path, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o555)
+    done = asrprune("bpe", tiny_data / "train", tmp_path / "closed/lang", "--config", config)
+    refused(done, "bpe", "permission denied; choose a directory that you may write to")
+
+
+def test_a_torchaudio_that_does_not_fit(data: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "site/torchaudio"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text("raise OSError('libc10_cuda.so: cannot open shared object file')\n")
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(fake.parent)
+    with unchanged(data):
+        refused(asrprune("fbank", data, "--config", config), "fbank", "libc10_cuda.so", "pip install torch==", "torchaudio==")
+    done = asrprune("doctor")
+    assert done.code == 1
+    assert re.search(r"^FAIL +torchaudio .*libc10_cuda.so", done.out, re.MULTILINE)
+    assert "-> pip" in done.out
+
+
+def test_our_own_mistake_keeps_its_traceback(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("who would have thought")
+
+    monkeypatch.setattr("asrprune.data.check.check_data_dir", broken)
+    log = tmp_path / "log"
+    done = asrprune("--log", log, "check-data", data)
+    assert done.code == 70
+    sentence = "asrprune check-data: error: ZeroDivisionError: who would have thought; a mistake of asrprune's, not yours"
+    assert done.err.startswith(sentence)
+    assert done.err.count("\n") == 1
+    assert str(log) in done.err
+    assert "Traceback" in log.read_text()
+    done = asrprune("check-data", data)
+    assert done.code == 70
+    assert "Traceback" in done.err
+    assert done.err.splitlines()[-1].startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "out of memory; lower batch.max_frames"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "a worker process was killed"),
+        (OSError(28, "No space left on device", "x.ark"), "x.ark: no space left on device; free some disk space"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "free some disk space"),
+    ],
+)
+def test_what_libraries_say_is_put_in_words(error: Exception, said: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("asrprune.data.check.check_data_dir", broken)
+    refused(asrprune("check-data", data), "check-data", said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_one_sentence(number: signal.Signals, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asrprune.data.check.check_data_dir", lambda *_: signal.raise_signal(number))
+    done = asrprune("check-data", data)
+    assert done.code == 130
+    assert done.err == "asrprune check-data: error: interrupted; nothing is half-written, run the same command again\n"
+
+
+def test_an_interrupted_fbank_leaves_nothing_behind(config: Path, tmp_path: Path) -> None:
+    data = _long_data(tmp_path / "data")
+    command = [sys.executable, "-m", "asrprune.cli", "fbank", str(data), "--config", str(config), "--nj", "2"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not list((data / "fbank").glob(".*.tmp*")) if (data / "fbank").exists() else True:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    _wait_until_gone(process.pid)
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("asrprune fbank: error: interrupted")
+    assert not (data / "feats.scp").exists()
+    assert list((data / "fbank").glob(".*")) == []
+    for ark in (data / "fbank").glob("*.ark"):
+        assert ark.with_suffix(".scp").exists(), "an archive that is not finished"
+    assert asrprune("fbank", data, "--config", config).code == 0
+    assert list(read_table(data / "feats.scp")) == list(read_table(data / "text"))
+
+
+def _long_data(folder: Path) -> Path:
+    """Two archives' worth of utterances, some seconds of work."""
+    folder.mkdir()
+    wav = folder / "noise.wav"
+    soundfile.write(wav, np.random.default_rng(0).normal(0, 0.1, 10 * FS), FS)
+    ids = [f"utt{number:04d}" for number in range(400)]
+    for name, value in (("wav.scp", str(wav)), ("text", "noise"), ("utt2spk", "someone")):
+        write_table(folder / name, dict.fromkeys(ids, value))
+    write_table(folder / "spk2utt", {"someone": " ".join(ids)})
+    return folder
+
+
+def _wait_until_gone(group: int) -> None:
+    """Until no process of a group is left; a worker that is left over is an orphan."""
+    until = time.monotonic() + 20
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.killpg(group, 0)
+            assert time.monotonic() < until, "orphans"
+            time.sleep(0.05)

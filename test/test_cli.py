@@ -1,0 +1,201 @@
+"""The commands: which there are, what they say, and the paths through them that the recipes do not take."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import asrprune
+
+from asrprune.data.tables import read_table
+from asrprune.experiment import read_experiment_config, save_model
+from asrprune.prune.plan import read_plan
+from asrprune.train.checkpoint import load_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = (
+    *("doctor", "check-data", "fix-data", "perturb", "fbank", "bpe", "train", "average"),
+    *("svcca", "search", "prune", "decode", "score", "bench", "report", "transcribe"),
+)
+HEAVY = ("torch", "torchaudio", "numpy", "matplotlib", "lightning_fabric", "sentencepiece", "yaml")
+# Runs the help of every command in one fresh interpreter; prints what was imported and the CPU seconds of the first.
+HELP = f"""
+import sys, time
+started = time.process_time()
+from asrprune.cli import main
+def say(*arguments):
+    sys.argv = ["asrprune", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (arguments, end.code)
+say("--help")
+seconds = time.process_time() - started
+for command in {COMMANDS}:
+    print("----")
+    say(command, "--help")
+print("====", seconds, [name for name in {HEAVY} if name in sys.modules])
+"""
+
+
+@pytest.fixture
+def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed, whose model prefers words to the blank: it would say nothing about noise."""
+    exp = Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
+    weights = load_weights(exp / "model.safetensors")
+    weights["ctc.bias"][0] -= 3.0
+    save_model(exp, read_experiment_config(exp), weights, {"members": []})
+    return exp
+
+
+@pytest.fixture(scope="module")
+def helps() -> list[str]:
+    """The help of asrprune, then of each command, then the facts."""
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    return re.split(r"^-{4}\n|^={4} ", done.stdout, flags=re.MULTILINE)
+
+
+def test_the_commands_are_those_that_recipes_rely_on(helps: list[str]) -> None:
+    listed = re.findall(r"^  ([a-z-]+)  +\S", helps[0].split("Commands:")[1], re.MULTILINE)
+    assert sorted(listed) == sorted(COMMANDS)
+    assert "..." not in helps[0].split("Commands:")[1], "a summary is cut short"
+
+
+def test_every_option_of_every_command_is_explained(helps: list[str]) -> None:
+    for text in helps[:-1]:
+        options = re.findall(r"^  (--?[a-z].*)$", text, re.MULTILINE)
+        assert options, text
+        for option in options:
+            assert re.search(r"\S  +\S", option), f"{option!r} has no explanation in {text}"
+
+
+def test_help_is_instant(helps: list[str]) -> None:
+    seconds, imported = helps[-1].split(maxsplit=1)
+    assert float(seconds) < 1.0
+    assert imported.strip() == "[]"
+
+
+def test_module_and_script_are_the_same() -> None:
+    done = subprocess.run([sys.executable, "-m", "asrprune.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "transcribe" in done.stdout
+
+
+def test_transcribe_says_words_times_and_layers(exp: Path, tiny_data: Path) -> None:
+    files = [Path(entry) for entry in list(read_table(tiny_data / "dev/wav.scp").values())[:2]]
+    plain = asrprune("transcribe", *files, "--exp", exp, "--depth", 2)
+    assert plain.code == 0, plain.err
+    told = asrprune("transcribe", *files, "--exp", exp, "--depth", 2, "--words")
+    records = [json.loads(line) for line in told.out.splitlines()]
+    assert [record["file"] for record in records] == list(map(str, files))
+    assert plain.out.splitlines() == [f"{record['file']} {record['text']}".rstrip() for record in records]
+    assert any(record["words"] for record in records)
+    for record in records:
+        assert record["layers"] == [1, 2]
+        assert record["text"] == " ".join(word["text"] for word in record["words"])
+        for word in record["words"]:
+            assert 0 <= word["start_s"] < word["end_s"]
+            assert 0 < word["confidence"] <= 1
+
+
+def test_transcribe_with_layers_is_transcribe_at_their_depth(exp: Path, tiny_data: Path) -> None:
+    file = next(iter(read_table(tiny_data / "dev/wav.scp").values()))
+    assert asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "every").code == 0
+    keep = read_plan(exp / "plans/every.json", 4, json.loads((exp / "model.json").read_text())["model_sha256"]).keep(2)
+    chosen = ",".join(map(str, keep))
+    by_layers = asrprune("transcribe", file, "--exp", exp, "--layers", chosen, "--words")
+    by_depth = asrprune("transcribe", file, "--exp", exp, "--depth", 2, "--plan", "every", "--words")
+    assert json.loads(by_layers.out)["layers"] == list(keep)
+    assert by_layers == by_depth
+
+
+def test_search_takes_the_strategies_it_is_told(exp: Path, tiny_data: Path) -> None:
+    done = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top", "--strategy", "greedy")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (exp / "plans").iterdir()) == ["greedy.json", "top.json"]
+    assert "top: depth 2: 1,2\n" in done.out
+    assert re.search(r"^greedy: depth 3: [\d,]+, dev wer \d+\.\d\d$", done.out, re.MULTILINE)
+
+
+def test_decode_and_score_of_chosen_layers(exp: Path, tiny_data: Path) -> None:
+    done = asrprune("decode", "--exp", exp, tiny_data / "dev", "--layers", "1,3-4")
+    assert done.code == 0, done.err
+    output = Path(done.out.strip())
+    assert output == exp / "decode/dev/layers_1_3-4_d3"
+    assert json.loads((output / "decode.json").read_text())["keep"] == [1, 3, 4]
+    assert list(read_table(output / "text", allow_empty=True)) == list(read_table(tiny_data / "dev/text"))
+    scored = asrprune("score", "--exp", exp, tiny_data / "dev")
+    wer = json.loads((output / "score.json").read_text())["wer"]
+    assert f"{output}: WER {wer:.2f} % (" in scored.out
+
+
+def test_decode_takes_the_depths_it_is_told(exp: Path, tiny_data: Path) -> None:
+    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top")
+    asrprune("decode", "--exp", exp, tiny_data / "dev", "--strategy", "top", "--depth", 1, "--depth", 3)
+    assert sorted(path.name for path in (exp / "decode/dev").iterdir()) == ["top_d1", "top_d3"]
+
+
+def test_prune_with_layers_makes_an_experiment(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    done = asrprune("prune", "--exp", exp, "--layers", "2,4", tmp_path / "small")
+    assert done.out == f"{tmp_path / 'small'}: layers 2,4 of {exp}\n"
+    assert yaml.safe_load((tmp_path / "small/config.yaml").read_text())["model"]["num_layers"] == 2
+    file = next(iter(read_table(tiny_data / "dev/wav.scp").values()))
+    small = json.loads(asrprune("transcribe", file, "--exp", tmp_path / "small", "--words").out)
+    full = json.loads(asrprune("transcribe", file, "--exp", exp, "--layers", "2,4", "--words").out)
+    assert small["layers"] == [1, 2]
+    assert small["words"] == full["words"] != []
+
+
+def test_check_data_then_fix_data(tiny_data: Path, tmp_path: Path) -> None:
+    good = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    assert asrprune("check-data", good, tiny_data / "train").out == f"{good}, {tiny_data / 'train'}: no faults\n"
+    lines = (good / "text").read_text().splitlines(keepends=True)
+    (good / "text").write_text("".join(reversed(lines)))
+    assert asrprune("check-data", good).code == 1
+    fixed = asrprune("fix-data", good)
+    assert fixed.out == "text: rewritten; the file as it was is in .backup\n"
+    assert (good / "text").read_text() == "".join(lines)
+    assert asrprune("check-data", "--no-audio", good).code == 0
+
+
+def test_several_numbers_are_set_over_the_config(tiny_data: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("tokenizer: {type: bpe, vocab_size: 500}\n")
+    sets = ["--set", "tokenizer.type=word", "--set", "tokenizer.vocab_size=null"]
+    done = asrprune("bpe", tiny_data / "train", tmp_path / "lang", "--config", config, *sets)
+    assert done.out == f"{tmp_path / 'lang'}: 7 text units, the blank included\n"  # <blk>, <unk> and five words
+
+
+def test_perturb_copies_at_every_speed(tiny_data: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("augment: {speeds: [0.9, 1.0]}\n")
+    done = asrprune("perturb", tiny_data / "dev", tmp_path / "dev_sp", "--config", config)
+    assert done.out == f"{tmp_path / 'dev_sp'}: 12 utterances\n"
+    assert set(read_table(tmp_path / "dev_sp/utt2speed").values()) == {"0.9", "1"}
+
+
+def test_the_doctor_lists_what_is_installed() -> None:
+    done = asrprune("doctor")
+    assert done.code == 0, done.out
+    assert re.search(r"^ok +torch +2\.", done.out, re.MULTILINE)
+
+
+def test_the_log_has_the_command_and_all_that_it_said(tiny_data: Path, tmp_path: Path) -> None:
+    log = tmp_path / "logs/check.log"
+    first = asrprune("--log", log, "check-data", tiny_data / "dev")
+    assert first.code == 0
+    second = asrprune("--log", log, "check-data", tmp_path / "none")
+    text = log.read_text()
+    assert f"$ asrprune --log {log} check-data {tiny_data / 'dev'}\n" in text
+    assert first.out.strip() in text
+    assert second.err.strip().removeprefix("asrprune check-data: error: ") in text
+    assert first.err == ""
+
+
+def test_quiet_leaves_warnings_and_errors(exp: Path, tiny_data: Path) -> None:
+    command = ["search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "greedy"]
+    assert "INFO" in asrprune(*command).err
+    assert asrprune("--quiet", *command).err == ""

@@ -1,0 +1,193 @@
+"""Checkpoints: the state and the one before it, the best epochs, their average."""
+
+import errno
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asrprune.errors import UserError
+from asrprune.train.checkpoint import (
+    average,
+    best_epochs,
+    epoch_file,
+    load_state,
+    load_weights,
+    prune_epochs,
+    save_state,
+    save_weights,
+)
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"format": 1, "model": {"w": torch.full((50,), float(step))}, "progress": {"step": step, "records": [{"wer": 0.5}]}}
+
+
+def step_of(directory: Path) -> int:
+    loaded = load_state(directory)
+    assert loaded is not None
+    return loaded["progress"]["step"]
+
+
+def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    assert load_state(tmp_path) is None
+    save_state(tmp_path, state(1))
+    torch.testing.assert_close(load_state(tmp_path), state(1), rtol=0.0, atol=0.0)
+
+
+def test_the_state_before_is_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_state(tmp_path, state(step))
+    assert step_of(tmp_path) == 3
+    (tmp_path / "last.pt").unlink()
+    assert step_of(tmp_path) == 2
+    save_state(tmp_path, state(4))
+    assert torch.load(tmp_path / "previous.pt")["progress"]["step"] == 2
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
+def test_truncated_state_falls_back(tmp_path: Path, kept: float, caplog: pytest.LogCaptureFixture) -> None:
+    save_state(tmp_path, state(1))
+    save_state(tmp_path, state(2))
+    whole = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
+    assert step_of(tmp_path) == 1
+    assert "last.pt cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"\0" * 4000, b"not a checkpoint\n" * 9, b"hello world\n" * 9, pickle.dumps({"a": 1}, protocol=2)])
+def test_garbage_falls_back(tmp_path: Path, content: bytes) -> None:
+    save_state(tmp_path, state(1))
+    save_state(tmp_path, state(2))
+    (tmp_path / "last.pt").write_bytes(content)
+    assert step_of(tmp_path) == 1
+
+
+def test_every_broken_byte_of_the_index_falls_back_or_loads(tmp_path: Path) -> None:
+    """Whatever torch raises on a damaged file, the run goes on."""
+    save_state(tmp_path, state(1))
+    save_state(tmp_path, state(2))
+    whole = bytearray((tmp_path / "last.pt").read_bytes())
+    logging.disable(logging.WARNING)
+    try:
+        for position in range(0, len(whole), 23):
+            broken = bytearray(whole)
+            broken[position] ^= 0xFF
+            (tmp_path / "last.pt").write_bytes(broken)
+            assert load_state(tmp_path) is not None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_no_readable_state_is_an_error_not_a_new_start(tmp_path: Path) -> None:
+    save_state(tmp_path, state(1))
+    save_state(tmp_path, state(2))
+    for name in ("last.pt", "previous.pt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UserError, match="no readable training state; remove"):
+        load_state(tmp_path)
+
+
+def test_code_in_a_state_is_not_run(tmp_path: Path) -> None:
+    """A pickle may call anything; such a file counts as broken."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    torch.save({"format": 1, "model": Bomb()}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match="no readable training state"):
+        load_state(tmp_path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_failed_save_leaves_the_states_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_state(tmp_path, state(1))
+    save_state(tmp_path, state(2))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        save_state(tmp_path, state(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+    assert step_of(tmp_path) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("what", ["state", "weights"])
+def test_full_disk_is_an_os_error(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line explains it; torch and safetensors would make classes of their own of it."""
+    monkeypatch.setattr("asrprune.files.os.getpid", lambda: 1)
+    name = {"state": ".last.1.tmp.pt", "weights": ".w.1.tmp.safetensors"}[what]
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        save_state(tmp_path, state(1)) if what == "state" else save_weights(
+            tmp_path / "w.safetensors", {"a": torch.zeros(9999)}
+        )
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_best_epochs_have_the_lowest_wer_then_loss_then_are_later() -> None:
+    records = [
+        {"epoch": 1, "wer": 5.0, "loss": 0.5},
+        {"epoch": 2, "wer": 4.0, "loss": 9.0},
+        {"epoch": 3, "wer": 5.0, "loss": 1.0},
+        {"epoch": 4, "wer": 5.0, "loss": 1.0},
+    ]
+    assert [best_epochs(records, count) for count in (1, 2, 3, 4, 9)] == [[2], [1, 2], [1, 2, 4], [1, 2, 3, 4], [1, 2, 3, 4]]
+    assert best_epochs([], 3) == []
+
+
+def test_all_but_the_kept_epochs_are_deleted(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3, 10):
+        save_weights(epoch_file(tmp_path, epoch), {"w": torch.zeros(1)})
+    save_state(tmp_path, state(1))
+    prune_epochs(tmp_path, [2, 10])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch0002.safetensors", "epoch0010.safetensors", "last.pt"]
+
+
+def test_average_is_the_float64_mean(tmp_path: Path) -> None:
+    """Values that float32 sums would lose: 1e8 + 1 - 1e8."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for epoch, large in enumerate((1e8, 1.0, -1e8), start=1):
+        paths.append(epoch_file(tmp_path, epoch))
+        weights = {"a": torch.tensor([large]), "b": torch.from_numpy(rng.normal(size=(3, 4)).astype(np.float32))}
+        save_weights(paths[-1], {**weights, "c": weights["b"].T.bfloat16()})
+    mean = average(paths)
+    arrays = [{name: tensor.double().numpy() for name, tensor in load_weights(path).items()} for path in paths]
+    assert mean["a"].item() == np.float32(1 / 3)
+    expected = np.mean([array["b"] for array in arrays], axis=0).astype(np.float32)
+    assert np.array_equal(mean["b"].numpy(), expected)
+    assert mean["b"].dtype == torch.float32
+    assert mean["c"].dtype == torch.bfloat16
+    assert np.allclose(mean["c"].double().numpy(), np.mean([array["c"] for array in arrays], axis=0), rtol=2**-8)
+
+
+def test_average_of_one_is_itself(tmp_path: Path) -> None:
+    weights = {"a": torch.randn(7)}
+    save_weights(tmp_path / "w.safetensors", weights)
+    assert torch.equal(average([tmp_path / "w.safetensors"])["a"], weights["a"])
+
+
+def test_missing_and_broken_weights_are_the_users_to_know(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(UserError, match="no such weights; stage 4"):
+        load_weights(path)
+    save_weights(path, {"a": torch.randn(70)})
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        load_weights(path)
+
+
+def test_weights_may_be_views_and_come_from_a_model_in_training(tmp_path: Path) -> None:
+    weight = torch.randn(3, 4, requires_grad=True)
+    save_weights(tmp_path / "w.safetensors", {"t": weight.T})
+    assert torch.equal(load_weights(tmp_path / "w.safetensors")["t"], weight.detach().T)

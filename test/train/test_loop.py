@@ -1,0 +1,314 @@
+"""The training loop: what an update computes, what it leaves out, what it writes down."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asrprune import experiment
+from asrprune.config import Config
+from asrprune.data.dataset import Batch, Corpus
+from asrprune.data.tables import read_table, write_table
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.errors import UserError
+from asrprune.nn.stochastic_depth import draw_layers
+from asrprune.train.journal import read_journal
+from asrprune.train.loop import Trainer, Window
+from asrprune.train.start import make_fabric
+
+ConfigWith = Callable[..., Config]
+# of tiny_experiment: in all, at layers 1, 2 and 4
+TRAIN_LOSSES = [
+    [27.6913, 31.3109, 26.9747, 24.8737],
+    [20.1164, 23.7341, 17.9812, 18.6774],
+    [20.0374, 27.9587, 17.9118, 14.4122],
+    [12.6442, 18.5639, 10.1690, 9.3011],
+]
+DEV_LOSSES = [[31.80394, 20.24169, 14.92977], [20.15606, 10.91589, 8.76777]]
+CALM = ("model.dropout=0", "augment.num_freq_masks=0", "augment.num_time_masks=0", "model.stochastic_depth.rate=0")
+
+
+@pytest.fixture
+def make_trainer(tiny_data: Path, tmp_path: Path) -> Iterator[Callable[..., Trainer]]:
+    made = []
+
+    def make(config: Config, data: Path = tiny_data) -> Trainer:
+        experiment.start(tmp_path / "exp", config, tiny_data / "lang" / "bpe.model", tiny_data / "cmvn")
+        tokenizer = Tokenizer(tiny_data / "lang" / "bpe.model")
+        corpora = Corpus(data / "train", tokenizer), Corpus(tiny_data / "dev", tokenizer)
+        model = experiment.build_model(config, tmp_path / "exp")
+        trainer = Trainer(config, tmp_path / "exp", model, *corpora, make_fabric(config.train.precision, 0))
+        made.append(trainer)
+        trainer.model.train()
+        return trainer
+
+    yield make
+    for trainer in made:
+        trainer.journal.close()
+
+
+def batches_of(trainer: Trainer, *positions: range) -> list[Batch]:
+    return list(trainer.train_corpus.loader([np.array(part) for part in positions]))
+
+
+def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {
+        name: parameter.grad.clone() for name, parameter in trainer._module.named_parameters() if parameter.grad is not None
+    }
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer._module.state_dict().items()}
+
+
+# -- numbers that a refactor must not change --------------------------------------------------------------------------
+
+
+def test_losses_of_the_first_updates_are_the_recorded_ones(tiny_experiment: Path) -> None:
+    """Batches, seeds, augmentation, dropout, skipped layers, losses and the optimiser: a change of any of them shows here."""
+    records = read_journal(tiny_experiment / "train.jsonl")
+    train = [[record["loss"], *record["tap_losses"].values()] for record in records if record["kind"] == "step"]
+    dev = [list(record["dev_loss"].values()) for record in records if record["kind"] == "epoch"]
+    np.testing.assert_allclose(train, TRAIN_LOSSES, rtol=1e-4)
+    np.testing.assert_allclose(dev, DEV_LOSSES, rtol=1e-4)
+
+
+def test_training_learns_a_toy_task(
+    tiny_config_with: ConfigWith, run_training: Callable[[Config, Path], None], tmp_path: Path
+) -> None:
+    run_training(tiny_config_with("train.epochs=20", "train.schedule.peak=2e-2", "batch.max_frames=400"), tmp_path / "exp")
+    epochs = [record for record in read_journal(tmp_path / "exp" / "train.jsonl") if record["kind"] == "epoch"]
+    assert epochs[0]["dev_wer"]["4"] > 50.0
+    assert epochs[-1]["train_loss"] < 0.1 * epochs[0]["train_loss"]
+    assert all(wer < 20.0 for wer in epochs[-1]["dev_wer"].values()), "at every tapped depth"
+
+
+# -- one update -------------------------------------------------------------------------------------------------------
+
+
+def test_micro_batches_add_up_to_one_batch(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
+    """Twice 6 and 2 utterances give the gradient of 8: the loss is normalised by the utterances of the whole update."""
+    trainer = make_trainer(tiny_config_with(*CALM, "train.grad_clip=1e9", "train.schedule.peak=1e-12"))
+    collected, windows = [], []
+    for parts in ((range(8),), (range(6), range(6, 8))):
+        windows.append(Window())
+        trainer._update(batches_of(trainer, *parts), windows[-1])
+        collected.append(gradients(trainer))
+    for name, expected in collected[0].items():
+        torch.testing.assert_close(collected[1][name], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()), msg=name)
+    torch.testing.assert_close(windows[1].losses, windows[0].losses)
+    assert windows[1].utterances == windows[0].utterances == 8
+    assert windows[1].frames == windows[0].frames == int(trainer.train_corpus.lengths[:8].sum())
+    assert windows[1].grad_norm == pytest.approx(windows[0].grad_norm, rel=1e-4)
+
+
+def test_gradient_is_that_of_the_mean_over_utterances(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = make_trainer(tiny_config_with(*CALM, "train.grad_clip=1e9"))
+    batch = batches_of(trainer, range(4))[0]
+    features = trainer._module.normalise(batch.features)
+    losses = trainer._module(features, batch.lens, batch.labels, batch.label_lens)
+    (trainer._module.total(losses) / 4).backward()
+    expected = gradients(trainer)
+    trainer._update([batch], Window())
+    torch.testing.assert_close(gradients(trainer), expected)
+
+
+def test_gradient_is_clipped_and_its_norm_is_logged_unclipped(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer, window = make_trainer(tiny_config_with("train.grad_clip=0.5")), Window()
+    trainer._update(batches_of(trainer, range(4)), window)
+    norm = torch.stack([gradient.square().sum() for gradient in gradients(trainer).values()]).sum().sqrt()
+    assert float(norm) == pytest.approx(0.5, rel=1e-4)
+    assert window.grad_norm > 5.0
+
+
+def test_update_without_a_finite_gradient_is_left_out(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, window = make_trainer(tiny_config_with(*CALM)), Window()
+    batch = batches_of(trainer, range(4))[0]
+    trainer._update([batch], window)
+    before, moments = weights(trainer), trainer.optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    batch.features[1, 5] = float("nan")
+    trainer._update([batch], window)
+    assert "step 2: the gradient is not finite; the update is left out" in caplog.text
+    torch.testing.assert_close(weights(trainer), before, rtol=0.0, atol=0.0)
+    assert torch.equal(trainer.optimizer.state_dict()["state"][0]["exp_avg"], moments)
+    trainer._update(batches_of(trainer, range(4)), window)
+    assert trainer.progress.step == 3
+    after = weights(trainer)
+    assert all(value.isfinite().all() for value in after.values())
+    assert not torch.equal(after["ctc.weight"], before["ctc.weight"])
+
+
+def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = make_trainer(tiny_config_with("model.stochastic_depth.rate=0.7", "model.stochastic_depth.mode=uniform"))
+    trainer._try_largest_batch()
+    skipped_before = set()
+    for step in range(1, 6):
+        trainer._update(batches_of(trainer, range(4)), Window())
+        ran = draw_layers([0.7] * 4, trainer.config.seed, step)
+        for number, layer in enumerate(trainer._module.encoder.layers, start=1):
+            gradient = layer.qkv.weight.grad
+            assert gradient is not None, (step, number)
+            assert bool(gradient.any()) == (number in ran), (step, number)
+            assert layer.qkv.weight in trainer.optimizer.state  # zero gradients move Adam's moments, on one process as on many
+        skipped_before |= {1, 2, 3, 4} - set(ran)
+    assert skipped_before == {1, 2, 3, 4}
+
+
+def test_randomness_of_an_update_depends_on_its_number_alone(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = make_trainer(tiny_config_with())
+    before, collected = weights(trainer), []
+    for step in (7, 7, 8):
+        trainer._module.load_state_dict(before)
+        torch.manual_seed(len(collected))
+        trainer.progress.step = step - 1
+        trainer._update(batches_of(trainer, range(4)), Window())
+        collected.append(gradients(trainer))
+    torch.testing.assert_close(collected[1], collected[0], rtol=0.0, atol=0.0)
+    assert not torch.allclose(collected[2]["ctc.weight"], collected[0]["ctc.weight"], rtol=1e-2)
+
+
+def test_learning_rate_of_an_update_is_the_schedules(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = make_trainer(tiny_config_with("train.schedule.peak=5e-3", "train.schedule.warmup_steps=4"))
+    for _ in range(2):
+        trainer._update(batches_of(trainer, range(2)), Window())
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([2.5e-3, 2.5e-3])
+
+
+# -- one run ----------------------------------------------------------------------------------------------------------
+
+
+def test_logged_losses_are_means_over_utterances(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
+    """Without anything random, and at a learning rate of nearly 0, the epoch's loss is the untrained model's."""
+    trainer = make_trainer(tiny_config_with(*CALM, "train.epochs=1", "train.schedule.peak=1e-12", "train.log_every_steps=3"))
+    model = trainer._module
+    batch = batches_of(trainer, range(len(trainer.train_corpus)))[0]
+    with torch.inference_mode():
+        losses = model(model.normalise(batch.features), batch.lens, batch.labels, batch.label_lens) / len(trainer.train_corpus)
+    trainer.run()
+    records = read_journal(trainer.journal.path)
+    assert records[-1]["train_loss"] == pytest.approx(float(model.total(losses)), rel=1e-4)
+    for record in records[:-1]:
+        assert record["loss"] == pytest.approx(
+            0.34 * record["tap_losses"]["4"] + 0.33 * sum(map(record["tap_losses"].get, "12"))
+        )
+
+
+def test_largest_batch_is_tried_first_and_changes_nothing(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_config_with())
+    seen, losses = [], trainer._losses
+
+    def watched(batch: Batch, keep: list[int]) -> torch.Tensor:
+        seen.append((batch.features.shape[0] * batch.features.shape[1], keep))
+        return losses(batch, keep)
+
+    monkeypatch.setattr(trainer, "_losses", watched)
+    before = weights(trainer)
+    trainer._try_largest_batch()
+    assert seen[0][1] == [1, 2, 3, 4]
+    torch.testing.assert_close(weights(trainer), before, rtol=0.0, atol=0.0)
+    trainer._run_epoch()
+    assert seen[0][0] == max(size for size, _ in seen[1:])
+
+
+def test_every_utterance_is_seen_once_an_epoch_in_the_planned_updates(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = make_trainer(tiny_config_with("batch.max_frames=300", "batch.accumulate=3"))
+    updates = trainer._updates(1)
+    assert sorted(index for update in updates for batch in update for index in batch) == list(range(24))
+    assert [len(update) for update in updates[:-1]] == [3] * (len(updates) - 1)
+    assert trainer.total_steps == len(updates) + len(trainer._updates(2))
+
+
+def test_dev_set_is_measured_every_so_many_epochs_and_after_the_last(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = make_trainer(tiny_config_with("train.epochs=5", "train.dev_every_epochs=2", "train.keep_best=3"))
+    trainer.run()
+    assert [record["epoch"] for record in trainer.progress.records] == [2, 4, 5]
+    assert [record["epoch"] for record in read_journal(trainer.journal.path) if record["kind"] == "epoch"] == [2, 4, 5]
+    assert len(list(trainer.checkpoints.glob("epoch*"))) == 3
+
+
+def test_state_is_saved_when_it_is_due(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_config_with("train.log_every_steps=1"))
+    saved, clock = [], [0.0]
+    monkeypatch.setattr("asrprune.train.loop.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(trainer, "_save", lambda: (saved.append(clock[0]), setattr(trainer, "saved_at", clock[0])))
+    trainer.saved_at = 0.0
+    for seconds in (60.0, 119.0, 120.0, 180.0, 240.0):
+        clock[0] = seconds
+        trainer._save_if_due()
+    assert saved == [120.0, 240.0]
+
+
+def test_log_is_on_the_disk_before_the_state_that_counts_on_it(
+    tiny_config: Config, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_config)
+    events: list[object] = []
+    monkeypatch.setattr("asrprune.train.journal.os.fsync", events.append)
+    monkeypatch.setattr("asrprune.train.loop.save_state", lambda *_: events.append("state"))
+    trainer._save()
+    assert events == [trainer.journal._file.fileno(), "state"]
+
+
+# -- utterances that cannot be learnt from ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data_with_long_texts(tiny_data: Path, tmp_path: Path) -> Path:
+    """The first utterance has more words than encoder frames."""
+    directory = tmp_path / "data" / "train"
+    directory.mkdir(parents=True)
+    for name in ("feats.scp", "utt2num_frames"):
+        (directory / name).write_bytes((tiny_data / "train" / name).read_bytes())
+    text = read_table(tiny_data / "train" / "text")
+    first = next(iter(text))
+    write_table(directory / "text", {**text, first: "one " * 59 + "one"})
+    return tmp_path / "data"
+
+
+def test_infeasible_utterances_are_listed_and_left_out(
+    tiny_config_with: ConfigWith,
+    make_trainer: Callable[..., Trainer],
+    data_with_long_texts: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    trainer = make_trainer(tiny_config_with("frontend.frame_shift_ms=1000"), data_with_long_texts)
+    frames = (int(trainer.train_corpus.lengths[0] - 1) // 2 - 1) // 2
+    dropped = (trainer.checkpoints.parent / "dropped.tsv").read_text().splitlines()
+    assert dropped == ["utterance\tencoder_frames\tneeded_frames", f"{trainer.train_corpus.ids[0]}\t{frames}\t119"]
+    assert sorted(index for update in trainer._updates(1) for batch in update for index in batch) == list(range(1, 24))
+    assert "training on 23 utterances" in caplog.text
+    hours = trainer.train_corpus.lengths[0] / 3600
+    assert f"1 utterances ({hours:.2f} h) are too short for their transcript, or have none, and are left out" in caplog.text
+
+
+def test_nothing_to_learn_from_is_an_error(
+    tiny_config: Config, make_trainer: Callable[..., Trainer], data_with_long_texts: Path
+) -> None:
+    text = read_table(data_with_long_texts / "train" / "text")
+    write_table(data_with_long_texts / "train" / "text", dict.fromkeys(text, "one " * 99 + "one"))
+    with pytest.raises(UserError, match=r"every utterance is too short for its transcript, or has none; see .*dropped\.tsv"):
+        make_trainer(tiny_config, data_with_long_texts)

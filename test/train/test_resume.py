@@ -1,0 +1,198 @@
+"""A run that is killed, at any moment, and started again ends as if it had never been killed, bit for bit."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from asrprune.config import Config, write_config
+from asrprune.train.checkpoint import load_state
+from asrprune.train.journal import Journal, read_journal
+
+TIMES = ("elapsed_s", "frames_per_s", "seconds")
+RunTraining = Callable[[Config, Path], None]
+
+
+# Saved after every line of the log; only the best epoch is kept and each is better than the last, so their files come and go.
+NUMBERS = ("epochs=3", "checkpoint_every_s=1e-9", "keep_best=1", "average=1", "schedule.peak=1e-2")
+OVERRIDES = tuple(f"train.{number}" for number in NUMBERS)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config_with: Callable[..., Config]) -> Config:
+    return tiny_config_with(*OVERRIDES)
+
+
+class Witness:
+    """Copies an experiment at every moment at which its files change: what a kill at that moment would leave."""
+
+    def __init__(self, exp: Path, copies: Path, patch: pytest.MonkeyPatch) -> None:
+        self.exp, self.copies, self.count = exp, copies, 0
+        replace, unlink, write = os.replace, Path.unlink, Journal._write
+
+        def watched_replace(source: Path, target: Path) -> None:
+            self.copy()
+            replace(source, target)
+
+        def watched_unlink(path: Path, missing_ok: bool = False) -> None:
+            if path.suffix == ".safetensors" and path.exists():
+                self.copy()
+            unlink(path, missing_ok)
+
+        def watched_write(journal: Journal, record: dict[str, Any]) -> None:
+            write(journal, record)
+            whole = journal.path.read_bytes()
+            torn = self.copy() / journal.path.name
+            torn.write_bytes(whole[:-9])
+
+        patch.setattr(
+            os, "getpid", lambda: 1
+        )  # a killed process had another number, which is in the names of its temporary files
+        patch.setattr(os, "replace", watched_replace)
+        patch.setattr(Path, "unlink", watched_unlink)
+        patch.setattr(Journal, "_write", watched_write)
+
+    def copy(self) -> Path:
+        target = self.copies / f"{self.count:03d}"
+        self.count += 1
+        shutil.copytree(self.exp, target, ignore=shutil.ignore_patterns("tensorboard"))
+        return target
+
+
+@pytest.fixture(scope="module")
+def reference(config: Config, run_training: RunTraining, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run in ``exp``, and beside it copies from all its moments."""
+    root = tmp_path_factory.mktemp("reference")
+    with pytest.MonkeyPatch.context() as patch:
+        Witness(root / "exp", root / "moments", patch)
+        run_training(config, root / "exp")
+    return root
+
+
+def files(exp: Path) -> Iterator[Path]:
+    return (path.relative_to(exp) for path in sorted(exp.rglob("*")) if path.is_file() and "tensorboard" not in path.parts)
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in TIMES}
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    """All files are equal but for measured times."""
+    assert list(files(ours)) == list(files(theirs))
+    for name in files(ours):
+        if name.suffix not in (".pt", ".jsonl"):
+            assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    records = [[without_times(record) for record in read_journal(exp / "train.jsonl")] for exp in (ours, theirs)]
+    assert records[0] == records[1]
+    states = [load_state(exp / "checkpoints") for exp in (ours, theirs)]
+    for state in states:
+        assert state is not None
+        state["progress"] = without_times(state["progress"])
+    torch.testing.assert_close(states[0], states[1], rtol=0.0, atol=0.0)
+
+
+def test_run_that_is_killed_at_any_moment_goes_on_exactly(reference: Path, config: Config, run_training: RunTraining) -> None:
+    moments = sorted((reference / "moments").iterdir())
+    states = [{path.name for path in moment.glob("checkpoints/[!.]*.pt")} for moment in moments]
+    assert all(state in states for state in (set(), {"last.pt"}, {"last.pt", "previous.pt"}))
+    assert {"previous.pt"} in states  # between the two renames of a save
+    assert any(list(moment.rglob(".*.tmp*")) for moment in moments)
+    assert any(len(list(moment.glob("checkpoints/epoch*"))) == 2 for moment in moments)  # a better epoch, and one to be deleted
+    for moment in moments:
+        run_training(config, moment)
+        assert_same_run(moment, reference / "exp")
+
+
+def test_finished_run_is_left_as_it_is(reference: Path, config: Config, run_training: RunTraining, tmp_path: Path) -> None:
+    shutil.copytree(reference / "exp", tmp_path / "exp")
+    run_training(config, tmp_path / "exp")
+    assert_same_run(tmp_path / "exp", reference / "exp")
+
+
+def test_broken_state_falls_back_to_the_one_before(
+    reference: Path, config: Config, run_training: RunTraining, tmp_path: Path
+) -> None:
+    shutil.copytree(reference / "exp", tmp_path / "exp")
+    last = tmp_path / "exp" / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    run_training(config, tmp_path / "exp")
+    assert_same_run(tmp_path / "exp", reference / "exp")
+
+
+def test_log_interval_and_workers_may_change_on_the_way(
+    reference: Path,
+    run_training: RunTraining,
+    tiny_config_with: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They decide where states may be saved and who reads the features, not what is learnt."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "epoch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(tiny_config_with(*OVERRIDES, "train.log_every_steps=3"), tmp_path / "exp")
+    run_training(tiny_config_with(*OVERRIDES, "train.log_every_steps=5", "train.num_workers=1"), tmp_path / "exp")
+    ours, theirs = (load_state(exp / "checkpoints") for exp in (tmp_path / "exp", reference / "exp"))
+    assert ours is not None
+    assert theirs is not None
+    for part in ("model", "optimizer"):
+        torch.testing.assert_close(ours[part], theirs[part], rtol=0.0, atol=0.0)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_killed_commands_go_on_exactly(reference: Path, config: Config, tiny_data: Path, tmp_path: Path) -> None:
+    """The same with real processes and kill -9, at moments that nobody chose."""
+    write_config(config, tmp_path / "config.yaml")
+    exp = tmp_path / "exp"
+    options = ("--config", tmp_path / "config.yaml", "--exp", exp, "--train", tiny_data / "train", "--dev", tiny_data / "dev")
+    command = [
+        sys.executable,
+        "-m",
+        "asrprune.cli",
+        "train",
+        *options,
+        "--bpe",
+        tiny_data / "lang/bpe.model",
+        "--cmvn",
+        tiny_data / "cmvn",
+    ]
+    seed = random.randrange(1000)
+    rng = random.Random(seed)
+    for lines in (rng.randrange(1, 5), rng.randrange(5, 9)):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_for_lines(exp / "train.jsonl", lines)
+        time.sleep(rng.random() * 0.1)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() in (-signal.SIGKILL, 0), seed  # 0: it was faster
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert_same_run(exp, reference / "exp")
+
+
+def wait_for_lines(path: Path, count: int, limit_s: float = 120.0) -> None:
+    end = time.monotonic() + limit_s
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
+
+
+def test_records_are_json_lines_with_every_number(reference: Path) -> None:
+    lines = [json.loads(line) for line in (reference / "exp" / "train.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["kind"] == "step"]
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    assert [line["epoch"] for line in epochs] == [1, 2, 3]
+    assert [line["step"] for line in steps] == sorted({line["step"] for line in steps})
+    assert set(steps[0]["tap_losses"]) == set(epochs[0]["dev_loss"]) == set(epochs[0]["dev_wer"]) == {"1", "2", "4"}

@@ -1,0 +1,76 @@
+"""Starting a run: what is refused, and that two processes never share an experiment."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from asrprune.config import Config
+from asrprune.errors import UserError
+from asrprune.files import held
+from asrprune.train.start import make_fabric, train
+
+RunTraining = Callable[[Config, Path], None]
+
+
+def test_second_process_is_refused_while_the_first_one_trains(
+    tiny_config: Config, run_training: RunTraining, tmp_path: Path
+) -> None:
+    hold = "import pathlib, asrprune.files as f\nwith f.held(pathlib.Path('.')): print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(UserError, match="another process is at work here; wait for it, or stop it"):
+            run_training(tiny_config, tmp_path)
+        other.kill()
+    with held(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_missing_inputs_name_the_stage_that_makes_them(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / "exp", tiny_data / "train", tiny_data / "dev", tiny_data / "lang" / "bpe.model", tiny_data / "cmvn"]
+    stages = {1: "stage 2", 2: "stage 2", 3: "stage 3", 4: "stage 2"}
+    for position, stage in stages.items():
+        wrong = [*paths[:position], tmp_path / "absent", *paths[position + 1 :]]
+        with pytest.raises(UserError, match=stage):
+            train(tiny_config, *wrong)
+    assert not (tmp_path / "exp" / "checkpoints").exists()
+
+
+def test_other_data_are_refused_before_anything_is_trained(
+    tiny_config: Config, tiny_data: Path, run_training: RunTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrprune.train.start.Trainer.run", lambda trainer: trainer.journal.close())
+    run_training(tiny_config, tmp_path)
+    inputs = tiny_data / "lang" / "bpe.model", tiny_data / "cmvn"
+    with pytest.raises(UserError, match=r"train is not the dev data that .* began with"):
+        train(tiny_config, tmp_path, tiny_data / "train", tiny_data / "train", *inputs)
+    with pytest.raises(UserError, match=r"dev is not the train data that .* began with"):
+        train(tiny_config, tmp_path, tiny_data / "dev", tiny_data / "dev", *inputs)
+
+
+def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU here"):
+        make_fabric("auto", 1)
+    with pytest.raises(UserError, match="--ngpu 2"):
+        make_fabric("auto", 2)
+
+
+def test_arithmetic_is_the_configs() -> None:
+    assert make_fabric("float32", 0)._precision.precision == "32-true"
+    assert make_fabric("bf16", 0)._precision.precision == "bf16-mixed"
+
+
+def test_bfloat16_training_ends_near_float32(
+    tiny_experiment: Path, tiny_config_with: Callable[..., Config], run_training: RunTraining, tmp_path: Path
+) -> None:
+    from asrprune.train.journal import read_journal
+
+    run_training(tiny_config_with("train.precision=bf16"), tmp_path / "exp")
+    ours, expected = (read_journal(exp / "train.jsonl")[-1]["dev_loss"]["4"] for exp in (tmp_path / "exp", tiny_experiment))
+    assert ours == pytest.approx(expected, rel=0.05)
