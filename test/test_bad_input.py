@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -583,7 +584,8 @@ def test_an_interruption_is_one_sentence(number: signal.Signals, data: Path, mon
 def test_an_interrupted_fbank_leaves_nothing_behind(config: Path, tmp_path: Path) -> None:
     data = _long_data(tmp_path / "data")
     command = [sys.executable, "-m", "asrprune.cli", "fbank", str(data), "--config", str(config), "--nj", "2"]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore it
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     until = time.monotonic() + 120
     while not list((data / "fbank").glob(".*.tmp*")) if (data / "fbank").exists() else True:
         assert process.poll() is None, process.communicate()

@@ -79,10 +79,10 @@ check_installation() {  # what later stages lack is found now, not after hours
     now="$(command -v asrprune), $ngpu GPUs"
     checked=yes
     if [ "$(cat "$mark" 2> /dev/null)" = "$now" ]; then return; fi
-    if ! command asrprune --log "$exp/log/doctor.log" doctor --ngpu "$ngpu" > "$exp/log/doctor.out"; then
+    env asrprune --log "$exp/log/doctor.log" doctor --ngpu "$ngpu" > "$exp/log/doctor.out" || {
         cat "$exp/log/doctor.out"
         die "mend what is missing and run the same command again"
-    fi
+    }
     echo "$now" > "$mark"
 }
 check_features() {  # another experiment may have computed its own
@@ -95,7 +95,7 @@ config_of() { grep -E "^($1)" <<< "$config_lines"; }
 tables_of() {  # checksums of data directories as they are now
     for name in "$@"; do for file in wav.scp segments text utt2spk; do cksum < "$datadir/$name/$file"; done; done 2> /dev/null
 }
-asrprune() { command asrprune --log "$log" "$@"; }
+asrprune() { env asrprune --log "$log" "$@"; }  # not `command`: the bash of macOS would exit if it fails
 recorded() { "$@" 2>&1 | tee -a "$log"; }
 
 stage_0() { if [ -f local/download.sh ]; then recorded bash local/download.sh "$download_dir" "$datadir"; fi; }

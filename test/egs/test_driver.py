@@ -80,9 +80,16 @@ class Recipe:
         path.write_text(text + "\n")
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = [str(self.folder / "run.sh"), *options]
-        return subprocess.Popen(command, cwd=self.root, env=self.environment, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        return subprocess.Popen(
+            [str(self.folder / "run.sh"), *options],
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+        )
 
     def run(self, *options: str, status: int = 0) -> tuple[str, str]:
         """What the driver prints on stdout and stderr."""
@@ -296,14 +303,18 @@ def test_a_killed_run_goes_on_with_the_stage_that_was_under_way(recipe: Recipe) 
     assert recipe.commands() == ["decode", "score", "bench", "report"]
 
 
-def test_a_stage_that_is_run_again_and_killed_does_not_look_done(finished: Recipe) -> None:
-    (finished.folder / "exp/train/.done/8").unlink()
-    process = finished.start_and_hang("decode")
+@pytest.mark.parametrize(("command", "output"), [("bpe", "lang"), ("decode", "decode/test")])
+def test_a_stage_that_is_run_again_and_killed_does_not_look_done(command: str, output: str, finished: Recipe) -> None:
+    path = finished.folder / "exp/train" / output
+    shutil.rmtree(path)
+    process = finished.start_and_hang(command)
+    path.mkdir(parents=True)
+    (path / "bpe.model").touch()  # part of the output
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     finished.calls()
     finished.run()
-    assert finished.commands() == ["decode", "score", "bench", "report"]
+    assert finished.commands()[0] == command
 
 
 @pytest.mark.parametrize(

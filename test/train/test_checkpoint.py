@@ -60,7 +60,10 @@ def test_truncated_state_falls_back(tmp_path: Path, kept: float, caplog: pytest.
     assert "last.pt cannot be read" in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"\0" * 4000, b"not a checkpoint\n" * 9, b"hello world\n" * 9, pickle.dumps({"a": 1}, protocol=2)])
+GARBAGE = [b"\0" * 4000, b"not a checkpoint\n" * 9, b"hello world\n" * 9, pickle.dumps({"a": 1}, protocol=2)]
+
+
+@pytest.mark.parametrize("content", GARBAGE)
 def test_garbage_falls_back(tmp_path: Path, content: bytes) -> None:
     save_state(tmp_path, state(1))
     save_state(tmp_path, state(2))
