@@ -5,9 +5,11 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -131,10 +133,21 @@ def _compute(missing: list[tuple[Path, list[Utterance]]], options: FrontendConfi
     context = multiprocessing.get_context("spawn")  # forking a process that has run torch can deadlock
     with ProcessPoolExecutor(min(num_jobs, len(missing)), context, initializer=_prepare_worker) as pool:
         try:
-            yield from pool.map(partial(_write_shard, options=options), missing)
+            with _interrupts_ignored():  # workers start here and inherit it: Ctrl-C is the parent's to handle
+                results = pool.map(partial(_write_shard, options=options), missing)
+            yield from results
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _prepare_worker() -> None:

@@ -35,3 +35,5 @@ while [ $# -gt 0 ]; do
         *) wrong_usage "'$1' is not an option, write --name value" ;;
     esac
 done
+# shellcheck disable=SC2154  # both are in the header
+[ "$stage" -le "$stop_stage" ] || wrong_usage "--stage $stage comes after --stop_stage $stop_stage"

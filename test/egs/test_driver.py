@@ -224,6 +224,7 @@ def test_help_lists_every_option_with_value_and_meaning(recipe: Recipe) -> None:
         (["--stage"], "option --stage needs a value"),
         (["--stage", "train"], "option --stage needs a number, not 'train'"),
         (["3"], "'3' is not an option"),
+        (["--stage", "5", "--stop_stage", "4"], "--stage 5 comes after --stop_stage 4"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: list[str], said: str, recipe: Recipe) -> None:
@@ -365,6 +366,9 @@ def test_a_changed_config_reruns_what_depends_on_it(change: str, first: list[str
 
 
 def test_changed_data_rerun_what_depends_on_them(finished: Recipe) -> None:
+    _script(finished.folder / "local/data.sh", f"# the same data, made in another way\n{DATA_SH}")
+    finished.run()
+    assert finished.commands() == ["local/data.sh", "check-data"]
     finished.run("--local_opts", "louder")
     assert finished.commands() == ["local/data.sh", "check-data", *STAGES]
     (finished.folder / "data/test/text").write_text("another transcript\n")
