@@ -21,16 +21,16 @@ class Subspace:
 
 def subspace(x: np.ndarray, variance: float = 0.99) -> Subspace:
     """Centre (N, D) activations and keep the fewest directions that explain ``variance`` of the squared singular values."""
-    centred = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+    centred = x.astype(np.float64)
+    for _ in range(2):  # the mean of a large constant is a little off, and what is left would be a direction
+        centred = centred - centred.mean(axis=0)
     q, r = np.linalg.qr(centred)  # the SVD of the small R costs D^3 instead of N D^2
     u, s, _ = np.linalg.svd(r, full_matrices=False)
-    explained = np.cumsum(s**2)
-    floor = np.finfo(np.float64).eps * max(centred.shape) * max(np.abs(x).max(initial=0.0), s.max(initial=0.0))
-    rank = int((s > floor).sum())  # a direction of rounding noise is none
-    if rank == 0:
+    if not s.any():
         return Subspace(q[:, :0], centred)
-    count = int(np.searchsorted(explained, variance * explained[-1] * (1 - 1e-12)) + 1)
-    return Subspace(q @ u[:, : min(count, rank)], centred)
+    explained = np.cumsum(s**2)
+    count = int(np.searchsorted(explained, variance * explained[-1] * (1 - 1e-12)) + 1)  # rounding noise is below 1e-12
+    return Subspace(q @ u[:, :count], centred)
 
 
 def canonical_correlations(x: Subspace, y: Subspace) -> np.ndarray:

@@ -44,7 +44,7 @@ class Clock:
     def tick(self, *_: object) -> None:
         repetition = self.layers // self.per_pass  # 0 is the warm-up
         self.layers += 1
-        self.now += 1000.0 if repetition == 0 else 0.01 * repetition
+        self.now += 1000.0 if repetition == 0 else 0.01 * repetition**2
 
     def perf_counter(self) -> float:
         return self.now
@@ -53,7 +53,7 @@ class Clock:
 def test_rtf_is_seconds_over_seconds_of_audio_without_the_warm_up(
     own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three repetitions that take 1, 2 and 3 hundredths a layer and utterance: median 2, from 1 to 3."""
+    """Three repetitions that take 1, 4 and 9 hundredths a layer and utterance: median 4, from 1 to 9."""
     own = with_bench(own, utterances=100, repeats=3, batch=1)
     clock = Clock(own, per_pass=6 * sum(map(len, KEEPS)))
     monkeypatch.setattr(bench.time, "perf_counter", clock.perf_counter)
@@ -65,9 +65,9 @@ def test_rtf_is_seconds_over_seconds_of_audio_without_the_warm_up(
     assert clock.layers == 4 * 6 * 7
     for row, keep in zip(written["rows"], KEEPS, strict=True):
         a_pass = 6 * len(keep) * 0.01
-        assert row["rtf"] == pytest.approx(2 * a_pass / total)
+        assert row["rtf"] == pytest.approx(4 * a_pass / total)
         assert row["rtf_min"] == pytest.approx(a_pass / total)
-        assert row["rtf_max"] == pytest.approx(3 * a_pass / total)
+        assert row["rtf_max"] == pytest.approx(9 * a_pass / total)
 
 
 def test_there_is_a_row_for_each_sub_model_and_the_conditions_are_stated(own: Experiment, tiny_data: Path) -> None:

@@ -139,8 +139,12 @@ def test_another_model_other_layers_or_other_references_are_decoded_again(
 ) -> None:
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     (output,) = decode_set(own, dev, [SubModel("greedy", (1, 2))])
+    (output / "score.json").write_text("{}")
+    decode_set(own, dev, [SubModel("greedy", (1, 2))])
+    assert (output / "score.json").exists()
     (same,) = decode_set(own, dev, [SubModel("greedy", (3, 4))])
     assert same == output
+    assert not (output / "score.json").exists(), "the score of another text"
     assert decoded == [(1, 2), (3, 4)]
     assert read_table(output / "text", allow_empty=True) == alone(own, dev, (3, 4))
     other = make(tmp_path / "other", tiny_config, tiny_data, seed=2)
