@@ -4,9 +4,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from asrprune.doctor import import_torchaudio
 from asrprune.errors import UserError
 from asrprune.files import atomic_path, write_json
 from asrprune.progress import track
+from asrprune.workers import end_with_parent
 
 logger = logging.getLogger(__name__)
 INT16_SCALE = 32768.0  # Kaldi computes filterbanks on 16-bit integers
@@ -151,16 +150,8 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _prepare_worker() -> None:
-    """One thread; and end with the parent: a worker whose parent was killed would wait for work for ever."""
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
 
 
 def _write_shard(job: tuple[Path, list[Utterance]], options: FrontendConfig) -> None:

@@ -10,10 +10,8 @@ import hashlib
 import itertools
 import logging
 import multiprocessing
-import os
 import shutil
 import sys
-import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +29,7 @@ from asrprune.data.kaldi import Utterance, write_data_dir
 from asrprune.errors import UserError
 from asrprune.files import atomic_path, read_json, write_json
 from asrprune.progress import track
+from asrprune.workers import end_with_parent
 
 logger = logging.getLogger(__name__)
 VERSION = 2  # raise it when the same configuration gives other audio than before
@@ -198,21 +197,9 @@ def _make_all(make: "partial[None]", missing: list[Speaker], jobs: int) -> None:
             make(speaker)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(missing)), context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(min(jobs, len(missing)), context, initializer=end_with_parent) as pool:
         for _ in track(pool.map(make, missing), "speaking", total=len(missing)):
             pass
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> int:
