@@ -1,8 +1,9 @@
 """The encoder, and the ONE loop over its layers: training, SVCCA, search, pruned decoding and benchmarks all call it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,17 @@ class Encoded:
     x: Tensor  # (B, T', D): the residual stream after the last kept layer, not normalised
     lens: Tensor  # (B,) int64: real frames of each utterance
     taps: dict[int, Tensor]  # layer -> (B, T', D), the stream after that layer (0: before the first)
+
+
+class Condition(Protocol):
+    """Self-conditioning: what is added to the stream between some layers."""
+
+    @property
+    def layers(self) -> Sequence[int]:
+        """After which it is added."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, T', D) stream -> (B, T', D), the term to add."""
 
 
 class Encoder(nn.Module):
@@ -55,10 +67,10 @@ class Encoder(nn.Module):
         keep: Sequence[int] | None = None,
         taps: Sequence[int] = (),
         scales: Sequence[float] | None = None,
-        condition: Callable[[Tensor], Tensor] | None = None,
-        condition_at: Sequence[int] = (),
+        condition: Condition | None = None,
+        after: int = 0,
     ) -> Encoded:
-        """The loop: run the kept layers over x_0 (or over the stream after any layer below the first kept one).
+        """The loop: run the kept layers over x_0, or over the stream after any layer below the first kept one.
 
         Args:
             x: (B, T', D).
@@ -66,8 +78,9 @@ class Encoder(nn.Module):
             keep: ascending 1-based layers to run; None: all. The others are the identity.
             taps: layers whose output is wanted, 0..L; a layer that is not kept yields the stream that passes it.
             scales: factor of the residual branches of each layer 1..L; None: 1.
-            condition: self-conditioning, (B, T', D) -> what is added to the stream.
-            condition_at: layers after which ``condition`` is applied, if they are kept.
+            condition: self-conditioning; it is added on the way from a kept layer of its own to the next kept layer, so the
+                last kept layer, whichever it is, gives out what its tap was trained on.
+            after: the last layer that ``x`` went through; 0: none.
         """
         keep = self.check_keep(keep)
         mask = padding_mask(lens, x.shape[1])
@@ -75,11 +88,12 @@ class Encoder(nn.Module):
         kept = set(keep)
         for number, layer in enumerate(self.layers, start=1):
             if number in kept:
+                if condition is not None and after in condition.layers:
+                    x = x + condition(x)
                 x = layer(x, mask, scales[number - 1] if scales else 1.0)
+                after = number
             if number in taps:
                 outputs[number] = x
-            if condition is not None and number in condition_at and number in kept:
-                x = x + condition(x)
         return Encoded(x, lens, outputs)
 
     def forward(
@@ -89,12 +103,11 @@ class Encoder(nn.Module):
         keep: Sequence[int] | None = None,
         taps: Sequence[int] = (),
         scales: Sequence[float] | None = None,
-        condition: Callable[[Tensor], Tensor] | None = None,
-        condition_at: Sequence[int] = (),
+        condition: Condition | None = None,
     ) -> Encoded:
         """``embed``, then ``run``: (B, T, F) features and (B,) frame counts -> ``Encoded``."""
         x, lens = self.embed(features, lens)
-        return self.run(x, lens, keep, taps, scales, condition, condition_at)
+        return self.run(x, lens, keep, taps, scales, condition)
 
     def check_keep(self, keep: Sequence[int] | None) -> Sequence[int]:
         """All layers for None; a ``UserError`` if ``keep`` is not ascending or has a layer that the model lacks."""

@@ -58,11 +58,11 @@ class CtcModel(nn.Module):
         scales: Sequence[float] | None = None,
     ) -> Encoded:
         """(B, T, F) normalised features -> the encoder's stream, with this model's self-conditioning."""
-        return self.encoder(features, lens, keep, taps, scales, self._conditioner(), self.config.tap_layers)
+        return self.encoder(features, lens, keep, taps, scales, self._conditioner())
 
-    def run(self, x: Tensor, lens: Tensor, keep: Sequence[int] | None = None, taps: Sequence[int] = ()) -> Encoded:
-        """As ``encode``, from the stream (B, T', D) below the first kept layer on: what the search needs."""
-        return self.encoder.run(x, lens, keep, taps, None, self._conditioner(), self.config.tap_layers)
+    def run(self, x: Tensor, lens: Tensor, keep: Sequence[int] | None = None, after: int = 0) -> Encoded:
+        """As ``encode``, from the stream (B, T', D) after the kept layer ``after`` on: what the search needs."""
+        return self.encoder.run(x, lens, keep, condition=self._conditioner(), after=after)
 
     def log_probs(self, x: Tensor) -> Tensor:
         """The head of every tap and depth: (..., D) stream -> (..., V) float32 log-probabilities."""
@@ -120,6 +120,7 @@ class Conditioner:
 
     def __init__(self, model: CtcModel) -> None:
         self.model = model
+        self.layers = model.config.tap_layers
 
     def __call__(self, x: Tensor) -> Tensor:
         assert self.model.condition is not None

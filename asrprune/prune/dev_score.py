@@ -50,11 +50,12 @@ class DevScorer:
         with torch.inference_mode():
             for batch in self._batches(f"removing one of {count} layers"):
                 stream, lens = self._embed(batch)
+                below = 0
                 for position, layer in enumerate(keep):
                     above = keep[position + 1 :]
-                    totals[layer] += self._errors_and_loss(self.model.run(stream, lens, above).x, lens, batch)
+                    totals[layer] += self._errors_and_loss(self.model.run(stream, lens, above, below).x, lens, batch)
                     if above:
-                        stream = self.model.run(stream, lens, (layer,)).x
+                        stream, below = self.model.run(stream, lens, (layer,), below).x, layer
         return {layer: self._score(total) for layer, total in totals.items()}
 
     def _batches(self, label: str) -> Iterator[Batch]:

@@ -110,15 +110,24 @@ def test_scales_belong_to_their_layers(encoder: Encoder, batch: tuple[Tensor, Te
         assert torch.equal(silenced, encoder(*batch, keep=[1, 2, 4, 5]).x)
 
 
-def test_condition_is_added_after_kept_layers_only(encoder: Encoder, full: Encoded) -> None:
-    def one(x: Tensor) -> Tensor:
+class One:
+    """A condition of ones after layers 2, 3 and 5."""
+
+    layers = (2, 3, 5)
+
+    def __call__(self, x: Tensor) -> Tensor:
         return torch.ones_like(x)
 
+
+def test_condition_is_added_between_kept_layers_only(encoder: Encoder, full: Encoded) -> None:
     with torch.inference_mode():
-        conditioned = encoder.run(full.taps[0], full.lens, [1, 3], taps=(1, 3), condition=one, condition_at=(2, 3))
+        conditioned = encoder.run(full.taps[0], full.lens, [1, 3, 5], taps=(1, 3, 5), condition=One())
         plain = encoder.run(full.taps[0], full.lens, [1, 3], taps=(1, 3))
-    assert torch.equal(conditioned.taps[3], plain.x)  # a tap sees the stream before the condition
-    assert torch.equal(conditioned.x, plain.x + 1.0)
+        above = encoder.run(plain.x + 1.0, full.lens, [5])
+    assert torch.equal(conditioned.taps[3], plain.x)  # 2 is not kept, and a tap sees the stream before the condition
+    assert torch.equal(conditioned.x, above.x)  # no layer follows 5
+    with torch.inference_mode():
+        assert torch.equal(encoder.run(plain.x, full.lens, [5], condition=One(), after=3).x, above.x)
 
 
 def test_evaluation_is_not_random(encoder: Encoder, batch: tuple[Tensor, Tensor], full: Encoded) -> None:

@@ -88,17 +88,17 @@ def test_cmvn_is_mean_and_scale() -> None:
 
 
 def conditioned_by_hand(model: CtcModel, keep: tuple[int, ...]) -> Tensor:
-    """x_k <- x_k + Linear(softmax(CTC(LN(x_k)))) after each kept tap."""
+    """x_k <- x_k + Linear(softmax(CTC(LN(x_k)))) after each kept tap that another layer follows."""
     assert model.condition is not None
     x, _ = model.encoder.embed(FEATURES[:1], LENS[:1])
     for number in keep:
         x = model.encoder.layers[number - 1](x, None, 1.0)
-        if number in (1, 3):
+        if number in (1, 3) and number != keep[-1]:
             x = x + model.condition(model.ctc(model.encoder.final_norm(x)).softmax(-1))
     return x
 
 
-@pytest.mark.parametrize("keep", [(1, 2, 3, 4), (1, 2, 4), (2, 4), (3,)])
+@pytest.mark.parametrize("keep", [(1, 2, 3, 4), (1, 2, 4), (2, 4), (3,), (1, 3)])
 def test_self_conditioning_is_the_formula_at_every_depth(keep: tuple[int, ...]) -> None:
     model = make_model(self_conditioning=True)
     with torch.inference_mode():
@@ -114,12 +114,18 @@ def test_self_conditioning_learns_and_is_off_by_default() -> None:
     assert model.condition.weight.grad.abs().sum() > 0
 
 
+def test_a_sub_model_that_ends_on_a_tap_is_what_that_tap_was_trained_as() -> None:
+    model = make_model(self_conditioning=True)
+    with torch.inference_mode():
+        assert torch.equal(model.encode(FEATURES, LENS, keep=(1, 2, 3)).x, model.encode(FEATURES, LENS, taps=(3,)).taps[3])
+
+
 def test_search_goes_on_with_self_conditioning() -> None:
-    """The stream above layer 1 holds the condition of tap 1; that of tap 3 is added on the way."""
+    """The conditions of tap 1, below which the stream was cut, and of tap 3 are both added on the way."""
     model = make_model(self_conditioning=True)
     with torch.inference_mode():
         below = model.encode(FEATURES, LENS, keep=(1,))
-        torch.testing.assert_close(model.run(below.x, below.lens, keep=(2, 3, 4)).x, model.encode(FEATURES, LENS).x)
+        torch.testing.assert_close(model.run(below.x, below.lens, keep=(2, 3, 4), after=1).x, model.encode(FEATURES, LENS).x)
 
 
 # -- what CTC can learn from -----------------------------------------------------------------------------------------
