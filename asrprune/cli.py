@@ -65,6 +65,7 @@ DataDir = Annotated[Path, typer.Argument(help="Kaldi data directory")]
 ConfigFile = Annotated[Path, typer.Option("--config", help="YAML file with all numbers")]
 Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, wins over --config; may be repeated")]
 ExpDir = Annotated[Path, typer.Option("--exp", help="experiment directory")]
+AllowPipes = Annotated[bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")]
 Jobs = Annotated[int, typer.Option("--nj", min=1, help="processes")]
 Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU")]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
@@ -100,9 +101,7 @@ def _options(
 def check_data(
     directories: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
     audio: Annotated[bool, typer.Option("--audio/--no-audio", help="open every recording, too")] = True,
-    allow_pipes: Annotated[
-        bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")
-    ] = False,
+    allow_pipes: AllowPipes = False,
 ) -> None:
     """Check data directories. Every fault is printed as file:line: id: what is wrong; how to fix it."""
     from asrprune.data.check import check_data_dir
@@ -145,6 +144,7 @@ def fbank(
     config: ConfigFile,
     cmvn: Annotated[Path | None, typer.Option("--cmvn", help="write CMVN statistics of the first directory here")] = None,
     nj: Jobs = 1,
+    allow_pipes: AllowPipes = False,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Compute features and CMVN statistics. What is there already is kept."""
@@ -153,7 +153,7 @@ def fbank(
 
     options = read_config(config, set_).frontend
     for directory in directories:
-        computed = features.extract(directory, options, nj)
+        computed = features.extract(directory, options, nj, allow_pipes)
         _say(f"{directory}: {computed} archives computed" if computed else f"{directory}: features were there")
     if cmvn is not None:
         features.write_cmvn(cmvn, features.compute_cmvn(directories[0]))
@@ -316,13 +316,14 @@ def score(
 def bench(
     exp: ExpDir,
     data: Annotated[Path, typer.Option("--data", help="data directory whose audio is timed")],
+    allow_pipes: AllowPipes = False,
     ngpu: Gpus = 0,
 ) -> None:
     """Measure real-time factors by depth. Writes bench.json."""
     from asrprune.decode import bench as benchmark
 
     experiment = _load(exp, ngpu)
-    _say(str(benchmark.bench(experiment, data, benchmark.keeps_of(experiment))))
+    _say(str(benchmark.bench(experiment, data, benchmark.keeps_of(experiment), allow_pipes)))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from asrprune.errors import UserError
 from asrprune.files import write_text
@@ -24,6 +24,14 @@ class Section(BaseModel):
     @classmethod
     def _empty_is_default(cls, values: Any) -> Any:
         return {} if values is None else values  # YAML's value of `train:` with all its keys commented out
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        is_switch = info.field_name is not None and cls.model_fields[info.field_name].annotation is bool
+        if not is_switch and any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"must be no true or false, got {str(value).lower()}")
+        return value
 
 
 class FrontendConfig(Section):
@@ -64,6 +72,7 @@ class AugmentConfig(Section):
     """Training-time augmentation."""
 
     speeds: tuple[Annotated[float, Field(ge=0.5, le=2.0)], ...] = (1.0,)  # copies of the training set
+    volume_db: float = Field(0.0, ge=0.0)  # each utterance is made louder or softer by up to this much
     num_freq_masks: int = Field(2, ge=0)
     max_freq_mask: int = Field(27, ge=0)  # mel bins
     num_time_masks: int = Field(5, ge=0)

@@ -149,8 +149,14 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
     info = read_json(exp / "model.json", "asrprune average")
     tokenizer = Tokenizer(exp / "bpe.model")
     model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
+    weights = load_weights(exp / "model.safetensors")
+    if sha256_of(exp / "model.safetensors") != info["model_sha256"]:
+        raise UserError(
+            f"{exp / 'model.safetensors'}: is not the file that model.json was written for (other SHA-256); copy the experiment"
+            " anew, or run stage 5 (`asrprune average`) again"
+        )
     try:
-        model.load_state_dict(load_weights(exp / "model.safetensors"))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
             f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}"

@@ -15,7 +15,7 @@ from asrprune.data.tokenizer import Tokenizer
 from asrprune.errors import UserError
 from asrprune.experiment import average_best, build_model, check_data, load, read_experiment_config, save_model, start
 from asrprune.files import sha256_of
-from asrprune.train.checkpoint import epoch_file, load_state, load_weights, save_state
+from asrprune.train.checkpoint import epoch_file, load_state, load_weights, save_state, save_weights
 
 ConfigWith = Callable[..., Config]
 
@@ -245,3 +245,10 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(exp: Path) -> None:
     ) as caught:
         load(exp)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_model_are_refused(exp: Path) -> None:
+    weights = load_weights(exp / "model.safetensors")
+    save_weights(exp / "model.safetensors", {name: tensor + 1.0 for name, tensor in weights.items()})
+    with pytest.raises(UserError, match=r"model\.safetensors: is not the file that model\.json was written for"):
+        load(exp)

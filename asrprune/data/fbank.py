@@ -5,7 +5,7 @@ import json
 import logging
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +29,7 @@ from asrprune.workers import end_with_parent
 logger = logging.getLogger(__name__)
 INT16_SCALE = 32768.0  # Kaldi computes filterbanks on 16-bit integers
 SHARD_UTTERANCES = 200  # one archive; small enough that little is lost when a run is killed
+Shard = tuple[Path, list[Utterance]]  # path of an archive without its suffix, and what it holds
 
 
 def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
@@ -84,10 +85,10 @@ def change_speed(samples: np.ndarray, sample_rate: int, speed: float) -> np.ndar
     return faster[0].numpy()
 
 
-def utterance_samples(utterance: Utterance, options: FrontendConfig) -> np.ndarray:
+def utterance_samples(utterance: Utterance, options: FrontendConfig, allow_pipes: bool = False) -> np.ndarray:
     """Samples of an utterance, its speed applied: (N,) float32. A ``UserError`` names the utterance."""
     try:
-        samples = read_audio(utterance.audio, options.sample_rate, utterance.start_s, utterance.end_s)
+        samples = read_audio(utterance.audio, options.sample_rate, utterance.start_s, utterance.end_s, allow_pipes)
     except UserError as error:
         raise UserError(f"{utterance.id}: {error}") from None
     return change_speed(samples, options.sample_rate, utterance.speed)
@@ -104,7 +105,7 @@ def speed_copies(utterances: Sequence[Utterance], speeds: Sequence[float]) -> li
     return copies
 
 
-def extract(directory: Path, options: FrontendConfig, num_jobs: int) -> int:
+def extract(directory: Path, options: FrontendConfig, num_jobs: int, allow_pipes: bool = False) -> int:
     """Compute what is missing of the features of a data directory; write feats.scp, utt2num_frames and utt2dur.
 
     Archives are named after a hash of what they hold, so a restart computes only the missing ones, and changed options or
@@ -119,21 +120,22 @@ def extract(directory: Path, options: FrontendConfig, num_jobs: int) -> int:
         logger.info(
             "%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(shards)
         )
-        for _ in track(_compute(missing, options, num_jobs), f"fbank {directory.name}", len(missing)):
+        write = partial(_write_shard, options=options, allow_pipes=allow_pipes)
+        for _ in track(_compute(missing, write, num_jobs), f"fbank {directory.name}", len(missing)):
             pass
     _collect(directory, [store / name for name in names], options)
     return len(missing)
 
 
-def _compute(missing: list[tuple[Path, list[Utterance]]], options: FrontendConfig, num_jobs: int) -> Iterator[None]:
+def _compute(missing: list[Shard], write: Callable[[Shard], None], num_jobs: int) -> Iterator[None]:
     if num_jobs == 1 or len(missing) == 1:
-        yield from map(partial(_write_shard, options=options), missing)
+        yield from map(write, missing)
         return
     context = multiprocessing.get_context("spawn")  # forking a process that has run torch can deadlock
     with ProcessPoolExecutor(min(num_jobs, len(missing)), context, initializer=_prepare_worker) as pool:
         try:
             with _interrupts_ignored():  # workers start here and inherit it: Ctrl-C is the parent's to handle
-                results = pool.map(partial(_write_shard, options=options), missing)
+                results = pool.map(write, missing)
             yield from results
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -154,20 +156,20 @@ def _prepare_worker() -> None:
     end_with_parent()
 
 
-def _write_shard(job: tuple[Path, list[Utterance]], options: FrontendConfig) -> None:
+def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> None:
     """Archive first, then its scp: an archive counts only when its scp is there."""
-    base, utterances = job
+    base, utterances = shard
     ark = base.with_suffix(".ark")
     with atomic_path(ark) as temporary:
-        matrices = ((u.id, _features(u, options)) for u in utterances)
+        matrices = ((u.id, _features(u, options, allow_pipes)) for u in utterances)
         frames: dict[str, int] = {}
         entries = write_ark(temporary, ark, _counted(matrices, frames))
     write_json(base.with_suffix(".frames"), frames)
     write_table(base.with_suffix(".scp"), entries)
 
 
-def _features(utterance: Utterance, options: FrontendConfig) -> np.ndarray:
-    features = compute_fbank(utterance_samples(utterance, options), options)
+def _features(utterance: Utterance, options: FrontendConfig, allow_pipes: bool) -> np.ndarray:
+    features = compute_fbank(utterance_samples(utterance, options, allow_pipes), options)
     if len(features) == 0:  # Kaldi's rule, which data directories are checked by: utt2num_frames is above 0
         raise UserError(
             f"{utterance.id}: lasts less than half a frame ({options.frame_shift_ms / 2:g} ms); remove the utterance"

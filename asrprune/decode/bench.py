@@ -32,7 +32,7 @@ class Speed:
     high: float
 
 
-def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ...]]) -> Path:
+def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ...]], allow_pipes: bool = False) -> Path:
     """Measure features and sub-models on utterances of a set; write ``bench.json`` in the experiment.
 
     A repetition runs every sub-model once over all batches, so that a drift of the machine hits all alike; a sub-model's time
@@ -42,12 +42,13 @@ def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ..
         experiment: the full model.
         directory: a data directory; ``bench.utterances`` of it are taken, spread evenly.
         keeps: the sub-models, as layers to keep.
+        allow_pipes: run shell commands in wav.scp.
     """
     options = experiment.config.bench
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads or before)
     try:
-        features, audio_s, features_rtf = _features(experiment, directory, options)
+        features, audio_s, features_rtf = _features(experiment, directory, options, allow_pipes)
         batches = _batches(features, options.batch)
         speeds = measure(experiment, batches, keeps, options.repeats, audio_s)
         threads = torch.get_num_threads()
@@ -100,11 +101,13 @@ def _recognise(experiment: Experiment, batches: Sequence[tuple[Tensor, Tensor]],
             experiment.tokenizer.decode(labels)
 
 
-def _features(experiment: Experiment, directory: Path, options: BenchConfig) -> tuple[list[np.ndarray], float, float]:
+def _features(
+    experiment: Experiment, directory: Path, options: BenchConfig, allow_pipes: bool = False
+) -> tuple[list[np.ndarray], float, float]:
     """Features of the chosen utterances (longest first), seconds of audio, and the features' RTF (without reading audio)."""
     frontend = experiment.config.frontend
     chosen = spread_evenly(read_data_dir(directory, need_text=False), options.utterances)
-    samples = [utterance_samples(utterance, frontend) for utterance in chosen]
+    samples = [utterance_samples(utterance, frontend, allow_pipes) for utterance in chosen]
     audio_s = sum(map(len, samples)) / frontend.sample_rate
     compute_fbank(samples[0], frontend)  # warm-up
     started = time.perf_counter()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,16 @@ class Recognizer:
         layers: the layers that run when a call does not say otherwise.
     """
 
-    def __init__(self, experiment: Experiment, plan: Plan) -> None:
+    def __init__(self, experiment: Experiment, plan: str | Path | None) -> None:
         """Use ``Recognizer.load``."""
         self.experiment = experiment
-        self.plan = plan
+        self._plan = plan
         self.layers: tuple[int, ...] = tuple(range(1, experiment.num_layers + 1))
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Where depths get their layers from; read when it is first needed, as full depth needs none."""
+        return find_plan(self.experiment, self._plan)
 
     @classmethod
     def load(cls, exp: str | Path, plan: str | Path | None = None, device: str = "cpu") -> "Recognizer":
@@ -70,8 +76,10 @@ class Recognizer:
         Raises:
             UserError: something is missing; the stage that makes it is named.
         """
-        experiment = load(Path(exp), device)
-        return cls(experiment, find_plan(experiment, plan))
+        recognizer = cls(load(Path(exp), device), plan)
+        if plan is not None:
+            find_plan(recognizer.experiment, plan)  # one that was asked for is missed at once
+        return recognizer
 
     def transcribe(
         self, audio: str | Path | np.ndarray, depth: int | None = None, layers: Sequence[int] | None = None

@@ -88,16 +88,17 @@ def check_layers(keep: Sequence[int], num_layers: int, where: str) -> None:
 def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
     """``1,2,5-7`` -> (1, 2, 5, 6, 7)."""
     try:
-        layers = [n for part in text.split(",") for n in _numbers(part)]
+        layers = [n for part in text.split(",") for n in _numbers(part, num_layers)]
     except ValueError:
         raise UserError(f"--layers {text}: write layer numbers, e.g. 1,2,5-7") from None
     check_layers(layers, num_layers, f"--layers {text}")
     return tuple(layers)
 
 
-def _numbers(part: str) -> range:
+def _numbers(part: str, num_layers: int) -> range:
+    """The layers of ``5`` or ``5-7``; of those beyond the last that there is only the first, which is enough to be refused."""
     first, dash, last = part.partition("-")
-    numbers = range(int(first), int(last if dash else first) + 1)
-    if not numbers:
+    begin, end = int(first), int(last if dash else first)
+    if begin > end:
         raise ValueError(f"{part} descends")
-    return numbers
+    return range(begin, min(end, max(begin, num_layers + 1)) + 1)

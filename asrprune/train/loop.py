@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from asrprune.config import Config
-from asrprune.data.augment import spec_augment
+from asrprune.data.augment import change_volume, spec_augment
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
 from asrprune.errors import UserError
@@ -135,7 +135,8 @@ class Trainer:
         window.grad_norm = float(norm)
 
     def _losses(self, batch: Batch, keep: list[int]) -> Tensor:
-        features = spec_augment(self._module.normalise(batch.features), self.config.augment)
+        features = change_volume(self._module.normalise(batch.features), self._module.cmvn_scale, self.config.augment)
+        features = spec_augment(features, self.config.augment)
         return self.model(features, batch.lens, batch.labels, batch.label_lens, keep, branch_scales(self.probabilities))
 
     @property

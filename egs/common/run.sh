@@ -19,6 +19,7 @@ train_set=train         # name of the training set below datadir
 dev_set=dev             # the same of the development set, which chooses epochs and layers
 test_sets="test"        # the same of the test sets: "test_clean test_other"
 local_opts=             # passed on to local/data.sh
+allow_pipes=false       # true: run the `command |` entries of wav.scp, which are arbitrary shell
 results_dir=            # where to copy RESULTS.md and figures/ at the end
 # end
 
@@ -39,6 +40,8 @@ config_lines=$(python "$common/config_lines.py" "${numbers[@]}") || die "nothing
 exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
 train_sp=$datadir/${train_set}_sp
 tests=() decodes=()
+pipes=
+if [ "$allow_pipes" = true ]; then pipes=--allow-pipes; fi
 for name in $test_sets; do tests+=("$datadir/$name") decodes+=("$exp/decode/$name"); done
 mkdir -p "$datadir/log" "$datadir/.done" "$exp/log" "$exp/.done" || die "choose another --datadir or --expdir"
 
@@ -101,11 +104,11 @@ recorded() { "$@" 2>&1 | tee -a "$log"; }
 stage_0() { if [ -f local/download.sh ]; then recorded bash local/download.sh "$download_dir" "$datadir"; fi; }
 stage_1() {
     recorded bash local/data.sh "$download_dir" "$datadir" "$nj" $local_opts &&
-        asrprune check-data "$datadir/$train_set" "$datadir/$dev_set" "${tests[@]}"
+        asrprune check-data "$datadir/$train_set" "$datadir/$dev_set" "${tests[@]}" $pipes
 }
 stage_2() {
     asrprune perturb "$datadir/$train_set" "$train_sp" "${numbers[@]}" &&
-        asrprune fbank "$train_sp" "$datadir/$dev_set" "${tests[@]}" "${numbers[@]}" --nj "$nj" --cmvn "$train_sp/cmvn"
+        asrprune fbank "$train_sp" "$datadir/$dev_set" "${tests[@]}" "${numbers[@]}" --nj "$nj" --cmvn "$train_sp/cmvn" $pipes
 }
 stage_3() { asrprune bpe "$datadir/$train_set" "$exp/lang" "${numbers[@]}"; }
 stage_4() {
@@ -117,7 +120,7 @@ stage_6() { asrprune svcca --exp "$exp" --data "$datadir/$dev_set" --ngpu "$ngpu
 stage_7() { asrprune search --exp "$exp" --dev "$datadir/$dev_set" --ngpu "$ngpu"; }
 stage_8() { asrprune decode --exp "$exp" "${tests[@]}" --ngpu "$ngpu"; }
 stage_9() { asrprune score --exp "$exp" "${tests[@]}"; }
-stage_10() { asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu"; }
+stage_10() { asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu" $pipes; }
 stage_11() { asrprune report --exp "$exp" ${results_dir:+--copy-to "$results_dir"}; }
 
 run_stage 0 download "$datadir" "$download_dir" "the corpus, if one is to be fetched, in $download_dir"

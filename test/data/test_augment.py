@@ -1,11 +1,15 @@
-"""SpecAugment: how many masks, how wide, where; 0 inside and nothing changed outside."""
+"""SpecAugment: how many masks, how wide, where; 0 inside and nothing changed outside. Volume: as if the signal were louder."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from asrprune.config import AugmentConfig
-from asrprune.data.augment import spec_augment
+from asrprune.config import AugmentConfig, FrontendConfig
+from asrprune.data.augment import change_volume, spec_augment
+from asrprune.data.fbank import compute_fbank
 
 BATCH, FRAMES, MELS = 400, 100, 80
 
@@ -96,3 +100,32 @@ def test_the_seed_decides() -> None:
 def test_masks_wider_than_the_spectrum_and_one_frame_do_no_harm() -> None:
     masked(config(freq=(2, 500), time=(2, 1.0)), batch=50, frames=1, mels=8)
     masked(config(freq=(2, 500), time=(2, 1.0)), batch=50, frames=0, mels=8)
+
+
+# -- volume
+
+
+def test_volume_is_that_of_the_louder_signal() -> None:
+    """Features of a scaled signal, normalised, are what the gain makes of the signal's own; gains differ and stay within."""
+    rng = np.random.default_rng(0)
+    samples = rng.normal(0.0, 0.02, 16000).astype(np.float32)
+    options, mean, scale = FrontendConfig(), torch.linspace(8.0, 12.0, 80), torch.linspace(0.2, 0.5, 80)
+
+    def normalised(signal: np.ndarray) -> Tensor:
+        return (torch.from_numpy(compute_fbank(signal, options)) - mean) * scale
+
+    torch.manual_seed(0)
+    original = normalised(samples)
+    louder = change_volume(original.expand(200, -1, -1), scale, AugmentConfig(volume_db=6.0))
+    gains_db = ((louder - original) / scale).mean(dim=(1, 2)) * 10.0 / math.log(10.0)
+    assert -6.0 <= gains_db.min() < -5.0
+    assert 5.0 < gains_db.max() <= 6.0
+    for row in (0, 1):
+        torch.testing.assert_close(louder[row], normalised(samples * 10 ** (float(gains_db[row]) / 20)), atol=1e-3, rtol=0.0)
+
+
+def test_no_volume_change_draws_nothing() -> None:
+    features = torch.randn(2, 5, 3)
+    state = torch.get_rng_state()
+    assert change_volume(features, torch.ones(3), AugmentConfig()) is features
+    assert torch.equal(torch.get_rng_state(), state)

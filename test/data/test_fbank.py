@@ -87,6 +87,18 @@ def test_less_than_a_window_is_a_frame_and_less_than_half_a_frame_is_refused(dat
         extract(data, OPTIONS, 1)
 
 
+def test_commands_in_wav_scp_are_run_only_if_allowed(data: Path) -> None:
+    extract(data, OPTIONS, 1)
+    before = {key: matrix.copy() for key, matrix in features(data).items()}
+    entries = read_table(data / "wav.scp")
+    write_table(data / "wav.scp", {key: f"cat {path} |" for key, path in entries.items()})
+    with pytest.raises(UserError, match=r"^s0-u0: .* is a shell command, and these are run only with --allow-pipes"):
+        extract(data, OPTIONS, 2)
+    assert extract(data, OPTIONS, 2, allow_pipes=True) == 4
+    for key, matrix in features(data).items():
+        np.testing.assert_array_equal(matrix, before[key])
+
+
 def test_a_second_run_computes_nothing(data: Path) -> None:
     extract(data, OPTIONS, 1)
     before = {path: path.stat().st_mtime_ns for path in (data / "fbank").iterdir()}

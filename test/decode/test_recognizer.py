@@ -285,3 +285,15 @@ def test_plans_by_name_and_by_file(exp: Path, tmp_path: Path) -> None:
         assert Recognizer.load(exp, path).plan == mine
     with pytest.raises(UserError, match=r"plans/svcca\.json: no such file; .*stage 7"):
         find_plan(loaded, "svcca")
+
+
+def test_a_plan_of_an_older_model_stops_only_those_who_ask_for_a_depth(exp: Path, wav: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(exp, own)
+    write_plan(plan_path(own, "greedy"), Plan("greedy", 4, GREEDY, "0" * 64, "wer", "dev"))
+    asr = Recognizer.load(own)
+    assert asr.transcribe(wav) == Recognizer.load(exp).transcribe(wav)
+    with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):
+        asr.transcribe(wav, depth=3)
+    with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):
+        Recognizer.load(own, "greedy")
