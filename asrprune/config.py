@@ -6,13 +6,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from asrprune.errors import UserError
 from asrprune.files import write_text
 
+
+def _no_switch(value: Any) -> Any:
+    if isinstance(value, bool):  # which Python takes for 1 or 0
+        raise ValueError(f"must be no true or false, got {str(value).lower()}")
+    return value
+
+
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, BeforeValidator(_no_switch), Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -27,11 +43,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        is_switch = info.field_name is not None and cls.model_fields[info.field_name].annotation is bool
-        if not is_switch and any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
-            raise ValueError(f"must be no true or false, got {str(value).lower()}")
-        return value
+    def _check_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        return value if cls.model_fields[info.field_name].annotation is bool else _no_switch(value)
 
 
 class FrontendConfig(Section):
