@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from asrprune.report.results import Results, Row
+from asrprune.report.results import Results, Row, strategy_rank
 from asrprune.report.tables import compact, search_sets, set_names, two_digits
 
 _HOW = {
@@ -14,7 +14,10 @@ _HOW = {
 
 
 def headlines(results: Results) -> list[str]:
-    """A sentence for each set without part in the search: the full model, and the best sub-model near half its depth."""
+    """A sentence for each set without part in the search: the full model, and a sub-model near half its depth.
+
+    It is the first strategy's in the order of the tables: the lowest WER on a test set must not choose it.
+    """
     unseen = [name for name in set_names(results) if name not in search_sets(results)]
     return [_headline(results, name) for name in unseen]
 
@@ -41,7 +44,7 @@ def _headline(results: Results, name: str) -> str:
     pruned = [row for row in rows if row["depth"] < num_layers]
     parts = [f"{full['wer']:.1f} % WER with all {num_layers} layers"] if full else []
     if pruned:
-        half = min(pruned, key=lambda row: (abs(row["depth"] - num_layers / 2), row["wer"]))
+        half = min(pruned, key=lambda row: (abs(row["depth"] - num_layers / 2), strategy_rank(row["strategy"])))
         faster = f", {half['speedup']:.1f} times as fast" if half["speedup"] else ""
         parts.append(f"{half['wer']:.1f} % with {half['depth']} of {num_layers} (`{half['strategy']}`{faster})")
     return f"`{name}`: {'; '.join(parts)}."

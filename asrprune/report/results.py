@@ -43,7 +43,7 @@ def collect(exp: Path) -> Results:
     _, old_matrices = similarities(exp, model["model_sha256"])
     return {
         "format": 1,
-        "exp": exp.resolve().name,
+        "exp": _title(exp.resolve()),
         "environment": environment(),
         "data": _data(usable),
         "rows": _rows(usable, bench, model["num_layers"]),
@@ -77,6 +77,11 @@ def similarities(exp: Path, model_sha256: str) -> tuple[list[Path], list[str]]:
 def strategy_rank(strategy: str) -> tuple[int, str]:
     """Sort key: the known strategies in their usual order, then the others by name."""
     return (STRATEGIES.index(strategy) if strategy in STRATEGIES else len(STRATEGIES), strategy)
+
+
+def _title(exp: Path) -> str:
+    """``an4/exp/train`` in a recipe's directory, elsewhere the experiment's own name."""
+    return "/".join(exp.parts[-3:]) if exp.parent.name == "exp" else exp.name
 
 
 def _read_config(path: Path) -> dict[str, Any]:

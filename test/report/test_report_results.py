@@ -1,6 +1,7 @@
 """results.json says what the files of the run say, and names the stage that makes what is missing."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,15 @@ def test_rtf_is_that_of_the_same_layers_else_of_the_same_depth(experiment: Path)
     assert row_of(results, "dev", "top", 12)["speedup"] == 1.0
 
 
+def test_the_title_names_the_recipe_and_elsewhere_the_experiment_alone(experiment: Path, tmp_path: Path) -> None:
+    for place, title in (("an4/exp/big", "an4/exp/big"), ("runs/big", "big")):
+        shutil.copytree(experiment, tmp_path / place)
+        assert collect(tmp_path / place)["exp"] == title
+
+
 def test_the_rest_of_the_file(experiment: Path) -> None:
     results = collect(experiment)
-    assert (results["format"], results["exp"], results["missing"]) == (1, "mini_12l", [])
+    assert (results["format"], results["missing"]) == (1, [])
     assert results["data"]["test"] == {"utterances": 2000, "hours": 1.3, "text_sha256": "test" * 8}
     assert results["model"] == read(experiment / "model.json")
     assert results["config"] == yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
