@@ -126,6 +126,7 @@ def perturb(
     source: DataDir,
     target: Annotated[Path, typer.Argument(help="data directory to write")],
     config: ConfigFile,
+    search: Annotated[bool, typer.Option("--search", help="at each of prune.speeds instead: what layers are chosen on")] = False,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Copy a data directory at each of augment.speeds."""
@@ -133,7 +134,8 @@ def perturb(
     from asrprune.data.fbank import speed_copies
     from asrprune.data.kaldi import read_data_dir, write_data_dir
 
-    copies = speed_copies(read_data_dir(source), read_config(config, set_).augment.speeds)
+    numbers = read_config(config, set_)
+    copies = speed_copies(read_data_dir(source), numbers.prune.speeds if search else numbers.augment.speeds)
     write_data_dir(target, copies)
     _say(f"{target}: {len(copies)} utterances")
 

@@ -29,6 +29,7 @@ def _no_switch(value: Any) -> Any:
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, BeforeValidator(_no_switch), Field(ge=1)]
+Speeds = tuple[Annotated[float, Field(ge=0.5, le=2.0)], ...]
 
 
 class Section(BaseModel):
@@ -85,7 +86,7 @@ class TokenizerConfig(Section):
 class AugmentConfig(Section):
     """Training-time augmentation."""
 
-    speeds: tuple[Annotated[float, Field(ge=0.5, le=2.0)], ...] = (1.0,)  # copies of the training set
+    speeds: Speeds = (1.0,)  # copies of the training set
     volume_db: float = Field(0.0, ge=0.0)  # each utterance is made louder or softer by up to this much
     num_freq_masks: int = Field(2, ge=0)
     max_freq_mask: int = Field(27, ge=0)  # mel bins
@@ -176,6 +177,7 @@ class PruneConfig(Section):
     depths: tuple[Positive, ...] | None = None  # None: every depth from num_layers to 1 is searched and decoded
     min_depth: Positive = 1
     metric: Literal["wer", "ctc"] = "wer"
+    speeds: Speeds = (1.0,)  # copies of the dev set that layers are chosen on: a small set alone is noisy
     svcca_variance: float = Field(0.99, gt=0.0, le=1.0)
     svcca_frames: Positive = 20000
 

@@ -39,6 +39,8 @@ numbers=(--config "$config" $config_opts)
 config_lines=$(python "$common/config_lines.py" "${numbers[@]}") || die "nothing was run (paths are relative to $PWD)"
 exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
 train_sp=$datadir/${train_set}_sp
+search_dir=$datadir/$dev_set  # what layers are chosen on
+if [[ $config_lines != *"prune.speeds=[1.0]"* ]]; then search_dir+=_sp; fi
 tests=() decodes=()
 pipes=
 if [ "$allow_pipes" = true ]; then pipes=--allow-pipes; fi
@@ -107,8 +109,13 @@ stage_1() {
         asrprune check-data "$datadir/$train_set" "$datadir/$dev_set" "${tests[@]}" $pipes
 }
 stage_2() {
-    asrprune perturb "$datadir/$train_set" "$train_sp" "${numbers[@]}" &&
-        asrprune fbank "$train_sp" "$datadir/$dev_set" "${tests[@]}" "${numbers[@]}" --nj "$nj" --cmvn "$train_sp/cmvn" $pipes
+    local dirs=("$train_sp" "$datadir/$dev_set" "${tests[@]}")
+    asrprune perturb "$datadir/$train_set" "$train_sp" "${numbers[@]}" || return
+    if [ "$search_dir" != "$datadir/$dev_set" ]; then
+        asrprune perturb "$datadir/$dev_set" "$search_dir" "${numbers[@]}" --search || return
+        dirs+=("$search_dir")
+    fi
+    asrprune fbank "${dirs[@]}" "${numbers[@]}" --nj "$nj" --cmvn "$train_sp/cmvn" $pipes
 }
 stage_3() { asrprune bpe "$datadir/$train_set" "$exp/lang" "${numbers[@]}"; }
 stage_4() {
@@ -116,8 +123,8 @@ stage_4() {
         --bpe "$exp/lang/bpe.model" --cmvn "$train_sp/cmvn" --ngpu "$ngpu"
 }
 stage_5() { asrprune average --exp "$exp"; }
-stage_6() { asrprune svcca --exp "$exp" --data "$datadir/$dev_set" --ngpu "$ngpu"; }
-stage_7() { asrprune search --exp "$exp" --dev "$datadir/$dev_set" --ngpu "$ngpu"; }
+stage_6() { asrprune svcca --exp "$exp" --data "$search_dir" --ngpu "$ngpu"; }
+stage_7() { asrprune search --exp "$exp" --dev "$search_dir" --ngpu "$ngpu"; }
 stage_8() { asrprune decode --exp "$exp" "${tests[@]}" --ngpu "$ngpu"; }
 stage_9() { asrprune score --exp "$exp" "${tests[@]}"; }
 stage_10() { asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu" $pipes; }
@@ -128,17 +135,17 @@ run_stage 1 data "$datadir" "$(cat local/*.* conf/corpus* 2> /dev/null) $local_o
     "data directories of $train_set, $dev_set, $test_sets, in $datadir" \
     "$datadir/$train_set/text" "$datadir/$dev_set/text" "${tests[@]/%//text}"
 key=  # what counts from here on is what the data directories hold, not how it came there
-also=$(tables_of $test_sets) \
+also="$(tables_of $test_sets)$(config_of prune.speeds)" \
     run_stage 2 fbank "$datadir" "$(tables_of "$train_set" "$dev_set") $(config_of 'frontend|augment.speeds')" \
     "speed perturbation, features and CMVN, in $train_sp, $datadir/$dev_set and the test sets" \
-    "$train_sp/feats.scp" "$train_sp/cmvn" "$datadir/$dev_set/feats.scp" "${tests[@]/%//feats.scp}"
+    "$train_sp/feats.scp" "$train_sp/cmvn" "$datadir/$dev_set/feats.scp" "$search_dir/feats.scp" "${tests[@]/%//feats.scp}"
 run_stage 3 bpe "$exp" "$(config_of tokenizer)" "text units, in $exp/lang" "$exp/lang/bpe.model"
 also=$config_lines \
     run_stage 4 train "$exp" "$(config_of 'seed|augment|batch|model|train')" \
     "training with $config, in $exp; curves: tensorboard --logdir $exp" "$exp/config.yaml" "$exp/train.jsonl"
 run_stage 5 average "$exp" "" "the average of the best epochs, in $exp/model.safetensors" "$exp/model.safetensors"
-run_stage 6 svcca "$exp" "$(config_of 'prune.svcca|decode')" "similarity of the layers on $dev_set, in $exp/svcca" "$exp/svcca"
-run_stage 7 search "$exp" "$(config_of prune)" "which layers to remove, judged on $dev_set, in $exp/plans" "$exp/plans"
+run_stage 6 svcca "$exp" "$(config_of 'prune.svcca|prune.speeds|decode')" "similarity of the layers on $search_dir, in $exp/svcca" "$exp/svcca"
+run_stage 7 search "$exp" "$(config_of prune)" "which layers to remove, judged on $search_dir, in $exp/plans" "$exp/plans"
 run_stage 8 decode "$exp" "$(tables_of $test_sets)" "$test_sets at every depth, in $exp/decode" "${decodes[@]}"
 run_stage 9 score "$exp" "" "word error rates, in $exp/decode"
 run_stage 10 bench "$exp" "$ngpu $(config_of bench)" "real-time factors, in $exp/bench.json" "$exp/bench.json"

@@ -410,3 +410,20 @@ def test_a_python_without_asrprune_is_told(recipe: Recipe) -> None:
     _, err = recipe.run(status=1)
     assert "activate the environment" in err
     assert "Traceback" not in err
+
+
+def test_layers_may_be_chosen_on_speed_copies_of_the_dev_set(recipe: Recipe) -> None:
+    """They are made in stage 2; other copies make no other model, but other plans."""
+    recipe.run()
+    recipe.calls()
+    recipe.config("train: {epochs: 2}\nprune: {speeds: [0.9, 1.0]}")
+    recipe.run()
+    calls = recipe.calls()
+    assert [call.split()[0] for call in calls if call.split()[0] in ("bpe", "average")] == []
+    assert sum("perturb data/dev data/dev_sp" in call and "--search" in call for call in calls) == 1
+    for command in ("svcca", "search"):
+        (call,) = (call for call in calls if call.split()[0] == command)
+        assert call.split()[-3] == "data/dev_sp", call
+    recipe.config("train: {epochs: 2}")
+    recipe.run()
+    assert not any("dev_sp" in call for call in recipe.calls())
