@@ -126,7 +126,7 @@ def perturb(
     source: DataDir,
     target: Annotated[Path, typer.Argument(help="data directory to write")],
     config: ConfigFile,
-    search: Annotated[bool, typer.Option("--search", help="at each of prune.speeds instead: what layers are chosen on")] = False,
+    search: Annotated[bool, typer.Option("--search", help="at each of prune.speeds instead")] = False,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Copy a data directory at each of augment.speeds."""

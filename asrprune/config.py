@@ -88,6 +88,7 @@ class AugmentConfig(Section):
 
     speeds: Speeds = (1.0,)  # copies of the training set
     volume_db: float = Field(0.0, ge=0.0)  # each utterance is made louder or softer by up to this much
+    vocal_tract: float = Field(0.0, ge=0.0, le=0.3)  # frequencies of each utterance are scaled by 1 +- up to this
     num_freq_masks: int = Field(2, ge=0)
     max_freq_mask: int = Field(27, ge=0)  # mel bins
     num_time_masks: int = Field(5, ge=0)

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from asrprune.config import Config
-from asrprune.data.augment import change_volume, spec_augment
+from asrprune.data.augment import change_vocal_tract, change_volume, spec_augment
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
 from asrprune.errors import UserError
@@ -135,8 +135,9 @@ class Trainer:
         window.grad_norm = float(norm)
 
     def _losses(self, batch: Batch, keep: list[int]) -> Tensor:
-        features = change_volume(self._module.normalise(batch.features), self._module.cmvn_scale, self.config.augment)
-        features = spec_augment(features, self.config.augment)
+        options = self.config.augment
+        features = self._module.normalise(change_vocal_tract(batch.features, self.config.frontend, options))
+        features = spec_augment(change_volume(features, self._module.cmvn_scale, options), options)
         return self.model(features, batch.lens, batch.labels, batch.label_lens, keep, branch_scales(self.probabilities))
 
     @property

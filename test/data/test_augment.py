@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asrprune.config import AugmentConfig, FrontendConfig
-from asrprune.data.augment import change_volume, spec_augment
+from asrprune.data.augment import _between_bins, change_vocal_tract, change_volume, spec_augment, warped_bins
 from asrprune.data.fbank import compute_fbank
 
 BATCH, FRAMES, MELS = 400, 100, 80
@@ -128,4 +128,41 @@ def test_no_volume_change_draws_nothing() -> None:
     features = torch.randn(2, 5, 3)
     state = torch.get_rng_state()
     assert change_volume(features, torch.ones(3), AugmentConfig()) is features
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# -- vocal tract
+
+
+def test_a_scaled_tone_is_found_where_its_frequency_went() -> None:
+    """The spectrum of a tone, read at f / 1.2 for every f, has its peak where a tone of 1.2 times the frequency has its own."""
+    options, seconds = FrontendConfig(), np.arange(16000) / 16000
+    for hz in (500.0, 1500.0, 3000.0):
+        low, high = (
+            torch.from_numpy(compute_fbank(0.1 * np.sin(2 * np.pi * f * seconds).astype(np.float32), options))
+            for f in (hz, 1.2 * hz)
+        )
+        warped = low.unsqueeze(0) @ _between_bins(warped_bins(torch.tensor([1 / 1.2]), options), 80)
+        assert abs(int(warped[0, 50].argmax()) - int(high[50].argmax())) <= 1
+
+
+def test_a_factor_of_one_changes_nothing_and_the_edges_hold() -> None:
+    options = FrontendConfig()
+    bins = warped_bins(torch.tensor([1.0, 0.5, 2.0]), options)
+    torch.testing.assert_close(bins[0], torch.arange(80.0), atol=1e-4, rtol=0.0)
+    assert bins.min() >= 0.0
+    assert bins.max() <= 79.0
+    weights = _between_bins(bins, 80)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(3, 80))
+
+
+def test_each_utterance_has_a_factor_of_its_own_within_the_range() -> None:
+    torch.manual_seed(0)
+    options, ramp = FrontendConfig(), torch.arange(80.0).expand(300, 4, 80)
+    moved = change_vocal_tract(ramp, options, AugmentConfig(vocal_tract=0.1))[:, 0, 40]  # of a ramp, the place itself
+    least, most = (float(warped_bins(torch.tensor([factor]), options)[0, 40]) for factor in (0.9, 1.1))
+    assert least <= moved.min() < least + 0.2
+    assert most - 0.2 < moved.max() <= most
+    state = torch.get_rng_state()
+    assert change_vocal_tract(ramp, options, AugmentConfig()) is ramp
     assert torch.equal(torch.get_rng_state(), state)
