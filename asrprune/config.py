@@ -110,13 +110,15 @@ class StochasticDepthConfig(Section):
 
 
 class ModelConfig(Section):
-    """Transformer-CTC encoder with intermediate CTC."""
+    """Transformer-CTC or Conformer-CTC encoder with intermediate CTC."""
 
+    layer: Literal["transformer", "conformer"] = "transformer"
     num_layers: Positive = 12
     dim: Positive = 256
     heads: Positive = 4
     ffn: Positive = 2048
-    conv_channels: Positive | None = None  # None: as many as dim
+    conv_channels: Positive | None = None  # of the subsampling; None: as many as dim
+    conv_kernel: Positive = 31  # frames that a conformer's convolution sees; odd
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.0
     taps: tuple[Positive, ...] | None = None  # None: num_layers // 4 and num_layers // 2
@@ -129,6 +131,8 @@ class ModelConfig(Section):
         mistakes = []
         if self.dim % self.heads:
             mistakes.append(f"dim must be a multiple of heads, but {self.dim} is not one of {self.heads}")
+        if self.conv_kernel % 2 == 0:
+            mistakes.append(f"conv_kernel must be odd, got {self.conv_kernel}")
         taps = list(self.taps or ())
         if taps != sorted(set(taps)) or any(tap > self.num_layers for tap in taps):
             mistakes.append(f"taps must ascend and lie in 1..num_layers = 1..{self.num_layers}, got {taps}")

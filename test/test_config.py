@@ -52,6 +52,8 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ("model: {num_layers: 4, taps: [2, 1]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 1]"),
         ("model: {num_layers: 4, taps: [2, 2]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 2]"),
         ("model: {num_layers: 4, taps: [5]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [5]"),
+        ("model: {layer: conformer, conv_kernel: 4}", "model: conv_kernel must be odd, got 4"),
+        ("model: {layer: rnn}", "model.layer: input should be 'transformer' or 'conformer', got 'rnn'"),
         ("prune: {depths: [12, 13]}", "prune.depths must lie in prune.min_depth..model.num_layers = 1..12, got [13]"),
         (
             "prune: {depths: [12, 3], min_depth: 4}",

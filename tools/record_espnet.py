@@ -1,4 +1,4 @@
-"""Record what ESPnet's Transformer encoder computes, as the oracle of test/nn/test_espnet_parity.py.
+"""Record what ESPnet's Transformer and Conformer encoders compute, as the oracle of test/nn/test_espnet_parity.py.
 
 ESPnet is no dependency of this project, not even of its tests: they read the recorded file. To record it again, install
 ESPnet in a virtual environment of its own and run this script with that environment's Python, from the repository root::
@@ -10,7 +10,7 @@ ESPnet in a virtual environment of its own and run this script with that environ
         soundfile configargparse torch_complex h5py librosa scipy ctc-segmentation
     PYTHONPATH=. ../espnet-venv/bin/python tools/record_espnet.py
 
-The file holds float16 tensors (``weights.*``, ``ctc.*``, ``conditioning.*``, ``input.<case>``; they were rounded to
+Each file holds float16 tensors (``weights.*``, ``ctc.*``, ``conditioning.*``, ``input.<case>``; they were rounded to
 float16 BEFORE the run, so nothing is lost) and float32 outputs ``<variant>.<case>.<final|tap2|tap3|lens>``, where the
 variant is ``plain`` or ``conditioned`` (self-conditioned CTC), with ``_keep`` when only the layers KEEP ran.
 """
@@ -23,13 +23,14 @@ from typing import Any
 import espnet  # type: ignore[import-not-found]
 import torch
 from espnet2.asr.ctc import CTC  # type: ignore[import-not-found]
+from espnet2.asr.encoder.conformer_encoder import ConformerEncoder  # type: ignore[import-not-found]
 from espnet2.asr.encoder.transformer_encoder import TransformerEncoder  # type: ignore[import-not-found]
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asrprune.files import atomic_path
 
-OUTPUT = Path(__file__).resolve().parents[1] / "test/fixtures/espnet/encoder.safetensors"
+OUTPUTS = Path(__file__).resolve().parents[1] / "test/fixtures/espnet"
 SEED = 20210616
 VOCAB_SIZE = 20
 TAPS = [2, 3]
@@ -46,6 +47,15 @@ ENCODER: dict[str, Any] = {
     "input_layer": "conv2d",
     "normalize_before": True,
 }
+CONFORMER: dict[str, Any] = {
+    "macaron_style": True,
+    "rel_pos_type": "latest",
+    "pos_enc_layer_type": "rel_pos",
+    "selfattention_layer_type": "rel_selfattn",
+    "activation_type": "swish",
+    "use_cnn_module": True,
+    "cnn_module_kernel": 15,
+}
 # (utterances, frames). None is padded: in a padded batch ESPnet takes T' from a sliced mask, which gives a shorter utterance
 # one or two frames more (ceil(T / 4)) than the convolutions give it on its own, and these frames of padding then take part
 # in attention. Alone, or among equals, an utterance has none, and this is the result that padding must not change.
@@ -55,24 +65,31 @@ POSITION_DIM, NUM_POSITIONS, POSITION_STEP = 256, 873, 31
 
 
 def main() -> None:
-    """Build the encoder, run every variant on every case, write the file."""
-    torch.manual_seed(SEED)
+    """Record both encoders."""
     torch.set_num_threads(1)
-    encoder, ctc = TransformerEncoder(**ENCODER).eval(), CTC(VOCAB_SIZE, ENCODER["output_size"]).eval()
+    record("transformer", TransformerEncoder, ENCODER)
+    record("conformer", ConformerEncoder, ENCODER | CONFORMER)
+
+
+def record(name: str, kind: Any, options: dict[str, Any]) -> None:
+    """Build an encoder, run every variant on every case, write the file."""
+    torch.manual_seed(SEED)
+    encoder, ctc = kind(**options).eval(), CTC(VOCAB_SIZE, ENCODER["output_size"]).eval()
     conditioning = nn.Linear(VOCAB_SIZE, ENCODER["output_size"])
     inputs = {name: rounded(torch.randn(*shape, ENCODER["input_size"])) for name, shape in CASES.items()}
     tensors = {f"input.{name}": value.half() for name, value in inputs.items()}
     for prefix, module in (("weights", encoder), ("ctc", ctc), ("conditioning", conditioning)):
         randomise(module)
-        tensors |= {f"{prefix}.{name}": value.half() for name, value in module.state_dict().items()}
-    tensors["positions"] = positions()
+        tensors |= {f"{prefix}.{key}": value.half() for key, value in module.state_dict().items() if value.is_floating_point()}
+    if name == "transformer":
+        tensors["positions"] = positions()
     encoder.conditioning_layer = conditioning  # as ESPnet's own model class does it, after the state_dict was taken
     with torch.inference_mode():
         tensors |= run_all(encoder, ctc, inputs)
-    save(tensors)
+    save(OUTPUTS / f"{name}.safetensors", tensors, options)
 
 
-def run_all(encoder: TransformerEncoder, ctc: CTC, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def run_all(encoder: Any, ctc: CTC, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """All variants: the whole encoder, then the same one with its list of layers cut down to KEEP."""
     outputs = run_variants(encoder, ctc, inputs, "", {tap: tap for tap in TAPS})
     encoder.encoders = nn.ModuleList(encoder.encoders[layer - 1] for layer in KEEP)
@@ -82,7 +99,7 @@ def run_all(encoder: TransformerEncoder, ctc: CTC, inputs: dict[str, Tensor]) ->
 
 
 def run_variants(
-    encoder: TransformerEncoder, ctc: CTC, inputs: dict[str, Tensor], suffix: str, places: dict[int, int]
+    encoder: Any, ctc: CTC, inputs: dict[str, Tensor], suffix: str, places: dict[int, int]
 ) -> dict[str, Tensor]:
     """Outputs with and without self-conditioning; ``places``: place in the list of layers -> name of the tap."""
     encoder.interctc_layer_idx = list(places)
@@ -100,7 +117,7 @@ def run_variants(
 
 
 def randomise(module: nn.Module) -> None:
-    """Random weights: no bias is 0, no LayerNorm is the identity, and the residual stream stays near 1.
+    """Random weights: no bias is 0, no norm is the identity, and the residual stream stays near 1.
 
     A small stream makes LayerNorm's epsilon visible; random queries and keys make attention far from uniform.
     """
@@ -112,6 +129,11 @@ def randomise(module: nn.Module) -> None:
         else:
             value = 0.3 * gain * noise + (1.0 if "norm" in name and "weight" in name else 0.0)
         parameter.data = rounded(value)
+    for name, buffer in module.named_buffers():  # of BatchNorm
+        if name.endswith("running_mean"):
+            buffer.copy_(rounded(0.3 * torch.randn_like(buffer)))
+        elif name.endswith("running_var"):
+            buffer.copy_(rounded(0.5 + torch.rand_like(buffer)))
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -126,23 +148,23 @@ def positions() -> Tensor:
     return added[0, ::POSITION_STEP].clone()
 
 
-def save(tensors: dict[str, Tensor]) -> None:
-    """Write the file, with all that is needed to know where it comes from in its metadata."""
+def save(path: Path, tensors: dict[str, Tensor], options: dict[str, Any]) -> None:
+    """Write a file, with all that is needed to know where it comes from in its metadata."""
     facts = {
         "espnet": espnet.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "seed": SEED,
-        "encoder": ENCODER,
+        "encoder": options,
         "taps": TAPS,
         "keep": KEEP,
         "num_positions": NUM_POSITIONS,
         "position_step": POSITION_STEP,
     }
-    with atomic_path(OUTPUT) as temporary:
+    with atomic_path(path) as temporary:
         save_file(tensors, temporary, {"recorded": json.dumps(facts, sort_keys=True)})
-    print(f"{OUTPUT}: {len(tensors)} tensors, {OUTPUT.stat().st_size} bytes")
+    print(f"{path}: {len(tensors)} tensors, {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

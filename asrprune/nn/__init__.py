@@ -1,1 +1,1 @@
-"""The Transformer-CTC model: one encoder loop for training, analysis and pruned decoding."""
+"""The CTC model: one encoder loop for training, analysis and pruned decoding."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from asrprune.config import ModelConfig
 from asrprune.errors import UserError
+from asrprune.nn.conformer import ConformerLayer
 from asrprune.nn.dropout import dropout
 from asrprune.nn.layers import NORM_EPS, Subsampling, TransformerLayer, sinusoids, subsampled_length
 
@@ -36,28 +37,27 @@ class Condition(Protocol):
 
 
 class Encoder(nn.Module):
-    """Subsampling, positions, L pre-norm layers, and the final LayerNorm that all taps share."""
+    """Subsampling, positions, L Transformer or Conformer layers, and the final LayerNorm that all taps share."""
 
     def __init__(self, config: ModelConfig, num_mels: int) -> None:
         super().__init__()
         self.dim = config.dim
         self.dropout = config.dropout
         self.subsampling = Subsampling(num_mels, config.conv_channels or config.dim, config.dim)
-        self.layers = nn.ModuleList(
-            TransformerLayer(config.dim, config.heads, config.ffn, config.dropout, config.attention_dropout)
-            for _ in range(config.num_layers)
-        )
+        self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
+        self.absolute_positions = config.layer == "transformer"  # a Conformer's attention knows relative ones
         self.final_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
 
     def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """x_0: (B, T, F) features -> (B, T', D) subsampled, scaled by sqrt(D), with positions; and T' of each utterance.
+        """x_0: (B, T, F) features -> (B, T', D) subsampled, scaled by sqrt(D), with any positions; and T' of each utterance.
 
         Utterances shorter than 7 frames have T' = 0; a batch of nothing else is padded so that the convolutions run.
         """
         if features.shape[1] < 7:
             features = F.pad(features, (0, 0, 0, 7 - features.shape[1]))
-        x = self.subsampling(features)
-        x = x * math.sqrt(self.dim) + sinusoids(x.shape[1], self.dim, x.device)
+        x = self.subsampling(features) * math.sqrt(self.dim)
+        if self.absolute_positions:
+            x = x + sinusoids(torch.arange(x.shape[1], dtype=torch.float32, device=x.device), self.dim)
         return dropout(x, self.dropout, self.training), subsampled_length(lens)
 
     def run(
@@ -116,6 +116,12 @@ class Encoder(nn.Module):
         if list(keep) != sorted(set(keep)) or any(not 1 <= layer <= len(self.layers) for layer in keep):
             raise UserError(f"layers to keep must ascend and lie in 1..{len(self.layers)}, got {list(keep)}")
         return keep
+
+
+def _layer(config: ModelConfig) -> nn.Module:
+    if config.layer == "transformer":
+        return TransformerLayer(config.dim, config.heads, config.ffn, config.dropout, config.attention_dropout)
+    return ConformerLayer(config.dim, config.heads, config.ffn, config.conv_kernel, config.dropout, config.attention_dropout)
 
 
 def padding_mask(lens: Tensor, frames: int) -> Tensor | None:

@@ -33,13 +33,13 @@ class Subsampling(nn.Module):
         return self.linear(x.transpose(1, 2).flatten(2))  # (B, T', C * F') -> (B, T', D)
 
 
-def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
-    """Sinusoidal positions of "Attention is all you need", section 3.5: (length, dim), sines in even columns."""
-    position = torch.arange(length, dtype=torch.float32, device=device).unsqueeze(1)
-    rates = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=device) * -(math.log(10000.0) / dim))
-    table = torch.zeros(length, dim, device=device)
-    table[:, 0::2] = torch.sin(position * rates)
-    table[:, 1::2] = torch.cos(position * rates[: dim // 2])
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
+    """Sinusoids of (N,) float32 positions, "Attention is all you need", section 3.5: (N, dim), sines in even columns."""
+    rates = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=positions.device) * -(math.log(10000.0) / dim))
+    angles = positions.unsqueeze(1) * rates
+    table = torch.empty(len(positions), dim, device=positions.device)
+    table[:, 0::2] = torch.sin(angles)
+    table[:, 1::2] = torch.cos(angles[:, : dim // 2])
     return table
 
 

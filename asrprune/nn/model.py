@@ -22,7 +22,7 @@ class Emissions:
 
 
 class CtcModel(nn.Module):
-    """Transformer-CTC with intermediate CTC (arXiv 2102.03216), stochastic depth, and optional self-conditioning (2104.02724).
+    """An encoder with intermediate CTC (arXiv 2102.03216), stochastic depth, and optional self-conditioning (2104.02724).
 
     The final LayerNorm and the CTC layer are shared by the taps and the last layer, so any kept layers make a complete model.
     """
@@ -160,8 +160,8 @@ def num_params(model: nn.Module, keep: Sequence[int] | None = None) -> int:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases, as in ESPnet's Transformer recipes (`init: xavier_uniform`)."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
+    """Xavier-uniform weights and zero biases, as in ESPnet's recipes (`init: xavier_uniform`)."""
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
         nn.init.xavier_uniform_(module.weight)
-        assert module.bias is not None
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

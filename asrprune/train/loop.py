@@ -159,8 +159,11 @@ class Trainer:
         )  # fmt: skip
         self.model.train()
         batch = next(self.train_corpus.loader([largest])).to(self.fabric.device)
+        buffers = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
         self.fabric.backward(self._module.total(self._losses(batch, list(range(1, self.config.model.num_layers + 1)))))
         self.optimizer.zero_grad(set_to_none=False)
+        for buffer, before in buffers:  # BatchNorm must not count this batch, or a resumed run would count it once more
+            buffer.copy_(before)
 
     # -- bookkeeping -------------------------------------------------------------------------------------------------
 

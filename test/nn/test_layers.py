@@ -126,7 +126,7 @@ def test_attention_dropout_is_alive_on_both_paths(layer: TransformerLayer) -> No
 
 def test_positions_are_the_formula() -> None:
     """PE(pos, 2i) = sin(pos / 10000^(2i / D)), PE(pos, 2i + 1) = cos of the same."""
-    table = sinusoids(6, 10, torch.device("cpu"))
+    table = sinusoids(torch.arange(6.0), 10)
     for position in range(6):
         for column in range(10):
             angle = position / 10000 ** (column // 2 * 2 / 10)

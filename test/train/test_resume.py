@@ -150,6 +150,24 @@ def test_log_interval_and_workers_may_change_on_the_way(
         torch.testing.assert_close(ours[part], theirs[part], rtol=0.0, atol=0.0)
 
 
+def test_a_conformers_batch_norm_goes_on_exactly(
+    run_training: RunTraining, tiny_config_with: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its running statistics are state, too, and must not see the batch that tries the memory once more at every start."""
+    config = tiny_config_with(*OVERRIDES, "model.layer=conformer", "model.conv_kernel=3")
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "epoch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(config, tmp_path / "killed")
+    run_training(config, tmp_path / "killed")
+    run_training(config, tmp_path / "whole")
+    ours, theirs = (load_state(tmp_path / exp / "checkpoints") for exp in ("killed", "whole"))
+    assert ours is not None
+    assert theirs is not None
+    assert "encoder.layers.0.conv.norm.running_mean" in ours["model"]
+    torch.testing.assert_close(ours["model"], theirs["model"], rtol=0.0, atol=0.0)
+
+
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
