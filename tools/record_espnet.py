@@ -98,9 +98,7 @@ def run_all(encoder: Any, ctc: CTC, inputs: dict[str, Tensor]) -> dict[str, Tens
     return outputs | run_variants(encoder, ctc, inputs, "_keep", places)
 
 
-def run_variants(
-    encoder: Any, ctc: CTC, inputs: dict[str, Tensor], suffix: str, places: dict[int, int]
-) -> dict[str, Tensor]:
+def run_variants(encoder: Any, ctc: CTC, inputs: dict[str, Tensor], suffix: str, places: dict[int, int]) -> dict[str, Tensor]:
     """Outputs with and without self-conditioning; ``places``: place in the list of layers -> name of the tap."""
     encoder.interctc_layer_idx = list(places)
     outputs: dict[str, Tensor] = {}
