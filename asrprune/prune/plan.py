@@ -15,6 +15,7 @@ class Step:
 
     keep: tuple[int, ...]  # ascending original layer numbers
     score: float | None = None  # dev score, in the plan's metric
+    without: Mapping[int, float] = field(default_factory=dict, compare=False)  # layer -> dev score if it went next
 
     @property
     def depth(self) -> int:
@@ -45,7 +46,7 @@ class Plan:
 
 def write_plan(path: Path, plan: Plan) -> None:
     """Write a plan as JSON."""
-    steps = [{"depth": step.depth, "keep": list(step.keep), "score": step.score} for step in plan.steps]
+    steps = [_record(step) for step in plan.steps]
     head = {
         "format": 1,
         "num_layers": plan.num_layers,
@@ -64,11 +65,14 @@ def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
     """
     values = read_json(path, "asrprune search, stage 7,")
     try:
-        steps = tuple(Step(tuple(map(int, step["keep"])), step["score"]) for step in values["steps"])
+        steps = tuple(
+            Step(tuple(map(int, step["keep"])), step["score"], {int(n): s for n, s in step.get("without", {}).items()})
+            for step in values["steps"]
+        )
         plan = Plan(
             values["strategy"], values["num_layers"], steps, values["model_sha256"], values["metric"], values["dev_set"]
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not a plan file ({error!r} is missing or wrong); stage 7 (`asrprune search`) makes it"
         ) from None
@@ -77,6 +81,11 @@ def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
     for step in steps:
         check_layers(step.keep, num_layers, str(path))
     return plan
+
+
+def _record(step: Step) -> dict[str, Any]:
+    record = {"depth": step.depth, "keep": list(step.keep), "score": step.score}
+    return {**record, "without": {str(layer): score for layer, score in step.without.items()}} if step.without else record
 
 
 def check_layers(keep: Sequence[int], num_layers: int, where: str) -> None:

@@ -50,16 +50,15 @@ def greedy(num_layers: int, full: Score, score_removals: Scorer, min_depth: int 
         min_depth: where to stop.
 
     Returns:
-        One step for each depth L..min_depth, nested.
+        One step for each depth L..min_depth, nested, each with the scores of all removals that were tried from it.
     """
-    keep = tuple(range(1, num_layers + 1))
-    steps = [Step(keep, full.primary)]
+    keep, score, steps = tuple(range(1, num_layers + 1)), full.primary, []
     while len(keep) > min_depth:
         scores = score_removals(keep)
+        steps.append(Step(keep, score, {layer: scores[layer].primary for layer in keep}))
         gone = min(scores, key=lambda layer: (scores[layer], -layer))
-        keep = tuple(layer for layer in keep if layer != gone)
-        steps.append(Step(keep, scores[gone].primary))
-    return tuple(steps)
+        keep, score = tuple(layer for layer in keep if layer != gone), scores[gone].primary
+    return (*steps, Step(keep, score))
 
 
 def svcca(similarity: np.ndarray, depths: Sequence[int]) -> tuple[Step, ...]:

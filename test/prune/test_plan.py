@@ -46,6 +46,12 @@ def test_the_file_holds_the_contract(plan: Plan, tmp_path: Path) -> None:
     }
 
 
+def test_the_scores_of_the_removals_that_were_tried_are_kept(tmp_path: Path) -> None:
+    steps = (Step((1, 2), 5.0, {1: 50.0, 2: 6.5}), Step((1,), 6.5))
+    write_plan(tmp_path / "greedy.json", Plan("greedy", 2, steps, SHA, "wer", "dev"))
+    assert [step.without for step in read_plan(tmp_path / "greedy.json", 2, SHA).steps] == [{1: 50.0, 2: 6.5}, {}]
+
+
 def test_a_plan_without_scores(tmp_path: Path) -> None:
     plan = Plan("top", 2, (Step((1, 2)), Step((1,))), SHA)
     write_plan(tmp_path / "top.json", plan)

@@ -108,6 +108,14 @@ def test_greedy_steps_are_nested_and_ask_once_a_depth() -> None:
         assert set(shallower.keep) < set(deeper.keep)
 
 
+def test_each_step_tells_what_every_removal_would_have_cost() -> None:
+    score, score_removals = scorer(1)
+    *steps, last = greedy(5, score((1, 2, 3, 4, 5)), score_removals, 2)
+    for step in steps:
+        assert step.without == {gone: score(tuple(n for n in step.keep if n != gone)).primary for gone in step.keep}
+    assert last.without == {}
+
+
 def test_loss_decides_between_equal_errors_and_then_the_highest_layer_goes() -> None:
     def removals(keep: tuple[int, ...]) -> dict[int, Score]:
         return {1: Score(5.0, 2.0), 2: Score(5.0, 1.0), 3: Score(5.0, 1.0), 4: Score(6.0, 0.0)}
