@@ -348,6 +348,24 @@ def report(
 
 
 @app.command()
+def grid(
+    grid_file: Annotated[Path, typer.Argument(help="methods, depths and seeds, e.g. conf/paper.yaml")],
+    options: Annotated[list[str] | None, typer.Argument(help="after --, passed on to run.sh")] = None,
+    output: Annotated[Path, typer.Option("--output", help="directory of records, tables and figures")] = Path("paper"),
+    expdir: Annotated[Path, typer.Option("--expdir", help="directory of the experiments")] = Path("exp/paper"),
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores")] = 1,
+    report_only: Annotated[bool, typer.Option("--report-only", help="compare what is recorded, run nothing")] = False,
+) -> None:
+    """Run a grid of models in a recipe's directory and compare them. What is recorded is not run again."""
+    from asrprune.paper.build import write_comparison
+    from asrprune.paper.run import run_grid
+
+    if not report_only:
+        run_grid(grid_file, output, expdir, jobs, options or [])
+    _say(str(write_comparison(grid_file, output)))
+
+
+@app.command()
 def transcribe(
     files: Annotated[list[Path], typer.Argument(help="audio files: wav, flac, SPHERE")],
     exp: ExpDir,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -47,6 +47,9 @@ class Section(BaseModel):
     def _check_switch(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
         return value if cls.model_fields[info.field_name].annotation is bool else _no_switch(value)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class FrontendConfig(Section):
@@ -283,10 +286,15 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(values: dict[str, Any], source: str) -> Config:
     """Check a nested dict; raises a ``UserError`` that lists every mistake in it."""
+    return check(Config, values, source)
+
+
+def check(section: type[AnySection], values: dict[str, Any], source: str) -> AnySection:
+    """Make a section of plain data; raises a ``UserError`` that lists every mistake in it."""
     try:
-        return Config.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
-        mistakes = [_explain(item) for item in error.errors()]
+        mistakes = [_explain(item, section) for item in error.errors()]
         raise UserError("\n".join(f"{source}: {mistake}" for mistake in mistakes)) from None
 
 
@@ -321,10 +329,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: {text!r} is not a YAML value") from None
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, section: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {_known_keys(error['loc'][:-1])}"
+        return f"{where}: unknown key; {_known_keys(section, error['loc'][:-1])}"
     if error["type"] == "model_type":
         return f"{where}: must be a section of `key: value` lines, got {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
@@ -333,8 +341,7 @@ def _explain(error: Any) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
 
 
-def _known_keys(sections: tuple[Any, ...]) -> str:
-    section: type[BaseModel] = Config
+def _known_keys(section: type[BaseModel], sections: tuple[Any, ...]) -> str:
     for name in sections:
         section = section.model_fields[name].annotation  # type: ignore[assignment]
     return f"known keys here: {', '.join(section.model_fields)}"

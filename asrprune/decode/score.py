@@ -151,7 +151,7 @@ def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0,
 
     Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
     """
-    return _interval(_resampled_rates(errors[None], ref_words, seed, resamples)[0])
+    return interval95(resampled_rates(errors[None], ref_words, seed, resamples)[0])
 
 
 def paired_bootstrap(
@@ -167,10 +167,40 @@ def paired_bootstrap(
     ``probability_worse`` is the share of resamples in which a's WER is more than ``margin`` points above b's (the
     "probability of improvement" of Bisani and Ney 2004, seen from b).
     """
-    rates = _resampled_rates(np.stack([errors_a, errors_b]), ref_words, seed, resamples)
-    difference = rates[0] - rates[1]
+    rates = resampled_rates(np.stack([errors_a, errors_b]), ref_words, seed, resamples)
     observed = 100 * float(errors_a.sum() - errors_b.sum()) / float(ref_words.sum())
-    return PairedBootstrap(observed, _interval(difference), float(np.mean(difference > margin)))
+    return compare(observed, rates[0], rates[1], margin)
+
+
+def compare(observed: float, rates_a: np.ndarray, rates_b: np.ndarray, margin: float = 0.0) -> PairedBootstrap:
+    """As ``paired_bootstrap``, from the ``resampled_rates`` of two systems and the ``observed`` difference of their WERs."""
+    difference = rates_a - rates_b
+    return PairedBootstrap(observed, interval95(difference), float(np.mean(difference > margin)))
+
+
+def resampled_rates(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0, resamples: int = 10000) -> np.ndarray:
+    """WER in percent of each resample of the utterances: errors (S, U) of S systems, ref_words (U,) -> (S, resamples).
+
+    A resample draws the same utterances for all systems.
+    """
+    assert errors.shape[1:] == ref_words.shape, f"{errors.shape[1:]} error counts for {ref_words.shape} references"
+    assert ref_words.size, "there are no utterances to draw from"
+    assert ref_words.min() > 0, "every utterance needs reference words"
+    rng, count = np.random.default_rng(seed), len(ref_words)
+    step = max(1, _MAX_CELLS // count)
+    rates = []
+    for done in range(0, resamples, step):
+        rows = min(step, resamples - done)
+        drawn = rng.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+        rates.append(100 * (errors @ times.T) / (times @ ref_words))  # sums of integers: exact
+    return np.concatenate(rates, axis=1)
+
+
+def interval95(values: np.ndarray) -> tuple[float, float]:
+    """The percentiles 2.5 and 97.5."""
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 # Alignment
@@ -260,25 +290,6 @@ def _character_error_rate(pairs: Sequence[Pair]) -> float:
     characters: list[Pair] = [(" ".join(ref), " ".join(hyp)) for ref, hyp in pairs]
     errors = sum(len(edits) - edits.count("C") for edits in _edits_of_all(characters))
     return 100 * errors / sum(len(ref) for ref, _ in characters)
-
-
-def _resampled_rates(errors: np.ndarray, ref_words: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """WER in percent of each resample of the utterances: errors (S, U), ref_words (U,) -> (S, resamples)."""
-    assert errors.shape[1:] == ref_words.shape, f"{errors.shape[1:]} error counts for {ref_words.shape} references"
-    assert ref_words.size, "there are no utterances to draw from"
-    assert ref_words.min() > 0, "every utterance needs reference words"
-    rng = np.random.default_rng(seed)
-    step = max(1, _MAX_CELLS // len(ref_words))
-    rates = []
-    for done in range(0, resamples, step):
-        drawn = rng.integers(0, len(ref_words), size=(min(step, resamples - done), len(ref_words)))
-        rates.append(100 * errors[:, drawn].sum(axis=2) / ref_words[drawn].sum(axis=1))
-    return np.concatenate(rates, axis=1)
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
 
 
 # What the user must have given

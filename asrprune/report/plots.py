@@ -18,15 +18,15 @@ from asrprune.report.results import Results, Row, read_log, similarities, strate
 from asrprune.report.tables import set_names
 
 DPI = 300
-_PALETTE = {  # Okabe and Ito's colours, told apart by colour-blind readers; the marker tells them apart in black and white
+PALETTE = {  # Okabe and Ito's colours, told apart by colour-blind readers; the marker tells them apart in black and white
     "greedy": ("#0072B2", "o"),
     "svcca": ("#D55E00", "s"),
     "every": ("#009E73", "^"),
     "top": ("#CC79A7", "D"),
 }
-_SPARE = (("#E69F00", "v"), ("#56B4E9", "P"), ("#999933", "X"), ("#882255", "<"))
-_FULL, _GREY, _PALE = "#000000", "#8a8a8a", "#e9e9e9"
-_STYLE: Any = {  # the stubs of newer versions want every key to be a literal, those of older ones do not know them
+SPARE = (("#E69F00", "v"), ("#56B4E9", "P"), ("#999933", "X"), ("#882255", "<"))
+_FULL, GREY, PALE = "#000000", "#8a8a8a", "#e9e9e9"
+STYLE: Any = {  # the stubs of newer versions want every key to be a literal, those of older ones do not know them
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.linewidth": 0.6,
@@ -60,7 +60,7 @@ CAPTIONS = {
 
 def draw(results: Results, exp: Path, figures_dir: Path) -> list[Path]:
     """Draw every figure that the run ``exp`` has the numbers for, in the order of ``CAPTIONS``; delete the others."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawn = _figures(results, exp)
         for name, figure in drawn.items():
             with atomic_path(figures_dir / f"{name}.png") as temporary:
@@ -72,7 +72,7 @@ def draw(results: Results, exp: Path, figures_dir: Path) -> list[Path]:
 
 def draw_svcca(matrix: Path) -> Path:
     """Draw the heat map of one ``svcca/<set>.npz`` beside it and return the path of the picture."""
-    with mpl.rc_context(_STYLE), atomic_path(matrix.with_suffix(".png")) as temporary:
+    with mpl.rc_context(STYLE), atomic_path(matrix.with_suffix(".png")) as temporary:
         svcca([matrix]).savefig(temporary, dpi=DPI)
     return matrix.with_suffix(".png")
 
@@ -93,16 +93,16 @@ def _figures(results: Results, exp: Path) -> dict[str, Figure]:
 def wer_by_depth(results: Results) -> Figure:
     """A panel per set: a line per strategy with 95 % intervals, all of them ending in the full model."""
     names = set_names(results)
-    figure, panels = _grid(len(names), width=3.6, height=2.7)
+    figure, panels = panel_grid(len(names), width=3.6, height=2.7)
     for axes, name in zip(panels, names, strict=True):
         full, pruned = _split(results, [row for row in results["rows"] if row["set"] == name])
         for row in full:
-            axes.axhline(row["wer"], color=_GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
+            axes.axhline(row["wer"], color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
         for place, (strategy, rows) in enumerate(pruned.items()):
             shift = 0.15 * (place - (len(pruned) - 1) / 2)  # layers; else the intervals of the strategies hide each other
             _wer_line(axes, rows, full, shift, strategy, *_look(strategy, list(pruned)))
-        _intervals(axes, [row["depth"] for row in full], full, color=_FULL, marker="o", zorder=4)
-        _percent_scale(axes, [end for row in _all(full, pruned) for end in row["wer_ci95"]])
+        intervals(axes, [row["depth"] for row in full], full, color=_FULL, marker="o", zorder=4)
+        percent_scale(axes, [end for row in _all(full, pruned) for end in row["wer_ci95"]])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
         axes.set(title=name, xlabel="depth (layers)")
     _legend(panels[0])
@@ -113,7 +113,7 @@ def wer_vs_rtf(results: Results) -> Figure:
     """A panel per set: each sub-model as a point labelled with its depth, and the Pareto front."""
     timed = [row for row in results["rows"] if row["rtf"] is not None]
     names = [name for name in set_names(results) if name in {row["set"] for row in timed}]
-    figure, panels = _grid(len(names), width=3.6, height=2.7)
+    figure, panels = panel_grid(len(names), width=3.6, height=2.7)
     for axes, name in zip(panels, names, strict=True):
         full, pruned = _split(results, [row for row in timed if row["set"] == name])
         for strategy, rows in [*pruned.items(), ("full model", full)]:
@@ -123,7 +123,7 @@ def wer_vs_rtf(results: Results) -> Figure:
         points = _all(full, pruned)
         front = pareto(points)
         axes.step(*_rtf_and_wer(front), where="post", color="#c8c8c8", linewidth=2, zorder=1)
-        _percent_scale(axes, [row["wer"] for row in points] + [0.8 * row["wer"] for row in front])  # room for labels
+        percent_scale(axes, [row["wer"] for row in points] + [0.8 * row["wer"] for row in front])  # room for labels
         axes.set(title=name, xlabel="RTF (s of computing per s of audio)", xlim=(0, 1.12 * max(row["rtf"] for row in points)))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
         few = len({row["depth"] for row in points}) <= 8  # else the labels of the points behind the front only clutter
@@ -137,12 +137,12 @@ def layers_kept(results: Results) -> Figure:
     num_layers, plans = results["model"]["num_layers"], results["search"]
     depths = sorted({step["depth"] for plan in plans.values() for step in plan["steps"]}, reverse=True)
     cell = min(0.13, 1.6 / num_layers)  # inches
-    figure, panels = _grid(len(plans), width=cell * num_layers + 0.35, height=cell * len(depths) + 0.55, columns=4)
+    figure, panels = panel_grid(len(plans), width=cell * num_layers + 0.35, height=cell * len(depths) + 0.55, columns=4)
     for axes, (strategy, plan) in zip(panels, plans.items(), strict=True):
         kept = np.full((len(depths), num_layers), np.nan)
         for step in plan["steps"]:
             kept[depths.index(step["depth"])] = np.isin(np.arange(1, num_layers + 1), step["keep"])
-        colours = ListedColormap([_PALE, _look(strategy, list(plans))[0]])
+        colours = ListedColormap([PALE, _look(strategy, list(plans))[0]])
         edges = np.arange(num_layers + 1) + 0.5, np.arange(len(depths) + 1) - 0.5
         axes.pcolormesh(*edges, np.ma.masked_invalid(kept), cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=0.7)
         axes.invert_yaxis()
@@ -158,12 +158,12 @@ def layers_kept(results: Results) -> Figure:
 
 def svcca(matrices: Sequence[Path]) -> Figure:
     """A row per set: SVCCA similarity and linear CKA of every pair of x_0 ... x_L on one fixed colour scale from 0 to 1."""
-    figure, panels = _grid(2 * len(matrices), width=3.2, height=2.9)
+    figure, panels = panel_grid(2 * len(matrices), width=3.2, height=2.9)
     for place, path in enumerate(matrices):
         with np.load(path, allow_pickle=False) as arrays:
             layers, frames = arrays["layers"], int(arrays["frames"])
             for axes, key, title in zip(panels[2 * place :], ("similarity", "cka"), ("SVCCA", "linear CKA"), strict=False):
-                image = _heat_map(axes, arrays[key], layers)
+                image = heat_map(axes, arrays[key], layers)
                 axes.set_title(f"{title}, {path.stem} ({frames:,} frames)")
     figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
     return figure
@@ -178,16 +178,16 @@ def training(results: Results, log: Path) -> Figure:
     _tap_curves(wer_axes, epochs, "dev_wer")
     ends = [epoch for epoch in epochs if epoch["epoch"] in averaged]
     wer_axes.plot(*_curve(ends, "dev_wer", _taps(epochs)[-1]), "o", markerfacecolor="none", color=_FULL, label="averaged")
-    _percent_scale(wer_axes, [wer for epoch in epochs for wer in epoch["dev_wer"].values()], "dev WER")
+    percent_scale(wer_axes, [wer for epoch in epochs for wer in epoch["dev_wer"].values()], "dev WER")
     wer_axes.legend(loc="best")
     _tap_curves(loss_axes, epochs, "dev_loss")
     losses = [epoch["train_loss"] for epoch in epochs]
     train = loss_axes.plot(
-        [epoch["epoch"] for epoch in epochs], losses, color=_GREY, linestyle="--", label="training, weighted sum"
+        [epoch["epoch"] for epoch in epochs], losses, color=GREY, linestyle="--", label="training, weighted sum"
     )
     loss_axes.legend(handles=train, loc="best")
     loss_axes.set(ylabel="CTC loss (solid: dev)", ylim=(0, None))
-    rate_axes.plot([step["step"] for step in steps], [1e3 * step["lr"] for step in steps], color=_GREY)
+    rate_axes.plot([step["step"] for step in steps], [1e3 * step["lr"] for step in steps], color=GREY)
     rate_axes.set(xlabel="step", ylabel="learning rate (10⁻³)", ylim=(0, None))
     for axes in (wer_axes, loss_axes):
         axes.set_xlabel("epoch")
@@ -204,7 +204,7 @@ def pareto(rows: Sequence[Row]) -> list[Row]:
     return front
 
 
-def _grid(count: int, width: float, height: float, columns: int = 2) -> tuple[Figure, list[Axes]]:
+def panel_grid(count: int, width: float, height: float, columns: int = 2) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` panels, each ``width`` x ``height`` inches, in rows of at most ``columns``."""
     across, down = min(count, columns), ceil(count / columns)
     figure = Figure(figsize=(width * across, height * down), layout="compressed")
@@ -234,18 +234,18 @@ def _look(strategy: str, strategies: Sequence[str]) -> tuple[str, str]:
     """Colour and marker: fixed for the known strategies and the full model, by turns for the others."""
     if strategy == "full model":
         return _FULL, "o"
-    others = [other for other in strategies if other not in _PALETTE]
-    return _PALETTE.get(strategy) or _SPARE[others.index(strategy) % len(_SPARE)]
+    others = [other for other in strategies if other not in PALETTE]
+    return PALETTE.get(strategy) or SPARE[others.index(strategy) % len(SPARE)]
 
 
 def _wer_line(axes: Axes, rows: list[Row], full: list[Row], shift: float, strategy: str, colour: str, marker: str) -> None:
     """The WER of one strategy's sub-models, drawn ``shift`` layers beside their depths, up to the full model."""
     depths = [row["depth"] + shift for row in rows]
     axes.plot(depths + [row["depth"] for row in full], [row["wer"] for row in rows + full], color=colour)
-    _intervals(axes, depths, rows, color=colour, marker=marker, label=strategy)
+    intervals(axes, depths, rows, color=colour, marker=marker, label=strategy)
 
 
-def _intervals(axes: Axes, depths: Sequence[float], rows: Sequence[Row], **look: Any) -> None:
+def intervals(axes: Axes, depths: Sequence[float], rows: Sequence[Row], **look: Any) -> None:
     """Points with their 95 % intervals as bars."""
     wer = np.array([row["wer"] for row in rows])
     low, high = np.array([row["wer_ci95"] for row in rows]).reshape(-1, 2).T
@@ -253,9 +253,9 @@ def _intervals(axes: Axes, depths: Sequence[float], rows: Sequence[Row], **look:
     axes.errorbar(depths, wer, yerr=[wer - low, high - wer], linestyle="none", **bars, **look)
 
 
-def _percent_scale(axes: Axes, values: Sequence[float], what: str = "WER") -> None:
+def percent_scale(axes: Axes, values: Sequence[float], what: str = "WER") -> None:
     """Label a WER axis; logarithmic (linear below 1 %) where pruning makes the values span more than a factor of four."""
-    axes.grid(axis="y", color=_PALE, linewidth=0.5)
+    axes.grid(axis="y", color=PALE, linewidth=0.5)
     axes.set_axisbelow(True)
     if max(values) <= 4 * min(values):
         axes.set_ylabel(f"{what} (%)")
@@ -286,7 +286,7 @@ def _legend(axes: Axes) -> None:
     axes.legend(unique.values(), unique.keys(), loc="upper right")
 
 
-def _heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray) -> AxesImage:
+def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray) -> AxesImage:
     """A similarity matrix with layer numbers on both axes, and its values in the cells where they can be read."""
     image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=1, origin="lower")
     step = ceil(len(layers) / 13)

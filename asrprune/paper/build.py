@@ -1,0 +1,62 @@
+"""Write what a grid shows: summary.json, then tables, figures and RESULTS.md, from the records alone."""
+
+from pathlib import Path
+
+from asrprune.files import read_json, write_json, write_text
+from asrprune.paper.grid import Grid, cells, read_grid
+from asrprune.paper.plots import CAPTIONS, draw
+from asrprune.paper.record import read_records
+from asrprune.paper.summary import Summary, summarise
+from asrprune.paper.tables import Table, latex, markdown, tables
+
+
+def write_comparison(grid_file: Path, output: Path, root: Path = Path()) -> Path:
+    """Compare the recorded cells of a grid; returns the path of ``RESULTS.md`` in ``output``.
+
+    Args:
+        grid_file: the grid.
+        output: holds ``cells/``; gets summary.json, tables.tex, RESULTS.md and figures/.
+        root: the recipe's directory.
+
+    Raises:
+        UserError: as ``summarise``.
+    """
+    grid = read_grid(grid_file)
+    wanted = cells(grid, root)
+    records = read_records(output, wanted)
+    write_json(output / "summary.json", summarise(grid, records))
+    summary = read_json(output / "summary.json")  # what is shown is what is on disk
+    made = tables(summary, grid)
+    missing = [cell.name for cell in wanted if cell.name not in records]
+    figures = draw(summary, grid, output / "figures")
+    write_text(output / "tables.tex", "\n".join(map(latex, made)))
+    write_text(output / "RESULTS.md", _page(summary, grid, made, figures, missing))
+    return output / "RESULTS.md"
+
+
+def _page(summary: Summary, grid: Grid, made: list[Table], figures: list[Path], missing: list[str]) -> str:
+    seeds = sorted({row["seed"] for row in summary["cost"]})
+    sets = ", ".join(
+        f"`{name}`: {data['utterances']:,} utterances, {data['hours']:.2f} h" for name, data in summary["data"].items()
+    )
+    parts = [
+        "# One prunable model against models trained for each depth",
+        "Written by `asrprune grid` from the records in cells/; do not edit.",
+        f"{sets}. Seeds: {', '.join(map(str, seeds))}; where there are several, rows pool their errors. Greedy CTC, no language"
+        " model. Layers were chosen on the dev set alone.",
+    ]
+    if missing:
+        parts.append(f"> Not recorded yet, and so not below: {', '.join(missing)}.")
+    parts += [markdown(table) for table in made]
+    parts.append("## Figures")
+    for figure in figures:
+        parts += [f"![{figure.stem}](figures/{figure.name})", CAPTIONS[figure.stem]]
+    parts += ["## Methods", "\n".join(_method(name, numbers) for name, numbers in grid.methods.items())]
+    shared = ", ".join(f"{name} {value}" for name, value in grid.numbers.items())
+    parts.append(f"All of them: `{grid.config}`" + (f" with {shared}." if shared else "."))
+    return "\n\n".join(parts) + "\n"
+
+
+def _method(name: str, numbers: dict[str, object]) -> str:
+    changed = ", ".join(f"{key} {value}" for key, value in numbers.items())
+    return f"- **{name}**: {changed or 'as configured'}."

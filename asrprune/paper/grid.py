@@ -1,0 +1,122 @@
+"""The grid file: which methods, depths and seeds are compared, as data; each cell is one run of the recipe."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from asrprune.config import Config, Positive, Section, check, read_config, read_yaml, resolved
+from asrprune.errors import UserError
+
+Numbers = dict[str, Any]  # section.key -> value, as with --set
+
+
+class Alone(Section):
+    """Models that are trained for one depth each: what pruned ones are compared with."""
+
+    methods: tuple[str, ...]
+    depths: tuple[Positive, ...]
+
+
+class Grid(Section):
+    """What a grid file says."""
+
+    config: str  # file of numbers that all methods share, relative to the recipe
+    numbers: Numbers = Field(default_factory=dict)  # other values for all of them
+    seeds: tuple[int, ...] = (1,)
+    methods: dict[str, Numbers] = Field(min_length=1)  # what makes each method
+    alone: Alone
+    prunable: str  # the method that the project stands for
+    plain: str  # the one without its regularisers
+    baseline: str  # the individually trained models that decide whether pruning costs accuracy
+
+    @model_validator(mode="after")
+    def _check(self) -> "Grid":
+        named = {self.prunable, self.plain, self.baseline, *self.alone.methods}
+        if unknown := sorted(named - set(self.methods)):
+            raise ValueError(f"no such method: {', '.join(unknown)}; methods has {', '.join(self.methods)}")
+        if wanting := sorted({self.plain, self.baseline} - set(self.alone.methods)):
+            raise ValueError(f"plain and baseline must be among alone.methods, which lacks {', '.join(wanting)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model: a method, its number of layers, a seed."""
+
+    method: str
+    depth: int
+    seed: int
+    alone: bool  # trained for this depth, and decoded at no other
+    overrides: tuple[str, ...]  # section.key=value
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """``prunable_12l_s1``."""
+        return f"{self.method}_{self.depth}l_s{self.seed}"
+
+    @property
+    def learnt(self) -> dict[str, Any]:
+        """The numbers that decide what is learnt and which layers are removed: a run with others is another run."""
+        return without_clock(resolved(self.config))
+
+
+def without_clock(numbers: dict[str, Any]) -> dict[str, Any]:
+    """A resolved config without what only changes how fast things go."""
+    kept = {key: value for key, value in numbers.items() if key not in ("bench", "decode")}
+    kept["train"] = {
+        key: value
+        for key, value in numbers["train"].items()
+        if key not in ("log_every_steps", "checkpoint_every_s", "num_workers")
+    }
+    return kept
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a grid file; all its mistakes are named at once."""
+    return check(Grid, read_yaml(path), str(path))
+
+
+def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
+    """Every model of the grid: seed by seed, the prunable one first, then those that it is compared with.
+
+    Args:
+        grid: what to run.
+        root: the recipe's directory, to which ``grid.config`` is relative.
+
+    Raises:
+        UserError: a number does not exist or is out of range.
+    """
+    path = root / grid.config
+    depth = read_config(path, _overrides(grid.numbers)).model.num_layers
+    return [cell for seed in grid.seeds for cell in _of_seed(grid, path, depth, seed)]
+
+
+def _of_seed(grid: Grid, path: Path, depth: int, seed: int) -> Iterator[Cell]:
+    methods = sorted(grid.methods, key=lambda name: name != grid.prunable)
+    yield _cell(grid, path, methods[0], depth, seed)
+    for method in sorted(grid.alone.methods, key=lambda name: name != grid.baseline):
+        for shallow in grid.alone.depths:
+            if shallow >= depth:
+                raise UserError(f"alone.depths must lie below model.num_layers = {depth}, got {shallow}")
+            yield _cell(grid, path, method, shallow, seed, alone=True)
+    for method in methods[1:]:
+        yield _cell(grid, path, method, depth, seed)
+
+
+def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False) -> Cell:
+    taps: Numbers = {"model.taps": None} if alone else {}  # scaled with the depth, unless the method has none
+    numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}
+    if alone:
+        numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.min_depth": 1, "prune.strategies": ["top"]}
+    overrides = _overrides(numbers)
+    return Cell(method, depth, seed, alone, overrides, read_config(path, overrides))
+
+
+def _overrides(numbers: Numbers) -> tuple[str, ...]:
+    """Without blanks: run.sh splits what it is given at them."""
+    return tuple(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in numbers.items())

@@ -1,0 +1,198 @@
+"""The figures of a comparison, drawn from its summary alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from asrprune.files import atomic_path
+from asrprune.paper.grid import Grid
+from asrprune.paper.summary import ALL, ALONE, FULL, Row, Summary
+from asrprune.paper.tables import shown
+from asrprune.report.plots import DPI, GREY, PALE, PALETTE, SPARE, STYLE, heat_map, intervals, panel_grid, percent_scale
+
+CAPTIONS = {
+    "methods": "WER by depth. Lines: one model of all layers, pruned by its greedy plan (for LayerDrop: every other layer), by"
+    " the method that trained it; black: models trained for each depth. Bars: 95 % intervals.",
+    "strategies": "WER by depth of the prunable model, by the strategy that chose its layers, against models trained for each"
+    " depth.",
+    "difference": "Pruned minus individually trained, in points of WER, with 95 % intervals (paired bootstrap over utterances);"
+    " below 0 the pruned model is better.",
+    "removals": "Dev WER with each one layer removed, without retraining; dashed: with all layers.",
+    "similarity": "SVCCA similarity of the layers' outputs; layer 0 is the input of layer 1.",
+    "cost": "What training costs for one seed: one prunable model against a model for each depth.",
+}
+_COLOURS = [*(colour for colour, _ in PALETTE.values()), *(colour for colour, _ in SPARE)]
+_MARKERS = [*(marker for _, marker in PALETTE.values()), *(marker for _, marker in SPARE)]
+
+
+def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
+    """Draw every figure that there are numbers for; delete the others. Returns their paths in the order of ``CAPTIONS``."""
+    with mpl.rc_context(STYLE):
+        drawn = _figures(summary, grid)
+        for name, figure in drawn.items():
+            with atomic_path(folder / f"{name}.png") as temporary:
+                figure.savefig(temporary, dpi=DPI)
+    for name in CAPTIONS.keys() - drawn:
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    return [folder / f"{name}.png" for name in drawn]
+
+
+def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
+    names = sorted({row["set"] for row in summary["rows"]})
+    drawn = {"methods": methods(summary, grid, names), "strategies": strategies(summary, grid, names)}
+    if any(row.get("diff") is not None for row in summary["rows"]):
+        drawn["difference"] = difference(summary, grid, names)
+    if removed := {method: value for method, value in summary["removals"].items() if value}:
+        drawn["removals"] = removals(removed)
+    if matrices := {method: matrix for method, matrix in summary["similarity"].items() if matrix}:
+        drawn["similarity"] = similarity(matrices)
+    drawn["cost"] = cost(summary, grid)
+    return drawn
+
+
+def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
+    """A panel per set: the individually trained models, and each method pruned by the strategy that belongs to it."""
+    figure, panels = panel_grid(len(names), width=4.6, height=3.2)
+    for axes, name in zip(panels, names, strict=True):
+        rows = shown(summary, name)
+        _alone(axes, rows, grid)
+        for place, method in enumerate(grid.methods):
+            chosen = [row for row in rows if row["method"] == method and row["strategy"] in (FULL, strategy_of(method, rows))]
+            shift = 0.12 * (place - (len(grid.methods) - 1) / 2)
+            _line(axes, chosen, method, _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], shift)
+        _finish(axes, rows, name)
+    panels[0].legend(loc="upper right")
+    return figure
+
+
+def strategy_of(method: str, rows: Sequence[Row]) -> str:
+    """The strategy that a method is pruned by: LayerDrop's own is every other layer."""
+    there = {row["strategy"] for row in rows if row["method"] == method}
+    return "every" if method == "layerdrop" and "every" in there else "greedy"
+
+
+def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
+    """A panel per set: the prunable model by every strategy."""
+    figure, panels = panel_grid(len(names), width=3.6, height=2.9)
+    for axes, name in zip(panels, names, strict=True):
+        rows = shown(summary, name)
+        _alone(axes, rows, grid)
+        own = [row for row in rows if row["method"] == grid.prunable]
+        there = [strategy for strategy in PALETTE if any(row["strategy"] == strategy for row in own)]
+        for place, strategy in enumerate(there):
+            chosen = [row for row in own if row["strategy"] in (FULL, strategy)]
+            _line(axes, chosen, strategy, *PALETTE[strategy], 0.12 * (place - (len(there) - 1) / 2))
+        _finish(axes, rows, name)
+    panels[0].legend(loc="upper right")
+    return figure
+
+
+def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
+    """A panel per set: pruned minus individually trained, each seed beside the one of all seeds together."""
+    figure, panels = panel_grid(len(names), width=3.6, height=2.6)
+    for axes, name in zip(panels, names, strict=True):
+        rows = [row for row in summary["rows"] if row["set"] == name and row["method"] == grid.prunable]
+        rows = [row for row in rows if row["strategy"] in (FULL, "greedy") and row["diff"] is not None]
+        labels = sorted({row["seed"] for row in rows}, key=lambda seed: (seed != ALL, seed if seed != ALL else 0))
+        for place, seed in enumerate(labels):
+            chosen = [row for row in rows if row["seed"] == seed]
+            look: dict[str, Any] = {"color": _COLOURS[0] if place == 0 else GREY, "marker": "o" if place == 0 else "."}
+            label = "all seeds" if seed == ALL else f"seed {seed}"
+            depths = [row["depth"] + 0.18 * (place - (len(labels) - 1) / 2) for row in chosen]
+            values = np.array([row["diff"] for row in chosen])
+            low, high = np.array([row["diff_ci95"] for row in chosen]).T
+            axes.errorbar(depths, values, yerr=[values - low, high - values], linestyle="none", capsize=1.5, elinewidth=0.7,
+                          label=label, **look)  # fmt: skip
+        axes.axhline(0, color=GREY, linewidth=0.6)
+        axes.grid(axis="y", color=PALE, linewidth=0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(title=name, xlabel="depth (layers)", ylabel="pruned - alone (points of WER)")
+    if len(labels) > 1:
+        panels[0].legend(loc="best")
+    return figure
+
+
+def removals(removed: dict[str, Row]) -> Figure:
+    """Bars: dev WER without each one layer, a panel per method, one scale."""
+    figure, panels = panel_grid(len(removed), width=3.4, height=2.3)
+    highest = max(max(value["without"].values()) for value in removed.values())
+    for axes, (method, value) in zip(panels, removed.items(), strict=True):
+        layers = sorted(map(int, value["without"]))
+        axes.bar(layers, [value["without"][str(layer)] for layer in layers], color=_COLOURS[0], width=0.7)
+        axes.axhline(value["full"], color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
+        axes.set(title=method, xlabel="layer removed", ylabel=f"WER on {value['dev_set']} (%)", ylim=(0, 1.05 * highest))
+    return figure
+
+
+def similarity(matrices: dict[str, list[list[float]]]) -> Figure:
+    """Heat maps side by side on one scale."""
+    figure, panels = panel_grid(len(matrices), width=3.2, height=2.9)
+    for axes, (method, matrix) in zip(panels, matrices.items(), strict=True):
+        image = heat_map(axes, np.array(matrix), np.arange(len(matrix)))
+        axes.set_title(f"SVCCA, {method}")
+    figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
+    return figure
+
+
+def cost(summary: Summary, grid: Grid) -> Figure:
+    """Stacked bars: layer passes and minutes, a segment for each individually trained model."""
+    figure, bars = Figure(figsize=(6.6, 1.7), layout="constrained"), _cost_bars(summary, grid)
+    both = list(figure.subplots(1, 2, sharey=True))
+    _stacked(both[0], bars, "layer_passes", 1e3, "thousand layer passes")
+    _stacked(both[1], bars, "seconds", 60.0, "minutes")
+    both[0].set_yticks(range(len(bars)), [label for label, _ in bars])
+    both[0].invert_yaxis()
+    return figure
+
+
+def _stacked(axes: Axes, bars: Sequence[tuple[str, list[Row]]], key: str, unit: float, name: str) -> None:
+    """A bar for each label, a segment with its number of layers for each run."""
+    for place, (_, rows) in enumerate(bars):
+        left = 0.0
+        for row in rows:
+            width, colour = row[key] / unit, GREY if row["alone"] else _COLOURS[0]
+            axes.barh(place, width, left=left, color=colour, edgecolor="white", linewidth=0.7)
+            axes.text(left + width / 2, place, str(row["depth"]), ha="center", va="center", fontsize=6, color="white")
+            left += width
+    axes.set_xlabel(name)
+
+
+def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Row]]]:
+    """Label and runs of the first seed; numbers in the bars are layers."""
+    first = min(row["seed"] for row in summary["cost"])
+    rows = [row for row in summary["cost"] if row["seed"] == first]
+    bars = [(f"{grid.prunable}, once", [row for row in rows if row["method"] == grid.prunable and not row["alone"]])]
+    for method in grid.alone.methods:
+        chosen = sorted((row for row in rows if row["method"] == method), key=lambda row: -row["depth"])
+        bars.append((f"{method}, each depth", chosen))
+    return bars
+
+
+def _alone(axes: Axes, rows: Sequence[Row], grid: Grid) -> None:
+    """The individually trained models in black; at the full depth they are the method's own full model."""
+    for method, style in zip(grid.alone.methods, ("--", "-", ":", "-."), strict=False):
+        alone = [row for row in rows if row["method"] == method and row["strategy"] in (ALONE, FULL)]
+        alone = sorted(alone, key=lambda row: row["depth"])
+        axes.plot([row["depth"] for row in alone], [row["wer"] for row in alone], style, color="black", linewidth=1.0,
+                  label=f"{method}, trained for each depth", zorder=5)  # fmt: skip
+
+
+def _line(axes: Axes, rows: Sequence[Row], label: str, colour: str, marker: str, shift: float) -> None:
+    rows = sorted(rows, key=lambda row: row["depth"])
+    depths = [row["depth"] + shift for row in rows]
+    axes.plot(depths, [row["wer"] for row in rows], color=colour)
+    if rows:
+        intervals(axes, depths, rows, color=colour, marker=marker, label=label)
+
+
+def _finish(axes: Axes, rows: Sequence[Row], name: str) -> None:
+    percent_scale(axes, [row["wer"] for row in rows])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
+    axes.set(title=name, xlabel="depth (layers)")

@@ -1,0 +1,101 @@
+"""The record of one cell: a small JSON file that holds all that comparisons need, so that they outlive the experiment."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asrprune.errors import UserError
+from asrprune.files import read_json
+from asrprune.nn.stochastic_depth import draw_layers, drop_probabilities
+from asrprune.paper.grid import Cell, without_clock
+from asrprune.report.results import Results, collect, similarities
+
+Record = dict[str, Any]
+
+
+def record_path(output: Path, cell: Cell) -> Path:
+    """Where the record of a cell lies."""
+    return output / "cells" / f"{cell.name}.json"
+
+
+def is_recorded(output: Path, cell: Cell) -> bool:
+    """Whether the record is there, and of these numbers."""
+    path = record_path(output, cell)
+    return path.exists() and without_clock(read_json(path)["config"]) == cell.learnt
+
+
+def read_records(output: Path, wanted: list[Cell]) -> dict[str, Record]:
+    """The records that there are, by the cells' names; those of other numbers are left out."""
+    return {cell.name: read_json(record_path(output, cell)) for cell in wanted if is_recorded(output, cell)}
+
+
+def make_record(exp: Path, cell: Cell) -> Record:
+    """Collect a finished experiment.
+
+    Returns:
+        method, depth, seed, alone; ``rows`` of WER by set, strategy and depth, each with the errors of every utterance, in the
+        order of their ids; ``words`` of every utterance by set; the plans with all removals tried; ``similarity``, the SVCCA
+        matrix; ``training`` with ``layer_passes``: layers run, summed over updates.
+
+    Raises:
+        UserError: a part of the experiment is missing.
+    """
+    results = collect(exp)
+    config, training = cell.config, results["training"]
+    if training is None:
+        raise UserError(f"{exp}/train.jsonl: no finished epoch")
+    rows, words = [], dict[str, str]()
+    for row in results["rows"]:
+        table = _utterances(exp / "decode" / row["set"] / f"{row['strategy']}_d{row['depth']}" / "utterances.tsv")
+        words[row["set"]] = _joined(table[:, 0])
+        rows.append({**row, "errors": _joined(table[:, 2:].sum(axis=1))})
+    return {
+        "format": 1,
+        "method": cell.method,
+        "depth": cell.depth,
+        "seed": cell.seed,
+        "alone": cell.alone,
+        "config": results["config"],
+        "data": results["data"],
+        "model": results["model"],
+        "training": {**training, "layer_passes": layer_passes(config, training["steps"])},
+        "search": results["search"],
+        "similarity": _similarity(exp, results),
+        "environment": results["environment"],
+        "words": words,
+        "rows": rows,
+    }
+
+
+def layer_passes(config: Any, steps: int) -> int:
+    """Layers run in training, summed over its updates: stochastic depth skips some."""
+    depth = config.model.stochastic_depth
+    probabilities = drop_probabilities(config.model.num_layers, depth.rate, depth.mode)
+    return sum(len(draw_layers(probabilities, config.seed, step)) for step in range(1, steps + 1))
+
+
+def numbers(text: str) -> np.ndarray:
+    """What ``_joined`` made: (U,) integers."""
+    return np.array(text.split(), dtype=np.int64)
+
+
+def _joined(values: np.ndarray) -> str:
+    """One line in the file, where a JSON list would take one a number."""
+    return " ".join(map(str, values.tolist()))
+
+
+def _utterances(path: Path) -> np.ndarray:
+    """utterances.tsv -> (U, 5): reference words, correct, substituted, deleted and inserted ones."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; stage 9 (`asrprune score`) makes it")
+    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    return np.array([line.split("\t")[1:] for line in lines], dtype=np.int64)
+
+
+def _similarity(exp: Path, results: Results) -> list[list[float]] | None:
+    """The SVCCA matrix (L + 1, L + 1) of the first set that was measured."""
+    for path in similarities(exp, results["model"]["model_sha256"])[0]:
+        with np.load(path, allow_pickle=False) as arrays:
+            return np.round(arrays["similarity"], 4).tolist()
+    return None

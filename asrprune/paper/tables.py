@@ -1,0 +1,162 @@
+"""The tables of a comparison, as cells, in Markdown and in LaTeX."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asrprune.paper.grid import Grid
+from asrprune.paper.summary import ALL, ALONE, FULL, Row, Summary
+from asrprune.report.results import strategy_rank
+from asrprune.report.tables import two_digits
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, with a name and what it shows."""
+
+    name: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int = 1  # leading columns that are words, aligned left
+
+
+def tables(summary: Summary, grid: Grid) -> list[Table]:
+    """All tables, of every set."""
+    made = []
+    for name in sorted({row["set"] for row in summary["rows"]}):
+        rows = shown(summary, name)
+        made += [wer_table(rows, grid, name), pruned_table(summary, rows, grid, name)]
+    return [*made, cost_table(summary, grid)]
+
+
+def shown(summary: Summary, name: str) -> list[Row]:
+    """The rows of a set that are shown: all seeds together, or the only one."""
+    rows = [row for row in summary["rows"] if row["set"] == name]
+    pooled = [row for row in rows if row["seed"] == ALL]
+    return pooled or rows
+
+
+def wer_table(rows: Sequence[Row], grid: Grid, name: str) -> Table:
+    """WER by depth for every method and strategy, below the individually trained models."""
+    depths = sorted({row["depth"] for row in rows}, reverse=True)
+    by_key = {(row["method"], row["strategy"], row["depth"]): row for row in rows}
+    lines = []
+    for method in grid.alone.methods:
+        found = [by_key.get((method, ALONE, d)) or by_key.get((method, FULL, d)) for d in depths]
+        lines.append((method, "trained for each depth", *(_wer(row) for row in found)))
+    for method in grid.methods:
+        strategies = {row["strategy"] for row in rows if row["method"] == method} - {ALONE, FULL}
+        for strategy in sorted(strategies, key=strategy_rank):
+            found = [by_key.get((method, strategy, d)) or by_key.get((method, FULL, d)) for d in depths]
+            lines.append((method, strategy, *(_wer(row) for row in found)))
+    caption = (
+        f"WER (%) on {name} with its 95 % interval, by depth. Below the individually trained models: one model of all layers,"
+        f" pruned to each depth. Star: worse than the model trained for this depth with {grid.baseline} (the interval of the"
+        " paired difference lies above 0)."
+    )
+    return Table(
+        f"wer_{name}", caption, ("method", "layers", *(f"{d} layer{'s' * (d > 1)}" for d in depths)), tuple(lines), words=2
+    )
+
+
+def pruned_table(summary: Summary, rows: Sequence[Row], grid: Grid, name: str) -> Table:
+    """The prunable model by its greedy plan against individually trained ones, with the cost of running it."""
+    speed = {row["depth"]: row for row in summary["speed"]}
+    chosen = [row for row in rows if row["method"] == grid.prunable and row["strategy"] in (FULL, "greedy")]
+    lines = []
+    for row in sorted(chosen, key=lambda row: -row["depth"]):
+        fast = speed.get(row["depth"])
+        lines.append(
+            (
+                str(row["depth"]),
+                f"{row['params_m']:.2f}",
+                two_digits(fast["rtf"]) if fast else NONE,
+                f"{fast['speedup']:.1f}" if fast and fast["speedup"] else NONE,
+                f"{row['wer']:.1f}",
+                _number(row["plain_wer"]),
+                _number(row["baseline_wer"]),
+                _difference(row),
+                _number(row["p_worse"], "{:.2f}"),
+            )
+        )
+    alone = (f"alone, {grid.plain}", f"alone, {grid.baseline}")
+    worse = f"P(worse by > {summary['margin']})"
+    header = ("depth", "params (M)", "RTF", "speed-up", "pruned", *alone, "difference", worse)
+    caption = (
+        f"{grid.prunable}, greedy plan, on {name}: WER (%) against models that were trained for each depth. Difference: pruned"
+        f" minus alone with {grid.baseline}, in points, with its 95 % interval (paired bootstrap over utterances)."
+    )
+    return Table(f"pruned_{name}", caption, header, tuple(lines), words=0)
+
+
+def cost_table(summary: Summary, grid: Grid) -> Table:
+    """What training one prunable model cost against a set of individual ones, summed over depths and averaged over seeds."""
+    listed = ", ".join(map(str, sorted({row["depth"] for row in summary["cost"]}, reverse=True)))
+    lines = [_cost_line(summary, f"{method}, once", method, alone=False) for method in (grid.prunable, grid.plain)]
+    lines += [_cost_line(summary, f"{method}, for each of {listed}", method, alone=True) for method in grid.alone.methods]
+    caption = (
+        "Training cost for one seed. Layer passes: layers run, summed over updates, in thousands; minutes as measured, with"
+        " other runs beside them on the same machine."
+    )
+    return Table("cost", caption, ("models", "models trained", "updates", "layer passes (k)", "minutes"), tuple(lines))
+
+
+def markdown(table: Table) -> str:
+    """In GitHub's Markdown, with the caption below."""
+    align = ["---" if column < table.words else "---:" for column in range(len(table.header))]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (table.header, align, *table.rows)]
+    return "\n".join(lines) + f"\n\n{table.caption}"
+
+
+def latex(table: Table) -> str:
+    """A floating table that needs the package booktabs."""
+    columns = "l" * table.words + "r" * (len(table.header) - table.words)
+    body = [" & ".join(map(_escaped, cells)) + r" \\" for cells in table.rows]
+    head = " & ".join(map(_escaped, table.header)) + r" \\"
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(table.caption)}}}"]
+    lines += [
+        rf"\label{{tab:{table.name.replace('_', '-')}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+    ]
+    lines += [*body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _wer(row: Row | None) -> str:
+    if row is None:
+        return NONE
+    low, high = row["wer_ci95"]
+    worse = row.get("diff_ci95") is not None and row["strategy"] != FULL and row["diff_ci95"][0] > 0
+    return f"{row['wer']:.1f} [{low:.1f}, {high:.1f}]{'*' if worse else ''}"
+
+
+def _difference(row: Row) -> str:
+    if row["diff"] is None:
+        return NONE
+    low, high = row["diff_ci95"]
+    return f"{row['diff']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _number(value: float | None, pattern: str = "{:.1f}") -> str:
+    return NONE if value is None else pattern.format(value)
+
+
+def _cost_line(summary: Summary, label: str, method: str, alone: bool) -> tuple[str, ...]:
+    """The method's full model, and with ``alone`` also its individually trained ones."""
+    rows = [row for row in summary["cost"] if row["method"] == method and (alone or not row["alone"])]
+    seeds = len({row["seed"] for row in rows})
+    if not rows:
+        return (label, NONE, NONE, NONE, NONE)
+    updates, passes, seconds = (sum(row[key] for row in rows) / seeds for key in ("updates", "layer_passes", "seconds"))
+    return (label, f"{len(rows) / seeds:g}", f"{updates:,.0f}", f"{passes / 1000:,.0f}", f"{seconds / 60:.0f}")
+
+
+def _escaped(text: str) -> str:
+    for character in "%&_#":
+        text = text.replace(character, f"\\{character}")
+    return text.replace(">", "$>$").replace(NONE, "--").replace("*", "$^*$")

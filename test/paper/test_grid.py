@@ -1,0 +1,95 @@
+"""The grid file: its cells, and that all its mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+from asrprune.errors import UserError
+from asrprune.paper.grid import Cell, Grid, cells, read_grid, without_clock
+
+ROOT = Path(__file__).resolve().parents[2]
+GRIDS = sorted(ROOT.glob("egs/*/conf/paper*.yaml"))
+TEXT = """
+config: train.yaml
+numbers: {train.epochs: 3, prune.depths: [8, 4, 2]}
+seeds: [1, 2]
+methods:
+  plain: {model.taps: [], model.stochastic_depth.rate: 0}
+  interctc: {model.stochastic_depth.rate: 0}
+  both: {}
+alone: {methods: [plain, interctc], depths: [4, 2]}
+prunable: both
+plain: plain
+baseline: interctc
+"""
+
+
+def write(folder: Path, text: str = TEXT) -> Path:
+    (folder / "train.yaml").write_text("model: {num_layers: 8, taps: [2, 4]}\n")
+    (folder / "grid.yaml").write_text(text)
+    return folder / "grid.yaml"
+
+
+def made(folder: Path, text: str = TEXT) -> list[Cell]:
+    return cells(read_grid(write(folder, text)), folder)
+
+
+def test_cells_are_every_method_and_the_models_alone_for_every_seed(tmp_path: Path) -> None:
+    names = [cell.name for cell in made(tmp_path)]
+    alone = ["interctc_4l", "interctc_2l", "plain_4l", "plain_2l"]
+    assert names == [f"{name}_s{seed}" for seed in (1, 2) for name in ("both_8l", *alone, "plain_8l", "interctc_8l")]
+
+
+def test_a_cell_has_the_numbers_of_its_method(tmp_path: Path) -> None:
+    by_name = {cell.name: cell for cell in made(tmp_path)}
+    both, plain, shallow = by_name["both_8l_s2"].config, by_name["plain_8l_s1"].config, by_name["interctc_4l_s1"].config
+    assert (both.seed, both.train.epochs, both.model.tap_layers, both.model.stochastic_depth.rate) == (2, 3, (2, 4), 0.3)
+    assert both.depths() == (8, 4, 2)
+    assert (plain.model.tap_layers, plain.model.stochastic_depth.rate) == ((), 0.0)
+    assert (shallow.model.num_layers, shallow.model.tap_layers, shallow.depths()) == (4, (1, 2), (4,))
+    assert by_name["plain_2l_s1"].config.model.tap_layers == ()
+    assert [by_name[name].alone for name in ("both_8l_s1", "interctc_2l_s1")] == [False, True]
+
+
+def test_overrides_have_no_blanks_at_which_run_sh_would_split_them(tmp_path: Path) -> None:
+    for cell in made(tmp_path):
+        assert not any(" " in override for override in cell.overrides)
+    assert "prune.depths=[8,4,2]" in made(tmp_path)[0].overrides
+
+
+def test_a_cell_is_another_one_if_what_is_learnt_differs(tmp_path: Path) -> None:
+    first = made(tmp_path)[0]
+    assert (
+        made(tmp_path, TEXT.replace("epochs: 3", "epochs: 3, bench.repeats: 9, train.num_workers: 0"))[0].learnt == first.learnt
+    )
+    assert made(tmp_path, TEXT.replace("epochs: 3", "epochs: 4"))[0].learnt != first.learnt
+    assert "bench" not in without_clock(first.config.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("prunable: both", "prunable: best"), "grid.yaml: no such method: best; methods has plain, interctc, both"),
+        (("[plain, interctc]", "[plain]"), "grid.yaml: plain and baseline must be among alone.methods, which lacks interctc"),
+        (("seeds: [1, 2]", "sedes: [1]"), "grid.yaml: sedes: unknown key; known keys here: config, numbers, seeds, methods,"),
+        (("depths: [4, 2]}", "depths: [4, 8]}"), "alone.depths must lie below model.num_layers = 8, got 8"),
+        (("train.epochs", "train.epoch"), "train.yaml: train.epoch: unknown key"),
+        (("both: {}", "both: {model.tap_weight: 2}"), "train.yaml: model.tap_weight: input should be less than 1, got 2"),
+        (("methods:\n", "methods: {}\nunused:\n"), "grid.yaml: methods: dictionary should have at least 1 item"),
+    ],
+)
+def test_a_mistake_is_named_where_it_stands(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        made(tmp_path, TEXT.replace(*change))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=[f"{path.parts[-3]}/{path.name}" for path in GRIDS])
+def test_the_recipes_grids_are_whole(path: Path) -> None:
+    grid: Grid = read_grid(path)
+    made = cells(grid, path.parents[1])
+    assert len({cell.name for cell in made}) == len(made) > 10
+    full = [cell for cell in made if not cell.alone]
+    assert {cell.depth for cell in full} == {12}
+    for depth in grid.alone.depths:
+        assert all(depth in cell.config.depths() for cell in full), depth
