@@ -122,6 +122,7 @@ class ModelConfig(Section):
     ffn: Positive = 2048
     conv_channels: Positive | None = None  # of the subsampling; None: as many as dim
     conv_kernel: Positive = 31  # frames that a conformer's convolution sees; odd
+    conv_norm: Literal["batch", "layer"] = "batch"  # in it
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.0
     taps: tuple[Positive, ...] | None = None  # None: num_layers // 4 and num_layers // 2

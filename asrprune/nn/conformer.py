@@ -13,7 +13,9 @@ from asrprune.nn.layers import NORM_EPS, sinusoids
 class ConformerLayer(nn.Module):
     """x + c/2 * FFN(x), then + c * MHSA(x), then + c * Conv(x), then + c/2 * FFN(x), then LayerNorm; branches are pre-norm."""
 
-    def __init__(self, dim: int, heads: int, ffn: int, kernel: int, dropout: float, attention_dropout: float) -> None:
+    def __init__(
+        self, dim: int, heads: int, ffn: int, kernel: int, norm: str, dropout: float, attention_dropout: float
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         self.norm_macaron = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -21,7 +23,7 @@ class ConformerLayer(nn.Module):
         self.norm_attention = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attention = RelativeAttention(dim, heads, attention_dropout)
         self.norm_conv = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.conv = ConvolutionModule(dim, kernel)
+        self.conv = ConvolutionModule(dim, kernel, norm)
         self.norm_ffn = nn.LayerNorm(dim, eps=NORM_EPS)
         self.ffn = FeedForward(dim, ffn, dropout)
         self.norm_out = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -89,17 +91,18 @@ class RelativeAttention(nn.Module):
 
 
 class ConvolutionModule(nn.Module):
-    """Pointwise to 2 D, GLU, depthwise over time, BatchNorm, swish, pointwise: (B, T', D) -> (B, T', D).
+    """Pointwise to 2 D, GLU, depthwise over time, norm, swish, pointwise: (B, T', D) -> (B, T', D).
 
     Padded frames enter the depthwise convolution as 0, like what lies beyond the ends (ESPnet lets padding through), so an
-    utterance's output does not depend on its batch.
+    utterance's output does not depend on its batch. The norm is ``batch`` (the paper's) or ``layer``: BatchNorm's statistics
+    are those of training, with small batches and layers skipped, which those of a sub-model need not be.
     """
 
-    def __init__(self, dim: int, kernel: int) -> None:
+    def __init__(self, dim: int, kernel: int, norm: str) -> None:
         super().__init__()
         self.widen = nn.Linear(dim, 2 * dim)
         self.depthwise = nn.Conv1d(dim, dim, kernel, padding=(kernel - 1) // 2, groups=dim)
-        self.norm = nn.BatchNorm1d(dim)
+        self.norm = nn.BatchNorm1d(dim) if norm == "batch" else nn.LayerNorm(dim, eps=NORM_EPS)
         self.project = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -107,8 +110,9 @@ class ConvolutionModule(nn.Module):
         x = F.glu(self.widen(x), dim=-1)
         if mask is not None:
             x = x * mask[:, 0, 0, :, None].to(x.dtype)
-        x = F.silu(self.norm(self.depthwise(x.transpose(1, 2))))
-        return self.project(x.transpose(1, 2))
+        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        x = self.norm(x.flatten(0, 1)).view_as(x)  # BatchNorm wants frames and batch in one dimension
+        return self.project(F.silu(x))
 
 
 @lru_cache(maxsize=16)  # all layers of a batch, and often the next batch too, need the same one

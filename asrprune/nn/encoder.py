@@ -121,7 +121,9 @@ class Encoder(nn.Module):
 def _layer(config: ModelConfig) -> nn.Module:
     if config.layer == "transformer":
         return TransformerLayer(config.dim, config.heads, config.ffn, config.dropout, config.attention_dropout)
-    return ConformerLayer(config.dim, config.heads, config.ffn, config.conv_kernel, config.dropout, config.attention_dropout)
+    return ConformerLayer(
+        config.dim, config.heads, config.ffn, config.conv_kernel, config.conv_norm, config.dropout, config.attention_dropout
+    )
 
 
 def padding_mask(lens: Tensor, frames: int) -> Tensor | None:

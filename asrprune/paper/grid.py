@@ -43,7 +43,7 @@ class Grid(Section):
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two cells are never equal
 class Cell:
     """One model: a method, its number of layers, a seed."""
 
@@ -92,7 +92,7 @@ def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
         UserError: a number does not exist or is out of range.
     """
     path = root / grid.config
-    depth = read_config(path, _overrides(grid.numbers)).model.num_layers
+    depth = read_config(path, as_overrides(grid.numbers)).model.num_layers
     return [cell for seed in grid.seeds for cell in _of_seed(grid, path, depth, seed)]
 
 
@@ -113,10 +113,10 @@ def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: boo
     numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}
     if alone:
         numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.min_depth": 1, "prune.strategies": ["top"]}
-    overrides = _overrides(numbers)
+    overrides = as_overrides(numbers)
     return Cell(method, depth, seed, alone, overrides, read_config(path, overrides))
 
 
-def _overrides(numbers: Numbers) -> tuple[str, ...]:
-    """Without blanks: run.sh splits what it is given at them."""
+def as_overrides(numbers: Numbers) -> tuple[str, ...]:
+    """As --set takes them, without blanks: run.sh splits what it is given at them."""
     return tuple(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in numbers.items())

@@ -7,12 +7,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from asrprune.errors import UserError
-from asrprune.files import write_json
-from asrprune.paper.grid import Cell, cells, read_grid
+from asrprune.files import read_json, write_json
+from asrprune.paper.grid import Cell, Grid, as_overrides, cells, read_grid
 from asrprune.paper.record import is_recorded, make_record, record_path
 
 logger = logging.getLogger(__name__)
@@ -21,43 +20,8 @@ _TOLD_EVERY_S = 300.0
 _TAIL = 15  # lines of a failed run that are shown
 
 
-@dataclass
-class _Runs:
-    """What is running: processes in groups of their own, so that a whole run.sh with its children can be stopped."""
-
-    options: Sequence[str]
-    expdir: Path
-    threads: int
-    processes: dict[str, tuple[Cell, subprocess.Popen[bytes], float]] = field(default_factory=dict)
-
-    def start(self, cell: Cell, grid_config: str) -> None:
-        numbers = " ".join(f"--set {override}" for override in cell.overrides)
-        command = ["./run.sh", *self.options, "--config", grid_config, "--config_opts", numbers]
-        command += ["--expdir", str(self.expdir), "--exp_tag", cell.name, "--stage", "3", "--stop_stage", "9"]
-        output = log_path(self.expdir, cell)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
-        with open(output, "ab") as sink:
-            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-        self.processes[cell.name] = (cell, process, time.monotonic())
-
-    def finished(self) -> Iterator[tuple[Cell, int, float]]:
-        """Those that have ended since the last call, with exit code and seconds."""
-        for name, (cell, process, started) in list(self.processes.items()):
-            if process.poll() is not None:
-                del self.processes[name]
-                yield cell, process.returncode, time.monotonic() - started
-
-    def stop(self) -> None:
-        for _, process, _ in self.processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        for _, process, _ in self.processes.values():
-            process.wait()
-
-
 def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Sequence[str]) -> None:
-    """Train, prune, decode and record every cell that is not recorded yet, ``jobs`` at a time; run in a recipe's directory.
+    """Train, prune, decode and record every cell that is not recorded yet, then measure speed; run in a recipe's directory.
 
     Args:
         grid_file: the grid.
@@ -73,52 +37,106 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
         raise UserError(f"{Path.cwd()}: no run.sh here; run this in a recipe's directory, such as egs/mini")
     grid = read_grid(grid_file)
     wanted = cells(grid)
-    waiting = [cell for cell in wanted if not is_recorded(output, cell)]
-    logger.info("%d of %d cells are recorded in %s", len(wanted) - len(waiting), len(wanted), output / "cells")
-    if not waiting:
-        return
-    _prepare(grid.config, expdir, options)
-    runs, total, told = _Runs(options, expdir, max(1, (os.cpu_count() or 1) // jobs)), len(waiting), time.monotonic()
-    try:
-        while waiting or runs.processes:
-            while waiting and len(runs.processes) < jobs:
-                cell = waiting.pop(0)
-                logger.info("%s: started; output: %s", cell.name, log_path(expdir, cell))
-                runs.start(cell, grid.config)
-            for cell, status, seconds in runs.finished():
-                if status:
-                    raise UserError(_failure(log_path(expdir, cell), cell, status))
-                write_json(record_path(output, cell), make_record(expdir / cell.name, cell))
-                done = total - len(waiting) - len(runs.processes)
-                logger.info("%s: took %.0f min; %d of %d", cell.name, seconds / 60, done, total)
-            if time.monotonic() - told > _TOLD_EVERY_S:
-                told = time.monotonic()
-                logger.info(
-                    "running: %s", ", ".join(_progress(log_path(expdir, cell), cell) for cell, _, _ in runs.processes.values())
-                )
-            time.sleep(_POLL_S)
-    finally:
-        runs.stop()
+    missing = [cell for cell in wanted if not is_recorded(output, cell)]
+    logger.info("%d of %d cells are recorded in %s", len(wanted) - len(missing), len(wanted), output / "cells")
+    runner = Runner(grid, output, expdir, jobs, options)
+    if missing:
+        runner.prepare()
+        runner.run(missing)
+    runner.measure_speed(next(cell for cell in wanted if cell.method == grid.prunable))
 
 
-def log_path(expdir: Path, cell: Cell) -> Path:
-    """What its run.sh says."""
-    return expdir / cell.name / "log" / "run.log"
+class Runner:
+    """Runs of run.sh, in process groups of their own, so that each can be stopped with all its children."""
 
+    def __init__(self, grid: Grid, output: Path, expdir: Path, jobs: int, options: Sequence[str]) -> None:
+        """As ``run_grid``."""
+        self.grid, self.output, self.expdir, self.jobs, self.options = grid, output, expdir, jobs, options
+        self.running: dict[Cell, tuple[subprocess.Popen[bytes], float]] = {}
 
-def _prepare(config: str, expdir: Path, options: Sequence[str]) -> None:
-    """Data and features, once for all: cells share them."""
-    command = ["./run.sh", *options, "--config", config, "--expdir", str(expdir), "--exp_tag", "data", "--stop_stage", "2"]
-    if subprocess.run(command).returncode:
-        raise UserError("./run.sh stopped in stages 0 to 2, see above; nothing was trained")
+    def prepare(self) -> None:
+        """Stages 0 to 2, data and features, once for all cells."""
+        command = self._command("data", as_overrides(self.grid.numbers), "--stop_stage", "2")
+        if subprocess.run(command).returncode:
+            raise UserError("./run.sh stopped in stages 0 to 2, see above; nothing was trained")
 
+    def run(self, missing: Sequence[Cell]) -> None:
+        """Stages 3 to 9 of each cell; it is recorded when they are done."""
+        waiting, told = list(missing), time.monotonic()
+        try:
+            while waiting or self.running:
+                while waiting and len(self.running) < self.jobs:
+                    self._start(waiting.pop(0), 3, 9, max(1, (os.cpu_count() or 1) // self.jobs))
+                for cell, seconds in self._finished():
+                    done = len(missing) - len(waiting) - len(self.running)
+                    logger.info("%s: took %.0f min; %d of %d", cell.name, seconds / 60, done, len(missing))
+                if time.monotonic() - told > _TOLD_EVERY_S:
+                    told = time.monotonic()
+                    logger.info("running: %s", ", ".join(map(self._progress, self.running)))
+                time.sleep(_POLL_S)
+        finally:
+            self._stop()
 
-def _failure(log: Path, cell: Cell, status: int) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
-    shown = "\n".join(f"  {line}" for line in lines)
-    return f"{cell.name}: run.sh ended with exit code {status}; the end of {log}:\n{shown}"
+    def measure_speed(self, cell: Cell) -> None:
+        """Stage 10 of one cell, with nothing beside it, if its record has no speed and its experiment is here."""
+        record = read_json(record_path(self.output, cell))
+        if all(row["rtf"] is not None for row in record["rows"]):
+            return
+        if not (self.expdir / cell.name / "model.json").exists():
+            logger.warning("%s is not here, so its speed is not measured", self.expdir / cell.name)
+            return
+        try:
+            self._start(cell, 10, 10, os.cpu_count() or 1)
+            while self.running:
+                time.sleep(_POLL_S)
+                list(self._finished())
+        finally:
+            self._stop()
 
+    def log_path(self, cell: Cell) -> Path:
+        """What its run.sh says."""
+        return self.expdir / cell.name / "log" / "run.log"
 
-def _progress(log: Path, cell: Cell) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
-    return f"{cell.name} ({lines[-1].strip()[-60:]})" if lines else cell.name
+    def _command(self, name: str, overrides: Sequence[str], *stages: str) -> list[str]:
+        numbers = " ".join(f"--set {override}" for override in overrides)
+        where = ["--expdir", str(self.expdir), "--exp_tag", name]
+        return ["./run.sh", *self.options, "--config", self.grid.config, "--config_opts", numbers, *where, *stages]
+
+    def _start(self, cell: Cell, first: int, last: int, threads: int) -> None:
+        command = self._command(cell.name, cell.overrides, "--stage", str(first), "--stop_stage", str(last))
+        output = self.log_path(cell)
+        logger.info("%s: stages %d to %d; output: %s", cell.name, first, last, output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        with open(output, "ab") as sink:
+            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        self.running[cell] = process, time.monotonic()
+
+    def _finished(self) -> Iterator[tuple[Cell, float]]:
+        """Record the cells that have ended since the last call; each with the seconds that it took."""
+        for cell, (process, started) in list(self.running.items()):
+            if process.poll() is None:
+                continue
+            del self.running[cell]
+            if process.returncode:
+                raise UserError(self._failure(cell, process.returncode))
+            write_json(record_path(self.output, cell), make_record(self.expdir / cell.name, cell))
+            yield cell, time.monotonic() - started
+
+    def _stop(self) -> None:
+        for process, _ in self.running.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process, _ in self.running.values():
+            process.wait()
+
+    def _failure(self, cell: Cell, status: int) -> str:
+        shown = "\n".join(f"  {line}" for line in self._lines(cell)[-_TAIL:])
+        return f"{cell.name}: run.sh ended with exit code {status}; the end of {self.log_path(cell)}:\n{shown}"
+
+    def _progress(self, cell: Cell) -> str:
+        lines = self._lines(cell)
+        return f"{cell.name} ({lines[-1].strip()[-60:]})" if lines else cell.name
+
+    def _lines(self, cell: Cell) -> list[str]:
+        return self.log_path(cell).read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()

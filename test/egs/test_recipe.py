@@ -202,3 +202,72 @@ def test_an4_prepares_features_and_units_from_the_archive(tmp_path: Path) -> Non
     assert sizes == {"train_sp": 857, "dev": 91, "test": 130}
     assert (tmp_path / "exp/tiny/lang/tokens.txt").read_text().startswith("<blk> 0\n")
     assert (_files(AN4), downloads.exists()) == before, "the corpus is unpacked beside --datadir"
+
+
+# ---- a grid of models
+
+GRID = """
+config: conf/tiny.yaml
+numbers: {train.epochs: 1, prune.strategies: [greedy], bench.repeats: 1}
+methods: {plain: {model.taps: [], model.stochastic_depth.rate: 0}, both: {}}
+alone: {methods: [plain], depths: [2]}
+prunable: both
+plain: plain
+baseline: plain
+"""
+
+
+def test_a_grid_runs_what_is_missing_and_compares(mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the tiny recipe's data, stopped by a failing run and started again."""
+    monkeypatch.chdir(ROOT / "egs/mini")
+    monkeypatch.setenv("PATH", _environment()["PATH"])
+    (tmp_path / "grid.yaml").write_text(GRID)
+    command = [
+        "grid",
+        tmp_path / "grid.yaml",
+        "--output",
+        tmp_path / "paper",
+        "--expdir",
+        tmp_path / "exp",
+        "--jobs",
+        "2",
+        "--",
+    ]
+    options = ["--datadir", mini.data, "--local_opts", "--config conf/corpus_tiny.yaml"]
+
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp/plain_2l_s1").write_text("in the way")
+    failed = asrprune(*command, *options)
+    assert failed.code == 1
+    assert "plain_2l_s1" in failed.err
+    (tmp_path / "exp/plain_2l_s1").unlink()
+
+    done = asrprune(*command, *options)
+    assert done.code == 0, done.err
+    summary = json.loads((tmp_path / "paper/summary.json").read_text())
+    rows = {(row["method"], row["strategy"], row["depth"]): row for row in summary["rows"]}
+    assert set(rows) == {
+        *((method, "full", 4) for method in ("plain", "both")),
+        *((method, "greedy", depth) for method in ("plain", "both") for depth in (2, 1)),
+        ("plain", "alone", 2),
+    }
+    assert rows["both", "greedy", 2]["baseline_wer"] == rows["plain", "alone", 2]["wer"]
+    scored = json.loads((tmp_path / "exp/both_4l_s1/decode/test/greedy_d2/score.json").read_text())
+    assert rows["both", "greedy", 2]["wer"] == pytest.approx(scored["wer"], abs=1e-3)
+    assert [row["depth"] for row in summary["speed"]] == [4, 2, 1]
+    assert "| both | greedy |" in (tmp_path / "paper/RESULTS.md").read_text()
+
+    shutil.rmtree(tmp_path / "exp")  # the records are enough
+    before = (tmp_path / "paper/summary.json").read_text()
+    again = asrprune(*command, *options)
+    assert again.code == 0, again.err
+    assert "3 of 3 cells are recorded" in again.err
+    assert (tmp_path / "paper/summary.json").read_text() == before
+
+
+def test_a_grid_outside_a_recipe_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "grid.yaml").write_text(GRID)
+    monkeypatch.chdir(tmp_path)
+    failed = asrprune("grid", "grid.yaml")
+    assert (failed.code, failed.out) == (1, "")
+    assert "no run.sh here; run this in a recipe's directory" in failed.err

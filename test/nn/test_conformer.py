@@ -12,10 +12,10 @@ from asrprune.nn.layers import sinusoids
 DIM, HEADS, KERNEL = 12, 3, 5
 
 
-@pytest.fixture
-def layer() -> ConformerLayer:
+@pytest.fixture(params=["batch", "layer"])
+def layer(request: pytest.FixtureRequest) -> ConformerLayer:
     torch.manual_seed(0)
-    return ConformerLayer(DIM, HEADS, 20, KERNEL, dropout=0.2, attention_dropout=0.2).eval()
+    return ConformerLayer(DIM, HEADS, 20, KERNEL, request.param, dropout=0.2, attention_dropout=0.2).eval()
 
 
 def test_layer_is_the_formula(layer: ConformerLayer) -> None:
