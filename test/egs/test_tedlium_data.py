@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import soundfile
+from layouts import as_release_3
 
 from asrprune.data.audio import read_audio
 from asrprune.data.check import check_data_dir
@@ -169,18 +170,6 @@ def test_release_3_in_its_own_layout(corpus: Path, tmp_path: Path) -> None:
     for name in SETS:
         assert check_data_dir(tmp_path / "data" / name) == []
         assert read_table(tmp_path / "data" / name / "text") == TEXTS[name]
-
-
-def as_release_3(release_2: Path, target: Path) -> None:
-    """Lay the talks of a TEDLIUM_release2 out as ``target``/TEDLIUM_release-3."""
-    data = target / "TEDLIUM_release-3/data"
-    for path in release_2.glob("*/s[pt]?/*"):
-        kind = path.parent.name
-        (data / kind).mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, data / kind)
-        link = target / "TEDLIUM_release-3/legacy" / path.relative_to(release_2)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(f"../../../data/{kind}/{path.name}")
 
 
 def _add(path: Path, line: str) -> None:
