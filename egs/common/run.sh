@@ -105,8 +105,13 @@ recorded() { "$@" 2>&1 | tee -a "$log"; }
 
 stage_0() { if [ -f local/download.sh ]; then recorded bash local/download.sh "$download_dir" "$datadir" $local_opts; fi; }
 stage_1() {
-    recorded bash local/data.sh "$download_dir" "$datadir" "$nj" $local_opts &&
-        asrprune check-data "$datadir/$train_set" "$datadir/$dev_set" "${tests[@]}" $pipes
+    local failed=0
+    recorded bash local/data.sh "$download_dir" "$datadir" "$nj" $local_opts || failed=$?
+    if [ $failed != 0 ]; then  # what it lacks may be stage 0's to bring
+        rm -f "$datadir/.done/0"
+        return $failed
+    fi
+    asrprune check-data "$datadir/$train_set" "$datadir/$dev_set" "${tests[@]}" $pipes
 }
 stage_2() {
     local dirs=("$train_sp" "$datadir/$dev_set" "${tests[@]}")

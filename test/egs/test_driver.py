@@ -284,6 +284,21 @@ def test_a_failing_local_script_stops(recipe: Recipe) -> None:
     assert recipe.calls() == []
 
 
+def test_what_the_download_brought_and_somebody_deleted_is_brought_again(recipe: Recipe) -> None:
+    _script(recipe.folder / "local/download.sh", 'echo "local/download.sh" >> "$STUB/calls"; touch "$STUB/corpus"')
+    _script(recipe.folder / "local/data.sh", f'[ -e "$STUB/corpus" ] || exit 3\n{DATA_SH}')
+    recipe.run("--stop_stage", "1")
+    recipe.calls()
+    (recipe.root / "corpus").unlink()
+    _, err = recipe.run("--stop_stage", "1", "--local_opts", "")  # nothing needs it
+    assert err == ""
+    shutil.rmtree(recipe.folder / "data/dev")
+    _, err = recipe.run("--stop_stage", "1", status=1)
+    assert "run the same command again" in err
+    recipe.run("--stop_stage", "1")
+    assert recipe.commands() == ["local/download.sh", "local/data.sh", "check-data"]
+
+
 def test_ctrl_c_is_told_and_the_run_goes_on(recipe: Recipe) -> None:
     process = recipe.start_and_hang("train")
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
