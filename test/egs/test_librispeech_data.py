@@ -150,12 +150,11 @@ def test_a_sample_says_what_is_there_and_holds_readers_out(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
+    assert _run("prepare", tmp_path) == 0
     for part in ("dev-clean", "dev-other", "test-clean"):
         shutil.rmtree(corpus / part)
     for number in range(11):
         _write_chapter(corpus / "train-clean-100", f"70{number:02d}-1")
-    (tmp_path / "data/test_clean").mkdir(parents=True)
-    (tmp_path / "data/test_clean/wav.scp").write_text("of the whole corpus")
     assert _run("download", tmp_path, "--parts", "found") == 0
     assert _run("prepare", tmp_path, "--parts", "found") == 0
     assert (
@@ -166,9 +165,21 @@ def test_a_sample_says_what_is_there_and_holds_readers_out(
     assert readers["dev"] == {"7000", "7010"}, "the fifth and the fifteenth of 15"
     assert len(readers["train_100"]) == 13
     assert not readers["train_100"] & readers["dev"]
-    assert check_data_dir(tmp_path / "data/test_clean"), "an older set must not pass for the sample's"
+    assert not (tmp_path / "data/test_clean/wav.scp").exists(), "an older set must not pass for the sample's"
     assert "SPEAKERS.TXT lacks 7000, 7010" in caplog.text
     assert not (tmp_path / "data/dev/spk2gender").exists()
+
+
+def test_what_a_sample_unpacks_does_not_mix_with_the_corpus(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open(tmp_path / "downloads/test-clean.tar.gz", "w:gz") as tar:
+        tar.add(corpus / "test-clean", "LibriSpeech/test-clean")
+    shutil.rmtree(corpus / "test-clean")
+    assert _run("download", tmp_path, "--parts", "found") == 0
+    assert _sentence(capsys, tmp_path).startswith("test-clean: found neither")
+    assert _run("prepare", tmp_path, "--parts", "found") == 0
+    assert len(read_data_dir(tmp_path / "data/test_clean")) == 2
 
 
 @pytest.mark.parametrize(
