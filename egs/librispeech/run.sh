@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 # options
 subset=100              # hours of training speech: 100, or 960 for all three parts
 parts=                  # all: the whole published parts, fetched if need be; found: what download_dir holds of them, a sample
-config=                 # all numbers
+config=                 # all numbers; by default conf/train.yaml, or conf/train_960.yaml for subset 960
 # end
 source ../common/parse_options.sh
 
