@@ -1,4 +1,4 @@
-"""Archives of corpora: fetched once, checked against their SHA-256, unpacked whole or not at all."""
+"""Archives of corpora: found or fetched once, checked against their SHA-256, unpacked whole or not at all."""
 
 import fcntl
 import functools
@@ -15,6 +15,7 @@ import urllib.request
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from asrprune.errors import UserError
@@ -26,6 +27,62 @@ _BLOCK = 1 << 20
 _TIMEOUT_S = 60.0
 _PAUSES_S = (1.0, 3.0, 10.0)  # before the second, third and fourth attempt
 _WORTH_RETRYING = (408, 416, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A corpus, or a part of one, as it is published; ``holds`` is the directory in it that a recipe reads."""
+
+    url: str
+    sha256: str | None
+    holds: str
+
+    @property
+    def file_name(self) -> str:
+        """``dev-clean.tar.gz``."""
+        return self.url.rpartition("/")[2]
+
+    def unpacked_in(self, work_dir: Path) -> Path:
+        """What `obtain` and `take` unpack it into: each archive has a directory of its own, for some share files."""
+        return work_dir / f"unpacked_{self.file_name.partition('.')[0]}"
+
+
+def find(archive: Archive, work_dir: Path, local_dir: Path) -> Path | None:
+    """The directory ``archive.holds``, wherever it is unpacked: in ``local_dir`` (the user's --download_dir) or ``work_dir``.
+
+    ``local_dir`` may also be the top directory of the corpus itself.
+    """
+    top = archive.holds.partition("/")[0]
+    places = [local_dir, *([local_dir.parent] if local_dir.name == top else []), archive.unpacked_in(work_dir)]
+    return next((place / archive.holds for place in places if (place / archive.holds).is_dir()), None)
+
+
+def obtain(archive: Archive, work_dir: Path, local_dir: Path) -> Path:
+    """`find` the archive's directory, or else unpack it into ``work_dir``, fetched if ``local_dir`` does not hold it."""
+    found = find(archive, work_dir, local_dir)
+    if found is None:
+        file = fetch(archive.url, archive.sha256, work_dir / archive.file_name, local_dir)
+        found = _unpack_into(work_dir, archive, file)
+    return found
+
+
+def take(archive: Archive, work_dir: Path, local_dir: Path) -> Path | None:
+    """`find` the archive's directory, or else unpack what ``local_dir`` holds under its name: a sample, say.
+
+    Nothing is fetched and no checksum asked for. None if there is nothing to take.
+    """
+    found, file = find(archive, work_dir, local_dir), local_dir / archive.file_name
+    if found is None and file.is_file():
+        found = _unpack_into(work_dir, archive, file)
+    return found
+
+
+def _unpack_into(work_dir: Path, archive: Archive, file: Path) -> Path:
+    target = archive.unpacked_in(work_dir)
+    unpack(file, target)
+    if not (target / archive.holds).is_dir():
+        raise UserError(f"{file}: holds no {archive.holds}; delete {target} and get the archive from {archive.url}")
+    return target / archive.holds
 
 
 def fetch(url: str, sha256: str | None, target: Path, local_dir: Path | None) -> Path:

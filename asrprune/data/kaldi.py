@@ -76,6 +76,16 @@ def subset_data_dir(source: Path, target: Path, ids: Collection[str]) -> None:
     _write_files(target, restrict(rows, wanted))
 
 
+def describe(utterances: Sequence[Utterance]) -> str:
+    """Size of a set: utterances, speakers, words, and hours if every utterance has its times."""
+    words = sum(len(utt.text.split()) for utt in utterances)
+    said = f"{len(utterances)} utterances, {len({utt.speaker for utt in utterances})} speakers, {words} words"
+    ends = [utt.end_s for utt in utterances if utt.end_s is not None]
+    if len(ends) < len(utterances):
+        return said
+    return f"{said}, {(sum(ends) - sum(utt.start_s for utt in utterances)) / 3600:.4f} hours"
+
+
 def spread_evenly(items: Sequence[T], count: int) -> list[T]:
     """``count`` of ``items`` at even distances, in order; all of them if there are fewer."""
     count = min(count, len(items))

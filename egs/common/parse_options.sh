@@ -1,15 +1,24 @@
-# Sourced by run.sh: `--name value` sets a variable of its header; an unknown name is an error, --help lists the header.
+# Sourced by the driver: `--name value` sets a variable of its header; an unknown name is an error, --help lists the header.
+# A recipe's run.sh with a header of its own sources it first, and what it does not know stays in "$@" for the driver.
 # shellcheck shell=bash
 
 recipe=$(basename "$PWD")/run.sh
-driver=${BASH_SOURCE[1]}
-names=" $(sed -n '/^# options/,/^# end/s/^\([a-z_]*\)=.*/\1/p' "$driver" | tr '\n' ' ')"
+driver=$(dirname "${BASH_SOURCE[0]}")/run.sh
+header=run.sh  # of the recipe, in whose directory we are
+if [ "${BASH_SOURCE[1]}" -ef "$driver" ]; then header=$driver; fi
+names=" $(sed -n '/^# options/,/^# end/s/^\([a-z_]*\)=.*/\1/p' "$header" | tr '\n' ' ')"
+rest=()
 
 show_help() {
-    echo "Usage: $recipe [--name value ...]; names, their values here, and what they mean:"
-    sed -n '/^# options/,/^# end/s/^\([a-z_]*\)=[^#]*#* *\(.*\)/\1 \2/p' "$driver" | while read -r name meaning; do
-        printf '  --%-13s %-16s %s\n' "$name" "${!name:-\"\"}" "$meaning"
+    local title="Usage: $recipe [--name value ...]; names, their values here, and what they mean:"
+    if [ "$header" != "$driver" ]; then title="Options of this recipe alone:"; fi
+    echo "$title"
+    sed -n '/^# options/,/^# end/s/^\([a-z_]*\)=[^#]*#* *\(.*\)/\1 \2/p' "$header" | while read -r name meaning; do
+        if [ "$header" = "$driver" ] || ! grep -q "^$name=.*#" "$driver"; then
+            printf '  --%-13s %-16s %s\n' "$name" "${!name:-\"\"}" "$meaning"
+        fi
     done
+    if [ "$header" != "$driver" ]; then return; fi
     echo "Stages: $(sed -n 's/.*run_stage \([0-9]*\) \([a-z]*\) .*/\1 \2/p' "$driver" | paste -s -d , - | sed 's/,/, /g')"
     echo "Paths are relative to the recipe's directory, $PWD"
 }
@@ -19,21 +28,45 @@ wrong_usage() {
     exit 1
 }
 
+one_of() {  # one_of NAME VALUE...: the variable NAME holds one of the values
+    local name=$1 value
+    shift
+    for value in "$@"; do if [ "${!name}" = "$value" ]; then return; fi; done
+    wrong_usage "--$name ${!name}: must be one of $(printf '%s, ' "$@" | sed 's/, $//')"
+}
+
 while [ $# -gt 0 ]; do
     case $1 in
-        --help | -h) show_help; exit ;;
         --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+        --help | -h)
+            show_help
+            if [ "$header" = "$driver" ]; then exit; fi
+            rest+=("$1")
+            shift
+            ;;
         --*)
             name=${1#--}
             name=${name//-/_}
-            [[ $names == *" $name "* ]] || wrong_usage "unknown option $1"
+            if [[ $names != *" $name "* ]]; then
+                if [ "$header" = "$driver" ]; then wrong_usage "unknown option $1"; fi
+                rest+=("${@:1:2}")
+                shift $(($# > 1 ? 2 : 1))
+                continue
+            fi
             [ $# -gt 1 ] || wrong_usage "option $1 needs a value"
             if [[ ${!name} =~ ^[0-9]+$ && ! $2 =~ ^[0-9]+$ ]]; then wrong_usage "option $1 needs a number, not '$2'"; fi
             printf -v "$name" '%s' "$2"
             shift 2
             ;;
-        *) wrong_usage "'$1' is not an option, write --name value" ;;
+        *)
+            if [ "$header" = "$driver" ]; then wrong_usage "'$1' is not an option, write --name value"; fi
+            rest+=("$1")
+            shift
+            ;;
     esac
 done
-# shellcheck disable=SC2154  # both are in the header
-[ "$stage" -le "$stop_stage" ] || wrong_usage "--stage $stage comes after --stop_stage $stop_stage"
+set -- ${rest[@]+"${rest[@]}"}
+# shellcheck disable=SC2154  # both are in the driver's header
+if [ "$header" = "$driver" ] && [ "$stage" -gt "$stop_stage" ]; then
+    wrong_usage "--stage $stage comes after --stop_stage $stop_stage"
+fi

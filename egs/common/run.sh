@@ -18,7 +18,7 @@ expdir=exp              # experiments
 train_set=train         # name of the training set below datadir
 dev_set=dev             # the same of the development set, which chooses epochs and layers
 test_sets="test"        # the same of the test sets: "test_clean test_other"
-local_opts=             # passed on to local/data.sh
+local_opts=             # passed on to local/download.sh and local/data.sh
 allow_pipes=false       # true: run the `command |` entries of wav.scp, which are arbitrary shell
 results_dir=            # where to copy RESULTS.md and figures/ at the end
 # end
@@ -103,10 +103,15 @@ tables_of() {  # checksums of data directories as they are now
 asrprune() { env asrprune --log "$log" "$@"; }  # not `command`: the bash of macOS would exit if it fails
 recorded() { "$@" 2>&1 | tee -a "$log"; }
 
-stage_0() { if [ -f local/download.sh ]; then recorded bash local/download.sh "$download_dir" "$datadir"; fi; }
+stage_0() { if [ -f local/download.sh ]; then recorded bash local/download.sh "$download_dir" "$datadir" $local_opts; fi; }
 stage_1() {
-    recorded bash local/data.sh "$download_dir" "$datadir" "$nj" $local_opts &&
-        asrprune check-data "$datadir/$train_set" "$datadir/$dev_set" "${tests[@]}" $pipes
+    local failed=0
+    recorded bash local/data.sh "$download_dir" "$datadir" "$nj" $local_opts || failed=$?
+    if [ $failed != 0 ]; then  # what it lacks may be stage 0's to bring
+        rm -f "$datadir/.done/0"
+        return $failed
+    fi
+    asrprune check-data "$datadir/$train_set" "$datadir/$dev_set" "${tests[@]}" $pipes
 }
 stage_2() {
     local dirs=("$train_sp" "$datadir/$dev_set" "${tests[@]}")
@@ -130,7 +135,7 @@ stage_9() { asrprune score --exp "$exp" "${tests[@]}"; }
 stage_10() { asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu" $pipes; }
 stage_11() { asrprune report --exp "$exp" ${results_dir:+--copy-to "$results_dir"}; }
 
-run_stage 0 download "$datadir" "$download_dir" "the corpus, if one is to be fetched, in $download_dir"
+run_stage 0 download "$datadir" "$download_dir $local_opts" "the corpus, if one is to be fetched, in $download_dir"
 run_stage 1 data "$datadir" "$(cat local/*.* conf/corpus* 2> /dev/null) $local_opts" \
     "data directories of $train_set, $dev_set, $test_sets, in $datadir" \
     "$datadir/$train_set/text" "$datadir/$dev_set/text" "${tests[@]/%//text}"

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from asrprune.data import download
-from asrprune.data.download import fetch, unpack
+from asrprune.data.download import Archive, fetch, find, obtain, take, unpack
 from asrprune.errors import UserError
 
 BODY = random.Random(1).randbytes(3_500_000)
@@ -387,3 +387,82 @@ def test_killed_while_unpacking(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["corpus.tar", "out", "small.tar"]
     assert len(list((tmp_path / "out" / "c").iterdir())) == 10
     assert _names(tmp_path / "out") == ["c"]
+
+
+# A corpus that is there already, whole or as a sample, or is fetched
+
+
+@pytest.fixture
+def corpus(site: Site, tmp_path: Path) -> Archive:
+    """An archive on the server whose content is ``c`` with parts a and b; a recipe reads ``c/a``."""
+    site.body = _archive(tmp_path / "made.tar.gz", *HARMLESS).read_bytes()
+    (tmp_path / "made.tar.gz").unlink()
+    return Archive(site.url, hashlib.sha256(site.body).hexdigest(), "c/a")
+
+
+def _snapshot(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() if path.is_file() else b"" for path in directory.rglob("*")}
+
+
+def test_a_corpus_is_fetched_and_unpacked_once(corpus: Archive, site: Site, tmp_path: Path) -> None:
+    """The default of recipes: both directories are one."""
+    for _ in range(2):
+        found = obtain(corpus, tmp_path / "downloads", tmp_path / "downloads")
+        assert found == tmp_path / "downloads/unpacked_corpus/c/a"
+        assert (found / "1.raw").read_bytes() == b"one"
+        assert find(corpus, tmp_path / "downloads", tmp_path / "downloads") == found
+    assert site.ranges == [None]
+    (tmp_path / "downloads/corpus.tar.gz").unlink()  # to make room
+    assert obtain(corpus, tmp_path / "downloads", tmp_path / "elsewhere") == found
+
+
+def test_a_corpus_named_as_its_archive(site: Site, tmp_path: Path) -> None:
+    """What it is unpacked into must not pass for the corpus, which is one level below."""
+    site.body = _archive(tmp_path / "made.tar.gz", ("corpus/1.raw", FILE, b"one")).read_bytes()
+    for _ in range(2):
+        found = obtain(Archive(site.url, None, "corpus"), tmp_path / "downloads", tmp_path / "downloads")
+        assert (found / "1.raw").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("given", ["", "c"])
+def test_an_unpacked_corpus_is_used_where_it_is(given: str, corpus: Archive, site: Site, tmp_path: Path) -> None:
+    (tmp_path / "local/c/a").mkdir(parents=True)
+    before = _snapshot(tmp_path)
+    for way in (find, obtain, take):
+        assert way(corpus, tmp_path / "work", tmp_path / "local" / given) == tmp_path / "local/c/a"
+    assert _snapshot(tmp_path) == before
+    assert site.ranges == []
+
+
+def test_an_archive_of_the_users_is_only_read(corpus: Archive, site: Site, tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/corpus.tar.gz").write_bytes(site.body)
+    before = _snapshot(tmp_path / "local")
+    assert find(corpus, tmp_path / "work", tmp_path / "local") is None
+    assert obtain(corpus, tmp_path / "work", tmp_path / "local") == tmp_path / "work/unpacked_corpus/c/a"
+    assert _snapshot(tmp_path / "local") == before
+    assert _names(tmp_path / "work") == ["unpacked_corpus"]
+    assert site.ranges == []
+
+
+def test_a_sample_under_the_archives_name_is_taken_only_as_one(corpus: Archive, site: Site, tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    _archive(tmp_path / "local/corpus.tar.gz", ("c/a/1.raw", FILE, b"another one"))
+    assert "SHA-256" in _sentence(lambda: obtain(corpus, tmp_path / "work", tmp_path / "local"))
+    found = take(corpus, tmp_path / "work", tmp_path / "local")
+    assert found is not None
+    assert (found / "1.raw").read_bytes() == b"another one"
+    assert site.ranges == []
+
+
+def test_nothing_to_take(corpus: Archive, site: Site, tmp_path: Path) -> None:
+    assert take(corpus, tmp_path / "work", tmp_path / "local") is None
+    assert site.ranges == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_of_something_else(corpus: Archive, tmp_path: Path) -> None:
+    _archive(tmp_path / "corpus.tar.gz", ("d/a/1.raw", FILE, b"x"))
+    said = _sentence(lambda: take(corpus, tmp_path / "work", tmp_path))
+    assert f"{tmp_path / 'corpus.tar.gz'}: holds no c/a" in said
+    assert corpus.url in said

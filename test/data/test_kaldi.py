@@ -18,6 +18,7 @@ from asrprune.data.check import check_data_dir
 from asrprune.data.fix import fix_data_dir
 from asrprune.data.kaldi import (
     Utterance,
+    describe,
     durations,
     read_data_dir,
     spread_evenly,
@@ -421,6 +422,12 @@ def test_durations_of_real_recordings_and_utt2dur(tmp_path: Path) -> None:
     (tmp_path / "d/utt2dur").unlink()
     with pytest.raises(UserError, match=rf"wav\.scp: {paths[0].stem}: .* cannot be read"):
         durations(tmp_path / "d")
+
+
+def test_the_size_of_a_set() -> None:
+    utts = [Utterance("al-1", "/a", 1.0, 1801.0, "al", "ONE"), Utterance("al-2", "/a", 7.0, 907.0, "al", "TWO  WORDS")]
+    assert describe(utts) == "2 utterances, 1 speakers, 3 words, 0.7500 hours"
+    assert describe([*utts, Utterance("bo-1", "/b", 0.0, None, "bo", "")]) == "3 utterances, 2 speakers, 3 words"
 
 
 def test_subsets_carry_what_is_known_of_their_utterances(tmp_path: Path) -> None:

@@ -284,6 +284,21 @@ def test_a_failing_local_script_stops(recipe: Recipe) -> None:
     assert recipe.calls() == []
 
 
+def test_what_the_download_brought_and_somebody_deleted_is_brought_again(recipe: Recipe) -> None:
+    _script(recipe.folder / "local/download.sh", 'echo "local/download.sh" >> "$STUB/calls"; touch "$STUB/corpus"')
+    _script(recipe.folder / "local/data.sh", f'[ -e "$STUB/corpus" ] || exit 3\n{DATA_SH}')
+    recipe.run("--stop_stage", "1")
+    recipe.calls()
+    (recipe.root / "corpus").unlink()
+    _, err = recipe.run("--stop_stage", "1", "--local_opts", "")  # nothing needs it
+    assert err == ""
+    shutil.rmtree(recipe.folder / "data/dev")
+    _, err = recipe.run("--stop_stage", "1", status=1)
+    assert "run the same command again" in err
+    recipe.run("--stop_stage", "1")
+    assert recipe.commands() == ["local/download.sh", "local/data.sh", "check-data"]
+
+
 def test_ctrl_c_is_told_and_the_run_goes_on(recipe: Recipe) -> None:
     process = recipe.start_and_hang("train")
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
@@ -427,3 +442,82 @@ def test_layers_may_be_chosen_on_speed_copies_of_the_dev_set(recipe: Recipe) -> 
     recipe.config("train: {epochs: 2}")
     recipe.run()
     assert not any("dev_sp" in call for call in recipe.calls())
+
+
+OWN_OPTIONS = r"""
+# options
+config=conf/train.yaml  # all numbers
+hours=100               # of training speech: 100 or 960
+kind=                   # what of it
+# end
+source ../common/parse_options.sh
+one_of hours 100 960
+train_set=train$([ "$hours" = 100 ] || echo 2)
+exec ../common/run.sh --config "$config" --train_set "$train_set" --local_opts "--kind ${kind:-any}" "$@"
+"""
+
+
+@pytest.fixture
+def with_options(recipe: Recipe) -> Recipe:
+    """A recipe whose run.sh has a header of its own, a second training set, and a download."""
+    _script(recipe.folder / "run.sh", f"{_shebang_and_cd()}{OWN_OPTIONS}")
+    _script(recipe.folder / "local/data.sh", DATA_SH.replace("in train", "in train train2"))
+    _script(recipe.folder / "local/download.sh", 'echo "local/download.sh $*" >> "$STUB/calls"')
+    return recipe
+
+
+def test_a_recipe_has_options_of_its_own(with_options: Recipe) -> None:
+    with_options.config("seed: 3", "other")
+    out, _ = with_options.run(
+        "--hours", "960", "--stop_stage", "1", "--kind=some", "--config", "conf/other.yaml", "--nj", "7", "--exp-tag", "a b"
+    )
+    assert with_options.calls() == [
+        "local/download.sh downloads data --kind some",
+        "local/data.sh downloads data 7 --kind some",
+        "check-data data/train2 data/dev data/test",
+    ]
+    assert (with_options.folder / "exp/a b").is_dir()
+    assert "exp/train" not in out
+    with_options.run("--hours", "960", "--stop_stage", "1", "--kind", "some", "--config", "conf/other.yaml")
+    assert with_options.calls() == []
+    with_options.run("--stop_stage", "1")
+    assert with_options.commands() == ["local/download.sh", "local/data.sh", "check-data"], "another --local_opts"
+
+
+def test_a_recipe_with_options_runs_from_anywhere(with_options: Recipe) -> None:
+    for where, command in ((with_options.root, "egs/toy/run.sh"), (with_options.folder, "./run.sh")):
+        done = subprocess.run(
+            ["bash", command, "--hours", "7"], cwd=where, env=with_options.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert done.stderr == "toy/run.sh: --hours 7: must be one of 100, 960; --help lists the options\n"
+
+
+def test_help_lists_the_recipes_options_too(with_options: Recipe) -> None:
+    out, _ = with_options.run("--hours", "960", "--help")
+    own, _, common = out.partition("Usage:")
+    assert [" ".join(line.split()) for line in own.splitlines()[1:]] == [
+        "--hours 960 of training speech: 100 or 960",
+        '--kind "" what of it',
+    ]
+    assert "--config        conf/train.yaml " in common
+    assert "4 train" in common
+    assert with_options.calls() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--kinds", "3"], "unknown option --kinds"),
+        (["--hours"], "option --hours needs a value"),
+        (["--hours", "many"], "option --hours needs a number, not 'many'"),
+        (["--nj"], "option --nj needs a value"),
+        (["3"], "'3' is not an option"),
+        (["--hours", "960", "--stage", "5", "--stop_stage", "4"], "--stage 5 comes after --stop_stage 4"),
+    ],
+)
+def test_wrong_options_of_a_recipe_are_one_sentence(options: list[str], said: str, with_options: Recipe) -> None:
+    _, err = with_options.run(*options, status=1)
+    assert err.startswith(f"toy/run.sh: {said}")
+    assert "--help" in err
+    assert err.count("\n") == 1

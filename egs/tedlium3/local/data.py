@@ -1,0 +1,1 @@
+../../tedlium2/local/data.py

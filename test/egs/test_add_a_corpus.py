@@ -1,0 +1,61 @@
+"""The four steps of egs/README.md, followed to the letter on a corpus of noise."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from asrprune.data.tables import read_table
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "egs/README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    return [block for name, block in blocks if name == language]
+
+
+def _write_corpus(corpus: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name, speakers in (("train", ("al", "bo", "cy")), ("dev", ("di",)), ("test", ("ed",))):
+        for speaker in speakers:
+            (corpus / name / speaker).mkdir(parents=True)
+            for number in range(3):
+                soundfile.write(corpus / name / speaker / f"{number}.wav", rng.normal(scale=0.1, size=16000), 16000)
+                (corpus / name / speaker / f"{number}.txt").write_text(f"open window {speaker}\n")
+
+
+def test_the_four_steps(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "egs/common", tmp_path / "egs/common", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ("run.sh", "conf/train.yaml"):
+        (tmp_path / "egs/an4" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "egs/an4" / path, tmp_path / "egs/an4" / path)
+    _write_corpus(tmp_path / "my corpus")
+    folder, run = _blocks("")
+    (data_sh,), (data_py,) = _blocks("bash"), _blocks("python")
+    shell = {"cwd": tmp_path, "shell": True, "check": True}
+    subprocess.run(folder, **shell)  # type: ignore[call-overload]
+    (tmp_path / "egs/mycorpus/local/data.sh").write_text(data_sh)
+    (tmp_path / "egs/mycorpus/local/data.py").write_text(data_py)
+    (copy,) = re.findall(r"^\*\*3\. Numbers\.\*\* `(.*?)`", TEXT, re.MULTILINE)
+    subprocess.run(copy, **shell)  # type: ignore[call-overload]
+    config = tmp_path / "egs/mycorpus/conf/train.yaml"
+    config.write_text(re.sub("^tokenizer: .*", "tokenizer: {type: char, vocab_size: null}", config.read_text(), flags=re.M))
+    first = run.replace("DIR", "'../../my corpus'").splitlines()[:2]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run("\n".join(first), env={**os.environ, "PATH": path}, **shell)  # type: ignore[call-overload]
+    assert read_table(tmp_path / "egs/mycorpus/data/test/text") == {f"ed-{n}": "open window ed" for n in range(3)}
+    assert read_table(tmp_path / "egs/mycorpus/data/train_sp/feats.scp").keys() >= {"al-0", "bo-1", "cy-2"}
+    assert (tmp_path / "egs/mycorpus/exp/train/lang/tokens.txt").is_file()
+
+
+def test_every_recipe_is_listed() -> None:
+    recipes = {path.parent.name for path in ROOT.glob("egs/*/run.sh")} - {"common"}
+    for text in (TEXT, (ROOT / "README.md").read_text()):
+        assert recipes <= set(re.findall(r"\((?:egs/)?(\w+)/README\.md\)", text))
