@@ -42,6 +42,16 @@ class ConformerLayer(nn.Module):
         x = x + self._drop(self.ffn(self.norm_ffn(x)), 0.5 * scale)
         return self.norm_out(x)
 
+    @torch.no_grad()
+    def shrink_branches(self, factor: float) -> None:
+        """Scale what each branch adds: a deep stack of layers that end in a norm must start near the identity.
+
+        Each of them divides the stream by the norm of what it has added, so with branches of its own size the signal is gone
+        after a few layers: the upper ones then only spoil what the lower ones have learnt.
+        """
+        for last in (self.macaron.contract, self.attention.project, self.conv.project, self.ffn.contract):
+            last.weight.mul_(factor)
+
     def _drop(self, x: Tensor, scale: float) -> Tensor:
         return dropout(x, self.dropout, self.training, scale)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config import ModelConfig
+from asrprune.nn.conformer import ConformerLayer
 from asrprune.nn.encoder import Encoded, Encoder
 
 BLANK = 0
@@ -39,6 +40,9 @@ class CtcModel(nn.Module):
         self.ctc = nn.Linear(config.dim, vocab_size)
         self.condition = nn.Linear(vocab_size, config.dim) if config.self_conditioning else None
         self.apply(_initialise)
+        for layer in self.encoder.layers:
+            if isinstance(layer, ConformerLayer):
+                layer.shrink_branches((4 * config.num_layers) ** -0.5)  # their sum then has the stream's size (GPT-2's rule)
 
     def set_cmvn(self, mean: Tensor, scale: Tensor) -> None:
         """Global CMVN, (F,) each: features become (x - mean) * scale."""
