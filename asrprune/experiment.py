@@ -169,7 +169,10 @@ def read_experiment_config(exp: Path) -> Config:
     path = exp / "config.yaml"
     if not path.is_file():
         raise UserError(f"{exp}: not an experiment (it has no config.yaml); stage 4 (`asrprune train`) makes it")
-    return parse_config(read_yaml(path), str(path))
+    values = read_yaml(path)
+    if missing := [name for name in Config.model_fields if name not in values]:  # a file cut short may still be valid YAML
+        raise UserError(f"{path}: lacks {', '.join(missing)}; it was cut short, so copy the experiment anew or train it again")
+    return parse_config(values, str(path))
 
 
 def _check_same(path: Path, new: dict[str, Any]) -> None:
