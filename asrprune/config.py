@@ -313,6 +313,13 @@ def resolved(config: Config) -> dict[str, Any]:
     return values
 
 
+def without(values: dict[str, Any], sections: Sequence[str], train_keys: Sequence[str]) -> dict[str, Any]:
+    """A resolved config without these sections, and without these keys of ``train``: what two runs need not share."""
+    kept = {key: value for key, value in values.items() if key not in sections}
+    kept["train"] = {key: value for key, value in values["train"].items() if key not in train_keys}
+    return kept
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     name, found, text = override.partition("=")
     if not found or not name:

@@ -1,4 +1,7 @@
-"""The one exception that stands for a user's mistake."""
+"""A user's mistake: the one exception that stands for it, and how a script ends with it."""
+
+import sys
+from collections.abc import Callable
 
 
 class UserError(ValueError):
@@ -6,3 +9,13 @@ class UserError(ValueError):
 
     The command line prints the sentence and exits with 1; any other exception is our own bug and keeps its traceback.
     """
+
+
+def exit_status(work: Callable[[], object]) -> int:
+    """Do a script's work: 0 if it ends well, 1 if the user must mend something, which is said on stderr."""
+    try:
+        work()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from asrprune.config import Config, parse_config, read_yaml, resolved, write_config
+from asrprune.config import Config, parse_config, read_yaml, resolved, without, write_config
 from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import read_cmvn
 from asrprune.data.tokenizer import Tokenizer
@@ -189,9 +189,7 @@ def _check_same_file(old: Path, new: Path) -> None:
 
 
 def _fixed(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in values.items() if key not in FREE_TO_CHANGE}
-    kept["train"] = {key: value for key, value in values["train"].items() if key not in FREE_TRAIN_KEYS}
-    return kept
+    return without(values, FREE_TO_CHANGE, FREE_TRAIN_KEYS)
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Sequence[tuple[str, str, str]]:

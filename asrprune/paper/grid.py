@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from asrprune.config import Config, Positive, Section, check, read_config, read_yaml, resolved
+from asrprune.config import Config, Positive, Section, check, read_config, read_yaml, resolved, without
 from asrprune.errors import UserError
 
 Numbers = dict[str, Any]  # section.key -> value, as with --set
@@ -67,13 +67,7 @@ class Cell:
 
 def without_clock(numbers: dict[str, Any]) -> dict[str, Any]:
     """A resolved config without what only changes how fast things go."""
-    kept = {key: value for key, value in numbers.items() if key not in ("bench", "decode")}
-    kept["train"] = {
-        key: value
-        for key, value in numbers["train"].items()
-        if key not in ("log_every_steps", "checkpoint_every_s", "num_workers")
-    }
-    return kept
+    return without(numbers, ("bench", "decode"), ("log_every_steps", "checkpoint_every_s", "num_workers"))
 
 
 def read_grid(path: Path) -> Grid:

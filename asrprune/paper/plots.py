@@ -10,11 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from asrprune.files import atomic_path
 from asrprune.paper.grid import Grid
 from asrprune.paper.summary import ALL, ALONE, FULL, Row, Summary
 from asrprune.paper.tables import shown
-from asrprune.report.plots import DPI, GREY, PALE, PALETTE, SPARE, STYLE, heat_map, intervals, panel_grid, percent_scale
+from asrprune.report.plots import (
+    GREY,
+    PALE,
+    PALETTE,
+    SPARE,
+    STYLE,
+    heat_map,
+    intervals,
+    panel_grid,
+    percent_scale,
+    save_figures,
+)
 
 CAPTIONS = {
     "methods": "WER by depth. Lines: one model of all layers, pruned by its greedy plan (for LayerDrop: every other layer), by"
@@ -34,13 +44,7 @@ _MARKERS = [*(marker for _, marker in PALETTE.values()), *(marker for _, marker 
 def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
     """Draw every figure that there are numbers for; delete the others. Returns their paths in the order of ``CAPTIONS``."""
     with mpl.rc_context(STYLE):
-        drawn = _figures(summary, grid)
-        for name, figure in drawn.items():
-            with atomic_path(folder / f"{name}.png") as temporary:
-                figure.savefig(temporary, dpi=DPI)
-    for name in CAPTIONS.keys() - drawn:
-        (folder / f"{name}.png").unlink(missing_ok=True)
-    return [folder / f"{name}.png" for name in drawn]
+        return save_figures(_figures(summary, grid), CAPTIONS, folder)
 
 
 def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:

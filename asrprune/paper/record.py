@@ -1,10 +1,12 @@
 """The record of one cell: a small JSON file that holds all that comparisons need, so that they outlive the experiment."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from asrprune.config import Config
 from asrprune.errors import UserError
 from asrprune.files import read_json
 from asrprune.nn.stochastic_depth import draw_layers, drop_probabilities
@@ -21,13 +23,13 @@ def record_path(output: Path, cell: Cell) -> Path:
 
 def is_recorded(output: Path, cell: Cell) -> bool:
     """Whether the record is there, and of these numbers."""
-    path = record_path(output, cell)
-    return path.exists() and without_clock(read_json(path)["config"]) == cell.learnt
+    return bool(read_records(output, [cell]))
 
 
-def read_records(output: Path, wanted: list[Cell]) -> dict[str, Record]:
+def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, Record]:
     """The records that there are, by the cells' names; those of other numbers are left out."""
-    return {cell.name: read_json(record_path(output, cell)) for cell in wanted if is_recorded(output, cell)}
+    there = {cell: read_json(path) for cell in wanted if (path := record_path(output, cell)).exists()}
+    return {cell.name: record for cell, record in there.items() if without_clock(record["config"]) == cell.learnt}
 
 
 def make_record(exp: Path, cell: Cell) -> Record:
@@ -68,7 +70,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
     }
 
 
-def layer_passes(config: Any, steps: int) -> int:
+def layer_passes(config: Config, steps: int) -> int:
     """Layers run in training, summed over its updates: stochastic depth skips some."""
     depth = config.model.stochastic_depth
     probabilities = drop_probabilities(config.model.num_layers, depth.rate, depth.mode)

@@ -39,19 +39,19 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
     wanted = cells(grid)
     missing = [cell for cell in wanted if not is_recorded(output, cell)]
     logger.info("%d of %d cells are recorded in %s", len(wanted) - len(missing), len(wanted), output / "cells")
-    runner = Runner(grid, output, expdir, jobs, options)
+    runner = Runner(grid, output, expdir, options)
     if missing:
         runner.prepare()
-        runner.run(missing)
+        runner.run(missing, 3, 9, jobs)
     runner.measure_speed(next(cell for cell in wanted if cell.method == grid.prunable))
 
 
 class Runner:
     """Runs of run.sh, in process groups of their own, so that each can be stopped with all its children."""
 
-    def __init__(self, grid: Grid, output: Path, expdir: Path, jobs: int, options: Sequence[str]) -> None:
+    def __init__(self, grid: Grid, output: Path, expdir: Path, options: Sequence[str]) -> None:
         """As ``run_grid``."""
-        self.grid, self.output, self.expdir, self.jobs, self.options = grid, output, expdir, jobs, options
+        self.grid, self.output, self.expdir, self.options = grid, output, expdir, options
         self.running: dict[Cell, tuple[subprocess.Popen[bytes], float]] = {}
 
     def prepare(self) -> None:
@@ -60,13 +60,13 @@ class Runner:
         if subprocess.run(command).returncode:
             raise UserError("./run.sh stopped in stages 0 to 2, see above; nothing was trained")
 
-    def run(self, missing: Sequence[Cell]) -> None:
-        """Stages 3 to 9 of each cell; it is recorded when they are done."""
+    def run(self, missing: Sequence[Cell], first: int, last: int, jobs: int) -> None:
+        """Stages ``first`` to ``last`` of each cell, ``jobs`` at a time; it is recorded when they are done."""
         waiting, told = list(missing), time.monotonic()
         try:
             while waiting or self.running:
-                while waiting and len(self.running) < self.jobs:
-                    self._start(waiting.pop(0), 3, 9, max(1, (os.cpu_count() or 1) // self.jobs))
+                while waiting and len(self.running) < jobs:
+                    self._start(waiting.pop(0), first, last, max(1, (os.cpu_count() or 1) // jobs))
                 for cell, seconds in self._finished():
                     done = len(missing) - len(waiting) - len(self.running)
                     logger.info("%s: took %.0f min; %d of %d", cell.name, seconds / 60, done, len(missing))
@@ -85,13 +85,7 @@ class Runner:
         if not (self.expdir / cell.name / "model.json").exists():
             logger.warning("%s is not here, so its speed is not measured", self.expdir / cell.name)
             return
-        try:
-            self._start(cell, 10, 10, os.cpu_count() or 1)
-            while self.running:
-                time.sleep(_POLL_S)
-                list(self._finished())
-        finally:
-            self._stop()
+        self.run([cell], 10, 10, jobs=1)
 
     def log_path(self, cell: Cell) -> Path:
         """What its run.sh says."""

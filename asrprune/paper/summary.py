@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from asrprune.decode.score import PairedBootstrap, compare, interval95, resampled_rates
+from asrprune.decode.score import compare, interval95, resampled_rates
 from asrprune.errors import UserError
 from asrprune.paper.grid import Grid
 from asrprune.paper.record import Record, numbers
@@ -89,9 +89,6 @@ def _rows_of(grid: Grid, records: dict[str, Record], name: str, label: Any, seed
     total = float(words.sum())
     wer = {key: 100.0 * float(errors[key].sum()) / total for key in keys}
 
-    def against(key: Key, other: Key) -> PairedBootstrap | None:
-        return compare(wer[key] - wer[other], rates[key], rates[other], MARGIN) if other in wer else None
-
     rows = []
     for key in keys:
         method, strategy, depth = key
@@ -99,8 +96,7 @@ def _rows_of(grid: Grid, records: dict[str, Record], name: str, label: Any, seed
                "wer_ci95": _rounded(interval95(rates[key])), **facts[key]}  # fmt: skip
         if strategy != ALONE:
             for role in ("baseline", "plain"):
-                base = getattr(grid, role)
-                row |= _difference(role, wer, against, key, _reference(base, depth, wer))
+                row |= _difference(role, wer, rates, key, _reference(getattr(grid, role), depth, wer))
         rows.append(row)
     return rows
 
@@ -111,11 +107,11 @@ def _reference(method: str, depth: int, wer: dict[Key, float]) -> Key:
     return alone if alone in wer else (method, FULL, depth)
 
 
-def _difference(role: str, wer: dict[Key, float], against: Any, key: Key, other: Key) -> Row:
+def _difference(role: str, wer: dict[Key, float], rates: dict[Key, np.ndarray], key: Key, other: Key) -> Row:
     prefix = "" if role == "baseline" else "plain_"
-    result = against(key, other)
-    if result is None:
+    if other not in wer:
         return {f"{role}_wer": None, f"{prefix}diff": None, f"{prefix}diff_ci95": None, f"{prefix}p_worse": None}
+    result = compare(wer[key] - wer[other], rates[key], rates[other], MARGIN)
     return {
         f"{role}_wer": round(wer[other], 4),
         f"{prefix}diff": round(result.difference, 4),

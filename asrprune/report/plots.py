@@ -1,6 +1,6 @@
 """The figures: from `results.json` alone, but for the similarity matrices (`svcca/*.npz`) and the curves (`train.jsonl`)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,17 @@ CAPTIONS = {
 def draw(results: Results, exp: Path, figures_dir: Path) -> list[Path]:
     """Draw every figure that the run ``exp`` has the numbers for, in the order of ``CAPTIONS``; delete the others."""
     with mpl.rc_context(STYLE):
-        drawn = _figures(results, exp)
-        for name, figure in drawn.items():
-            with atomic_path(figures_dir / f"{name}.png") as temporary:
-                figure.savefig(temporary, dpi=DPI)
-    for name in CAPTIONS.keys() - drawn:
-        (figures_dir / f"{name}.png").unlink(missing_ok=True)
-    return [figures_dir / f"{name}.png" for name in drawn]
+        return save_figures(_figures(results, exp), CAPTIONS, figures_dir)
+
+
+def save_figures(drawn: Mapping[str, Figure], known: Iterable[str], folder: Path) -> list[Path]:
+    """Write each figure as ``<name>.png`` and delete those of the ``known`` names that were not drawn; returns the paths."""
+    for name, figure in drawn.items():
+        with atomic_path(folder / f"{name}.png") as temporary:
+            figure.savefig(temporary, dpi=DPI)
+    for name in set(known) - drawn.keys():
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    return [folder / f"{name}.png" for name in drawn]
 
 
 def draw_svcca(matrix: Path) -> Path:

@@ -1,17 +1,16 @@
 """The AN4 recipe's data script against the archive itself, counted on another path: the tar read with regular expressions."""
 
 import functools
-import importlib.util
 import logging
 import re
 import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 from asrprune.data.audio import read_audio
 from asrprune.data.check import check_data_dir
@@ -24,16 +23,7 @@ SETS = ("train", "dev", "test")
 needs_an4 = pytest.mark.skipif(not ARCHIVE.exists(), reason=f"{ARCHIVE} is not there")
 
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("an4_data", ROOT / "egs/an4/local/data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-an4 = _load()
+an4 = load_script("an4")
 
 
 def _snapshot(directory: Path) -> dict[str, bytes]:

@@ -1,18 +1,17 @@
 """The LibriSpeech recipe's data script on small layouts, right and wrong, and on a real part of the corpus, counted anew."""
 
 import functools
-import importlib.util
 import logging
 import re
 import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import soundfile
+from scripts import load_script, snapshot
 
 from asrprune.data.check import check_data_dir
 from asrprune.data.kaldi import durations, read_data_dir
@@ -23,20 +22,7 @@ SHARED = ROOT / "../shared/data/librispeech"
 needs_sample = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
 
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("librispeech_data", ROOT / "egs/librispeech/local/data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-libri = _load()
-
-
-def _snapshot(directory: Path) -> dict[str, tuple[int, int]]:
-    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in directory.rglob("*")}
+libri = load_script("librispeech")
 
 
 # A small corpus of the same layout, to break
@@ -101,10 +87,10 @@ def _sentence(capsys: pytest.CaptureFixture[str], root: Path, *options: str) -> 
     ],
 )
 def test_sets_are_made_of_their_parts(subset: str, train: list[str], corpus: Path, tmp_path: Path) -> None:
-    before = _snapshot(corpus)
+    before = snapshot(corpus)
     assert _run("download", tmp_path, "--subset", subset) == 0
     assert _run("prepare", tmp_path, "--subset", subset) == 0
-    assert _snapshot(corpus) == before
+    assert snapshot(corpus) == before
     assert not (tmp_path / "work").exists(), "nothing is fetched or unpacked of what is there"
     names = {f"train_{subset}", "dev", "test_clean", "test_other"}
     assert {path.name for path in (tmp_path / "data").iterdir()} == names
@@ -280,11 +266,11 @@ def test_checksums_are_torchaudios() -> None:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe directory after stages 0 and 1."""
     work = tmp_path_factory.mktemp("librispeech")
-    before = _snapshot(SHARED)
+    before = snapshot(SHARED)
     where = ["--download_dir", str(SHARED), "--work_dir", str(work / "downloads"), "--data_dir", str(work / "data")]
     for command in ("download", "prepare"):
         assert libri.main([command, *where, "--parts", "found"]) == 0
-    assert _snapshot(SHARED) == before
+    assert snapshot(SHARED) == before
     return work
 
 

@@ -1,19 +1,18 @@
 """The TED-LIUM recipes' data script on small layouts, right and wrong, and on a small corpus of that layout, counted anew."""
 
 import functools
-import importlib.util
 import logging
 import re
 import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import soundfile
 from layouts import as_release_3
+from scripts import load_script, snapshot
 
 from asrprune.data.audio import read_audio
 from asrprune.data.check import check_data_dir
@@ -26,20 +25,7 @@ needs_sample = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not 
 SETS = ("train", "dev", "test")
 
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tedlium_data", ROOT / "egs/tedlium2/local/data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-ted = _load()
-
-
-def _snapshot(directory: Path) -> dict[str, tuple[int, int]]:
-    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in directory.rglob("*")}
+ted = load_script("tedlium2")
 
 
 # A small corpus of the same layout, to break: talks of 4 seconds
@@ -107,9 +93,9 @@ def _sentence(capsys: pytest.CaptureFixture[str], root: Path, *options: str) -> 
 
 def test_the_three_sets(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    before = _snapshot(corpus)
+    before = snapshot(corpus)
     assert _run("download", tmp_path) == _run("prepare", tmp_path) == 0
-    assert _snapshot(corpus) == before
+    assert snapshot(corpus) == before
     assert not (tmp_path / "work").exists()
     for name in SETS:
         directory = tmp_path / "data" / name
@@ -269,11 +255,11 @@ def test_checksums_are_torchaudios() -> None:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe directory after stages 0 and 1."""
     work = tmp_path_factory.mktemp("tedlium")
-    before = _snapshot(SHARED)
+    before = snapshot(SHARED)
     where = ["--download_dir", str(SHARED), "--work_dir", str(work / "downloads"), "--data_dir", str(work / "data")]
     for command in ("download", "prepare"):
         assert ted.main([command, "--release", "2", *where, "--parts", "found"]) == 0
-    assert _snapshot(SHARED) == before
+    assert snapshot(SHARED) == before
     return work
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asrprune.data.download import fetch, unpack
 from asrprune.data.kaldi import Utterance, write_data_dir
-from asrprune.errors import UserError
+from asrprune.errors import UserError, exit_status
 
 logger = logging.getLogger("an4")
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_raw.bigendian.tar.gz"
@@ -126,15 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command `download` (stage 0) or `prepare` (stage 1) and return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = _parser().parse_args(arguments)
-    try:
-        if options.command == "download":
-            download(options.download_dir, options.corpus_dir)
-        else:
-            prepare(options.corpus_dir, options.data_dir)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    if options.command == "download":
+        return exit_status(lambda: download(options.download_dir, options.corpus_dir))
+    return exit_status(lambda: prepare(options.corpus_dir, options.data_dir))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from asrprune.data.audio import OVERSHOOT_S, audio_info
 from asrprune.data.download import Archive, find, obtain, take
 from asrprune.data.kaldi import Utterance, describe, write_data_dir
 from asrprune.data.tables import raise_faults
-from asrprune.errors import UserError
+from asrprune.errors import UserError, exit_status
 
 logger = logging.getLogger("tedlium")
 AGAIN = "unpack the corpus again"
@@ -232,12 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = _parser().parse_args(arguments)
     options = Options(given.download_dir, given.work_dir, given.data_dir, given.release, given.parts == "all")
-    try:
-        (download if given.command == "download" else prepare)(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: (download if given.command == "download" else prepare)(options))
 
 
 def _parser() -> argparse.ArgumentParser:
