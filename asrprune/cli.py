@@ -19,6 +19,8 @@ from typer.core import TyperGroup
 from asrprune.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from asrprune.experiment import Experiment
 
 _log_only = logging.getLogger("asrprune.log_only")  # to the log file alone: the screen gets it in another form
@@ -70,6 +72,7 @@ Jobs = Annotated[int, typer.Option("--nj", min=1, help="processes")]
 Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU")]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
+GridOutput = Annotated[Path, typer.Option("--output", help="directory of a grid's records, tables and figures")]
 PlanName = Annotated[str, typer.Option("--plan", help="a strategy (exp/.../plans/NAME.json), or a plan file")]
 
 
@@ -330,20 +333,26 @@ def bench(
 
 @app.command()
 def report(
-    exp: ExpDir,
+    exp: Annotated[Path | None, typer.Option("--exp", help="experiment directory")] = None,
     copy_to: Annotated[Path | None, typer.Option("--copy-to", help="also put RESULTS.md and figures/ here")] = None,
+    grid_file: Annotated[Path | None, typer.Option("--grid", help="instead, compare what is recorded of this grid")] = None,
+    output: GridOutput = Path("paper"),
 ) -> None:
-    """Write the report. Makes results.json, RESULTS.md, figures and one self-contained report.html."""
-    from rich.console import Console
-
+    """Write the report of an experiment, or of a grid of them. Makes the tables, the figures and one file of all numbers."""
     from asrprune.files import read_json
     from asrprune.report.build import copy_report, write_report
     from asrprune.report.tables import screen_table
 
+    if (exp is None) == (grid_file is None):
+        raise UserError("name either an experiment, --exp DIR, or a grid, --grid FILE")
+    if grid_file is not None:
+        _compare(grid_file, output)
+        return
+    assert exp is not None
     path = write_report(exp)
     if copy_to is not None:
         copy_report(exp, copy_to)
-    Console(width=None if sys.stdout.isatty() else 160).print(screen_table(read_json(exp / "results.json")))
+    _show(screen_table(read_json(exp / "results.json")))
     _say(f"report: {path.resolve()}")
 
 
@@ -351,18 +360,24 @@ def report(
 def grid(
     grid_file: Annotated[Path, typer.Argument(help="methods, depths and seeds, e.g. conf/paper.yaml")],
     options: Annotated[list[str] | None, typer.Argument(help="after --, passed on to run.sh")] = None,
-    output: Annotated[Path, typer.Option("--output", help="directory of records, tables and figures")] = Path("paper"),
+    output: GridOutput = Path("paper"),
     expdir: Annotated[Path, typer.Option("--expdir", help="directory of the experiments")] = Path("exp/paper"),
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores")] = 1,
-    report_only: Annotated[bool, typer.Option("--report-only", help="compare what is recorded, run nothing")] = False,
 ) -> None:
     """Run a grid of models in a recipe's directory and compare them. What is recorded is not run again."""
-    from asrprune.paper.build import write_comparison
     from asrprune.paper.run import run_grid
 
-    if not report_only:
-        run_grid(grid_file, output, expdir, jobs, options or [])
-    _say(str(write_comparison(grid_file, output)))
+    run_grid(grid_file, output, expdir, jobs, options or [])
+    _compare(grid_file, output)
+
+
+def _compare(grid_file: Path, output: Path) -> None:
+    from asrprune.paper.build import write_comparison
+    from asrprune.paper.tables import screen_table
+
+    for table in write_comparison(grid_file, output):
+        _show(screen_table(table))
+    _say(f"report: {(output / 'RESULTS.md').resolve()}")
 
 
 @app.command()
@@ -427,6 +442,12 @@ def _keep(experiment: "Experiment", depth: int | None, layers: str | None, plan:
         return parse_layers(layers, experiment.num_layers)
     assert depth is not None
     return find_plan(experiment, plan).keep(depth)
+
+
+def _show(table: "Table") -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The recipes' own scripts, as tests reach them."""
+"""Scripts that are no part of the package, as tests reach them."""
 
 import importlib.util
 from pathlib import Path
@@ -7,9 +7,9 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load_script(recipe: str) -> ModuleType:
-    """A recipe's ``local/data.py`` as a module: several have one of this name."""
-    spec = importlib.util.spec_from_file_location(f"{recipe}_data", ROOT / f"egs/{recipe}/local/data.py")
+def load_script(path: str) -> ModuleType:
+    """A script below the project's root as a module: several are called ``local/data.py``."""
+    spec = importlib.util.spec_from_file_location(path.removesuffix(".py").replace("/", "_"), ROOT / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -7,11 +7,11 @@ from asrprune.paper.grid import Grid, cells, read_grid
 from asrprune.paper.plots import CAPTIONS, draw
 from asrprune.paper.record import read_records
 from asrprune.paper.summary import Summary, summarise
-from asrprune.paper.tables import Table, latex, markdown, tables
+from asrprune.paper.tables import Table, latex, markdown, shown, tables, verdict
 
 
-def write_comparison(grid_file: Path, output: Path, root: Path = Path()) -> Path:
-    """Compare the recorded cells of a grid; returns the path of ``RESULTS.md`` in ``output``.
+def write_comparison(grid_file: Path, output: Path, root: Path = Path()) -> list[Table]:
+    """Compare the recorded cells of a grid, write it down, and return the tables.
 
     Args:
         grid_file: the grid.
@@ -31,7 +31,7 @@ def write_comparison(grid_file: Path, output: Path, root: Path = Path()) -> Path
     figures = draw(summary, grid, output / "figures")
     write_text(output / "tables.tex", "\n".join(map(latex, made)))
     write_text(output / "RESULTS.md", _page(summary, grid, made, figures, missing))
-    return output / "RESULTS.md"
+    return made
 
 
 def _page(summary: Summary, grid: Grid, made: list[Table], figures: list[Path], missing: list[str]) -> str:
@@ -41,10 +41,11 @@ def _page(summary: Summary, grid: Grid, made: list[Table], figures: list[Path], 
     )
     parts = [
         "# One prunable model against models trained for each depth",
-        "Written by `asrprune grid` from the records in cells/; do not edit.",
+        "Written by `asrprune report --grid` from the records in cells/; do not edit.",
         f"{sets}. Seeds: {', '.join(map(str, seeds))}; where there are several, rows pool their errors. Greedy CTC, no language"
         " model. Layers were chosen on the dev set alone.",
     ]
+    parts += [f"**{verdict(shown(summary, name), grid, name)}**" for name in sorted({row["set"] for row in summary["rows"]})]
     if missing:
         parts.append(f"> Not recorded yet, and so not below: {', '.join(missing)}.")
     parts += [markdown(table) for table in made]

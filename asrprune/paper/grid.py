@@ -21,6 +21,15 @@ class Alone(Section):
     depths: tuple[Positive, ...]
 
 
+class Published(Section):
+    """What others have published, for the eye alone: a row of the table of that set."""
+
+    model: str
+    source: str  # who says so, where
+    set: str
+    wer: dict[Positive, float | None]  # depth -> percent; None where we do not have the figure
+
+
 class Grid(Section):
     """What a grid file says."""
 
@@ -32,6 +41,7 @@ class Grid(Section):
     prunable: str  # the method that the project stands for
     plain: str  # the one without its regularisers
     baseline: str  # the individually trained models that decide whether pruning costs accuracy
+    published: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> "Grid":

@@ -3,12 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import rich.table
+from rich import box
+from rich.text import Text
+
 from asrprune.paper.grid import Grid
 from asrprune.paper.summary import ALL, ALONE, FULL, Row, Summary
 from asrprune.report.results import strategy_rank
 from asrprune.report.tables import two_digits
 
 NONE = "–"
+_PUBLISHED = (
+    " Rows with a source: published by others, not measured here; where a cell is empty the figure is not available to us."
+)
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,27 @@ def shown(summary: Summary, name: str) -> list[Row]:
     return pooled or rows
 
 
+def verdict(rows: Sequence[Row], grid: Grid, name: str) -> str:
+    """Whether the claim holds, in a sentence: at which depths pruning costs nothing against a model trained for the depth."""
+    pruned = [row for row in rows if row["method"] == grid.prunable and row["strategy"] == "greedy" and row["diff"] is not None]
+    pruned = sorted(pruned, key=lambda row: -row["depth"])
+    if not pruned:
+        return f"{name}: no depth has both a pruned and an individually trained model yet."
+    worse = [row for row in pruned if row["diff_ci95"][0] > 0]
+    good = [str(row["depth"]) for row in pruned if row not in worse]
+    found = []
+    if good:
+        found.append(f"not worse with {_listed(good)} layers")
+    if worse:
+        found.append("worse with " + _listed([f"{row['depth']} layers ({_difference(row)} points)" for row in worse]))
+    claim = f"{grid.prunable}, pruned by its greedy plan, against {grid.baseline} trained for each depth"
+    return f"{name}: {claim}: {'; '.join(found)}."
+
+
 def wer_table(rows: Sequence[Row], grid: Grid, name: str) -> Table:
-    """WER by depth for every method and strategy, below the individually trained models."""
-    depths = sorted({row["depth"] for row in rows}, reverse=True)
+    """WER by depth for every method and strategy, below the individually trained models; last, what others published."""
+    published = [row for row in grid.published if row.set == name]
+    depths = sorted({row["depth"] for row in rows} | {d for row in published for d in row.wer}, reverse=True)
     by_key = {(row["method"], row["strategy"], row["depth"]): row for row in rows}
     lines = []
     for method in grid.alone.methods:
@@ -51,10 +76,11 @@ def wer_table(rows: Sequence[Row], grid: Grid, name: str) -> Table:
         for strategy in sorted(strategies, key=strategy_rank):
             found = [by_key.get((method, strategy, d)) or by_key.get((method, FULL, d)) for d in depths]
             lines.append((method, strategy, *(_wer(row) for row in found)))
+    lines += [(row.model, row.source, *(_number(row.wer.get(d), none="") for d in depths)) for row in published]
     caption = (
         f"WER (%) on {name} with its 95 % interval, by depth. Below the individually trained models: one model of all layers,"
         f" pruned to each depth. Star: worse than the model trained for this depth with {grid.baseline} (the interval of the"
-        " paired difference lies above 0)."
+        " paired difference lies above 0)." + (_PUBLISHED if published else "")
     )
     return Table(
         f"wer_{name}", caption, ("method", "layers", *(f"{d} layer{'s' * (d > 1)}" for d in depths)), tuple(lines), words=2
@@ -103,6 +129,16 @@ def cost_table(summary: Summary, grid: Grid) -> Table:
     return Table("cost", caption, ("models", "models trained", "updates", "layer passes (k)", "minutes"), tuple(lines))
 
 
+def screen_table(table: Table) -> rich.table.Table:
+    """For the terminal."""
+    drawn = rich.table.Table(title=table.name, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for column, heading in enumerate(table.header):
+        drawn.add_column(heading, justify="left" if column < table.words else "right", overflow="fold")
+    for cells in table.rows:
+        drawn.add_row(*map(Text, cells))  # "[4.4, 5.3]" is no markup
+    return drawn
+
+
 def markdown(table: Table) -> str:
     """In GitHub's Markdown, with the caption below."""
     align = ["---" if column < table.words else "---:" for column in range(len(table.header))]
@@ -142,8 +178,13 @@ def _difference(row: Row) -> str:
     return f"{row['diff']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _number(value: float | None, pattern: str = "{:.1f}") -> str:
-    return NONE if value is None else pattern.format(value)
+def _listed(items: Sequence[str]) -> str:
+    *first, last = items
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _number(value: float | None, pattern: str = "{:.1f}", none: str = NONE) -> str:
+    return none if value is None else pattern.format(value)
 
 
 def _cost_line(summary: Summary, label: str, method: str, alone: bool) -> tuple[str, ...]:

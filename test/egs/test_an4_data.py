@@ -23,7 +23,7 @@ SETS = ("train", "dev", "test")
 needs_an4 = pytest.mark.skipif(not ARCHIVE.exists(), reason=f"{ARCHIVE} is not there")
 
 
-an4 = load_script("an4")
+an4 = load_script("egs/an4/local/data.py")
 
 
 def _snapshot(directory: Path) -> dict[str, bytes]:

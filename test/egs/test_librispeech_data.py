@@ -22,7 +22,7 @@ SHARED = ROOT / "../shared/data/librispeech"
 needs_sample = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
 
 
-libri = load_script("librispeech")
+libri = load_script("egs/librispeech/local/data.py")
 
 
 # A small corpus of the same layout, to break

@@ -264,6 +264,19 @@ def test_a_grid_runs_what_is_missing_and_compares(mini: Mini, tmp_path: Path, mo
     assert "3 of 3 cells are recorded" in again.err
     assert (tmp_path / "paper/summary.json").read_text() == before
 
+    (tmp_path / "paper/RESULTS.md").unlink()
+    compared = asrprune("report", "--grid", tmp_path / "grid.yaml", "--output", tmp_path / "paper")
+    assert compared.code == 0, compared.err
+    assert compared.out.splitlines()[-1] == f"report: {tmp_path / 'paper/RESULTS.md'}"
+    assert f"{rows['both', 'greedy', 2]['wer']:.1f} [" in compared.out
+
+
+def test_a_report_is_of_an_experiment_or_a_grid(tmp_path: Path) -> None:
+    for options in ((), ("--exp", tmp_path, "--grid", tmp_path / "grid.yaml")):
+        failed = asrprune("report", *options)
+        assert (failed.code, failed.out) == (1, "")
+        assert "name either an experiment, --exp DIR, or a grid, --grid FILE" in failed.err
+
 
 def test_a_grid_outside_a_recipe_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "grid.yaml").write_text(GRID)

@@ -25,7 +25,7 @@ needs_sample = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not 
 SETS = ("train", "dev", "test")
 
 
-ted = load_script("tedlium2")
+ted = load_script("egs/tedlium2/local/data.py")
 
 
 # A small corpus of the same layout, to break: talks of 4 seconds

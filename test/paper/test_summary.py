@@ -12,7 +12,7 @@ from asrprune.paper.grid import Grid
 from asrprune.paper.plots import CAPTIONS, draw
 from asrprune.paper.record import Record
 from asrprune.paper.summary import ALL, ALONE, FULL, Row, Summary, summarise
-from asrprune.paper.tables import latex, markdown, pruned_table, shown, tables, wer_table
+from asrprune.paper.tables import latex, markdown, pruned_table, shown, tables, verdict, wer_table
 
 RNG = np.random.default_rng(0)
 UTTERANCES = 300
@@ -152,6 +152,35 @@ def test_tables_show_the_pooled_rows_and_mark_what_is_worse(summary: Summary) ->
     assert not lines["interctc", "trained for each depth"][1].endswith("*")
     depths = pruned_table(summary, shown(summary, "test"), GRID, "test").rows
     assert [cells[:4] for cells in depths] == [("4", "0.40", "0.0040", "1.0"), ("2", "0.20", "0.0020", "2.0")]
+
+
+def test_the_verdict_names_the_depths_at_which_pruning_costs_something() -> None:
+    base = {"method": "both", "strategy": "greedy"}
+    rows = [
+        {**base, "depth": 2, "diff": 3.04, "diff_ci95": [2.1, 4.0]},
+        {**base, "depth": 6, "diff": -0.4, "diff_ci95": [-0.9, 0.1]},
+        {**base, "depth": 3, "diff": 0.5, "diff_ci95": [0.1, 0.9]},
+        {**base, "depth": 4, "diff": 0.4, "diff_ci95": [0.0, 0.8]},
+        {**base, "depth": 5, "diff": None, "diff_ci95": None},
+        {**base, "strategy": "top", "depth": 6, "diff": 9.0, "diff_ci95": [8.0, 10.0]},
+    ]
+    begin = "test: both, pruned by its greedy plan, against interctc trained for each depth: "
+    bad = "worse with 3 layers (+0.5 [+0.1, +0.9] points) and 2 layers (+3.0 [+2.1, +4.0] points)."
+    assert verdict(rows, GRID, "test") == f"{begin}not worse with 6 and 4 layers; {bad}"
+    assert verdict(rows[1:2], GRID, "test") == f"{begin}not worse with 6 layers."
+    assert verdict(rows[4:5], GRID, "test") == "test: no depth has both a pruned and an individually trained model yet."
+
+
+def test_published_figures_are_rows_of_their_set_and_unknown_ones_stay_empty(summary: Summary) -> None:
+    row = {"model": "CTC", "source": "somebody 2021", "set": "test", "wer": {6: 10.25, 4: 12.0, 2: None}}
+    grid = Grid.model_validate({**GRID.model_dump(), "published": [row, {**row, "set": "other"}]})
+    table = wer_table(shown(summary, "test"), grid, "test")
+    assert table.header[2:] == ("6 layers", "4 layers", "2 layers")
+    assert table.rows[-1] == ("CTC", "somebody 2021", "10.2", "12.0", "")
+    assert [cells[2] for cells in table.rows[:-1]] == ["–"] * (len(table.rows) - 1)
+    assert len(table.rows) == len(wer_table(shown(summary, "test"), GRID, "test").rows) + 1
+    assert "not available" in table.caption
+    assert "not available" not in wer_table(shown(summary, "test"), GRID, "test").caption
 
 
 def test_training_cost_is_summed_over_depths_for_one_seed(summary: Summary) -> None:
