@@ -237,14 +237,19 @@ def search(
     strategy: Annotated[
         list[str] | None, typer.Option("--strategy", help="top, every, greedy or svcca; default: prune.strategies")
     ] = None,
+    objective: Annotated[str | None, typer.Option("--objective", help="wer or ctc; default: prune.metric")] = None,
+    beam: Annotated[int | None, typer.Option("--beam", min=1, help="width of the greedy search; default: prune.beam")] = None,
     ngpu: Gpus = 0,
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
+    from asrprune.config import PruneConfig, check
     from asrprune.prune.propose import plan_path, propose
 
     experiment = _load(exp, ngpu)
+    given = {key: value for key, value in (("metric", objective), ("beam", beam)) if value is not None}
+    options = check(PruneConfig, {**experiment.config.prune.model_dump(), **given}, "asrprune search")
     for name in strategy or experiment.config.prune.strategies:
-        plan = propose(experiment, name, dev)
+        plan = propose(experiment, name, dev, options)
         for step in plan.steps:
             score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
             _say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")

@@ -185,7 +185,9 @@ class PruneConfig(Section):
     strategies: tuple[Literal["top", "every", "greedy", "svcca"], ...] = ("greedy", "svcca", "top", "every")
     depths: tuple[Positive, ...] | None = None  # None: every depth from num_layers to 1 is searched and decoded
     min_depth: Positive = 1
-    metric: Literal["wer", "ctc"] = "wer"
+    metric: Literal["wer", "ctc"] = "wer"  # what decides on the dev set: word errors or the loss
+    beam: Positive = 1  # greedy goes on from this many sub-models of each depth
+    rerank: Positive = 1  # of so many proposals of svcca for each depth the dev set chooses; 1: it is not decoded
     speeds: Speeds = (1.0,)  # copies of the dev set that layers are chosen on: a small set alone is noisy
     svcca_variance: float = Field(0.99, gt=0.0, le=1.0)
     svcca_frames: Positive = 20000

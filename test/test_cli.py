@@ -120,6 +120,18 @@ def test_search_takes_the_strategies_it_is_told(exp: Path, tiny_data: Path) -> N
     assert re.search(r"^greedy: depth 3: [\d,]+, dev wer \d+\.\d\d$", done.out, re.MULTILINE)
 
 
+def test_search_takes_an_objective_and_a_beam(exp: Path, tiny_data: Path) -> None:
+    command = ["search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "greedy"]
+    done = asrprune(*command, "--objective", "ctc", "--beam", "2")
+    assert done.code == 0, done.err
+    plan = json.loads((exp / "plans/greedy.json").read_text())
+    assert (plan["metric"], plan["beam"]) == ("ctc", 2)
+    assert "dev ctc" in done.out
+    failed = asrprune(*command, "--objective", "bleu")
+    assert (failed.code, failed.out) == (1, "")
+    assert "asrprune search: metric: input should be 'wer' or 'ctc', got 'bleu'" in failed.err
+
+
 def test_decode_and_score_of_chosen_layers(exp: Path, tiny_data: Path) -> None:
     done = asrprune("decode", "--exp", exp, tiny_data / "dev", "--layers", "1,3-4")
     assert done.code == 0, done.err

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from asrprune.config import Config
+from asrprune.config import Config, parse_config, resolved
 from asrprune.errors import UserError
 from asrprune.files import read_json
 from asrprune.nn.stochastic_depth import draw_layers, drop_probabilities
@@ -29,7 +29,12 @@ def is_recorded(output: Path, cell: Cell) -> bool:
 def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, Record]:
     """The records that there are, by the cells' names; those of other numbers are left out."""
     there = {cell: read_json(path) for cell in wanted if (path := record_path(output, cell)).exists()}
-    return {cell.name: record for cell, record in there.items() if without_clock(record["config"]) == cell.learnt}
+    return {cell.name: record for cell, record in there.items() if _learnt(record, cell) == cell.learnt}
+
+
+def _learnt(record: Record, cell: Cell) -> dict[str, Any]:
+    """What was learnt, with today's defaults for numbers that the record is too old to have."""
+    return without_clock(resolved(parse_config(record["config"], f"the record of {cell.name}")))
 
 
 def make_record(exp: Path, cell: Cell) -> Record:

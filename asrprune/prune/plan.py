@@ -15,7 +15,7 @@ class Step:
 
     keep: tuple[int, ...]  # ascending original layer numbers
     score: float | None = None  # dev score, in the plan's metric
-    without: Mapping[int, float] = field(default_factory=dict, compare=False)  # layer -> dev score if it went next
+    without: Mapping[int, float] = field(default_factory=dict, compare=False)  # layer -> dev score if it went next, where known
 
     @property
     def depth(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from asrprune.config import PruneConfig
 from asrprune.data.dataset import Corpus
 from asrprune.errors import UserError
 from asrprune.experiment import Experiment
@@ -23,24 +24,33 @@ def plan_path(exp: Path, strategy: str) -> Path:
     return exp / "plans" / f"{strategy}.json"
 
 
-def propose(experiment: Experiment, strategy: str, dev: Path) -> Plan:
+def propose(experiment: Experiment, strategy: str, dev: Path, options: PruneConfig | None = None) -> Plan:
     """Make and write the plan of a strategy.
 
     Args:
         experiment: the full model.
         strategy: top, every, greedy or svcca.
-        dev: the dev set: greedy decodes it; svcca uses the similarities that `asrprune svcca` measured on it.
+        dev: the dev set: greedy decodes it; svcca uses the similarities that `asrprune svcca` measured on it, and with
+            ``rerank`` decodes it, too.
+        options: instead of those in the experiment's config.
 
     Raises:
         UserError: no such strategy; svcca's matrix is missing or of another model.
     """
     layers, depths, started = experiment.num_layers, experiment.config.depths(), time.monotonic()
     metric, facts = None, dict[str, Any]()
+    options = options or experiment.config.prune
     if strategy == "greedy":
-        metric = experiment.config.prune.metric
-        steps, facts = _greedy(experiment, dev)
+        score, metric = _scorer(experiment, dev, options.metric), options.metric
+        steps = search.beam(layers, score, min(depths), options.beam)
+        facts = {"beam": options.beam, **_cost(score)}
     elif strategy == "svcca":
-        steps = search.svcca(read_similarity(experiment, dev.name), depths)
+        proposals = search.svcca(read_similarity(experiment, dev.name), depths, options.rerank)
+        steps = tuple(Step(proposals[depth][0]) for depth in depths)
+        if options.rerank > 1:
+            score, metric = _scorer(experiment, dev, options.metric), options.metric
+            steps = search.rerank(proposals, score)
+            facts = {"rerank": options.rerank, **_cost(score)}
     elif strategy in ("top", "every"):
         steps = (search.top if strategy == "top" else search.every)(layers, depths)
     else:
@@ -52,13 +62,14 @@ def propose(experiment: Experiment, strategy: str, dev: Path) -> Plan:
     return plan
 
 
-def _greedy(experiment: Experiment, dev: Path) -> tuple[tuple[Step, ...], dict[str, Any]]:
-    config = experiment.config
-    scorer = DevScorer(experiment.model, Corpus(dev, experiment.tokenizer), config.prune.metric, config.decode.max_frames)
-    full = scorer.score(tuple(range(1, experiment.num_layers + 1)))
-    steps = search.greedy(experiment.num_layers, full, scorer.score_removals, min(config.depths()))
-    logger.info("greedy: %d layer-forwards over the dev set instead of %d", scorer.layer_forwards, scorer.naive_layer_forwards)
-    return steps, {"layer_forwards": scorer.layer_forwards, "naive_layer_forwards": scorer.naive_layer_forwards}
+def _scorer(experiment: Experiment, dev: Path, metric: str) -> DevScorer:
+    return DevScorer(experiment.model, Corpus(dev, experiment.tokenizer), metric, experiment.config.decode.max_frames)
+
+
+def _cost(scorer: DevScorer) -> dict[str, Any]:
+    made, naive = round(scorer.layer_forwards, 2), round(scorer.naive_layer_forwards)
+    logger.info("%.0f layer-forwards over the dev set instead of %d", made, naive)
+    return {"layer_forwards": made, "naive_layer_forwards": naive}
 
 
 def similarity_path(exp: Path, set_name: str) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 from asrprune.prune.plan import Step
 
 MOST_EXHAUSTIVE = 20_000  # sets of one size; beyond, the svcca strategy uses a beam
-BEAM = 64
+BEAM = 64  # sets of each size that it goes on from
 
 
 def top(num_layers: int, depths: Sequence[int]) -> tuple[Step, ...]:
@@ -37,31 +37,92 @@ class Score:
     tie_break: float
 
 
-Scorer = Callable[[tuple[int, ...]], Mapping[int, Score]]
+Keep = tuple[int, ...]  # ascending layers of a sub-model
+# Sub-models, the promising first -> their dev scores; with a number n, those that cannot be among the n best may be missing.
+Scorer = Callable[[Sequence[Keep], int | None], Mapping[Keep, Score]]
 
 
-def greedy(num_layers: int, full: Score, score_removals: Scorer, min_depth: int = 1) -> tuple[Step, ...]:
+def greedy(num_layers: int, score: Scorer, min_depth: int = 1) -> tuple[Step, ...]:
     """Remove one layer after another, each time the one whose removal hurts the dev score least.
 
     Args:
         num_layers: L.
-        full: score of all layers.
-        score_removals: kept layers -> score of the sub-model without layer l, for each kept layer l.
+        score: dev scores of sub-models.
         min_depth: where to stop.
 
     Returns:
-        One step for each depth L..min_depth, nested, each with the scores of all removals that were tried from it.
+        One step for each depth L..min_depth, nested. Each has the scores of the removals that were tried from it: the first of
+        all layers, the others of those that could have been the best.
     """
-    keep, score, steps = tuple(range(1, num_layers + 1)), full.primary, []
+    keep: Keep = tuple(range(1, num_layers + 1))
+    now, found = _first(keep, score, min_depth)
+    harm, steps = dict(found), []
     while len(keep) > min_depth:
-        scores = score_removals(keep)
-        steps.append(Step(keep, score, {layer: scores[layer].primary for layer in keep}))
-        gone = min(scores, key=lambda layer: (scores[layer], -layer))
-        keep, score = tuple(layer for layer in keep if layer != gone), scores[gone].primary
-    return (*steps, Step(keep, score))
+        if len(keep) < num_layers:
+            promising = sorted(keep, key=lambda layer: harm[layer])
+            found = _by_layer(keep, score([_less(keep, layer) for layer in promising], 1))
+            harm |= found
+        steps.append(Step(keep, now.primary, {layer: result.primary for layer, result in found.items()}))
+        gone = min(found, key=lambda layer: (found[layer], -layer))
+        keep, now = _less(keep, gone), found[gone]
+    return (*steps, Step(keep, now.primary))
 
 
-def svcca(similarity: np.ndarray, depths: Sequence[int]) -> tuple[Step, ...]:
+def beam(num_layers: int, score: Scorer, min_depth: int, width: int) -> tuple[Step, ...]:
+    """As ``greedy``, but go on from the ``width`` best sub-models of each depth, greedy's among them: no depth can be worse.
+
+    The steps need not be nested.
+    """
+    known: dict[Keep, Score] = {}
+
+    def remembered(sets: Sequence[Keep], best: int | None) -> Mapping[Keep, Score]:
+        if unknown := [keep for keep in sets if keep not in known]:
+            known.update(score(unknown, best))
+        return {keep: known[keep] for keep in sets if keep in known}
+
+    chain = greedy(num_layers, remembered, min_depth)
+    if width == 1:
+        return chain
+    harm = chain[0].without
+    frontier, chosen = [chain[0].keep], [chain[0].keep]
+    for step in chain[1:]:
+        promise = {_less(parent, layer): (known[parent], harm[layer]) for parent in reversed(frontier) for layer in parent}
+        found = {step.keep: known[step.keep], **remembered(sorted(promise, key=promise.__getitem__), width)}
+        frontier = sorted(found, key=lambda keep: (found[keep], keep))[:width]
+        chosen.append(frontier[0])
+    return tuple(Step(keep, known[keep].primary, _without(keep, known)) for keep in chosen)
+
+
+def rerank(proposals: Mapping[int, Sequence[Keep]], score: Scorer) -> tuple[Step, ...]:
+    """Of several sub-models for each depth, the one with the best dev score; of equals the one that was proposed first."""
+    steps = []
+    for depth in _deepest_first(list(proposals)):
+        found = score(proposals[depth], 1)
+        best = min(found, key=lambda keep: (found[keep], proposals[depth].index(keep)))
+        steps.append(Step(best, found[best].primary))
+    return tuple(steps)
+
+
+def _first(keep: Keep, score: Scorer, min_depth: int) -> tuple[Score, dict[int, Score]]:
+    """Score of all layers, and of all removals of one, which a figure shows: none of them is given up."""
+    removals = [_less(keep, layer) for layer in keep] if len(keep) > min_depth else []
+    found = score([keep, *removals], None)
+    return found[keep], _by_layer(keep, found)
+
+
+def _by_layer(keep: Keep, found: Mapping[Keep, Score]) -> dict[int, Score]:
+    return {layer: found[_less(keep, layer)] for layer in keep if _less(keep, layer) in found}
+
+
+def _without(keep: Keep, known: Mapping[Keep, Score]) -> dict[int, float]:
+    return {layer: result.primary for layer, result in _by_layer(keep, known).items()}
+
+
+def _less(keep: Keep, gone: int) -> Keep:
+    return tuple(layer for layer in keep if layer != gone)
+
+
+def svcca(similarity: np.ndarray, depths: Sequence[int], count: int = 1) -> dict[int, list[Keep]]:
     """Remove the runs of layers across which the stream changes least; nothing is decoded.
 
     A set of removed layers falls into runs [a..b]; its value is the mean over runs of C[a-1][b]. All sets of a size are
@@ -70,21 +131,24 @@ def svcca(similarity: np.ndarray, depths: Sequence[int]) -> tuple[Step, ...]:
     Args:
         similarity: C, (L + 1, L + 1), of x_0..x_L.
         depths: wanted numbers of layers.
+        count: how many sets of each depth to propose, the best first.
     """
     num_layers = len(similarity) - 1
-    beam: list[tuple[int, ...]] = [()]
-    best: dict[int, tuple[int, ...]] = {num_layers: ()}
+    sets: list[Keep] = [()]
+    best: dict[int, list[Keep]] = {num_layers: sets}
     for size in range(1, num_layers):
         if math.comb(num_layers, size) <= MOST_EXHAUSTIVE:
-            sets: list[tuple[int, ...]] = list(itertools.combinations(range(1, num_layers + 1), size))
+            sets = list(itertools.combinations(range(1, num_layers + 1), size))
         else:
-            sets = sorted(
-                {tuple(sorted((*old, layer))) for old in beam for layer in range(1, num_layers + 1) if layer not in old}
-            )
-        beam = sorted(sets, key=lambda removed: -run_similarity(removed, similarity))[:BEAM]
-        best[num_layers - size] = beam[0]
+            grown = {tuple(sorted((*old, layer))) for old in sets for layer in range(1, num_layers + 1) if layer not in old}
+            sets = sorted(grown)
+        sets = sorted(sets, key=lambda removed: -run_similarity(removed, similarity))[: max(BEAM, count)]
+        best[num_layers - size] = sets[:count]
     layers = range(1, num_layers + 1)
-    return tuple(Step(tuple(layer for layer in layers if layer not in best[depth])) for depth in _deepest_first(depths))
+    return {
+        depth: [tuple(layer for layer in layers if layer not in removed) for removed in best[depth]]
+        for depth in _deepest_first(depths)
+    }
 
 
 def run_similarity(removed: Sequence[int], similarity: np.ndarray) -> float:

@@ -93,9 +93,13 @@ def _plan(strategy: str, plan: Row) -> str:
     how = _HOW.get(strategy, "")
     scored = any(step["score"] is not None for step in plan["steps"])
     facts = [f"by dev {plan['metric'].upper()}"] if scored else []
+    if (plan["beam"] or 1) > 1:
+        facts.append(f"beam {plan['beam']}")
+    if plan["rerank"]:
+        facts.append(f"the best of {plan['rerank']} proposals for each depth")
     if plan["layer_forwards"]:
         naive = f" instead of {plan['naive_layer_forwards']:,}" if plan["naive_layer_forwards"] else ""
-        facts.append(f"{plan['layer_forwards']:,} layer passes{naive}")
+        facts.append(f"{plan['layer_forwards']:,.0f} layer passes{naive}")
     facts += [_duration(plan["seconds"])] if plan["layer_forwards"] and plan["seconds"] else []
     return f"`{strategy}` {how}" + (f" ({', '.join(facts)})" if facts else "")
 

@@ -189,7 +189,7 @@ def _full_dev_wer(epoch: Row) -> float:
 
 def _read_plans(exp: Path, model_sha256: str) -> tuple[dict[str, Row], list[str]]:
     """The plans of the present model by strategy, and a sentence about each plan of another model."""
-    kept = ("dev_set", "metric", "layer_forwards", "naive_layer_forwards", "seconds", "steps")
+    kept = ("dev_set", "metric", "beam", "rerank", "layer_forwards", "naive_layer_forwards", "seconds", "steps")
     plans, set_aside = {}, []
     for path in sorted(exp.glob("plans/*.json")):
         plan = _read_record(path, "asrprune search")

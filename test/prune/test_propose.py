@@ -1,5 +1,6 @@
 """From a strategy's name to its plan file, with no look at anything but the dev set."""
 
+import itertools
 import json
 import shutil
 import sys
@@ -52,17 +53,35 @@ def test_a_plan_is_written_and_reads_back_for_this_model(own: Experiment, tiny_d
     assert written["seconds"] >= 0
 
 
+def dev_scorer(exp: Experiment, dev: Path, metric: str) -> DevScorer:
+    return DevScorer(exp.model, Corpus(dev, exp.tokenizer), metric, exp.config.decode.max_frames)
+
+
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
-def test_greedy_is_the_search_with_the_dev_scores(own: Experiment, tiny_data: Path, metric: str) -> None:
-    plan = propose(with_prune(own, metric=metric, depths=(3, 2)), "greedy", tiny_data / "dev")
-    scorer = DevScorer(own.model, Corpus(tiny_data / "dev", own.tokenizer), metric, own.config.decode.max_frames)
-    assert plan.steps == search.greedy(4, scorer.score((1, 2, 3, 4)), scorer.score_removals, 2)
+@pytest.mark.parametrize("beam", [1, 2])
+def test_greedy_is_the_search_with_the_dev_scores(own: Experiment, tiny_data: Path, metric: str, beam: int) -> None:
+    plan = propose(with_prune(own, metric=metric, depths=(3, 2), beam=beam), "greedy", tiny_data / "dev")
+    scorer = dev_scorer(own, tiny_data / "dev", metric)
+    assert plan.steps == search.beam(4, scorer, 2, beam)
     assert plan.metric == metric
     assert [step.depth for step in plan.steps] == [4, 3, 2]
     for step in plan.steps:
-        assert step.score == scorer.score(step.keep).primary
-    assert plan.facts["layer_forwards"] == 4 + 9 + 5
-    assert plan.facts["naive_layer_forwards"] == 4 + 12 + 6
+        assert step.score == pytest.approx(scorer([step.keep])[step.keep].primary)
+    assert plan.facts["beam"] == beam
+    assert 0 < plan.facts["layer_forwards"] < plan.facts["naive_layer_forwards"]
+    assert plan.facts["naive_layer_forwards"] >= 4 + 12 + 6
+
+
+def test_the_dev_set_chooses_among_proposals_of_svcca(own: Experiment, tiny_data: Path) -> None:
+    measure_layers(own, tiny_data / "train")
+    plain = propose(own, "svcca", tiny_data / "train")
+    chosen = propose(with_prune(own, rerank=6, metric="ctc"), "svcca", tiny_data / "train")
+    scorer = dev_scorer(own, tiny_data / "train", "ctc")
+    assert (plain.metric, chosen.metric, chosen.facts["rerank"]) == (None, "ctc", 6)
+    for before, after in zip(plain.steps, chosen.steps, strict=True):  # six are all sets of 2 of 4 layers
+        sets = list(itertools.combinations(range(1, 5), before.depth))
+        assert after.score == pytest.approx(min(score.primary for score in scorer(sets).values()))
+        assert after.score <= scorer([before.keep])[before.keep].primary + 1e-9
 
 
 def test_svcca_is_the_search_on_the_measured_matrix(own: Experiment, tiny_data: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from asrprune.prune import search
 from asrprune.prune.plan import Step
-from asrprune.prune.search import Score, every, greedy, run_similarity, svcca, top
+from asrprune.prune.search import Keep, Score, beam, every, greedy, rerank, run_similarity, svcca, top
 
 ALL_SIZES = [1, 2, 3, 6, 12, 24]
 
@@ -54,23 +54,29 @@ def test_every_is_even_and_keeps_the_last_layer(num_layers: int) -> None:
 
 
 def scorer(seed: int, levels: int | None = None):
-    """A score of every set of layers, drawn once; few ``levels`` make ties."""
-    rng = np.random.default_rng(seed)
-    scores: dict[tuple[int, ...], Score] = {}
+    """A score of every set of layers, drawn once (few ``levels`` make ties), and the scorer of a search that tells of them.
 
-    def score(keep: tuple[int, ...]) -> Score:
+    As the real one it gives up what has a worse score than the worst of the first ``best``; it notes what it was asked.
+    """
+    rng = np.random.default_rng(seed)
+    scores: dict[Keep, Score] = {}
+
+    def score(keep: Keep) -> Score:
         if keep not in scores:
             draw = rng.random(2) if levels is None else rng.integers(levels, size=2)
             scores[keep] = Score(float(draw[0]), float(draw[1]))
         return scores[keep]
 
-    def score_removals(keep: tuple[int, ...]) -> dict[int, Score]:
-        return {gone: score(tuple(layer for layer in keep if layer != gone)) for gone in keep}
+    def search_scorer(sets, best=None):
+        asked.append((list(sets), best))
+        limit = np.inf if best is None else max(score(keep).primary for keep in sets[:best])
+        return {keep: score(keep) for keep in sets if score(keep).primary <= limit}
 
-    return score, score_removals
+    asked: list[tuple[list[Keep], int | None]] = []
+    return score, search_scorer, asked
 
 
-def naive_greedy(num_layers: int, score, min_depth: int) -> list[tuple[tuple[int, ...], float]]:
+def naive_greedy(num_layers: int, score, min_depth: int) -> list[tuple[Keep, float]]:
     keep = tuple(range(1, num_layers + 1))
     path = [(keep, score(keep).primary)]
     while len(keep) > min_depth:
@@ -87,40 +93,97 @@ def naive_greedy(num_layers: int, score, min_depth: int) -> list[tuple[tuple[int
 def test_greedy_is_the_naive_search(num_layers: int, levels: int | None) -> None:
     for seed in range(10):
         for min_depth in {1, max(1, num_layers // 2)}:
-            score, score_removals = scorer(seed, levels)
-            full = score(tuple(range(1, num_layers + 1)))
-            steps = greedy(num_layers, full, score_removals, min_depth)
+            score, search_scorer, _ = scorer(seed, levels)
+            steps = greedy(num_layers, search_scorer, min_depth)
             assert [(step.keep, step.score) for step in steps] == naive_greedy(num_layers, score, min_depth)
 
 
-def test_greedy_steps_are_nested_and_ask_once_a_depth() -> None:
-    _, score_removals = scorer(0)
-    asked: list[int] = []
-
-    def counting(keep: tuple[int, ...]) -> dict[int, Score]:
-        asked.append(len(keep))
-        return score_removals(keep)
-
-    steps = greedy(8, Score(0.0, 0.0), counting, 3)
-    assert asked == [8, 7, 6, 5, 4]
+def test_greedy_asks_once_a_depth_for_all_removals_the_promising_ones_first() -> None:
+    score, search_scorer, asked = scorer(0)
+    steps = greedy(8, search_scorer, 3)
     assert [step.depth for step in steps] == [8, 7, 6, 5, 4, 3]
+    assert [best for _, best in asked] == [None, 1, 1, 1, 1]
+    assert [len(sets) for sets, _ in asked] == [9, 7, 6, 5, 4]
+    full = steps[0].keep
+    second = [next(layer for layer in steps[1].keep if layer not in keep) for keep in asked[1][0]]
+    assert second == sorted(steps[1].keep, key=lambda gone: score(tuple(n for n in full if n != gone)))
     for deeper, shallower in itertools.pairwise(steps):
         assert set(shallower.keep) < set(deeper.keep)
 
 
-def test_each_step_tells_what_every_removal_would_have_cost() -> None:
-    score, score_removals = scorer(1)
-    *steps, last = greedy(5, score((1, 2, 3, 4, 5)), score_removals, 2)
-    for step in steps:
-        assert step.without == {gone: score(tuple(n for n in step.keep if n != gone)).primary for gone in step.keep}
+def test_each_step_tells_what_removals_would_have_cost() -> None:
+    score, search_scorer, _ = scorer(1)
+    first, *steps, last = greedy(6, search_scorer, 2)
+    assert first.without == {gone: score(tuple(n for n in first.keep if n != gone)).primary for gone in first.keep}
+    for step, after in itertools.pairwise([*steps, last]):
+        (gone,) = set(step.keep) - set(after.keep)
+        assert min(step.without.values()) == step.without[gone] == after.score
+        for layer, value in step.without.items():
+            assert value == score(tuple(n for n in step.keep if n != layer)).primary
     assert last.without == {}
 
 
 def test_loss_decides_between_equal_errors_and_then_the_highest_layer_goes() -> None:
-    def removals(keep: tuple[int, ...]) -> dict[int, Score]:
-        return {1: Score(5.0, 2.0), 2: Score(5.0, 1.0), 3: Score(5.0, 1.0), 4: Score(6.0, 0.0)}
+    scores = {(2, 3, 4): Score(5.0, 2.0), (1, 3, 4): Score(5.0, 1.0), (1, 2, 4): Score(5.0, 1.0), (1, 2, 3): Score(6.0, 0.0)}
 
-    assert greedy(4, Score(5.0, 1.0), removals, 3)[-1] == Step((1, 2, 4), 5.0)
+    def score(sets, best):
+        return {keep: scores.get(keep, Score(5.0, 1.0)) for keep in sets}
+
+    assert greedy(4, score, 3)[-1] == Step((1, 2, 4), 5.0)
+
+
+# ---- beam
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 6, 9])
+@pytest.mark.parametrize("levels", [None, 2])
+def test_a_beam_is_never_worse_than_greedy_and_a_beam_of_one_is_greedy(num_layers: int, levels: int | None) -> None:
+    better = 0
+    for seed in range(20):
+        plain = greedy(num_layers, scorer(seed, levels)[1])
+        score, search_scorer, _ = scorer(seed, levels)
+        for chosen, step in zip(beam(num_layers, search_scorer, 1, 3), greedy(num_layers, search_scorer), strict=True):
+            assert chosen.depth == step.depth
+            assert chosen.score == score(chosen.keep).primary
+            assert chosen.score <= step.score
+            better += chosen.score < step.score
+        if levels is None:
+            assert beam(num_layers, scorer(seed)[1], 1, 1) == plain
+    assert better or num_layers < 3
+
+
+def test_a_beam_of_everything_finds_the_best_set_of_every_depth() -> None:
+    for seed in range(5):
+        score, search_scorer, _ = scorer(seed)
+        for step in beam(6, search_scorer, 1, 100):
+            assert step.score == min(score(keep).primary for keep in itertools.combinations(range(1, 7), step.depth))
+
+
+def test_a_beam_scores_nothing_twice() -> None:
+    _, search_scorer, asked = scorer(3, levels=1)  # of equal scores none is given up
+    beam(7, search_scorer, 1, 3)
+    sets = [keep for sets, _ in asked for keep in sets]
+    assert len(sets) == len(set(sets)) > 30
+
+
+# ---- rerank
+
+
+def test_rerank_takes_the_best_proposal_and_the_first_of_equal_ones() -> None:
+    scores = {
+        (1, 2): Score(4.0, 0.0),
+        (1, 3): Score(3.0, 1.0),
+        (2, 3): Score(3.0, 1.0),
+        (3,): Score(9.0, 0.0),
+        (1,): Score(9.0, 1.0),
+    }
+
+    def score(sets, best):
+        assert best == 1
+        return {keep: scores[keep] for keep in sets if scores[keep].primary <= scores[sets[0]].primary}
+
+    steps = rerank({1: [(1,), (3,)], 2: [(1, 2), (2, 3), (1, 3)]}, score)
+    assert steps == (Step((2, 3), 3.0), Step((3,), 9.0))
 
 
 # ---- svcca
@@ -157,8 +220,8 @@ def test_run_similarity_by_hand() -> None:
 def test_svcca_is_the_best_of_all_sets(num_layers: int) -> None:
     for seed in range(5):
         matrix = similarity(num_layers, seed)
-        for step in svcca(matrix, range(1, num_layers + 1)):
-            removed = tuple(layer for layer in range(1, num_layers + 1) if layer not in step.keep)
+        for (keep,) in svcca(matrix, range(1, num_layers + 1)).values():
+            removed = tuple(layer for layer in range(1, num_layers + 1) if layer not in keep)
             if not removed:
                 continue
             best = max(value_by_definition(s, matrix) for s in itertools.combinations(range(1, num_layers + 1), len(removed)))
@@ -167,9 +230,19 @@ def test_svcca_is_the_best_of_all_sets(num_layers: int) -> None:
 
 
 def test_svcca_keeps_everything_at_full_depth_and_only_wanted_depths() -> None:
-    steps = svcca(similarity(6), [6, 2, 2, 4])
-    assert [step.depth for step in steps] == [6, 4, 2]
-    assert steps[0] == Step((1, 2, 3, 4, 5, 6))
+    proposed = svcca(similarity(6), [6, 2, 2, 4])
+    assert [(depth, len(keep)) for depth, (keep,) in proposed.items()] == [(6, 6), (4, 4), (2, 2)]
+    assert proposed[6] == [(1, 2, 3, 4, 5, 6)]
+
+
+def test_svcca_proposes_the_best_few() -> None:
+    matrix = similarity(7)
+    for depth, proposed in svcca(matrix, range(1, 8), count=4).items():
+        layers = range(1, 8)
+        removed = sorted(
+            itertools.combinations(layers, 7 - depth), key=lambda gone: -run_similarity(gone, matrix) if gone else 0
+        )
+        assert proposed == [tuple(n for n in layers if n not in gone) for gone in removed[:4]]
 
 
 def test_beam_finds_what_trying_all_finds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,12 +259,11 @@ def test_beam_is_a_beam(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = np.full((5, 5), 0.1)
     matrix[0, 1] = 0.9  # layer 1 alone is the best
     matrix[2, 4] = 0.95  # but layers 3 and 4 together are better than any pair with layer 1
-    assert svcca(matrix, [2])[0].keep == (1, 2)
+    assert svcca(matrix, [2]) == {2: [(1, 2)]}
     monkeypatch.setattr(search, "MOST_EXHAUSTIVE", 0)
     monkeypatch.setattr(search, "BEAM", 1)
-    assert 1 not in svcca(matrix, [2])[0].keep
+    assert 1 not in svcca(matrix, [2])[2][0]
 
 
 def test_twenty_four_layers_take_no_time() -> None:
-    steps = svcca(similarity(24), [24, 18, 12, 6])
-    assert [step.depth for step in steps] == [24, 18, 12, 6]
+    assert list(svcca(similarity(24), [24, 18, 12, 6])) == [24, 18, 12, 6]

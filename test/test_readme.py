@@ -1,0 +1,40 @@
+"""README.md shows what the comparisons say, not what they said."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from scripts import load_script
+
+from asrprune.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+filled = load_script("tools/readme_tables.py").filled
+
+
+def test_its_tables_are_those_of_the_summaries() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "<!-- table pruned_test of egs/mini/conf/paper.yaml -->" in text
+    assert filled(text) == text, "README.md is behind: python tools/readme_tables.py"
+
+
+def test_figures_and_documents_that_it_links_to_are_there() -> None:
+
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_a_table_that_is_not_there_is_said(tmp_path: Path) -> None:
+    recipe = tmp_path / "egs/mini"
+    shutil.copytree(ROOT / "egs/mini/conf", recipe / "conf")
+    shutil.copytree(ROOT / "egs/mini/paper", recipe / "paper", ignore=shutil.ignore_patterns("cells", "figures"))
+    text = "before\n<!-- table {} of egs/mini/conf/paper.yaml -->\nold\n<!-- end -->\nafter\n"
+    made = filled(text.format("cost"), tmp_path)
+    assert "old" not in made
+    assert made.startswith("before\n<!-- table cost of")
+    assert "| both, once | 1 |" in made
+    assert filled(made, tmp_path) == made
+    with pytest.raises(UserError, match=r"paper\.yaml: has no table speed; it has wer_test, pruned_test, cost"):
+        filled(text.format("speed"), tmp_path)

@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+"""Put tables of the recipes' comparisons into README.md, between `<!-- table NAME of GRID FILE -->` and `<!-- end -->`.
+
+python tools/readme_tables.py [FILE ...]      default: README.md; after `asrprune grid`, else `make test` complains
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from asrprune.errors import UserError, exit_status
+from asrprune.files import read_json, write_text
+from asrprune.paper.grid import read_grid
+from asrprune.paper.tables import markdown, tables
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(<!-- table (\S+) of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str, root: Path = ROOT) -> str:
+    """The text with every block written anew from ``paper/summary.json`` of its recipe below ``root``.
+
+    Raises:
+        UserError: a comparison has no table of that name, or is not there.
+    """
+    return BLOCK.sub(lambda block: f"{block[1]}\n{_table(block[2], root / block[3])}\n\n{block[4]}", text)
+
+
+def _table(name: str, grid_file: Path) -> str:
+    summary = read_json(grid_file.parents[1] / "paper/summary.json")
+    made = {table.name: table for table in tables(summary, read_grid(grid_file))}
+    if name not in made:
+        raise UserError(f"{grid_file}: has no table {name}; it has {', '.join(made)}")
+    return markdown(made[name])
+
+
+def rewrite(files: list[str]) -> None:
+    """Fill the files in place."""
+    for path in map(Path, files):
+        write_text(path, filled(path.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: rewrite(sys.argv[1:] or [str(ROOT / "README.md")])))
