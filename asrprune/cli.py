@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from asrprune.errors import UserError
+from asrprune.progress import is_first
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,10 +89,11 @@ def _options(
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(_LogFile(log, encoding="utf-8"))
     level = logging.WARNING if quiet else logging.INFO
+    level = level if is_first() else logging.ERROR
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
     )
-    _log_only.setLevel(logging.INFO)
+    _log_only.setLevel(logging.INFO if is_first() else logging.ERROR)
     _log_only.info("$ %s", shlex.join(["asrprune", *sys.argv[1:]]))
     for noisy in ("lightning_fabric", "lightning", "matplotlib", "fontTools", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -192,14 +194,16 @@ def train(
     dev_dir: Annotated[Path, typer.Option("--dev", help="development data directory, with features")],
     bpe_model: Annotated[Path, typer.Option("--bpe", help="bpe.model")],
     cmvn: Annotated[Path, typer.Option("--cmvn", help="CMVN statistics")],
-    ngpu: Gpus = 0,
+    ngpu: Annotated[int, typer.Option("--ngpu", min=0, help="GPUs of each machine, a process each; 0: the CPU")] = 0,
+    nproc: Annotated[int, typer.Option("--nproc", min=1, help="on the CPU: processes of each machine")] = 1,
+    num_nodes: Annotated[int, typer.Option("--num-nodes", min=1, help="machines; start this command on each")] = 1,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Train a model, or go on with a run that was killed."""
     from asrprune.config import read_config
     from asrprune.train.start import train as run
 
-    run(read_config(config, set_), exp, train_dir, dev_dir, bpe_model, cmvn, ngpu)
+    run(read_config(config, set_), exp, train_dir, dev_dir, bpe_model, cmvn, ngpu, nproc, num_nodes)
 
 
 @app.command()

@@ -14,11 +14,11 @@ from asrprune.errors import UserError
 
 
 def pick_device(num_gpus: int) -> torch.device:
-    """The CPU for 0, else the GPU; a ``UserError`` says what this machine lacks."""
-    if num_gpus > 1:
-        raise UserError(f"--ngpu {num_gpus}: one process on one GPU is all that is supported; give --ngpu 1")
+    """The CPU for 0, else the first GPU (training alone uses more); a ``UserError`` says what this machine lacks."""
     if num_gpus and not torch.cuda.is_available():
-        raise UserError("--ngpu 1: torch sees no GPU here; give --ngpu 0 for the CPU, or run `asrprune doctor`, which says why")
+        raise UserError(
+            f"--ngpu {num_gpus}: torch sees no GPU here; give --ngpu 0 for the CPU, or run `asrprune doctor`, which says why"
+        )
     return torch.device("cuda" if num_gpus else "cpu")
 
 

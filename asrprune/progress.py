@@ -1,6 +1,7 @@
-"""Progress of long work: a bar on a terminal, a sparse line in a log."""
+"""Progress of long work: a bar on a terminal, a sparse line in a log; of several processes one shows it."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,11 +14,20 @@ T = TypeVar("T")
 _LOG_EVERY_S = 20.0
 
 
+def is_first() -> bool:
+    """Whether this is the process that speaks and writes: the only one, or by what launched it the first of several."""
+    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # torchrun; ourselves; Slurm
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Yield ``items`` and show how far they are: a bar if stderr is a terminal, else a log line every 20 seconds."""
+    """Yield ``items`` and show how far they are: a bar if stderr is a terminal, else a log line every 20 seconds; of several
+    processes, by the first one alone."""
     if total is None:
         total = len(items)  # type: ignore[arg-type]
-    if sys.stderr.isatty():
+    if not is_first():
+        yield from items
+    elif sys.stderr.isatty():
         yield from _with_bar(items, label, total)
     else:
         yield from _with_lines(items, label, total)

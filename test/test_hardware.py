@@ -60,8 +60,6 @@ def test_devices_that_cannot_be_had_are_refused(monkeypatch: pytest.MonkeyPatch)
     assert pick_device(0) == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device(1) == torch.device("cuda")
-    with pytest.raises(UserError, match=r"--ngpu 2: .* give --ngpu 1"):
-        pick_device(2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU here; give --ngpu 0"):
         pick_device(1)

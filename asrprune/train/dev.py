@@ -12,6 +12,7 @@ from asrprune.data.tokenizer import Tokenizer
 from asrprune.decode.ctc import greedy
 from asrprune.errors import UserError
 from asrprune.nn.model import CtcModel, ctc_losses
+from asrprune.train.ranks import add_up
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class DevMetrics:
 
 @torch.inference_mode()
 def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric) -> DevMetrics:
-    """Dev metrics of the depths that carry a tap (their layers 1..k) and of the full model.
+    """Dev metrics of the depths that carry a tap (their layers 1..k) and of the full model; processes share the batches.
 
     Raises:
         UserError: the transcripts have no words.
@@ -34,7 +35,7 @@ def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric:
     taps = [tap for tap in model.config.tap_layers if tap < model.config.num_layers]
     names = [*map(str, taps), str(model.config.num_layers)]
     losses, errors, words = np.zeros(len(names)), np.zeros(len(names), dtype=int), 0
-    for batch in corpus.loader(batches):
+    for batch in corpus.loader(batches[fabric.global_rank :: fabric.world_size]):
         batch = batch.to(fabric.device)
         with fabric.autocast():
             encoded = model.encode(model.normalise(batch.features), batch.lens, taps=taps)
@@ -45,11 +46,13 @@ def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric:
         for row, log_probs in enumerate(emissions):
             losses[row] += float(ctc_losses(log_probs, encoded.lens, batch.labels, batch.label_lens).sum())
             errors[row] += word_errors(greedy(log_probs, encoded.lens), references, corpus.tokenizer)
+    sums = torch.tensor([[*losses, 0], [*errors, words]], dtype=torch.float64, device=fabric.device)
+    (*losses, _), (*errors, words) = add_up(sums, fabric).tolist()
     if words == 0:
         raise UserError(f"{corpus.directory / 'text'}: no words, so no word error rate; check stage 1 (data)")
     return DevMetrics(
-        dict(zip(names, (losses / len(corpus)).tolist(), strict=True)),
-        dict(zip(names, (100.0 * errors / words).tolist(), strict=True)),
+        {name: loss / len(corpus) for name, loss in zip(names, losses, strict=True)},
+        {name: 100.0 * count / words for name, count in zip(names, errors, strict=True)},
     )
 
 

@@ -51,6 +51,25 @@ class Journal:
             self._board.add_scalar(name, value, step)
 
 
+class SilentJournal(Journal):
+    """That of a process which leaves writing to another one."""
+
+    def __init__(self) -> None:
+        pass
+
+    def step(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """The records of a ``train.jsonl``; a last line that a kill cut short is left out.
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probab
 from asrprune.progress import track
 from asrprune.train.checkpoint import best_epochs, epoch_file, load_state, prune_epochs, save_state, save_weights
 from asrprune.train.dev import evaluate
-from asrprune.train.journal import Journal
+from asrprune.train.journal import Journal, SilentJournal
 from asrprune.train.optim import learning_rate, make_optimizer, set_learning_rate
+from asrprune.train.ranks import add_up, share
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +63,17 @@ class Trainer:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.train_corpus, self.dev_corpus = train, dev
         self.fabric = fabric
+        self.writes = fabric.is_global_zero  # of several processes the first one does
         self.probabilities = drop_probabilities(
             config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
         )
-        self.kept = _keep_feasible(train, exp, config.frontend.frame_shift_ms)
+        self.kept = _keep_feasible(train, exp, config.frontend.frame_shift_ms, self.writes)
         self.total_steps = sum(len(self._updates(epoch)) for epoch in range(1, config.train.epochs + 1))
         self.model, self.optimizer = fabric.setup(model, make_optimizer(model, config.train))
         self.progress = Progress()
         self._resume()
-        prune_epochs(self.checkpoints, self._best_epochs())  # a kill may have come between the last save and this
-        self.journal = Journal(exp, self.progress.step, self.progress.epoch)
+        self._prune_epochs()  # a kill may have come between the last save and this
+        self.journal = Journal(exp, self.progress.step, self.progress.epoch) if self.writes else SilentJournal()
         self.saved_at = time.monotonic()
         self.log_names = [*map(str, config.model.tap_layers), str(config.model.num_layers)]
 
@@ -95,34 +98,44 @@ class Trainer:
     def _run_epoch(self) -> None:
         progress = self.progress
         updates = self._updates(progress.epoch)[progress.update :]
-        batches = self.train_corpus.loader(
-            [batch for update in updates for batch in update], self.config.train.num_workers, self.fabric.device.type == "cuda"
-        )
+        batches = self._load([batch for update in updates for batch in update])
         window = Window()
         self.model.train()
         for update in track(updates, f"epoch {progress.epoch}/{self.config.train.epochs}"):
-            self._update([next(batches).to(self.fabric.device) for _ in update], window)
+            self._update([next(batches) for _ in update], window, [len(batch) for batch in update])
             if progress.step % self.config.train.log_every_steps == 0:
                 window = self._log(window)
                 self._save_if_due()  # only here, where no sums are open
         if window.utterances:
             self._log(window)
 
-    def _update(self, batches: list[Batch], window: Window) -> None:
-        """One update: the gradient of the mean loss over the utterances of all its micro-batches, clipped."""
+    def _load(self, batches: list[np.ndarray]) -> Iterator[Batch]:
+        """This process's share of the batches, read ahead, on its device."""
+        own = [share(batch, self.fabric.global_rank, self.fabric.world_size) for batch in batches]
+        pin = self.fabric.device.type == "cuda"
+        return (b.to(self.fabric.device) for b in self.train_corpus.loader(own, self.config.train.num_workers, pin))
+
+    def _update(self, batches: list[Batch], window: Window, sizes: list[int]) -> None:
+        """One update: the gradient of the mean loss over the utterances of all its micro-batches, clipped.
+
+        ``sizes`` are those of the micro-batches of all processes together.
+        """
         progress = self.progress
         progress.step += 1
         progress.update += 1
-        torch.manual_seed(mix(self.config.seed, progress.step, 1))  # dropout and SpecAugment
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        torch.manual_seed(mix(self.config.seed, progress.step, 1 + rank))  # dropout and SpecAugment
         keep = draw_layers(self.probabilities, self.config.seed, progress.step)
-        utterances = sum(len(batch.lens) for batch in batches)
+        utterances = sum(sizes)
         set_learning_rate(self.optimizer, learning_rate(progress.step, self.total_steps, self.config.train.schedule))
         self.optimizer.zero_grad(set_to_none=False)  # a skipped layer has gradient 0, not None, on one process as on many
-        for batch in batches:
-            losses = self._losses(batch, keep)
-            self.fabric.backward(self._module.total(losses) / utterances)
+        for number, (batch, size) in enumerate(zip(batches, sizes, strict=True), start=1):
+            counts = int(rank < size)  # 0 if this process had no share and its utterance stands in
+            with self.fabric.no_backward_sync(self.model, enabled=world > 1 and number < len(batches)):
+                losses = counts * self._losses(batch, keep)
+                self.fabric.backward(self._module.total(losses) / utterances * world)  # DDP takes the mean over processes
             window.losses = window.losses + losses.detach()
-            window.frames += int(batch.lens.sum())
+            window.frames += counts * int(batch.lens.sum())
         norm = self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False
         )
@@ -158,7 +171,7 @@ class Trainer:
             len(batches), 100 * padding_share(lengths, batches), len(largest), int(lengths[largest].max()),
         )  # fmt: skip
         self.model.train()
-        batch = next(self.train_corpus.loader([largest])).to(self.fabric.device)
+        batch = next(self._load([largest]))
         buffers = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
         self.fabric.backward(self._module.total(self._losses(batch, list(range(1, self.config.model.num_layers + 1)))))
         self.optimizer.zero_grad(set_to_none=False)
@@ -170,7 +183,8 @@ class Trainer:
     def _log(self, window: Window) -> Window:
         """Write a line about the updates of ``window``; returns an empty one."""
         progress, seconds = self.progress, time.monotonic() - window.started
-        means = window.losses / window.utterances
+        means = add_up(window.losses, self.fabric) / window.utterances
+        frames = float(add_up(torch.tensor(float(window.frames), device=means.device), self.fabric))
         loss = float(self._module.total(means))
         progress.epoch_loss += loss * window.utterances
         progress.epoch_utterances += window.utterances
@@ -179,7 +193,7 @@ class Trainer:
             "step": progress.step, "epoch": progress.epoch, "loss": loss,
             "tap_losses": dict(zip(self.log_names, means.tolist(), strict=True)),
             "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": window.grad_norm,
-            "frames_per_s": window.frames / seconds, "elapsed_s": progress.seconds,
+            "frames_per_s": frames / seconds, "elapsed_s": progress.seconds,
         })  # fmt: skip
         return Window()
 
@@ -190,7 +204,7 @@ class Trainer:
         progress.epoch += 1
         progress.update, progress.epoch_loss, progress.epoch_utterances = 0, 0.0, 0
         self._save()
-        prune_epochs(self.checkpoints, self._best_epochs())
+        self._prune_epochs()
 
     def _evaluate(self) -> None:
         """Measure the model on the dev set after an epoch, and keep its weights if it is one of the best."""
@@ -209,17 +223,23 @@ class Trainer:
         wers = ", ".join(f"layer {tap}: {wer:.2f} %" for tap, wer in metrics.wer.items())
         logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev WER %s; %.0f s in all",
                     progress.epoch, train_loss, record["loss"], wers, progress.seconds)  # fmt: skip
-        if progress.epoch in self._best_epochs():
+        if self.writes and progress.epoch in self._best_epochs():
             save_weights(epoch_file(self.checkpoints, progress.epoch), self._module.state_dict())
 
     def _best_epochs(self) -> list[int]:
         return best_epochs(self.progress.records, self.config.train.keep_best)
+
+    def _prune_epochs(self) -> None:
+        if self.writes:
+            prune_epochs(self.checkpoints, self._best_epochs())
 
     def _save_if_due(self) -> None:
         if time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s:
             self._save()
 
     def _save(self) -> None:
+        if not self.writes:
+            return
         self.journal.sync()
         state = {"format": 1, "model": self._module.state_dict(), "optimizer": self.optimizer.state_dict()}
         save_state(self.checkpoints, {**state, "progress": asdict(self.progress)})
@@ -235,10 +255,11 @@ class Trainer:
         logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 
-def _keep_feasible(corpus: Corpus, exp: Path, frame_shift_ms: float) -> np.ndarray:
+def _keep_feasible(corpus: Corpus, exp: Path, frame_shift_ms: float, writes: bool) -> np.ndarray:
     """Positions of the utterances that CTC can learn from; the others are listed in ``dropped.tsv``."""
     kept = feasible(corpus)
-    write_dropped(exp / "dropped.tsv", corpus, kept)
+    if writes:
+        write_dropped(exp / "dropped.tsv", corpus, kept)
     hours = corpus.lengths * frame_shift_ms / 3_600_000
     logger.info("training on %d utterances, %.2f h", kept.sum(), hours[kept].sum())
     if not kept.all():

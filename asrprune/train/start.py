@@ -1,6 +1,7 @@
 """Starting, or going on with, a training run from paths and a config."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -10,47 +11,70 @@ from asrprune import experiment
 from asrprune.config import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
+from asrprune.errors import UserError
 from asrprune.files import held, remove_temporaries
-from asrprune.hardware import autocast_type, pick_device
 from asrprune.nn.model import num_params
+from asrprune.progress import is_first
 from asrprune.train.loop import Trainer
+from asrprune.train.ranks import is_lost_peer, make_fabric
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, exp: Path, train_dir: Path, dev_dir: Path, bpe_model: Path, cmvn: Path, num_gpus: int = 0) -> None:
+def train(
+    config: Config,
+    exp: Path,
+    train_dir: Path,
+    dev_dir: Path,
+    bpe_model: Path,
+    cmvn: Path,
+    num_gpus: int = 0,
+    num_procs: int = 1,
+    num_nodes: int = 1,
+) -> None:
     """Train ``config`` on ``train_dir`` into ``exp``, from the start or from where an earlier run was killed.
 
     Args:
-        config: all numbers.
+        config: all numbers; those of batches are of all processes together.
         exp: the experiment directory.
         train_dir, dev_dir: data directories with features.
         bpe_model: sentencepiece model, with ``tokens.txt`` beside it.
         cmvn: CMVN statistics of the training set.
-        num_gpus: 0: the CPU.
+        num_gpus, num_procs, num_nodes: as ``make_fabric``. This process starts the others of its machine.
 
     Raises:
-        UserError: the paths, the config or the data are not those that ``exp`` began with, or another process trains there.
+        UserError: the paths, the config or the data are not those that ``exp`` began with, another run trains there, or
+            another process of this one has died.
     """
-    fabric = make_fabric(config.train.precision, num_gpus)
+    fabric = make_fabric(config.train.precision, num_gpus, num_procs, num_nodes)
     torch.set_flush_denormal(True)  # as a model grows sure of itself, 4 % of a step on the CPU goes into tiny probabilities
-    with held(exp):
-        for directory in (exp, exp / "checkpoints"):
-            remove_temporaries(directory)
-        experiment.start(exp, config, bpe_model, cmvn)
-        tokenizer = Tokenizer(exp / "bpe.model")
-        corpora = Corpus(train_dir, tokenizer), Corpus(dev_dir, tokenizer)
-        experiment.check_data(exp, *corpora)
-        model = experiment.build_model(config, exp)
-        logger.info(
-            "%.2f M parameters, %d layers, %d text units; %s, %s; curves: tensorboard --logdir %s",
-            num_params(model) / 1e6, config.model.num_layers, len(tokenizer), fabric.device, fabric._precision.precision, exp,
-        )  # fmt: skip
-        Trainer(config, exp, model, *corpora, fabric).run()
+    with held(exp) if is_first() else nullcontext():
+        if is_first():
+            for directory in (exp, exp / "checkpoints"):
+                remove_temporaries(directory)
+            experiment.start(exp, config, bpe_model, cmvn)
+            experiment.check_data(exp, *_corpora(exp, train_dir, dev_dir))
+        fabric.launch()
+        fabric.barrier()
+        try:
+            _trainer(config, exp, train_dir, dev_dir, fabric).run()
+        except RuntimeError as error:
+            if fabric.world_size > 1 and is_lost_peer(error):
+                raise UserError("another process of this training died; run the same command again: it goes on") from None
+            raise
 
 
-def make_fabric(precision: str, num_gpus: int) -> Fabric:
-    """The device and arithmetic of a run."""
-    device = pick_device(num_gpus)
-    bf16 = autocast_type(precision, device) == torch.bfloat16
-    return Fabric(accelerator=device.type, devices=1, precision="bf16-mixed" if bf16 else "32-true")
+def _trainer(config: Config, exp: Path, train_dir: Path, dev_dir: Path, fabric: Fabric) -> Trainer:
+    corpora = _corpora(exp, train_dir, dev_dir)
+    model = experiment.build_model(config, exp)
+    logger.info(
+        "%.2f M parameters, %d layers, %d text units; %s%s, %s; curves: tensorboard --logdir %s",
+        num_params(model) / 1e6, config.model.num_layers, model.ctc.out_features, fabric.device,
+        f" x {fabric.world_size}" if fabric.world_size > 1 else "", fabric._precision.precision, exp,
+    )  # fmt: skip
+    return Trainer(config, exp, model, *corpora, fabric)
+
+
+def _corpora(exp: Path, train_dir: Path, dev_dir: Path) -> tuple[Corpus, Corpus]:
+    tokenizer = Tokenizer(exp / "bpe.model")
+    return Corpus(train_dir, tokenizer), Corpus(dev_dir, tokenizer)

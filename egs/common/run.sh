@@ -8,7 +8,9 @@ set -euo pipefail
 stage=0                 # first stage to run
 stop_stage=11           # last stage to run
 nj=2                    # processes for data and features
-ngpu=0                  # 1: the GPU, 0: the CPU
+ngpu=0                  # GPUs of this machine that train together (other stages use one); 0: the CPU
+nproc=1                 # without GPUs: processes that train together
+num_nodes=1             # machines that train together: run stage 4 on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set
 config=conf/train.yaml  # all numbers
 config_opts=            # other values for some of them: "--set train.epochs=10 --set seed=2"
 exp_tag=                # name of the experiment below expdir; default: that of the config file
@@ -125,7 +127,7 @@ stage_2() {
 stage_3() { asrprune bpe "$datadir/$train_set" "$exp/lang" "${numbers[@]}"; }
 stage_4() {
     asrprune train "${numbers[@]}" --exp "$exp" --train "$train_sp" --dev "$datadir/$dev_set" \
-        --bpe "$exp/lang/bpe.model" --cmvn "$train_sp/cmvn" --ngpu "$ngpu"
+        --bpe "$exp/lang/bpe.model" --cmvn "$train_sp/cmvn" --ngpu "$ngpu" --nproc "$nproc" --num-nodes "$num_nodes"
 }
 stage_5() { asrprune average --exp "$exp"; }
 stage_6() { asrprune svcca --exp "$exp" --data "$search_dir" --ngpu "$ngpu"; }

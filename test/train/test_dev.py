@@ -13,7 +13,7 @@ from asrprune.errors import UserError
 from asrprune.experiment import Experiment, load
 from asrprune.nn.model import ctc_losses
 from asrprune.train.dev import DevMetrics, evaluate, word_errors
-from asrprune.train.start import make_fabric
+from asrprune.train.ranks import make_fabric
 
 FABRIC = make_fabric("float32", 0)
 

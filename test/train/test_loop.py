@@ -17,7 +17,7 @@ from asrprune.errors import UserError
 from asrprune.nn.stochastic_depth import draw_layers
 from asrprune.train.journal import read_journal
 from asrprune.train.loop import Trainer, Window
-from asrprune.train.start import make_fabric
+from asrprune.train.ranks import make_fabric
 
 ConfigWith = Callable[..., Config]
 # of tiny_experiment: in all, at layers 1, 2 and 4
@@ -52,6 +52,10 @@ def make_trainer(tiny_data: Path, tmp_path: Path) -> Iterator[Callable[..., Trai
 
 def batches_of(trainer: Trainer, *positions: range) -> list[Batch]:
     return list(trainer.train_corpus.loader([np.array(part) for part in positions]))
+
+
+def update(trainer: Trainer, batches: list[Batch], window: Window) -> None:
+    trainer._update(batches, window, [len(batch.lens) for batch in batches])
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -95,7 +99,7 @@ def test_micro_batches_add_up_to_one_batch(tiny_config_with: ConfigWith, make_tr
     collected, windows = [], []
     for parts in ((range(8),), (range(6), range(6, 8))):
         windows.append(Window())
-        trainer._update(batches_of(trainer, *parts), windows[-1])
+        update(trainer, batches_of(trainer, *parts), windows[-1])
         collected.append(gradients(trainer))
     for name, expected in collected[0].items():
         torch.testing.assert_close(collected[1][name], expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()), msg=name)
@@ -114,7 +118,7 @@ def test_gradient_is_that_of_the_mean_over_utterances(
     losses = trainer._module(features, batch.lens, batch.labels, batch.label_lens)
     (trainer._module.total(losses) / 4).backward()
     expected = gradients(trainer)
-    trainer._update([batch], Window())
+    update(trainer, [batch], Window())
     torch.testing.assert_close(gradients(trainer), expected)
 
 
@@ -122,7 +126,7 @@ def test_gradient_is_clipped_and_its_norm_is_logged_unclipped(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
 ) -> None:
     trainer, window = make_trainer(tiny_config_with("train.grad_clip=0.5")), Window()
-    trainer._update(batches_of(trainer, range(4)), window)
+    update(trainer, batches_of(trainer, range(4)), window)
     norm = torch.stack([gradient.square().sum() for gradient in gradients(trainer).values()]).sum().sqrt()
     assert float(norm) == pytest.approx(0.5, rel=1e-4)
     assert window.grad_norm > 5.0
@@ -133,14 +137,14 @@ def test_update_without_a_finite_gradient_is_left_out(
 ) -> None:
     trainer, window = make_trainer(tiny_config_with(*CALM)), Window()
     batch = batches_of(trainer, range(4))[0]
-    trainer._update([batch], window)
+    update(trainer, [batch], window)
     before, moments = weights(trainer), trainer.optimizer.state_dict()["state"][0]["exp_avg"].clone()
     batch.features[1, 5] = float("nan")
-    trainer._update([batch], window)
+    update(trainer, [batch], window)
     assert "step 2: the gradient is not finite; the update is left out" in caplog.text
     torch.testing.assert_close(weights(trainer), before, rtol=0.0, atol=0.0)
     assert torch.equal(trainer.optimizer.state_dict()["state"][0]["exp_avg"], moments)
-    trainer._update(batches_of(trainer, range(4)), window)
+    update(trainer, batches_of(trainer, range(4)), window)
     assert trainer.progress.step == 3
     after = weights(trainer)
     assert all(value.isfinite().all() for value in after.values())
@@ -154,7 +158,7 @@ def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
     trainer._try_largest_batch()
     skipped_before = set()
     for step in range(1, 6):
-        trainer._update(batches_of(trainer, range(4)), Window())
+        update(trainer, batches_of(trainer, range(4)), Window())
         ran = draw_layers([0.7] * 4, trainer.config.seed, step)
         for number, layer in enumerate(trainer._module.encoder.layers, start=1):
             gradient = layer.qkv.weight.grad
@@ -174,7 +178,7 @@ def test_randomness_of_an_update_depends_on_its_number_alone(
         trainer._module.load_state_dict(before)
         torch.manual_seed(len(collected))
         trainer.progress.step = step - 1
-        trainer._update(batches_of(trainer, range(4)), Window())
+        update(trainer, batches_of(trainer, range(4)), Window())
         collected.append(gradients(trainer))
     torch.testing.assert_close(collected[1], collected[0], rtol=0.0, atol=0.0)
     assert not torch.allclose(collected[2]["ctc.weight"], collected[0]["ctc.weight"], rtol=1e-2)
@@ -185,7 +189,7 @@ def test_learning_rate_of_an_update_is_the_schedules(
 ) -> None:
     trainer = make_trainer(tiny_config_with("train.schedule.peak=5e-3", "train.schedule.warmup_steps=4"))
     for _ in range(2):
-        trainer._update(batches_of(trainer, range(2)), Window())
+        update(trainer, batches_of(trainer, range(2)), Window())
     assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([2.5e-3, 2.5e-3])
 
 

@@ -11,7 +11,8 @@ import torch
 from asrprune.config import Config
 from asrprune.errors import UserError
 from asrprune.files import held
-from asrprune.train.start import make_fabric, train
+from asrprune.train.ranks import make_fabric
+from asrprune.train.start import train
 
 RunTraining = Callable[[Config, Path], None]
 
@@ -57,7 +58,9 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU here"):
         make_fabric("auto", 1)
-    with pytest.raises(UserError, match="--ngpu 2"):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="--ngpu 2: torch sees 1 here"):
         make_fabric("auto", 2)
 
 

@@ -1,0 +1,58 @@
+"""Training in several processes: each takes its share of every batch, so what is learnt is the same for any number of them."""
+
+import logging
+import os
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from asrprune.errors import UserError
+from asrprune.hardware import autocast_type, pick_device
+
+
+def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes: int = 1) -> Fabric:
+    """The devices and arithmetic of a run.
+
+    Args:
+        precision: auto, float32 or bf16.
+        num_gpus: GPUs of each machine, a process each; 0: the CPU.
+        num_procs: without GPUs, processes of each machine.
+        num_nodes: machines. Under torchrun its own numbers count.
+
+    Raises:
+        UserError: there are fewer GPUs here.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import has set it to INFO
+    device = pick_device(num_gpus)
+    if num_gpus > torch.cuda.device_count():
+        raise UserError(f"--ngpu {num_gpus}: torch sees {torch.cuda.device_count()} here")
+    count = int(os.environ.get("LOCAL_WORLD_SIZE", num_gpus or num_procs))
+    num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", num_nodes))
+    bf16 = autocast_type(precision, device) == torch.bfloat16
+    return Fabric(
+        accelerator=device.type,
+        devices=count,
+        num_nodes=num_nodes,
+        strategy="ddp" if count * num_nodes > 1 else "auto",
+        precision="bf16-mixed" if bf16 else "32-true",
+    )
+
+
+def share(batch: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """The utterances of a batch that fall to a process; where there are none, one that stands in and counts nothing."""
+    own = batch[rank::world]
+    return own if len(own) else batch[:1]
+
+
+def add_up(value: Tensor, fabric: Fabric) -> Tensor:
+    """The sum of what all processes have."""
+    total = fabric.all_reduce(value, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total
+
+
+def is_lost_peer(error: Exception) -> bool:
+    """Whether an exception says that another process of the run has gone."""
+    return isinstance(error, torch.distributed.DistBackendError) or "gloo/transport" in str(error)

@@ -1,0 +1,108 @@
+"""Several processes (gloo, on the CPU) against one: the same curve; one that dies ends the run, and it goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asrprune.config import Config, write_config
+from asrprune.train.journal import read_journal
+from asrprune.train.ranks import share
+
+ConfigWith = Callable[..., Config]
+# No dropout and no SpecAugment, whose draws depend on who has which utterance; skipped layers, whose draws must not.
+CALM = ("model.dropout=0", "augment.num_freq_masks=0", "augment.num_time_masks=0", "model.stochastic_depth.rate=0.6")
+
+
+def command(config: Config, data: Path, exp: Path, *options: str) -> list[str]:
+    write_config(config, exp.with_suffix(".yaml"))
+    inputs = ["--train", data / "train", "--dev", data / "dev", "--bpe", data / "lang/bpe.model", "--cmvn", data / "cmvn"]
+    return [*map(str, ["-m", "asrprune.cli", "train", "--config", exp.with_suffix(".yaml"), "--exp", exp, *inputs]), *options]
+
+
+def run(launcher: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=300)
+
+
+PYTHON = [sys.executable]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+@pytest.fixture
+def config(tiny_config_with: ConfigWith) -> Config:
+    return tiny_config_with(*CALM, "train.log_every_steps=1", "batch.accumulate=2")
+
+
+def curve(exp: Path) -> list[list[float]]:
+    """Losses and gradient norms of all updates, then losses and WER of all epochs."""
+    records = read_journal(exp / "train.jsonl")
+    steps = [[r["loss"], r["grad_norm"], *r["tap_losses"].values()] for r in records if r["kind"] == "step"]
+    return steps + [[r["train_loss"], *r["dev_loss"].values(), *r["dev_wer"].values()] for r in records if r["kind"] == "epoch"]
+
+
+@pytest.mark.parametrize("launcher", [PYTHON, TORCHRUN], ids=["ours", "torchrun"])
+def test_two_processes_learn_what_one_learns(
+    launcher: list[str], config: Config, tiny_data: Path, run_training: Callable[[Config, Path], None], tmp_path: Path
+) -> None:
+    """A batch of one utterance, too: the second process has no share of it."""
+    lone = config.model_copy(update={"batch": config.batch.model_copy(update={"max_frames": 130})})
+    for name, each in (("batches", config), ("lone", lone)):
+        one, two = tmp_path / f"{name}1", tmp_path / f"{name}2"
+        run_training(each, one)
+        done = run(launcher, command(each, tiny_data, two, *(["--nproc", "2"] if launcher is PYTHON else [])))
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("epoch 2: train loss") == 1, "one process speaks"
+        assert "cpu x 2" in done.stderr
+        for ours, theirs in zip(curve(two), curve(one), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-4)
+
+
+@pytest.mark.parametrize("victim", ["first", "other"])
+def test_a_run_whose_process_is_killed_ends_with_a_sentence_and_goes_on(
+    victim: str, tiny_config_with: ConfigWith, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = tiny_config_with(*CALM, "train.log_every_steps=1", "train.epochs=400", "train.checkpoint_every_s=1e-9")
+    exp = tmp_path / "exp"
+    arguments = command(config, tiny_data, exp, "--nproc", "2")
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen([*PYTHON, *arguments], stderr=log, start_new_session=True)
+        while not (exp / "checkpoints/previous.pt").exists():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == 1
+        os.kill(process.pid if victim == "first" else int(children[0]), signal.SIGKILL)
+        assert process.wait(60) != 0
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{children[0]}").exists():  # nobody is left behind
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    text = (tmp_path / "log").read_text()
+    assert "another process of this training died; run the same command again: it goes on" in text
+    assert "Traceback" not in text
+
+    done_before = len([r for r in read_journal(exp / "train.jsonl") if r["kind"] == "epoch"])
+    shorter = tiny_config_with(*CALM, "train.log_every_steps=1", "train.epochs=400", "train.checkpoint_every_s=60")
+    process = subprocess.Popen([*PYTHON, *command(shorter, tiny_data, exp, "--nproc", "2")], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any("going on at epoch" in line for line in process.stderr)
+    while len([r for r in read_journal(exp / "train.jsonl") if r["kind"] == "epoch"]) <= done_before:
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 130
+
+
+def test_shares_are_the_batch() -> None:
+    for size in range(1, 9):
+        batch = np.arange(10, 10 + size)
+        for world in (1, 2, 3, 8):
+            shares = [share(batch, rank, world) for rank in range(world)]
+            counted = np.concatenate([own for rank, own in enumerate(shares) if rank < size])
+            assert sorted(counted.tolist()) == batch.tolist()
+            assert all(len(own) >= 1 for own in shares)
