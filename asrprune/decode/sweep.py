@@ -13,12 +13,13 @@ from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import write_table
 from asrprune.decode.ctc import greedy
+from asrprune.decode.together import run_together
 from asrprune.experiment import Experiment
 from asrprune.files import read_json, write_json
 from asrprune.hardware import autocast_type
 from asrprune.nn.model import num_params
 from asrprune.progress import track
-from asrprune.prune.plan import Plan
+from asrprune.prune.plan import Keep, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class SubModel:
     """A depth of a plan."""
 
     strategy: str
-    keep: tuple[int, ...]
+    keep: Keep
 
     @property
     def name(self) -> str:
@@ -42,26 +43,23 @@ def sub_models(plans: Sequence[Plan], depths: Sequence[int]) -> list[SubModel]:
 
 
 def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubModel]) -> list[Path]:
-    """Decode a data directory with each sub-model that is not decoded yet; the same layers are decoded once.
+    """Decode a data directory with each sub-model that is not decoded yet, all of them in one pass.
 
     Writes ``decode/<set>/<strategy>_d<depth>/text`` (Kaldi) and ``decode.json`` in the experiment; returns the directories.
     """
     corpus = Corpus(directory, None)
     facts = _facts(experiment, corpus)
-    texts: dict[tuple[int, ...], dict[str, str]] = {}
-    outputs = [experiment.path / "decode" / directory.name / model.name for model in wanted]
-    for model, output in zip(wanted, outputs, strict=True):
-        record = {**facts, "strategy": model.strategy, "depth": len(model.keep), "keep": list(model.keep)}
-        record["params_m"] = num_params(experiment.model, model.keep) / 1e6
-        if _is_decoded(output, record):
-            continue
-        if model.keep not in texts:
-            texts[model.keep] = hypotheses(experiment, corpus, model.keep, f"{directory.name} {model.name}")
+    outputs = {experiment.path / "decode" / directory.name / model.name: model for model in wanted}
+    records = {output: {**facts, **_facts_of(experiment, model)} for output, model in outputs.items()}
+    missing = [output for output, record in records.items() if not _is_decoded(output, record)]
+    sets = list(dict.fromkeys(outputs[output].keep for output in missing))
+    texts = hypotheses(experiment, corpus, sets, f"{directory.name}, {len(sets)} sub-models") if sets else {}
+    for output in missing:
         for stale in ("decode.json", "score.json"):
             (output / stale).unlink(missing_ok=True)
-        write_table(output / "text", texts[model.keep])
-        write_json(output / "decode.json", record)
-    return outputs
+        write_table(output / "text", texts[outputs[output].keep])
+        write_json(output / "decode.json", records[output])
+    return list(outputs)
 
 
 def _is_decoded(output: Path, record: dict[str, Any]) -> bool:
@@ -70,19 +68,25 @@ def _is_decoded(output: Path, record: dict[str, Any]) -> bool:
 
 
 @torch.inference_mode()
-def hypotheses(experiment: Experiment, corpus: Corpus, keep: Sequence[int] | None, label: str) -> dict[str, str]:
-    """Greedy hypotheses of every utterance: id -> text."""
+def hypotheses(experiment: Experiment, corpus: Corpus, sets: Sequence[Keep], label: str) -> dict[Keep, dict[str, str]]:
+    """Greedy hypotheses of every utterance by every sub-model: kept layers -> id -> text."""
     model, options = experiment.model, experiment.config.decode
     device = model.cmvn_mean.device
     dtype = autocast_type(options.precision, device)
     batches = sorted_batches(corpus.lengths, options.max_frames)
-    texts: dict[str, str] = {}
+    texts: dict[Keep, dict[str, str]] = {keep: {} for keep in sets}
     for batch in track(corpus.loader(batches), label, len(batches)):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            emissions = model.emit(batch.features.to(device), batch.lens.to(device), keep)
-        for index, labels in zip(batch.index, greedy(emissions.log_probs, emissions.lens), strict=True):
-            texts[corpus.ids[index]] = experiment.tokenizer.decode(labels)
+            streams, lens = run_together(model, batch.features.to(device), batch.lens.to(device), sets)
+            for keep in sets:
+                for index, labels in zip(batch.index, greedy(model.log_probs(streams[keep]), lens), strict=True):
+                    texts[keep][corpus.ids[index]] = experiment.tokenizer.decode(labels)
     return texts
+
+
+def _facts_of(experiment: Experiment, model: SubModel) -> dict[str, Any]:
+    params_m = num_params(experiment.model, model.keep) / 1e6
+    return {"strategy": model.strategy, "depth": len(model.keep), "keep": list(model.keep), "params_m": params_m}
 
 
 def _facts(experiment: Experiment, corpus: Corpus) -> dict[str, Any]:

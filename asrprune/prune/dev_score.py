@@ -1,7 +1,6 @@
 """Dev scores of many sub-models in one pass: layers that they share are run once, and hopeless ones are given up."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,12 +9,12 @@ from torch import Tensor
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Batch, Corpus
 from asrprune.decode.ctc import greedy
+from asrprune.decode.together import layers_run, run_together
 from asrprune.nn.model import CtcModel, ctc_losses
 from asrprune.progress import track
-from asrprune.prune.search import Keep, Score
+from asrprune.prune.plan import Keep
+from asrprune.prune.search import Score
 from asrprune.train.dev import word_errors
-
-Streams = dict[Keep, Tensor]  # kept layers so far -> (B, T', D), what they made of a batch
 
 
 class DevScorer:
@@ -49,40 +48,18 @@ class DevScorer:
         totals = {keep: np.zeros(2) for keep in sets}
         with torch.inference_mode():
             for batch in track(self.corpus.loader(self.batches), f"dev scores of {len(sets)} sub-models", len(self.batches)):
-                for keep, stream, lens in self._run(batch, list(totals)):
-                    totals[keep] += self._errors_and_loss(stream, lens, batch)
+                streams, lens = run_together(self.model, *self._inputs(batch), list(totals), self.batch_frames)
+                self.layer_forwards += layers_run(totals) * int(batch.lens.sum()) / self.frames
+                for keep in totals:
+                    totals[keep] += self._errors_and_loss(streams[keep], lens, batch)
                 totals = {keep: total for keep, total in totals.items() if self._score(total).primary <= limit}
                 if not totals:
                     break
         return {keep: self._score(total) for keep, total in totals.items()}
 
-    def _run(self, batch: Batch, sets: Sequence[Keep]) -> Iterator[tuple[Keep, Tensor, Tensor]]:
-        """The stream of every sub-model and its lengths, layer by layer: sub-models that begin alike share theirs so far."""
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         device = self.model.cmvn_mean.device
-        x, lens = self.model.encoder.embed(self.model.normalise(batch.features.to(device)), batch.lens.to(device))
-        streams: Streams = {(): x}
-        share = float(batch.lens.sum()) / self.frames
-        for layer in range(1, self.model.config.num_layers + 1):
-            wanted = dict.fromkeys(tuple(kept for kept in keep if kept <= layer) for keep in sets)
-            grown = [prefix for prefix in wanted if layer in prefix]
-            self.layer_forwards += share * len(grown)
-            streams = {prefix: streams[prefix] for prefix in wanted if layer not in prefix} | self._grow(streams, grown, lens)
-        for keep in sets:
-            yield keep, streams[keep], lens
-
-    def _grow(self, streams: Streams, grown: Sequence[Keep], lens: Tensor) -> Streams:
-        """Run the last layer of each prefix, several in one call as far as the frame budget allows."""
-        alike: dict[int, list[Keep]] = defaultdict(list)  # by the layer before: self-conditioning depends on it
-        for prefix in grown:
-            alike[prefix[-2] if len(prefix) > 1 else 0].append(prefix)
-        made: Streams = {}
-        for after, prefixes in alike.items():
-            count = max(1, self.batch_frames // (4 * streams[prefixes[0][:-1]].shape[1] * len(lens)))
-            for group in (prefixes[i : i + count] for i in range(0, len(prefixes), count)):
-                x = torch.cat([streams[prefix[:-1]] for prefix in group])
-                x = self.model.run(x, lens.repeat(len(group)), (group[0][-1],), after).x
-                made.update(zip(group, x.split(len(lens)), strict=True))
-        return made
+        return batch.features.to(device), batch.lens.to(device)
 
     def _errors_and_loss(self, stream: Tensor, lens: Tensor, batch: Batch) -> np.ndarray:
         assert self.corpus.tokenizer is not None

@@ -8,12 +8,14 @@ from typing import Any
 from asrprune.errors import UserError
 from asrprune.files import read_json, write_json
 
+Keep = tuple[int, ...]  # ascending layers of a sub-model, as the full model numbers them
+
 
 @dataclass(frozen=True)
 class Step:
     """One depth of a plan."""
 
-    keep: tuple[int, ...]  # ascending original layer numbers
+    keep: Keep
     score: float | None = None  # dev score, in the plan's metric
     without: Mapping[int, float] = field(default_factory=dict, compare=False)  # layer -> dev score if it went next, where known
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asrprune.prune.plan import Step
+from asrprune.prune.plan import Keep, Step
 
 MOST_EXHAUSTIVE = 20_000  # sets of one size; beyond, the svcca strategy uses a beam
 BEAM = 64  # sets of each size that it goes on from
@@ -37,7 +37,6 @@ class Score:
     tie_break: float
 
 
-Keep = tuple[int, ...]  # ascending layers of a sub-model
 # Sub-models, the promising first -> their dev scores; with a number n, those that cannot be among the n best may be missing.
 Scorer = Callable[[Sequence[Keep], int | None], Mapping[Keep, Score]]
 

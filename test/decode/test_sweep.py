@@ -42,9 +42,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     runs: list[tuple[int, ...]] = []
     real = sweep.hypotheses
 
-    def watched(exp: Experiment, corpus, keep, label: str) -> dict[str, str]:
-        runs.append(tuple(keep))
-        return real(exp, corpus, keep, label)
+    def watched(exp: Experiment, corpus, sets, label: str):
+        runs.extend(sets)
+        return real(exp, corpus, sets, label)
 
     monkeypatch.setattr(sweep, "hypotheses", watched)
     return runs

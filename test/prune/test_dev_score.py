@@ -12,7 +12,7 @@ from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.nn.model import CtcModel, ctc_losses
 from asrprune.prune.dev_score import DevScorer
-from asrprune.prune.search import Keep
+from asrprune.prune.plan import Keep
 
 LAYERS = 6
 ALL = tuple(range(1, LAYERS + 1))

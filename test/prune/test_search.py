@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from asrprune.prune import search
-from asrprune.prune.plan import Step
-from asrprune.prune.search import Keep, Score, beam, every, greedy, rerank, run_similarity, svcca, top
+from asrprune.prune.plan import Keep, Step
+from asrprune.prune.search import Score, beam, every, greedy, rerank, run_similarity, svcca, top
 
 ALL_SIZES = [1, 2, 3, 6, 12, 24]
 

@@ -1,0 +1,63 @@
+"""Many sub-models in one pass: the layers that they share are run once."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from asrprune.nn.model import CtcModel
+from asrprune.prune.plan import Keep
+
+Streams = dict[Keep, Tensor]  # (B, T', D) each
+FRAMES_PER_STEP = 4  # feature frames of an encoder frame
+
+
+def layers_run(sets: Collection[Keep]) -> int:
+    """How many layers are run for a batch: as many as the sub-models have different beginnings.
+
+    >>> layers_run([(1, 2, 3), (1, 2), (1, 3)])
+    4
+    """
+    return len({keep[:count] for keep in sets for count in range(1, len(keep) + 1)})
+
+
+def run_together(
+    model: CtcModel, features: Tensor, lens: Tensor, sets: Sequence[Keep], max_frames: int = 0
+) -> tuple[Streams, Tensor]:
+    """The streams of many sub-models.
+
+    Args:
+        model: all layers.
+        features: (B, T, F), raw.
+        lens: (B,) feature frames.
+        sets: the sub-models' layers.
+        max_frames: several sub-models go through a layer in one call if they have no more feature frames together.
+
+    Returns:
+        The stream of each sub-model, and the encoder frames (B,) of each utterance.
+    """
+    x, lens = model.encoder.embed(model.normalise(features), lens)
+    streams: Streams = {(): x}
+    for layer in range(1, model.config.num_layers + 1):
+        begun = dict.fromkeys(tuple(kept for kept in keep if kept <= layer) for keep in sets)
+        streams = _grow(model, streams, [prefix for prefix in begun if layer in prefix], lens, max_frames) | {
+            prefix: streams[prefix] for prefix in begun if layer not in prefix
+        }
+    return streams, lens
+
+
+def _grow(model: CtcModel, streams: Streams, prefixes: Sequence[Keep], lens: Tensor, max_frames: int) -> Streams:
+    """Run the last layer of each prefix, several in one call as far as the frame budget allows."""
+    alike: dict[int, list[Keep]] = defaultdict(list)  # by the layer before, on which self-conditioning depends
+    for prefix in prefixes:
+        alike[prefix[-2] if len(prefix) > 1 else 0].append(prefix)
+    made: Streams = {}
+    for after, members in alike.items():
+        frames = FRAMES_PER_STEP * streams[members[0][:-1]].shape[1] * len(lens)
+        count = max(1, max_frames // max(1, frames))
+        for group in (members[i : i + count] for i in range(0, len(members), count)):
+            x = torch.cat([streams[prefix[:-1]] for prefix in group])
+            x = model.run(x, lens.repeat(len(group)), (group[0][-1],), after).x
+            made.update(zip(group, x.split(len(lens)), strict=True))
+    return made
