@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type format clean
+.PHONY: help demo test bench lint type format clean
 # pip must not run twice at once in one environment, not even under make -j
 .NOTPARALLEL:
 
@@ -17,6 +17,9 @@ demo: $(VENV)/.mini  ## train, prune and report on synthetic speech (egs/mini); 
 
 test: $(VENV)/.dev  ## all tests, a process for each core; ARGS="-k score" is passed on to pytest
 	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+bench: $(VENV)/.dev  ## measure this machine: docs/performance.md; ARGS="--parts features" is passed on
+	@$(BIN)/python tools/bench/bench.py $(ARGS)
 
 lint: $(VENV)/.dev  ## style and types, nothing is changed
 	@$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Dev scores of many sub-models in one pass: layers that they share are run once, and hopeless ones are given up."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,17 +17,21 @@ from asrprune.prune.plan import Keep
 from asrprune.prune.search import Score
 from asrprune.train.dev import word_errors
 
+FEWEST_BATCHES = 20  # after each of which sub-models can be given up
+
 
 class DevScorer:
     """Scores sub-models on a dev set and counts what that costs; it is the ``Scorer`` of a search."""
 
-    def __init__(self, model: CtcModel, corpus: Corpus, metric: str, batch_frames: int) -> None:
+    def __init__(self, model: CtcModel, corpus: Corpus, metric: str, max_frames: int) -> None:
         """``metric`` is "wer" (percent) or "ctc" (mean loss of an utterance); the other one breaks ties."""
         assert metric in ("wer", "ctc"), metric
-        self.model, self.corpus, self.metric, self.batch_frames = model.eval(), corpus, metric, batch_frames
-        self.batches = sorted_batches(corpus.lengths, batch_frames)
-        self.words = sum(len(text.split()) for text in corpus.texts)
+        self.model, self.corpus, self.metric = model.eval(), corpus, metric
         self.frames = int(corpus.lengths.sum())
+        self.max_frames = max_frames
+        self.batch_frames = min(max_frames, self.frames // FEWEST_BATCHES)
+        self.batches = sorted_batches(corpus.lengths, self.batch_frames)
+        self.words = sum(len(text.split()) for text in corpus.texts)
         self.layer_forwards = 0.0  # layers run over the whole dev set; a part of it counts as a part
         self.naive_layer_forwards = 0  # if every sub-model had been run from the bottom, and to the end
 
@@ -44,31 +49,46 @@ class DevScorer:
         first = self._pass(sets[:best])
         return {**first, **self._pass(sets[best:], max(score.primary for score in first.values()))}
 
-    def _pass(self, sets: Sequence[Keep], limit: float = float("inf")) -> dict[Keep, Score]:
-        totals = {keep: np.zeros(2) for keep in sets}
+    def _pass(self, sets: Sequence[Keep], limit: float = math.inf) -> dict[Keep, Score]:
+        counts = {keep: np.zeros((len(self.corpus), 2)) for keep in sets}  # errors and loss of every utterance so far
         with torch.inference_mode():
             for batch in track(self.corpus.loader(self.batches), f"dev scores of {len(sets)} sub-models", len(self.batches)):
-                streams, lens = run_together(self.model, *self._inputs(batch), list(totals), self.batch_frames)
-                self.layer_forwards += layers_run(totals) * int(batch.lens.sum()) / self.frames
-                for keep in totals:
-                    totals[keep] += self._errors_and_loss(streams[keep], lens, batch)
-                totals = {keep: total for keep, total in totals.items() if self._score(total).primary <= limit}
-                if not totals:
+                streams, lens = run_together(self.model, *self._inputs(batch), list(counts), self.max_frames)
+                self.layer_forwards += layers_run(counts) * int(batch.lens.sum()) / self.frames
+                for keep, count in counts.items():
+                    count[batch.index] = self._errors_and_losses(streams[keep], lens, batch)
+                counts = {keep: count for keep, count in counts.items() if self._score(count).primary <= limit}
+                if not counts:
                     break
-        return {keep: self._score(total) for keep, total in totals.items()}
+        if limit == math.inf:
+            self._hard_ones_first(counts[sets[0]][:, 0 if self.metric == "wer" else 1])
+        return {keep: self._score(count) for keep, count in counts.items()}
+
+    def _hard_ones_first(self, penalty: np.ndarray) -> None:
+        """Batches that begin with the utterances that have nine tenths of a sub-model's errors (loss) in the least time.
+
+        Other sub-models fail on much the same ones, so that what is hopeless shows early.
+        """
+        lengths = self.corpus.lengths
+        order = np.argsort(-penalty / np.maximum(lengths, 1), kind="stable")
+        count = int(np.searchsorted(penalty[order].cumsum(), 0.9 * penalty.sum())) + 1
+        parts = np.sort(order[:count]), np.sort(order[count:])
+        self.batches = [part[batch] for part in parts for batch in sorted_batches(lengths[part], self.batch_frames)]
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         device = self.model.cmvn_mean.device
         return batch.features.to(device), batch.lens.to(device)
 
-    def _errors_and_loss(self, stream: Tensor, lens: Tensor, batch: Batch) -> np.ndarray:
+    def _errors_and_losses(self, stream: Tensor, lens: Tensor, batch: Batch) -> np.ndarray:
+        """(B, 2)."""
         assert self.corpus.tokenizer is not None
         log_probs = self.model.log_probs(stream)
         references = [self.corpus.texts[i].split() for i in batch.index]
         errors = word_errors(greedy(log_probs, lens), references, self.corpus.tokenizer)
-        loss = ctc_losses(log_probs, lens, batch.labels.to(lens.device), batch.label_lens.to(lens.device)).sum()
-        return np.array([errors, float(loss)])
+        losses = ctc_losses(log_probs, lens, batch.labels.to(lens.device), batch.label_lens.to(lens.device))
+        return np.stack([errors, losses.cpu().numpy()], axis=1)
 
-    def _score(self, totals: np.ndarray) -> Score:
-        wer, loss = float(100.0 * totals[0] / self.words), float(totals[1] / len(self.corpus))
-        return Score(wer, loss) if self.metric == "wer" else Score(loss, wer)
+    def _score(self, count: np.ndarray) -> Score:
+        errors, loss = count.sum(axis=0)
+        wer, mean = float(100.0 * errors / self.words), float(loss / len(self.corpus))
+        return Score(wer, mean) if self.metric == "wer" else Score(mean, wer)

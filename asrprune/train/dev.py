@@ -45,7 +45,7 @@ def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric:
         words += sum(map(len, references))
         for row, log_probs in enumerate(emissions):
             losses[row] += float(ctc_losses(log_probs, encoded.lens, batch.labels, batch.label_lens).sum())
-            errors[row] += word_errors(greedy(log_probs, encoded.lens), references, corpus.tokenizer)
+            errors[row] += sum(word_errors(greedy(log_probs, encoded.lens), references, corpus.tokenizer))
     sums = torch.tensor([[*losses, 0], [*errors, words]], dtype=torch.float64, device=fabric.device)
     (*losses, _), (*errors, words) = add_up(sums, fabric).tolist()
     if words == 0:
@@ -56,7 +56,7 @@ def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric:
     )
 
 
-def word_errors(hypotheses: list[list[int]], references: list[list[str]], tokenizer: Tokenizer) -> int:
-    """Substitutions, deletions and insertions of label sequences against words (unit-cost edit distance)."""
+def word_errors(hypotheses: list[list[int]], references: list[list[str]], tokenizer: Tokenizer) -> list[int]:
+    """Substitutions, deletions and insertions of each label sequence against words (unit-cost edit distance)."""
     pairs = zip(hypotheses, references, strict=True)
-    return sum(Levenshtein.distance(tokenizer.decode(labels).split(), words) for labels, words in pairs)
+    return [Levenshtein.distance(tokenizer.decode(labels).split(), words) for labels, words in pairs]

@@ -40,7 +40,7 @@ def one_by_one(experiment: Experiment, corpus: Corpus, depth: int) -> tuple[floa
             emissions = experiment.model.emit(batch.features, batch.lens, range(1, depth + 1))
             loss += float(ctc_losses(emissions.log_probs, emissions.lens, batch.labels, batch.label_lens))
             reference = corpus.texts[batch.index[0]].split()
-            errors += word_errors(greedy(emissions.log_probs, emissions.lens), [reference], experiment.tokenizer)
+            errors += word_errors(greedy(emissions.log_probs, emissions.lens), [reference], experiment.tokenizer)[0]
     return loss / len(corpus), 100 * errors / sum(len(text.split()) for text in corpus.texts)
 
 
@@ -65,7 +65,7 @@ def test_words_are_counted_not_labels(experiment: Experiment) -> None:
     """Two words against three: one substitution and one deletion; nothing against two: two deletions."""
     tokenizer = experiment.tokenizer
     hypotheses = [tokenizer.encode("one two"), []]
-    assert word_errors(hypotheses, [["one", "three", "four"], ["five", "five"]], tokenizer) == 4
+    assert word_errors(hypotheses, [["one", "three", "four"], ["five", "five"]], tokenizer) == [2, 2]
 
 
 def test_utterances_that_are_too_short_are_counted(experiment: Experiment, tiny_data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,260 @@
+#!/usr/bin/env python3
+"""Measure asrprune on this machine, beside ESPnet2 where it is installed: docs/performance.json, .md and figures.
+
+    make bench                                   all of it, on an idle machine; or some parts:
+    python tools/bench/bench.py [--parts training,encoding] [--repeats 5] [--espnet PYTHON] [--exp DIR --dev DIR]
+
+What is compared takes turns in one run; a ratio is the median over the turns. How to install ESPnet2: tools/bench/README.md.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from show import write_page
+
+from asrprune.errors import UserError, exit_status
+from asrprune.files import read_json, write_json
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+MODELS = {"12": {"layers": 12, "ffn": 1024}, "24": {"layers": 24, "ffn": 2048}}  # width 256, 4 heads
+TRAINED = {"utterances": 16, "frames": 400, "labels": 12}
+DTYPES = {"fp32": "float32", "bf16": "bf16"}
+Facts = dict[str, Any]
+
+
+class Worker:
+    """A process of one toolkit; see ``serve.py``."""
+
+    def __init__(self, python: str, script: str, case: str, **options: Any) -> None:
+        """Start it and have it build a case."""
+        command = [python, str(HERE / script)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = self._ask({"case": case, **options})["ready"]
+
+    def seconds(self, count: int) -> float:
+        """Of one run, as the mean of ``count``."""
+        return self._ask({"run": count})["seconds"]
+
+    def peak_gb(self) -> float:
+        """The most memory that the process has had."""
+        return self._ask({"peak": "memory"})["peak_gb"]
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _ask(self, message: Facts) -> Facts:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise UserError(f"{' '.join(map(str, self.process.args))}: ended, see above")  # type: ignore[arg-type]
+        return json.loads(line)
+
+
+def take_turns(workers: dict[str, Worker], turns: int, target_s: float = 2.0) -> dict[str, list[float]]:
+    """Seconds of a run of each, in every turn; each turn gives each about ``target_s``."""
+    counts = {name: max(1, round(target_s / worker.seconds(1))) for name, worker in workers.items()}
+    taken: dict[str, list[float]] = {name: [] for name in workers}
+    for turn in range(turns):
+        order = list(workers) if turn % 2 == 0 else list(workers)[::-1]
+        for name in order:
+            taken[name].append(workers[name].seconds(counts[name]))
+    for worker in workers.values():
+        worker.close()
+    return taken
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Median over the turns of above / below."""
+    return round(statistics.median(a / b for a, b in zip(above, below, strict=True)), 4)
+
+
+class Bench:
+    """Keys of performance.json, the raw figures behind them, and what could not be measured here."""
+
+    def __init__(self, espnet: str | None, turns: int, exp: Path | None, dev: Path | None) -> None:
+        """``espnet``: the Python of its environment."""
+        self.espnet, self.turns, self.exp, self.dev = espnet, turns, exp, dev
+        self.keys: Facts = {}
+        self.raw: Facts = {}
+        self.skipped: dict[str, str] = {}
+
+    def ours(self, case: str, **options: Any) -> Worker:
+        """A worker of this project."""
+        return Worker(sys.executable, "ours.py", case, **options)
+
+    def theirs(self, case: str, **options: Any) -> dict[str, Worker]:
+        """A worker of ESPnet, or none."""
+        return {"espnet": Worker(self.espnet, "theirs.py", case, **options)} if self.espnet else {}
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def training(self) -> None:
+        """An update: ours with two taps and dropout beside ESPnet's, and the prunable model's beside the plain one's."""
+        peak = {name: self.peak(dtype) for name, dtype in DTYPES.items()}
+        for size, model in MODELS.items():
+            taps = [model["layers"] // 4, model["layers"] // 2]
+            for name, dtype in DTYPES.items():
+                shared = {**model, **TRAINED, "dtype": dtype}
+                workers = {
+                    "taps": self.ours("train", taps=taps, rate=0.0, **shared),
+                    "plain": self.ours("train", taps=[], rate=0.0, **shared),
+                    "prunable": self.ours("train", taps=taps, rate=0.3, **shared),
+                    **self.theirs("train", taps=taps, **shared),
+                }
+                flops = workers["taps"].facts["matmul_flops"]
+                taken = take_turns(workers, self.turns)
+                self.raw[f"train_{size}_{name}"] = {**shared, "taps": taps, "seconds": taken, "matmul_flops": flops}
+                self.keys[f"prunable_vs_plain_step_{size}_{name}"] = ratio(taken["prunable"], taken["plain"])
+                self.keys[f"peak_share_train_{size}_{name}"] = round(flops / statistics.median(taken["taps"]) / peak[name], 4)
+                self.against_espnet(f"train_vs_espnet_{size}_{name}", taken, "taps")
+        self.worst("prunable_vs_plain_step", max)
+        for name in DTYPES:
+            self.worst(f"train_vs_espnet_{name}", min, f"train_vs_espnet_*_{name}")
+            self.worst(f"peak_share_train_{name}", min, f"peak_share_train_*_{name}")
+
+    def encoding(self) -> None:
+        """The encoder at all depths, one utterance of 10 s and sixteen of 4 s."""
+        peak = {name: self.peak(dtype) for name, dtype in DTYPES.items()}
+        shapes = {"b1": {"utterances": 1, "frames": 1000}, "b16": {"utterances": 16, "frames": 400}}
+        for size, model in MODELS.items():
+            layers = model["layers"]
+            depths = {"full": layers, "half": layers // 2, "third": layers // 3, "quarter": layers // 4}
+            for name, shape in shapes.items():
+                shared = {**model, **shape, "dtype": "float32"}
+                workers = {label: self.ours("encode", depth=depth, **shared) for label, depth in depths.items()}
+                workers |= {"full_bf16": self.ours("encode", depth=layers, **{**shared, "dtype": "bf16"})}
+                workers |= self.theirs("encode", **shared)
+                flops = workers["full"].facts["matmul_flops"]
+                taken = take_turns(workers, self.turns)
+                self.raw[f"encode_{size}_{name}"] = {**shared, "depths": depths, "seconds": taken, "matmul_flops": flops}
+                for label, depth in depths.items():
+                    if label != "full":
+                        share = ratio(taken[label], taken["full"])
+                        self.keys[f"rtf_ratio_{label}_{size}_{name}"] = share
+                        self.keys[f"rtf_excess_{label}_{size}_{name}"] = round(share - depth / layers, 4)
+                for dtype, label in (("fp32", "full"), ("bf16", "full_bf16")):
+                    reached = flops / statistics.median(taken[label]) / peak[dtype]
+                    self.keys[f"peak_share_encode_{size}_{name}_{dtype}"] = round(reached, 4)
+                self.against_espnet(f"encode_vs_espnet_{size}_{name}", taken, "full")
+        for label in ("half", "third", "quarter"):
+            self.worst(f"rtf_ratio_{label}", max)
+        for name in shapes:
+            self.worst(f"encode_vs_espnet_{name}", min, f"encode_vs_espnet_*_{name}")
+        for dtype in DTYPES:
+            self.worst(f"peak_share_encode_{dtype}", min, f"peak_share_encode_*_{dtype}")
+
+    def search(self) -> None:
+        """Greedy search over the dev set of an experiment, and with a beam of 3."""
+        if self.exp is None or self.dev is None:
+            self.skipped["search"] = "no experiment: give --exp egs/an4/exp/train --dev egs/an4/data/dev"
+            return
+        plans = {}
+        for beam in (1, 3):
+            command = [sys.executable, "-m", "asrprune.cli", "search", "--exp", str(self.exp), "--dev", str(self.dev)]
+            subprocess.run([*command, "--strategy", "greedy", "--beam", str(beam)], check=True, stdout=subprocess.DEVNULL)
+            plans[beam] = read_json(self.exp / "plans/greedy.json")
+        scores = {beam: {step["depth"]: step["score"] for step in plan["steps"]} for beam, plan in plans.items()}
+        self.raw["search"] = {
+            f"beam_{beam}": {key: plan[key] for key in ("layer_forwards", "naive_layer_forwards", "seconds")}
+            | {"dev_wer": scores[beam]}
+            for beam, plan in plans.items()
+        }
+        self.keys["search_forwards_vs_naive"] = round(plans[1]["layer_forwards"] / plans[1]["naive_layer_forwards"], 4)
+        self.keys["search_seconds"] = plans[1]["seconds"]
+        self.keys["beam_3_worse_at_depths"] = [depth for depth, score in scores[3].items() if score > scores[1][depth]]
+
+    def features(self) -> None:
+        """Filterbanks of noise, as fast as one core computes them; a second run of the stage finds nothing to do."""
+        worker = self.ours("fbank", seconds=10.0, utterances=20)
+        taken = take_turns({"fbank": worker}, self.turns)["fbank"]
+        self.raw["fbank"] = {"audio_s": worker.facts["audio_s"], "seconds": taken}
+        self.keys["fbank_x_realtime_per_core"] = round(worker.facts["audio_s"] / statistics.median(taken), 1)
+
+    def planning(self) -> None:
+        """Batch plans of an epoch for ever more utterances: seconds, and the memory of the process."""
+        sizes = {}
+        for utterances in (10_000, 100_000, 1_000_000, 10_000_000):
+            worker = self.ours("plan", utterances=utterances)
+            sizes[utterances] = {"seconds": worker.seconds(1), "peak_gb": worker.peak_gb()}
+            worker.close()
+        self.raw["plan"] = sizes
+        self.keys["plan_10m_s"] = round(sizes[10_000_000]["seconds"], 1)
+        self.keys["plan_10m_gb"] = round(sizes[10_000_000]["peak_gb"], 2)
+
+    # -- helpers -----------------------------------------------------------------------------------------------------
+
+    def peak(self, dtype: str) -> float:
+        """Floating-point operations per second of a large matrix product."""
+        if f"peak_{dtype}" not in self.raw:
+            worker = self.ours("matmul", size=2048, dtype=dtype)
+            flops = worker.facts["matmul_flops"]
+            taken = take_turns({"matmul": worker}, self.turns)["matmul"]
+            self.raw[f"peak_{dtype}"] = {"flops_per_s": flops / statistics.median(taken), "seconds": taken}
+        return self.raw[f"peak_{dtype}"]["flops_per_s"]
+
+    def against_espnet(self, key: str, taken: dict[str, list[float]], own: str) -> None:
+        """How many times faster than ESPnet."""
+        if "espnet" in taken:
+            self.keys[key] = ratio(taken["espnet"], taken[own])
+        else:
+            self.skipped[key] = "ESPnet2 is not installed; tools/bench/README.md says how"
+
+    def worst(self, key: str, choose: Callable[..., float], pattern: str | None = None) -> None:
+        """The key without size and type is the least favourable of those with them."""
+        before, _, after = (pattern or f"{key}_*").partition("*")
+        found = [value for name, value in self.keys.items() if name.startswith(before) and name.endswith(after) and name != key]
+        if found:
+            self.keys[key] = choose(found)
+
+
+PARTS = ("training", "encoding", "search", "features", "planning")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Measure the wanted parts; those that are in performance.json already and are not wanted stay."""
+    from asrprune.hardware import environment
+
+    espnet = given.espnet if given.espnet and Path(given.espnet).exists() else None
+    bench = Bench(espnet, given.repeats, given.exp, given.dev)
+    path = given.output / "performance.json"
+    before = read_json(path) if path.exists() else {"raw": {}, "skipped": {}}
+    for part in given.parts.split(","):
+        if part not in PARTS:
+            raise UserError(f"--parts {part}: no such part; there are {', '.join(PARTS)}")
+        print(f"{part} ...", file=sys.stderr)
+        getattr(bench, part)()
+        whole = {**{k: v for k, v in before.items() if k not in ("raw", "skipped", "environment")}, **bench.keys}
+        raw, skipped = {**before["raw"], **bench.raw}, {**before["skipped"], **bench.skipped}
+        write_json(path, {**whole, "environment": environment(), "skipped": skipped, "raw": raw})
+    print(write_page(given.output))
+
+
+def main() -> int:
+    """Read the options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--repeats", type=int, default=5, help="turns")
+    parser.add_argument("--espnet", default=os.environ.get("ESPNET_PYTHON"), help="the Python of ESPnet2's environment")
+    parser.add_argument("--exp", type=Path, help="experiment for the search; its plans are written anew")
+    parser.add_argument("--dev", type=Path)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs")
+    given = parser.parse_args()
+    return exit_status(lambda: run(given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

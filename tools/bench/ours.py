@@ -1,0 +1,117 @@
+"""The benchmark's cases in asrprune."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from serve import Work, serve
+from torch import Tensor, nn
+
+from asrprune.config import BatchConfig, FrontendConfig, ModelConfig, TrainConfig
+from asrprune.data.batching import epoch_batches
+from asrprune.data.fbank import compute_fbank
+from asrprune.nn.model import CtcModel
+from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
+from asrprune.train.optim import make_optimizer, set_learning_rate
+
+VOCAB_SIZE = 500
+
+
+def build(layers: int, ffn: int, taps: Sequence[int], rate: float) -> CtcModel:
+    """A Transformer of width 256 with 4 heads."""
+    torch.manual_seed(0)
+    depth = {"rate": rate, "mode": "linear"}
+    options = {"num_layers": layers, "dim": 256, "heads": 4, "ffn": ffn, "taps": list(taps), "stochastic_depth": depth}
+    return CtcModel(ModelConfig.model_validate(options), 80, VOCAB_SIZE)
+
+
+def batch(utterances: int, frames: int, labels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, lengths (the shortest utterance has 90 % of the longest), labels, their lengths."""
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(utterances, frames, 80, generator=generator)
+    lens = torch.linspace(frames, 0.9 * frames, utterances).long()
+    units = torch.randint(1, VOCAB_SIZE, (utterances, labels), generator=generator)
+    return features, lens, units, torch.full((utterances,), labels)
+
+
+def train(
+    layers: int, ffn: int, taps: Sequence[int], rate: float, dtype: str, utterances: int, frames: int, labels: int
+) -> tuple[Work, dict[str, Any]]:
+    """An update: forward, backward, clipping, optimiser."""
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if dtype == "bf16" else "32-true")
+    torch.set_flush_denormal(True)
+    module = build(layers, ffn, taps, rate)
+    model, optimizer = fabric.setup(module, make_optimizer(module, TrainConfig()))
+    model.train()
+    set_learning_rate(optimizer, 1e-4)
+    inputs = batch(utterances, frames, labels)
+    probabilities = drop_probabilities(layers, rate, "linear")
+    step = 0
+
+    def update() -> None:
+        nonlocal step
+        step += 1
+        optimizer.zero_grad(set_to_none=False)
+        losses = model(*inputs, draw_layers(probabilities, 1, step), branch_scales(probabilities))
+        fabric.backward(module.total(losses) / utterances)
+        fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
+        optimizer.step()
+
+    facts = {"matmul_flops": matmul_flops(module, inputs, training=True), "threads": torch.get_num_threads()}
+    return update, facts
+
+
+def encode(layers: int, ffn: int, depth: int, dtype: str, utterances: int, frames: int) -> tuple[Work, dict[str, Any]]:
+    """Features to the stream of the first ``depth`` layers."""
+    model = build(layers, ffn, (), 0.0).eval()
+    features, lens, *_ = batch(utterances, frames, 1)
+    keep = range(1, depth + 1)
+
+    def work() -> None:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+            model.encode(features, lens, keep)
+
+    return work, {"matmul_flops": matmul_flops(model, (features, lens), keep=keep)}
+
+
+def matmul(size: int, dtype: str) -> tuple[Work, dict[str, Any]]:
+    """A product of square matrices: the machine's peak."""
+    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+    a, b = torch.randn(size, size).to(kind), torch.randn(size, size).to(kind)
+    return lambda: a @ b, {"matmul_flops": 2 * size**3}
+
+
+def fbank(seconds: float, utterances: int) -> tuple[Work, dict[str, Any]]:
+    """Features of noise on one core."""
+    torch.set_num_threads(1)
+    options = FrontendConfig()
+    rng = np.random.default_rng(0)
+    signals = rng.uniform(-0.5, 0.5, size=(utterances, int(seconds * options.sample_rate))).astype(np.float32)
+    return lambda: [compute_fbank(signal, options) for signal in signals], {"audio_s": seconds * utterances}
+
+
+def plan(utterances: int) -> tuple[Work, dict[str, Any]]:
+    """The batches of an epoch; lengths as in LibriSpeech, 2 to 17 s."""
+    lengths = np.random.default_rng(0).integers(200, 1700, size=utterances)
+    return lambda: epoch_batches(lengths, BatchConfig(max_frames=40000), 1, 1), {"warm_up": 0}
+
+
+def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = False, keep: Sequence[int] | None = None) -> int:
+    """Floating-point operations of the matrix products and convolutions of one forward (and backward) pass of all layers."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        if training:
+            model.total(model(*inputs)).backward()
+            nn.Module.zero_grad(model)
+        else:
+            with torch.no_grad():
+                model.encode(inputs[0], inputs[1], keep)
+    return counter.get_total_flops()
+
+
+if __name__ == "__main__":
+    serve({"train": train, "encode": encode, "matmul": matmul, "fbank": fbank, "plan": plan})

@@ -1,0 +1,37 @@
+"""A worker of the benchmark: builds what it is asked for, then runs it whenever it is told to, and says how long it took.
+
+Each toolkit works in a process and an environment of its own; the benchmark lets them take turns. A line of JSON comes in on
+stdin, a line goes out on stdout: ``{"case": NAME, ...options}`` -> ``{"ready": {...facts}}``; ``{"run": N}`` ->
+``{"seconds": S}``, the mean of N runs; ``{"peak": "memory"}`` -> ``{"peak_gb": G}``, of the process so far.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Work = Callable[[], object]
+Case = Callable[..., tuple[Work, dict[str, Any]]]  # options -> what is timed, facts about it
+
+
+def serve(cases: dict[str, Case]) -> None:
+    """Answer until stdin ends."""
+    out, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints must not get between the answers
+    work: Work = lambda: None  # noqa: E731
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "case" in message:
+            work, facts = cases[message.pop("case")](**message)
+            for _ in range(facts.pop("warm_up", 2)):
+                work()
+            answer: dict[str, Any] = {"ready": facts}
+        elif "peak" in message:
+            answer = {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+        else:
+            started = time.perf_counter()
+            for _ in range(message["run"]):
+                work()
+            answer = {"seconds": (time.perf_counter() - started) / message["run"]}
+        print(json.dumps(answer), file=out, flush=True)

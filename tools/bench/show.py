@@ -1,0 +1,142 @@
+"""docs/performance.json as a page with tables and figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from asrprune.files import read_json, write_text
+from asrprune.report.plots import GREY, PALETTE, STYLE, panel_grid, save_figures
+
+COLOURS = [colour for colour, _ in PALETTE.values()]
+CAPTIONS = {
+    "training": "Seconds of an update: median, lowest and highest turn.",
+    "depth": "Time of the encoder by depth, relative to all layers; dashed: in proportion to the layers.",
+    "planning": "Planning the batches of an epoch.",
+}
+ABOUT = {
+    "train_vs_espnet_fp32": "update, two taps: times as fast as ESPnet2, float32",
+    "train_vs_espnet_bf16": "the same, both in bfloat16",
+    "prunable_vs_plain_step": "update of the prunable model (two taps, p = 0.3) / of the plain one",
+    "encode_vs_espnet_b1": "encoder, one utterance of 10 s: times as fast as ESPnet2",
+    "encode_vs_espnet_b16": "the same, sixteen utterances of 4 s",
+    "rtf_ratio_half": "encoder with half the layers / with all",
+    "rtf_ratio_third": "with a third of them",
+    "rtf_ratio_quarter": "with a quarter of them",
+    "peak_share_train_fp32": "update: share of the machine's matrix-product speed, float32",
+    "peak_share_train_bf16": "the same in bfloat16",
+    "peak_share_encode_fp32": "encoder: the same share, float32",
+    "peak_share_encode_bf16": "the same in bfloat16",
+    "search_forwards_vs_naive": "greedy search: layer passes / those of running every sub-model from the bottom",
+    "search_seconds": "seconds of it",
+    "fbank_x_realtime_per_core": "features: times real time, one core",
+    "plan_10m_s": "batch plan of 10 million utterances: seconds",
+    "plan_10m_gb": "and GB of memory",
+}
+Facts = dict[str, Any]
+
+
+def write_page(folder: Path) -> Path:
+    """Draw the figures and write performance.md beside performance.json; returns its path."""
+    facts = read_json(folder / "performance.json", "make bench")
+    with mpl.rc_context(STYLE):
+        figures = save_figures(dict(_figures(facts["raw"])), CAPTIONS, folder / "figures")
+    machine = facts["environment"]
+    parts = [
+        "# Performance",
+        "Written by `make bench` from performance.json; do not edit. What is compared took turns in one run; ratios are medians"
+        " over the turns. Where a figure holds for several sizes, it is the least favourable.",
+        f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}, Python {machine['python']};"
+        f" asrprune {machine['asrprune']}.",
+        _table(("figure", "", "key"), [(f"{facts[key]:g}", about, f"`{key}`") for key, about in ABOUT.items() if key in facts]),
+        *_skipped(facts["skipped"]),
+        "## Training",
+        _table(("model", "type", *_names(facts["raw"], "train_")), _seconds(facts["raw"], "train_")),
+        "Seconds of an update, medians.",
+        "## Encoder",
+        _table(("model", "batch", *_names(facts["raw"], "encode_")), _seconds(facts["raw"], "encode_")),
+        "Seconds of a batch, medians.",
+        "## Figures",
+    ]
+    for figure in figures:
+        parts += [f"![{figure.stem}](figures/{figure.name})", CAPTIONS[figure.stem]]
+    write_text(folder / "performance.md", "\n\n".join(parts) + "\n")
+    return folder / "performance.md"
+
+
+def _skipped(skipped: Mapping[str, str]) -> list[str]:
+    reasons = sorted(set(skipped.values()))
+    return [f"Not measured: {', '.join(f'`{k}`' for k, v in skipped.items() if v == reason)}: {reason}." for reason in reasons]
+
+
+def _names(raw: Facts, prefix: str) -> list[str]:
+    return list(dict.fromkeys(name for key, facts in raw.items() if key.startswith(prefix) for name in facts["seconds"]))
+
+
+def _seconds(raw: Facts, prefix: str) -> list[tuple[str, ...]]:
+    names, lines = _names(raw, prefix), []
+    for key, facts in raw.items():
+        if key.startswith(prefix):
+            _, size, kind = key.split("_")
+            medians = {name: f"{np.median(taken):.4g}" for name, taken in facts["seconds"].items()}
+            lines.append((f"{size} layers", kind, *(medians.get(name, "–") for name in names)))
+    return lines
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _figures(raw: Facts) -> list[tuple[str, Figure]]:
+    made = []
+    if any(key.startswith("train_") for key in raw):
+        made.append(("training", training(raw)))
+    if any(key.startswith("encode_") for key in raw):
+        made.append(("depth", by_depth(raw)))
+    if "plan" in raw:
+        made.append(("planning", planning(raw["plan"])))
+    return made
+
+
+def training(raw: Facts) -> Figure:
+    """Bars: seconds of an update, a panel for each size and type."""
+    keys = [key for key in raw if key.startswith("train_")]
+    figure, panels = panel_grid(len(keys), width=3.0, height=1.6)
+    for axes, key in zip(panels, keys, strict=True):
+        taken = raw[key]["seconds"]
+        medians = [float(np.median(seconds)) for seconds in taken.values()]
+        errors = np.abs([[np.median(s) - min(s), max(s) - np.median(s)] for s in taken.values()]).T
+        axes.barh(list(taken), medians, xerr=errors, color=COLOURS[: len(taken)], error_kw={"elinewidth": 0.7})
+        axes.invert_yaxis()
+        _, size, kind = key.split("_")
+        axes.set(title=f"{size} layers, {kind}", xlabel="seconds of an update")
+    return figure
+
+
+def by_depth(raw: Facts) -> Figure:
+    """Relative time by relative depth."""
+    figure, (axes,) = panel_grid(1, width=3.6, height=2.6)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
+    for place, (key, facts) in enumerate((key, facts) for key, facts in raw.items() if key.startswith("encode_")):
+        depths, taken = facts["depths"], facts["seconds"]
+        shares = [depth / depths["full"] for depth in depths.values()]
+        values = [float(np.median(np.divide(taken[label], taken["full"]))) for label in depths]
+        _, size, batch = key.split("_")
+        axes.plot(shares, values, marker="o", color=COLOURS[place % len(COLOURS)], label=f"{size} layers, batch {batch[1:]}")
+    axes.set(xlabel="share of the layers", ylabel="share of the time", xlim=(0, 1.02), ylim=(0, 1.05))
+    axes.legend()
+    return figure
+
+
+def planning(sizes: Mapping[str, Facts]) -> Figure:
+    """Seconds and memory against the number of utterances."""
+    figure, panels = panel_grid(2, width=2.6, height=2.2)
+    utterances = [int(size) for size in sizes]
+    for axes, key, name in zip(panels, ("seconds", "peak_gb"), ("seconds", "GB of memory"), strict=True):
+        axes.loglog(utterances, [facts[key] for facts in sizes.values()], marker="o", color=COLOURS[0])
+        axes.set(xlabel="utterances", ylabel=name)
+    return figure

@@ -1,0 +1,73 @@
+"""The benchmark's cases in ESPnet2; runs in an environment of its own (tools/bench/README.md says how to make it)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from espnet2.asr.ctc import CTC  # type: ignore[import-not-found]
+from espnet2.asr.encoder.transformer_encoder import TransformerEncoder  # type: ignore[import-not-found]
+from serve import Work, serve
+from torch import Tensor
+
+VOCAB_SIZE = 500
+
+
+def build(layers: int, ffn: int, taps: Sequence[int]) -> tuple[Any, CTC]:
+    """The encoder of ESPnet's recipes in the sizes of ours, and its CTC."""
+    torch.manual_seed(0)
+    encoder = TransformerEncoder(
+        80, 256, attention_heads=4, linear_units=ffn, num_blocks=layers, dropout_rate=0.1, positional_dropout_rate=0.1,
+        attention_dropout_rate=0.0, input_layer="conv2d", normalize_before=True, interctc_layer_idx=list(taps),
+    )  # fmt: skip
+    return encoder, CTC(VOCAB_SIZE, 256)
+
+
+def batch(utterances: int, frames: int, labels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As ours."""
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(utterances, frames, 80, generator=generator)
+    lens = torch.linspace(frames, 0.9 * frames, utterances).long()
+    units = torch.randint(1, VOCAB_SIZE, (utterances, labels), generator=generator)
+    return features, lens, units, torch.full((utterances,), labels)
+
+
+def train(
+    layers: int, ffn: int, taps: Sequence[int], dtype: str, utterances: int, frames: int, labels: int
+) -> tuple[Work, dict[str, Any]]:
+    """An update: forward, backward, clipping, optimiser."""
+    encoder, ctc = build(layers, ffn, taps)
+    encoder.train()
+    parameters = [*encoder.parameters(), *ctc.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-4)
+    features, lens, units, unit_lens = batch(utterances, frames, labels)
+
+    def update() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+            out, out_lens, _ = encoder(features, lens, ctc=ctc)
+            final, inner = out if isinstance(out, tuple) else (out, [])
+            loss = ctc(final, out_lens, units, unit_lens)
+            if inner:
+                loss = 0.34 * loss + 0.66 * sum(ctc(x, out_lens, units, unit_lens) for _, x in inner) / len(inner)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+
+    return update, {"threads": torch.get_num_threads()}
+
+
+def encode(layers: int, ffn: int, dtype: str, utterances: int, frames: int) -> tuple[Work, dict[str, Any]]:
+    """Features to the output of the encoder."""
+    encoder, _ = build(layers, ffn, ())
+    encoder.eval()
+    features, lens, *_ = batch(utterances, frames, 1)
+
+    def work() -> None:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+            encoder(features, lens)
+
+    return work, {}
+
+
+if __name__ == "__main__":
+    serve({"train": train, "encode": encode})
