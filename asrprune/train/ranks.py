@@ -6,6 +6,7 @@ import os
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch import Tensor
 
 from asrprune.errors import UserError
@@ -31,12 +32,15 @@ def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes
     count = int(os.environ.get("LOCAL_WORLD_SIZE", num_gpus or num_procs))
     num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", num_nodes))
     bf16 = autocast_type(precision, device) == torch.bfloat16
+    # Left to itself, fabric takes any Slurm job for one whose tasks are the processes, and refuses `--ngpu 4` in one task.
+    launcher = TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
     return Fabric(
         accelerator=device.type,
         devices=count,
         num_nodes=num_nodes,
         strategy="ddp" if count * num_nodes > 1 else "auto",
         precision="bf16-mixed" if bf16 else "32-true",
+        plugins=[launcher],
     )
 
 

@@ -64,6 +64,14 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         make_fabric("auto", 2)
 
 
+def test_a_slurm_job_of_one_task_starts_its_processes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    fabric = make_fabric("float32", num_procs=2)
+    assert not fabric._strategy.cluster_environment.creates_processes_externally
+    assert fabric.world_size == 2
+
+
 def test_arithmetic_is_the_configs() -> None:
     assert make_fabric("float32", 0)._precision.precision == "32-true"
     assert make_fabric("bf16", 0)._precision.precision == "bf16-mixed"
