@@ -37,5 +37,5 @@ def activations(model: CtcModel, corpus: Corpus, max_frames: int, batch_frames: 
 
 def _enough_utterances(corpus: Corpus, max_frames: int, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(corpus))
-    frames = np.cumsum([encoder_frames(int(length)) for length in corpus.lengths[order]])
+    frames = np.cumsum(encoder_frames(corpus.lengths[order]))
     return order[: int(np.searchsorted(frames, max_frames)) + 1]

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asrprune.data.ark import read_matrix
-from asrprune.data.tables import read_table
+from asrprune.data.packed import Packed
+from asrprune.data.tables import stream_table
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.errors import UserError
 from asrprune.files import write_text
@@ -51,26 +53,40 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         for name in ("feats.scp", "utt2num_frames"):
             if not (directory / name).is_file():
                 raise UserError(f"{directory / name}: no such file; stage 2 (`asrprune fbank {directory}`) makes it")
-        self.directory = directory
-        self.tokenizer = tokenizer
-        self._entries = read_table(directory / "feats.scp")
-        frames = read_table(directory / "utt2num_frames")
-        self.ids = list(self._entries)
+        self.directory, self.tokenizer = directory, tokenizer
+        self.ids, self._entries, self.texts = Packed(), Packed(), Packed()
+        for key, entry in stream_table(directory / "feats.scp"):
+            self.ids.append(key)
+            self._entries.append(entry)
+        self.lengths = np.fromiter(map(int, self._values("utt2num_frames")), dtype=np.int64, count=len(self.ids))
         has_text = tokenizer is not None or (directory / "text").is_file()
-        texts = read_table(directory / "text") if has_text else dict.fromkeys(self.ids, "")
-        if list(texts) != self.ids or list(frames) != self.ids:
-            raise UserError(
-                f"{directory}: feats.scp, utt2num_frames and text name different utterances; run stage 2 (fbank) again"
-            )
-        self.texts = list(texts.values())
-        self.labels = [tokenizer.encode(text) for text in self.texts] if tokenizer else [[] for _ in self.ids]
-        self.lengths = np.array([int(frames[key]) for key in self.ids], dtype=np.int64)
+        for text in self._values("text") if has_text else [""] * len(self.ids):
+            self.texts.append(text)
+
+    def _values(self, name: str) -> Iterator[str]:
+        """The values of a file of the directory that must have the same utterances."""
+        rows = stream_table(self.directory / name)
+        for expected, row in itertools.zip_longest(self.ids, rows):
+            if row is None or row[0] != expected:
+                raise UserError(
+                    f"{self.directory}: feats.scp, utt2num_frames and text name different utterances; run stage 2 (fbank) again"
+                )
+            yield row[1]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[int, np.ndarray, list[int]]:
-        return index, read_matrix(self._entries[self.ids[index]]), self.labels[index]
+        return index, read_matrix(self._entries[index]), self.labels(index)
+
+    def labels(self, index: int) -> list[int]:
+        """Of an utterance; none without a tokenizer."""
+        return self.tokenizer.encode(self.texts[index]) if self.tokenizer else []
+
+    @cached_property
+    def needed(self) -> np.ndarray:
+        """(N,) fewest encoder frames with which CTC can emit each transcript; 0 for an empty one."""
+        return np.fromiter((needed_frames(self.labels(i)) for i in range(len(self))), dtype=np.int64, count=len(self))
 
     def loader(self, batches: Sequence[np.ndarray], num_workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
         """The given batches in order, read ahead by ``num_workers`` processes."""
@@ -99,9 +115,9 @@ def _collate(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:
     return Batch(torch.from_numpy(features), torch.tensor(lens), torch.from_numpy(labels), torch.tensor(label_lens), index)
 
 
-def encoder_frames(frames: int) -> int:
+def encoder_frames(frames: np.ndarray) -> np.ndarray:
     """T' of T feature frames, as the encoder's subsampling has it."""
-    return max(0, ((frames - 1) // 2 - 1) // 2)
+    return np.maximum(0, ((frames - 1) // 2 - 1) // 2)
 
 
 def needed_frames(labels: Sequence[int]) -> int:
@@ -115,18 +131,11 @@ def needed_frames(labels: Sequence[int]) -> int:
 
 def feasible(corpus: Corpus) -> np.ndarray:
     """(N,) bool: utterances that CTC can learn from, i.e. with enough frames and at least one label."""
-    return np.array(
-        [
-            0 < needed_frames(labels) <= encoder_frames(int(frames))
-            for labels, frames in zip(corpus.labels, corpus.lengths, strict=True)
-        ]
-    )
+    return (corpus.needed > 0) & (corpus.needed <= encoder_frames(corpus.lengths))
 
 
 def write_dropped(path: Path, corpus: Corpus, kept: np.ndarray) -> None:
     """List what training leaves out: ``id  encoder_frames  needed_frames`` a line, under a header."""
-    rows = [
-        f"{corpus.ids[i]}\t{encoder_frames(int(corpus.lengths[i]))}\t{needed_frames(corpus.labels[i])}\n"
-        for i in np.flatnonzero(~kept)
-    ]
+    frames = encoder_frames(corpus.lengths)
+    rows = [f"{corpus.ids[int(i)]}\t{frames[i]}\t{corpus.needed[i]}\n" for i in np.flatnonzero(~kept)]
     write_text(path, "utterance\tencoder_frames\tneeded_frames\n" + "".join(rows))

@@ -4,7 +4,7 @@ A fault reads ``file:line: id: what is wrong; how to fix it``.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,24 @@ def read_table(path: Path, allow_empty: bool = False) -> dict[str, str]:
     table, faults = _parse(path, path.read_bytes(), allow_empty)
     raise_faults(faults)
     return table.rows
+
+
+def stream_table(path: Path, allow_empty: bool = False) -> Iterator[tuple[str, str]]:
+    """Rows of a table one by one, in the memory of one; at the first sign of a fault all are raised, as by ``read_table``."""
+    previous, whole = "", False
+    if path.is_file():
+        with open(path, "rb") as handle:
+            for raw in handle:
+                line = raw[:-1].decode("utf-8", "replace")
+                key, value = split_line(line)
+                whole = raw.endswith(b"\n") and key > previous and not _line_faults(raw[:-1], line, key, value, allow_empty)
+                if not whole:
+                    break
+                yield key, value
+                previous = key
+    if not whole:
+        read_table(path, allow_empty)
+        raise AssertionError(f"{path} was refused line by line, but not as a whole")
 
 
 def write_table(path: Path, rows: Mapping[str, str]) -> None:

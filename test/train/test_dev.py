@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from asrprune.data.dataset import Corpus
+from asrprune.data.packed import Packed
 from asrprune.data.tables import read_table, write_table
 from asrprune.decode.ctc import greedy
 from asrprune.errors import UserError
@@ -89,7 +90,6 @@ def test_utterances_that_are_too_short_are_counted(experiment: Experiment, tiny_
 
 
 def test_dev_set_without_words_is_an_error(experiment: Experiment, corpus: Corpus) -> None:
-    corpus.texts = [""] * len(corpus)
-    corpus.labels = [[] for _ in corpus.ids]
+    corpus.texts = Packed([""] * len(corpus))
     with pytest.raises(UserError, match="dev/text: no words, so no word error rate"):
         measure(experiment, corpus, 3)
