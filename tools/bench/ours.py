@@ -1,6 +1,10 @@
 """The benchmark's cases in asrprune."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,7 @@ from torch import Tensor, nn
 
 from asrprune.config import BatchConfig, FrontendConfig, ModelConfig, TrainConfig
 from asrprune.data.batching import epoch_batches
+from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import compute_fbank
 from asrprune.nn.model import CtcModel
 from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
@@ -98,6 +103,23 @@ def plan(utterances: int) -> tuple[Work, dict[str, Any]]:
     return lambda: epoch_batches(lengths, BatchConfig(max_frames=40000), 1, 1), {"warm_up": 0}
 
 
+def manifest(utterances: int) -> tuple[Work, dict[str, Any]]:
+    """Read a data directory of so many utterances, of which nothing exists but the tables."""
+    directory = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, directory)
+    with (
+        open(directory / "feats.scp", "w") as feats,
+        open(directory / "utt2num_frames", "w") as frames,
+        open(directory / "text", "w") as text,
+    ):
+        for i in range(utterances):
+            key = f"speaker{i // 1000:05d}-{i:08d}"
+            feats.write(f"{key} /data/train_sp/fbank/{i // 200:07d}.ark:{57000 * (i % 200)}\n")
+            frames.write(f"{key} {200 + 7919 * i % 1500}\n")
+            text.write(f"{key} {'THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG AND SO ON '[: 20 + i % 35].strip()}\n")
+    return lambda: Corpus(directory, None), {"warm_up": 0}
+
+
 def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = False, keep: Sequence[int] | None = None) -> int:
     """Floating-point operations of the matrix products and convolutions of one forward (and backward) pass of all layers."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -114,4 +136,4 @@ def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = F
 
 
 if __name__ == "__main__":
-    serve({"train": train, "encode": encode, "matmul": matmul, "fbank": fbank, "plan": plan})
+    serve({"train": train, "encode": encode, "matmul": matmul, "fbank": fbank, "plan": plan, "manifest": manifest})

@@ -15,7 +15,7 @@ COLOURS = [colour for colour, _ in PALETTE.values()]
 CAPTIONS = {
     "training": "Seconds of an update: median, lowest and highest turn.",
     "depth": "Time of the encoder by depth, relative to all layers; dashed: in proportion to the layers.",
-    "planning": "Planning the batches of an epoch.",
+    "planning": "Reading a data directory's tables, and planning an epoch's batches; dashed: in proportion to the size.",
 }
 ABOUT = {
     "train_vs_espnet_fp32": "update, two taps: times as fast as ESPnet2, float32",
@@ -35,6 +35,8 @@ ABOUT = {
     "fbank_x_realtime_per_core": "features: times real time, one core",
     "plan_10m_s": "batch plan of 10 million utterances: seconds",
     "plan_10m_gb": "and GB of memory",
+    "manifest_10m_s": "reading the tables of 10 million utterances: seconds",
+    "manifest_10m_gb": "and GB of memory",
 }
 Facts = dict[str, Any]
 
@@ -98,7 +100,7 @@ def _figures(raw: Facts) -> list[tuple[str, Figure]]:
     if any(key.startswith("encode_") for key in raw):
         made.append(("depth", by_depth(raw)))
     if "plan" in raw:
-        made.append(("planning", planning(raw["plan"])))
+        made.append(("planning", planning({"tables": raw["manifest"], "plan": raw["plan"]})))
     return made
 
 
@@ -132,11 +134,15 @@ def by_depth(raw: Facts) -> Figure:
     return figure
 
 
-def planning(sizes: Mapping[str, Facts]) -> Figure:
+def planning(cases: Mapping[str, Mapping[str, Facts]]) -> Figure:
     """Seconds and memory against the number of utterances."""
     figure, panels = panel_grid(2, width=2.6, height=2.2)
-    utterances = [int(size) for size in sizes]
     for axes, key, name in zip(panels, ("seconds", "peak_gb"), ("seconds", "GB of memory"), strict=True):
-        axes.loglog(utterances, [facts[key] for facts in sizes.values()], marker="o", color=COLOURS[0])
+        for colour, (case, sizes) in zip(COLOURS, cases.items(), strict=False):
+            utterances, values = [int(size) for size in sizes], [facts[key] for facts in sizes.values()]
+            axes.loglog(utterances, values, marker="o", color=colour, label=case)
+            if key == "seconds":
+                axes.loglog(utterances, [values[-1] * n / utterances[-1] for n in utterances], "--", color=GREY, linewidth=0.7)
         axes.set(xlabel="utterances", ylabel=name)
+    panels[0].legend()
     return figure
