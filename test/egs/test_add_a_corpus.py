@@ -11,13 +11,17 @@ import numpy as np
 import soundfile
 
 from asrprune.data.tables import read_table
+from asrprune.paper.grid import cells, read_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "egs/README.md").read_text()
 
 
-def _blocks(language: str) -> list[str]:
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+ADD, COMPARE = re.findall(r"^## (?:Add a corpus|Compare methods).*?(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def _blocks(language: str, section: str = ADD) -> list[str]:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     return [block for name, block in blocks if name == language]
 
 
@@ -53,6 +57,12 @@ def test_the_four_steps(tmp_path: Path) -> None:
     assert read_table(tmp_path / "egs/mycorpus/data/test/text") == {f"ed-{n}": "open window ed" for n in range(3)}
     assert read_table(tmp_path / "egs/mycorpus/data/train_sp/feats.scp").keys() >= {"al-0", "bo-1", "cy-2"}
     assert (tmp_path / "egs/mycorpus/exp/train/lang/tokens.txt").is_file()
+
+
+def test_the_grid_file_that_is_shown_is_one(tmp_path: Path) -> None:
+    (block,) = _blocks("yaml", COMPARE)
+    (tmp_path / "paper.yaml").write_text(block)
+    assert "mine_12l_s2" in [cell.name for cell in cells(read_grid(tmp_path / "paper.yaml"), ROOT / "egs/mini")]
 
 
 def test_every_recipe_is_listed() -> None:
