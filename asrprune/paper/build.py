@@ -6,8 +6,10 @@ from asrprune.files import read_json, write_json, write_text
 from asrprune.paper.grid import Grid, cells, read_grid
 from asrprune.paper.plots import CAPTIONS, draw
 from asrprune.paper.record import read_records
-from asrprune.paper.summary import Summary, summarise
+from asrprune.paper.summary import ALL, Summary, summarise
 from asrprune.paper.tables import Table, latex, markdown, shown, tables, verdict
+
+_POOLED = "tables pool their errors, utterance by utterance"
 
 
 def write_comparison(grid_file: Path, output: Path, root: Path = Path()) -> list[Table]:
@@ -36,13 +38,15 @@ def write_comparison(grid_file: Path, output: Path, root: Path = Path()) -> list
 
 def _page(summary: Summary, grid: Grid, made: list[Table], figures: list[Path], missing: list[str]) -> str:
     seeds = sorted({row["seed"] for row in summary["cost"]})
+    label = shown(summary, summary["rows"][0]["set"])[0]["seed"]
+    pooled = _POOLED if label == ALL else f"tables show seed {label}"
     sets = ", ".join(
         f"`{name}`: {data['utterances']:,} utterances, {data['hours']:.2f} h" for name, data in summary["data"].items()
     )
     parts = [
         "# One prunable model against models trained for each depth",
         "Written by `asrprune report --grid` from the records in cells/; do not edit.",
-        f"{sets}. Seeds: {', '.join(map(str, seeds))}; where there are several, rows pool their errors. Greedy CTC, no language"
+        f"{sets}. Seeds: {', '.join(map(str, seeds))}; {pooled}. Greedy CTC, no language"
         " model. Layers were chosen on the dev set alone.",
     ]
     parts += [f"**{verdict(shown(summary, name), grid, name)}**" for name in sorted({row["set"] for row in summary["rows"]})]

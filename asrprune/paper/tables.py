@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import rich.table
 from rich import box
@@ -39,10 +40,12 @@ def tables(summary: Summary, grid: Grid) -> list[Table]:
 
 
 def shown(summary: Summary, name: str) -> list[Row]:
-    """The rows of a set that are shown: all seeds together, or the only one."""
-    rows = [row for row in summary["rows"] if row["set"] == name]
-    pooled = [row for row in rows if row["seed"] == ALL]
-    return pooled or rows
+    """The rows of a set that are shown: all seeds together, or while a seed is not complete, of the one that has most."""
+    groups: dict[Any, list[Row]] = {}
+    for row in summary["rows"]:
+        if row["set"] == name:
+            groups.setdefault(row["seed"], []).append(row)
+    return max(groups.values(), key=lambda rows: (len(rows), rows[0]["seed"] == ALL))
 
 
 def verdict(rows: Sequence[Row], grid: Grid, name: str) -> str:

@@ -154,6 +154,14 @@ def test_tables_show_the_pooled_rows_and_mark_what_is_worse(summary: Summary) ->
     assert [cells[:4] for cells in depths] == [("4", "0.40", "0.0040", "1.0"), ("2", "0.20", "0.0020", "2.0")]
 
 
+def test_while_a_seed_is_not_complete_another_one_is_shown(records: dict[str, Record], summary: Summary) -> None:
+    assert {row["seed"] for row in shown(summary, "test")} == {ALL}
+    begun = {name: record for name, record in records.items() if record["seed"] == 1 or name == "both_4l_s2"}
+    rows = shown(summarise(GRID, begun), "test")
+    assert {row["seed"] for row in rows} == {1}
+    assert {(row["method"], row["strategy"], row["depth"]) for row in rows} == set(RATES)
+
+
 def test_the_verdict_names_the_depths_at_which_pruning_costs_something() -> None:
     base = {"method": "both", "strategy": "greedy"}
     rows = [
