@@ -69,7 +69,7 @@ def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         for place, method in enumerate(grid.methods):
             chosen = [row for row in rows if row["method"] == method and row["strategy"] in (FULL, strategy_of(method, rows))]
             shift = 0.12 * (place - (len(grid.methods) - 1) / 2)
-            _line(axes, chosen, method, _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], shift)
+            _line(axes, chosen, f"{method}, pruned", _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], shift)
         _finish(axes, rows, name)
     panels[0].legend(loc="upper right")
     return figure

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from serve import Work, serve
+from serve import VOCAB_SIZE, Work, batch, serve
 from torch import Tensor, nn
 
 from asrprune.config import BatchConfig, FrontendConfig, ModelConfig, TrainConfig
@@ -21,8 +21,6 @@ from asrprune.nn.model import CtcModel
 from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
 from asrprune.train.optim import make_optimizer, set_learning_rate
 
-VOCAB_SIZE = 500
-
 
 def build(layers: int, ffn: int, taps: Sequence[int], rate: float) -> CtcModel:
     """A Transformer of width 256 with 4 heads."""
@@ -30,15 +28,6 @@ def build(layers: int, ffn: int, taps: Sequence[int], rate: float) -> CtcModel:
     depth = {"rate": rate, "mode": "linear"}
     options = {"num_layers": layers, "dim": 256, "heads": 4, "ffn": ffn, "taps": list(taps), "stochastic_depth": depth}
     return CtcModel(ModelConfig.model_validate(options), 80, VOCAB_SIZE)
-
-
-def batch(utterances: int, frames: int, labels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features, lengths (the shortest utterance has 90 % of the longest), labels, their lengths."""
-    generator = torch.Generator().manual_seed(1)
-    features = torch.randn(utterances, frames, 80, generator=generator)
-    lens = torch.linspace(frames, 0.9 * frames, utterances).long()
-    units = torch.randint(1, VOCAB_SIZE, (utterances, labels), generator=generator)
-    return features, lens, units, torch.full((utterances,), labels)
 
 
 def train(

@@ -12,8 +12,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
+VOCAB_SIZE = 500
 Work = Callable[[], object]
 Case = Callable[..., tuple[Work, dict[str, Any]]]  # options -> what is timed, facts about it
+
+
+def batch(utterances: int, frames: int, labels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, lengths (the shortest utterance has 90 % of the longest), labels, their lengths."""
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(utterances, frames, 80, generator=generator)
+    lens = torch.linspace(frames, 0.9 * frames, utterances).long()
+    units = torch.randint(1, VOCAB_SIZE, (utterances, labels), generator=generator)
+    return features, lens, units, torch.full((utterances,), labels)
 
 
 def serve(cases: dict[str, Case]) -> None:

@@ -6,10 +6,7 @@ from typing import Any
 import torch
 from espnet2.asr.ctc import CTC  # type: ignore[import-not-found]
 from espnet2.asr.encoder.transformer_encoder import TransformerEncoder  # type: ignore[import-not-found]
-from serve import Work, serve
-from torch import Tensor
-
-VOCAB_SIZE = 500
+from serve import VOCAB_SIZE, Work, batch, serve
 
 
 def build(layers: int, ffn: int, taps: Sequence[int]) -> tuple[Any, CTC]:
@@ -20,15 +17,6 @@ def build(layers: int, ffn: int, taps: Sequence[int]) -> tuple[Any, CTC]:
         attention_dropout_rate=0.0, input_layer="conv2d", normalize_before=True, interctc_layer_idx=list(taps),
     )  # fmt: skip
     return encoder, CTC(VOCAB_SIZE, 256)
-
-
-def batch(utterances: int, frames: int, labels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As ours."""
-    generator = torch.Generator().manual_seed(1)
-    features = torch.randn(utterances, frames, 80, generator=generator)
-    lens = torch.linspace(frames, 0.9 * frames, utterances).long()
-    units = torch.randint(1, VOCAB_SIZE, (utterances, labels), generator=generator)
-    return features, lens, units, torch.full((utterances,), labels)
 
 
 def train(
