@@ -35,7 +35,7 @@ CAPTIONS = {
     " below 0 the pruned model is better.",
     "removals": "Dev WER with each one layer removed, without retraining; dashed: with all layers.",
     "similarity": "SVCCA similarity of the layers' outputs; layer 0 is the input of layer 1.",
-    "cost": "What training costs for one seed: one prunable model against a model for each depth. Minutes depend on what else ran.",
+    "cost": "What training costs for one seed: one prunable model against one for each depth. Minutes depend on what else ran.",
 }
 _COLOURS = [*(colour for colour, _ in PALETTE.values()), *(colour for colour, _ in SPARE)]
 _MARKERS = [*(marker for _, marker in PALETTE.values()), *(marker for _, marker in SPARE)]
