@@ -55,13 +55,8 @@ def write_page(folder: Path) -> Path:
         f" asrprune {machine['asrprune']}.",
         _table(("figure", "", "key"), [(f"{facts[key]:g}", about, f"`{key}`") for key, about in ABOUT.items() if key in facts]),
         *_skipped(facts["skipped"]),
-        "## Training",
-        _table(("model", "type", *_names(facts["raw"], "train_")), _seconds(facts["raw"], "train_")),
-        "Seconds of an update, medians.",
-        "## Encoder",
-        _table(("model", "batch", *_names(facts["raw"], "encode_")), _seconds(facts["raw"], "encode_")),
-        "Seconds of a batch, medians.",
-        "## Figures",
+        *_seconds("Training", "Seconds of an update, medians.", "type", facts["raw"], "train_"),
+        *_seconds("Encoder", "Seconds of a batch, medians.", "batch", facts["raw"], "encode_"),
     ]
     for figure in figures:
         parts += [f"![{figure.stem}](figures/{figure.name})", CAPTIONS[figure.stem]]
@@ -74,18 +69,15 @@ def _skipped(skipped: Mapping[str, str]) -> list[str]:
     return [f"Not measured: {', '.join(f'`{k}`' for k, v in skipped.items() if v == reason)}: {reason}." for reason in reasons]
 
 
-def _names(raw: Facts, prefix: str) -> list[str]:
-    return list(dict.fromkeys(name for key, facts in raw.items() if key.startswith(prefix) for name in facts["seconds"]))
-
-
-def _seconds(raw: Facts, prefix: str) -> list[tuple[str, ...]]:
-    names, lines = _names(raw, prefix), []
-    for key, facts in raw.items():
-        if key.startswith(prefix):
-            _, size, kind = key.split("_")
-            medians = {name: f"{np.median(taken):.4g}" for name, taken in facts["seconds"].items()}
-            lines.append((f"{size} layers", kind, *(medians.get(name, "–") for name in names)))
-    return lines
+def _seconds(title: str, caption: str, kind: str, raw: Facts, prefix: str) -> list[str]:
+    """A section with the medians of all that begins with ``prefix``; nothing if that was not measured."""
+    cases = {key: facts["seconds"] for key, facts in raw.items() if key.startswith(prefix)}
+    names = list(dict.fromkeys(name for taken in cases.values() for name in taken))
+    lines = []
+    for key, taken in cases.items():
+        _, size, value = key.split("_")
+        lines.append((f"{size} layers", value, *(f"{np.median(taken[name]):.4g}" if name in taken else "–" for name in names)))
+    return [f"## {title}", _table(("model", kind, *names), lines), caption] if lines else []
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
