@@ -48,31 +48,32 @@ def train(
     """
     fabric = make_fabric(config.train.precision, num_gpus, num_procs, num_nodes)
     torch.set_flush_denormal(True)  # as a model grows sure of itself, 4 % of a step on the CPU goes into tiny probabilities
+    corpora = None
     with held(exp) if is_first() else nullcontext():
         if is_first():
             for directory in (exp, exp / "checkpoints"):
                 remove_temporaries(directory)
             experiment.start(exp, config, bpe_model, cmvn)
-            experiment.check_data(exp, *_corpora(exp, train_dir, dev_dir))
+            corpora = _corpora(exp, train_dir, dev_dir)
+            experiment.check_data(exp, *corpora)
         fabric.launch()
         fabric.barrier()
         try:
-            _trainer(config, exp, train_dir, dev_dir, fabric).run()
+            _trainer(config, exp, *(corpora or _corpora(exp, train_dir, dev_dir)), fabric).run()
         except RuntimeError as error:
             if fabric.world_size > 1 and is_lost_peer(error):
                 raise UserError("another process of this training died; run the same command again: it goes on") from None
             raise
 
 
-def _trainer(config: Config, exp: Path, train_dir: Path, dev_dir: Path, fabric: Fabric) -> Trainer:
-    corpora = _corpora(exp, train_dir, dev_dir)
+def _trainer(config: Config, exp: Path, train_corpus: Corpus, dev_corpus: Corpus, fabric: Fabric) -> Trainer:
     model = experiment.build_model(config, exp)
     logger.info(
         "%.2f M parameters, %d layers, %d text units; %s%s, %s; curves: tensorboard --logdir %s",
         num_params(model) / 1e6, config.model.num_layers, model.ctc.out_features, fabric.device,
         f" x {fabric.world_size}" if fabric.world_size > 1 else "", fabric._precision.precision, exp,
     )  # fmt: skip
-    return Trainer(config, exp, model, *corpora, fabric)
+    return Trainer(config, exp, model, train_corpus, dev_corpus, fabric)
 
 
 def _corpora(exp: Path, train_dir: Path, dev_dir: Path) -> tuple[Corpus, Corpus]:
