@@ -88,12 +88,12 @@ def _options(
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(_LogFile(log, encoding="utf-8"))
-    level = logging.WARNING if quiet else logging.INFO
-    level = level if is_first() else logging.ERROR
+    told = logging.INFO if is_first() else logging.ERROR  # of several processes one speaks
+    level = max(told, logging.WARNING) if quiet else told
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
     )
-    _log_only.setLevel(logging.INFO if is_first() else logging.ERROR)
+    _log_only.setLevel(told)
     _log_only.info("$ %s", shlex.join(["asrprune", *sys.argv[1:]]))
     for noisy in ("lightning_fabric", "lightning", "matplotlib", "fontTools", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

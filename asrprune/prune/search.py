@@ -82,8 +82,7 @@ def beam(num_layers: int, score: Scorer, min_depth: int, width: int) -> tuple[St
     chain = greedy(num_layers, remembered, min_depth)
     if width == 1:
         return chain
-    harm = chain[0].without
-    frontier, chosen = [chain[0].keep], [chain[0].keep]
+    frontier, chosen, harm = [chain[0].keep], [chain[0].keep], chain[0].without
     for step in chain[1:]:
         promise = {_less(parent, layer): (known[parent], harm[layer]) for parent in reversed(frontier) for layer in parent}
         found = {step.keep: known[step.keep], **remembered(sorted(promise, key=promise.__getitem__), width)}

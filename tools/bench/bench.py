@@ -8,6 +8,7 @@ What is compared takes turns in one run; a ratio is the median over the turns. H
 """
 
 import argparse
+import fnmatch
 import json
 import os
 import statistics
@@ -216,8 +217,7 @@ class Bench:
 
     def worst(self, key: str, choose: Callable[..., float], pattern: str | None = None) -> None:
         """The key without size and type is the least favourable of those with them."""
-        before, _, after = (pattern or f"{key}_*").partition("*")
-        found = [value for name, value in self.keys.items() if name.startswith(before) and name.endswith(after) and name != key]
+        found = [self.keys[name] for name in fnmatch.filter(self.keys, pattern or f"{key}_*")]
         if found:
             self.keys[key] = choose(found)
 
