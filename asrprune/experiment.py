@@ -16,7 +16,7 @@ from asrprune.data.fbank import read_cmvn
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.errors import UserError
 from asrprune.files import atomic_path, read_json, sha256_of, write_json
-from asrprune.hardware import version
+from asrprune.hardware import keep_freed_memory, version
 from asrprune.nn.model import CtcModel, num_params
 from asrprune.train.checkpoint import average, best_epochs, epoch_file, load_state, load_weights, save_weights
 
@@ -145,6 +145,7 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
     Raises:
         UserError: a part is missing (the stage that makes it is named) or the weights do not fit the config.
     """
+    keep_freed_memory()
     config = read_experiment_config(exp)
     info = read_json(exp / "model.json", "asrprune average")
     tokenizer = Tokenizer(exp / "bpe.model")

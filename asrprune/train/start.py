@@ -13,6 +13,7 @@ from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.errors import UserError
 from asrprune.files import held, remove_temporaries
+from asrprune.hardware import keep_freed_memory
 from asrprune.nn.model import num_params
 from asrprune.progress import is_first
 from asrprune.train.loop import Trainer
@@ -47,6 +48,7 @@ def train(
             another process of this one has died.
     """
     fabric = make_fabric(config.train.precision, num_gpus, num_procs, num_nodes)
+    keep_freed_memory()
     torch.set_flush_denormal(True)  # as a model grows sure of itself, 4 % of a step on the CPU goes into tiny probabilities
     corpora = None
     with held(exp) if is_first() else nullcontext():

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from serve import VOCAB_SIZE, Work, batch, serve
 from torch import Tensor, nn
 
@@ -17,9 +16,11 @@ from asrprune.config import BatchConfig, FrontendConfig, ModelConfig, TrainConfi
 from asrprune.data.batching import epoch_batches
 from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import compute_fbank
+from asrprune.hardware import keep_freed_memory
 from asrprune.nn.model import CtcModel
 from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
 from asrprune.train.optim import make_optimizer, set_learning_rate
+from asrprune.train.ranks import make_fabric
 
 
 def build(layers: int, ffn: int, taps: Sequence[int], rate: float) -> CtcModel:
@@ -34,7 +35,7 @@ def train(
     layers: int, ffn: int, taps: Sequence[int], rate: float, dtype: str, utterances: int, frames: int, labels: int
 ) -> tuple[Work, dict[str, Any]]:
     """An update: forward, backward, clipping, optimiser."""
-    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if dtype == "bf16" else "32-true")
+    fabric = make_fabric(dtype)
     torch.set_flush_denormal(True)
     module = build(layers, ffn, taps, rate)
     model, optimizer = fabric.setup(module, make_optimizer(module, TrainConfig()))
@@ -125,4 +126,5 @@ def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = F
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     serve({"train": train, "encode": encode, "matmul": matmul, "fbank": fbank, "plan": plan, "manifest": manifest})

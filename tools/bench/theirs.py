@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from espnet2.asr.ctc import CTC  # type: ignore[import-not-found]
-from espnet2.asr.encoder.transformer_encoder import TransformerEncoder  # type: ignore[import-not-found]
 from serve import VOCAB_SIZE, Work, batch, serve
 
 
-def build(layers: int, ffn: int, taps: Sequence[int]) -> tuple[Any, CTC]:
+def build(layers: int, ffn: int, taps: Sequence[int]) -> tuple[Any, Any]:
     """The encoder of ESPnet's recipes in the sizes of ours, and its CTC."""
+    from espnet2.asr.ctc import CTC  # type: ignore[import-not-found]  # here, as its import prints, which ``serve`` catches
+    from espnet2.asr.encoder.transformer_encoder import TransformerEncoder  # type: ignore[import-not-found]
+
     torch.manual_seed(0)
     encoder = TransformerEncoder(
         80, 256, attention_heads=4, linear_units=ffn, num_blocks=layers, dropout_rate=0.1, positional_dropout_rate=0.1,
