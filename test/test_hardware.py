@@ -113,11 +113,11 @@ def test_freed_memory_is_used_again_without_new_pages() -> None:
     script = (
         "import resource, sys, torch; from asrprune.hardware import keep_freed_memory\n"
         "if sys.argv[1] == 'kept': keep_freed_memory()\n"
-        "for i in range(12):\n"
+        "for i in range(40):\n"
         "    torch.ones(12_000_000)\n"  # 48 MB, 11,719 pages of 4 kB
-        "    if i == 1: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    if i == 19: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
     faults = {how: int(subprocess.check_output([sys.executable, "-c", script, how])) for how in ("kept", "given back")}
-    assert faults["kept"] < 1000
-    assert faults["given back"] > 10_000
+    assert faults["kept"] < 20_000
+    assert faults["given back"] > 100_000
