@@ -171,6 +171,7 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.0, ge=0.0)
     grad_clip: float = Field(5.0, gt=0.0)
     precision: Literal["auto", "float32", "bf16"] = "auto"
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # each of several processes holds the model, or a part of it
     log_every_steps: Positive = 50
     checkpoint_every_s: float = Field(120.0, gt=0.0)
     keep_best: Positive = 5

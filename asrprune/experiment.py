@@ -22,7 +22,7 @@ from asrprune.train.checkpoint import average, best_epochs, epoch_file, load_sta
 
 # May change between two starts of one training run: they do not change what is learnt.
 FREE_TO_CHANGE = ("prune", "decode", "bench")
-FREE_TRAIN_KEYS = ("log_every_steps", "checkpoint_every_s", "num_workers", "average")
+FREE_TRAIN_KEYS = ("log_every_steps", "checkpoint_every_s", "num_workers", "strategy", "average")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,14 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype:
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
         return torch.bfloat16
     return torch.float32
+
+
+@contextmanager
+def inference(precision: str, device: torch.device) -> Iterator[None]:
+    """What runs a trained model: without gradients, in the arithmetic of ``precision``."""
+    dtype = autocast_type(precision, device)
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        yield
 
 
 def keep_freed_memory() -> None:

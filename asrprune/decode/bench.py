@@ -16,7 +16,7 @@ from asrprune.data.kaldi import read_data_dir, spread_evenly
 from asrprune.decode.ctc import greedy
 from asrprune.experiment import Experiment
 from asrprune.files import write_json
-from asrprune.hardware import autocast_type, environment
+from asrprune.hardware import autocast_type, environment, inference
 from asrprune.nn.model import num_params
 from asrprune.progress import track
 
@@ -90,12 +90,10 @@ def measure(
     return [Speed(statistics.median(s) / audio_s, min(s) / audio_s, max(s) / audio_s) for s in seconds]
 
 
-@torch.inference_mode()
 def _recognise(experiment: Experiment, batches: Sequence[tuple[Tensor, Tensor]], keep: tuple[int, ...]) -> None:
     device = _device(experiment)
-    dtype = autocast_type(experiment.config.decode.precision, device)
     for features, lens in batches:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with inference(experiment.config.decode.precision, device):
             emissions = experiment.model.emit(features.to(device), lens.to(device), keep)
         for labels in greedy(emissions.log_probs, emissions.lens):
             experiment.tokenizer.decode(labels)

@@ -17,6 +17,7 @@ from asrprune.decode.ctc import Path as CtcPath
 from asrprune.decode.ctc import greedy_path
 from asrprune.errors import UserError
 from asrprune.experiment import Experiment, load
+from asrprune.hardware import inference
 from asrprune.prune.plan import Plan, check_layers, read_plan
 from asrprune.prune.propose import plan_path
 from asrprune.prune.search import top
@@ -127,13 +128,13 @@ class Recognizer:
             return tuple(layers)
         return self.layers if depth is None else self.plan.keep(depth)
 
-    @torch.inference_mode()
     def _emit(self, features: np.ndarray, keep: tuple[int, ...]) -> Tensor:
         """(T, F) -> (T', V) log-probabilities, on the CPU."""
         model = self.experiment.model
         device = model.cmvn_mean.device
         batch = torch.from_numpy(features).unsqueeze(0).to(device)
-        emissions = model.emit(batch, torch.tensor([len(features)], device=device), keep)
+        with inference(self.experiment.config.decode.precision, device):
+            emissions = model.emit(batch, torch.tensor([len(features)], device=device), keep)
         return emissions.log_probs[0, : int(emissions.lens[0])].cpu()
 
     def _rtf(self, keep: tuple[int, ...], seconds: float) -> float:

@@ -30,6 +30,7 @@ class CtcModel(nn.Module):
 
     cmvn_mean: Tensor
     cmvn_scale: Tensor
+    all_take_part = False  # whether every parameter must take part in every backward pass: DDP waits for all of them
 
     def __init__(self, config: ModelConfig, num_mels: int, vocab_size: int) -> None:
         super().__init__()
@@ -77,6 +78,11 @@ class CtcModel(nn.Module):
         encoded = self.encode(self.normalise(features), lens, keep)
         return Emissions(self.log_probs(encoded.x), encoded.lens)
 
+    def emit_taps(self, features: Tensor, lens: Tensor, taps: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        """Raw (B, T, F) features -> log-probabilities (B, T', V) after each tap, then the last layer; and lengths (B,)."""
+        encoded = self.encode(self.normalise(features), lens, taps=taps)
+        return [self.log_probs(stream) for stream in (*(encoded.taps[tap] for tap in taps), encoded.x)], encoded.lens
+
     def forward(
         self,
         features: Tensor,
@@ -112,8 +118,8 @@ class CtcModel(nn.Module):
         return None if self.condition is None else Conditioner(self)
 
     def _touch(self, keep: Sequence[int] | None) -> Tensor | float:
-        """Zero times the parameters of the skipped layers: under DDP every parameter must take part in every backward."""
-        if keep is None or not torch.distributed.is_initialized():
+        """Zero times the parameters of the skipped layers."""
+        if keep is None or not self.all_take_part:
             return 0.0
         skipped = [layer for number, layer in enumerate(self.encoder.layers, start=1) if number not in keep]
         return 0.0 * sum((p.sum() for layer in skipped for p in layer.parameters()), torch.zeros(()))

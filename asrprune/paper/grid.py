@@ -77,7 +77,7 @@ class Cell:
 
 def without_clock(numbers: dict[str, Any]) -> dict[str, Any]:
     """A resolved config without what only changes how fast things go."""
-    return without(numbers, ("bench", "decode"), ("log_every_steps", "checkpoint_every_s", "num_workers"))
+    return without(numbers, ("bench", "decode"), ("log_every_steps", "checkpoint_every_s", "num_workers", "strategy"))
 
 
 def read_grid(path: Path) -> Grid:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from asrprune.errors import UserError
 from asrprune.files import atomic_path
@@ -17,6 +17,7 @@ from asrprune.files import atomic_path
 logger = logging.getLogger(__name__)
 STATE = "last.pt"
 PREVIOUS = "previous.pt"
+FORMAT = 2
 _BROKEN = (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)  # what torch.load raises on broken files
 
 
@@ -34,18 +35,44 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     """The newest readable state, None if there is none.
 
     Raises:
-        UserError: there are state files, but none can be read.
+        UserError: there are state files, but none can be read, or they are another version's.
     """
     present = [path for path in (directory / STATE, directory / PREVIOUS) if path.exists()]
     for path in present:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except _BROKEN as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             logger.warning("%s cannot be read (%s); trying the one before it", path, reason)
+            continue
+        if state.get("format") != FORMAT:
+            raise UserError(f"{path}: written by another version of asrprune; remove {directory} to train from the start")
+        return state
     if present:
         raise UserError(f"{directory}: no readable training state; remove {directory} to train from the start")
     return None
+
+
+def whole_weights(model: nn.Module) -> dict[str, Any]:
+    """Weights on the CPU, put together where each of several processes holds a part: all of them must call this."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict  # slow to import
+
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def whole_moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimiser's state by the names of the weights, as ``whole_weights``."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+    return get_optimizer_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict[str, Any], moments: dict[str, Any]) -> None:
+    """Give ``whole_weights`` and ``whole_moments`` back, to any number of processes."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+
+    whole = StateDictOptions(full_state_dict=True)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=whole)
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from asrprune.data.tokenizer import Tokenizer
 from asrprune.decode.ctc import greedy
 from asrprune.errors import UserError
 from asrprune.nn.model import CtcModel, ctc_losses
-from asrprune.train.ranks import add_up
+from asrprune.train.ranks import add_up, share
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DevMetrics:
 
 @torch.inference_mode()
 def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric) -> DevMetrics:
-    """Dev metrics of the depths that carry a tap (their layers 1..k) and of the full model; processes share the batches.
+    """Dev metrics of the depths that carry a tap (their layers 1..k) and of the full model; processes share each batch.
 
     Raises:
         UserError: the transcripts have no words.
@@ -35,17 +35,18 @@ def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric:
     taps = [tap for tap in model.config.tap_layers if tap < model.config.num_layers]
     names = [*map(str, taps), str(model.config.num_layers)]
     losses, errors, words = np.zeros(len(names)), np.zeros(len(names), dtype=int), 0
-    for batch in corpus.loader(batches[fabric.global_rank :: fabric.world_size]):
+    rank, world = fabric.global_rank, fabric.world_size
+    for batch, whole in zip(corpus.loader([share(batch, rank, world) for batch in batches]), batches, strict=True):
         batch = batch.to(fabric.device)
         with fabric.autocast():
-            encoded = model.encode(model.normalise(batch.features), batch.lens, taps=taps)
-            streams = [*(encoded.taps[tap] for tap in taps), encoded.x]
-            emissions = [model.log_probs(stream) for stream in streams]
+            emissions, lens = model.emit_taps(batch.features, batch.lens, taps)
+        if rank >= len(whole):  # its utterance stands in
+            continue
         references = [corpus.texts[i].split() for i in batch.index]
         words += sum(map(len, references))
         for row, log_probs in enumerate(emissions):
-            losses[row] += float(ctc_losses(log_probs, encoded.lens, batch.labels, batch.label_lens).sum())
-            errors[row] += sum(word_errors(greedy(log_probs, encoded.lens), references, corpus.tokenizer))
+            losses[row] += float(ctc_losses(log_probs, lens, batch.labels, batch.label_lens).sum())
+            errors[row] += sum(word_errors(greedy(log_probs, lens), references, corpus.tokenizer))
     sums = torch.tensor([[*losses, 0], [*errors, words]], dtype=torch.float64, device=fabric.device)
     (*losses, _), (*errors, words) = add_up(sums, fabric).tolist()
     if words == 0:

@@ -5,12 +5,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
+from torch.optim import Optimizer
 
 from asrprune.config import Config
 from asrprune.data.augment import change_vocal_tract, change_volume, spec_augment
@@ -20,7 +22,18 @@ from asrprune.errors import UserError
 from asrprune.nn.model import CtcModel
 from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities, mix
 from asrprune.progress import track
-from asrprune.train.checkpoint import best_epochs, epoch_file, load_state, prune_epochs, save_state, save_weights
+from asrprune.train.checkpoint import (
+    FORMAT,
+    best_epochs,
+    epoch_file,
+    load_state,
+    prune_epochs,
+    restore,
+    save_state,
+    save_weights,
+    whole_moments,
+    whole_weights,
+)
 from asrprune.train.dev import evaluate
 from asrprune.train.journal import Journal, SilentJournal
 from asrprune.train.optim import learning_rate, make_optimizer, set_learning_rate
@@ -69,7 +82,9 @@ class Trainer:
         )
         self.kept = _keep_feasible(train, exp, config.frontend.frame_shift_ms, self.writes)
         self.total_steps = sum(len(self._updates(epoch)) for epoch in range(1, config.train.epochs + 1))
-        self.model, self.optimizer = fabric.setup(model, make_optimizer(model, config.train))
+        model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
+        self.model = fabric.setup_module(model)
+        self.optimizer = cast(Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train)))  # after FSDP's split
         self.progress = Progress()
         self._resume()
         self._prune_epochs()  # a kill may have come between the last save and this
@@ -140,6 +155,7 @@ class Trainer:
             self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False
         )
         assert norm is not None
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP: a sum over the processes
         if torch.isfinite(norm):
             self.optimizer.step()
         else:
@@ -155,7 +171,7 @@ class Trainer:
 
     @property
     def _module(self) -> CtcModel:
-        return self.model.module  # without fabric's wrapper
+        return cast(CtcModel, self.model.module)  # without fabric's wrapper
 
     def _try_largest_batch(self) -> None:
         """Run the batch with the most padded frames once, without an update: memory runs out now or never.
@@ -223,8 +239,10 @@ class Trainer:
         wers = ", ".join(f"layer {tap}: {wer:.2f} %" for tap, wer in metrics.wer.items())
         logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev WER %s; %.0f s in all",
                     progress.epoch, train_loss, record["loss"], wers, progress.seconds)  # fmt: skip
-        if self.writes and progress.epoch in self._best_epochs():
-            save_weights(epoch_file(self.checkpoints, progress.epoch), self._module.state_dict())
+        if progress.epoch in self._best_epochs():
+            weights = whole_weights(self._module)
+            if self.writes:
+                save_weights(epoch_file(self.checkpoints, progress.epoch), weights)
 
     def _best_epochs(self) -> list[int]:
         return best_epochs(self.progress.records, self.config.train.keep_best)
@@ -234,23 +252,23 @@ class Trainer:
             prune_epochs(self.checkpoints, self._best_epochs())
 
     def _save_if_due(self) -> None:
-        if time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s:
+        due = time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s
+        if self.fabric.broadcast(due):  # what a process holds it must hand over when the first one saves
             self._save()
 
     def _save(self) -> None:
-        if not self.writes:
-            return
-        self.journal.sync()
-        state = {"format": 1, "model": self._module.state_dict(), "optimizer": self.optimizer.state_dict()}
-        save_state(self.checkpoints, {**state, "progress": asdict(self.progress)})
+        weights, moments = whole_weights(self._module), whole_moments(self._module, self.optimizer)
+        if self.writes:
+            self.journal.sync()
+            state = {"format": FORMAT, "model": weights, "optimizer": moments, "progress": asdict(self.progress)}
+            save_state(self.checkpoints, state)
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
         state = load_state(self.checkpoints)
         if state is None:
             return
-        self._module.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self._module, self.optimizer, state["model"], state["optimizer"])
         self.progress = Progress(**state["progress"])
         logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 

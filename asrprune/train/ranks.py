@@ -7,13 +7,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning_fabric.strategies import ModelParallelStrategy, Strategy
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from asrprune.errors import UserError
 from asrprune.hardware import autocast_type, pick_device
+from asrprune.nn.model import CtcModel
 
 
-def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes: int = 1) -> Fabric:
+def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes: int = 1, strategy: str = "ddp") -> Fabric:
     """The devices and arithmetic of a run.
 
     Args:
@@ -21,6 +24,7 @@ def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes
         num_gpus: GPUs of each machine, a process each; 0: the CPU.
         num_procs: without GPUs, processes of each machine.
         num_nodes: machines. Under torchrun its own numbers count.
+        strategy: what each of several processes holds: with "ddp" the model, with "fsdp" a part of it.
 
     Raises:
         UserError: there are fewer GPUs here.
@@ -38,10 +42,28 @@ def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes
         accelerator=device.type,
         devices=count,
         num_nodes=num_nodes,
-        strategy="ddp" if count * num_nodes > 1 else "auto",
+        strategy=_strategy(strategy, count * num_nodes),
         precision="bf16-mixed" if bf16 else "32-true",
         plugins=[launcher],
     )
+
+
+def _strategy(name: str, world: int) -> Strategy | str:
+    if world == 1:
+        return "auto"
+    if name == "ddp":
+        return "ddp"
+    return ModelParallelStrategy(_split, data_parallel_size=world, tensor_parallel_size=1)
+
+
+def _split(model: CtcModel, mesh: DeviceMesh) -> CtcModel:
+    """FSDP2: every process holds its part of each tensor; those of a layer are put together while it runs."""
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # a second, which others need not spend
+
+    for part in (*model.encoder.layers, model):
+        fully_shard(part, mesh=mesh["data_parallel"])
+    register_fsdp_forward_method(model, "emit_taps")  # of the methods that are called from outside, the one with weights
+    return model
 
 
 def share(batch: np.ndarray, rank: int, world: int) -> np.ndarray:

@@ -47,7 +47,7 @@ def train(
         UserError: the paths, the config or the data are not those that ``exp`` began with, another run trains there, or
             another process of this one has died.
     """
-    fabric = make_fabric(config.train.precision, num_gpus, num_procs, num_nodes)
+    fabric = make_fabric(config.train.precision, num_gpus, num_procs, num_nodes, config.train.strategy)
     keep_freed_memory()
     torch.set_flush_denormal(True)  # as a model grows sure of itself, 4 % of a step on the CPU goes into tiny probabilities
     corpora = None
@@ -73,7 +73,7 @@ def _trainer(config: Config, exp: Path, train_corpus: Corpus, dev_corpus: Corpus
     logger.info(
         "%.2f M parameters, %d layers, %d text units; %s%s, %s; curves: tensorboard --logdir %s",
         num_params(model) / 1e6, config.model.num_layers, model.ctc.out_features, fabric.device,
-        f" x {fabric.world_size}" if fabric.world_size > 1 else "", fabric._precision.precision, exp,
+        f" x {fabric.world_size}, {config.train.strategy}" if fabric.world_size > 1 else "", fabric._precision.precision, exp,
     )  # fmt: skip
     return Trainer(config, exp, model, train_corpus, dev_corpus, fabric)
 

@@ -25,7 +25,7 @@ from asrprune.train.checkpoint import (
 
 
 def state(step: int) -> dict[str, Any]:
-    return {"format": 1, "model": {"w": torch.full((50,), float(step))}, "progress": {"step": step, "records": [{"wer": 0.5}]}}
+    return {"format": 2, "model": {"w": torch.full((50,), float(step))}, "progress": {"step": step, "records": [{"wer": 0.5}]}}
 
 
 def step_of(directory: Path) -> int:
@@ -103,7 +103,7 @@ def test_code_in_a_state_is_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.mkdir, (str(tmp_path / "exploded"),)
 
-    torch.save({"format": 1, "model": Bomb()}, tmp_path / "last.pt")
+    torch.save({"format": 2, "model": Bomb()}, tmp_path / "last.pt")
     with pytest.raises(UserError, match="no readable training state"):
         load_state(tmp_path)
     assert not (tmp_path / "exploded").exists()
@@ -194,3 +194,9 @@ def test_weights_may_be_views_and_come_from_a_model_in_training(tmp_path: Path) 
     weight = torch.randn(3, 4, requires_grad=True)
     save_weights(tmp_path / "w.safetensors", {"t": weight.T})
     assert torch.equal(load_weights(tmp_path / "w.safetensors")["t"], weight.detach().T)
+
+
+def test_the_state_of_another_version_is_refused(tmp_path: Path) -> None:
+    torch.save({**state(1), "format": 1}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"last\.pt: written by another version of asrprune; remove .* to train from the start"):
+        load_state(tmp_path)

@@ -46,11 +46,19 @@ def curve(exp: Path) -> list[list[float]]:
     return steps + [[r["train_loss"], *r["dev_loss"].values(), *r["dev_wer"].values()] for r in records if r["kind"] == "epoch"]
 
 
-@pytest.mark.parametrize("launcher", [PYTHON, TORCHRUN], ids=["ours", "torchrun"])
+@pytest.mark.parametrize(
+    ("launcher", "strategy"), [(PYTHON, "ddp"), (TORCHRUN, "ddp"), (PYTHON, "fsdp")], ids=["ours", "torchrun", "fsdp"]
+)
 def test_two_processes_learn_what_one_learns(
-    launcher: list[str], config: Config, tiny_data: Path, run_training: Callable[[Config, Path], None], tmp_path: Path
+    launcher: list[str],
+    strategy: str,
+    config: Config,
+    tiny_data: Path,
+    run_training: Callable[[Config, Path], None],
+    tmp_path: Path,
 ) -> None:
     """A batch of one utterance, too: the second process has no share of it."""
+    config = config.model_copy(update={"train": config.train.model_copy(update={"strategy": strategy})})
     lone = config.model_copy(update={"batch": config.batch.model_copy(update={"max_frames": 130})})
     for name, each in (("batches", config), ("lone", lone)):
         one, two = tmp_path / f"{name}1", tmp_path / f"{name}2"
@@ -58,7 +66,7 @@ def test_two_processes_learn_what_one_learns(
         done = run(launcher, command(each, tiny_data, two, *(["--nproc", "2"] if launcher is PYTHON else [])))
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("epoch 2: train loss") == 1, "one process speaks"
-        assert "cpu x 2" in done.stderr
+        assert f"cpu x 2, {strategy}" in done.stderr
         for ours, theirs in zip(curve(two), curve(one), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=2e-4)
 
@@ -96,6 +104,24 @@ def test_a_run_whose_process_is_killed_ends_with_a_sentence_and_goes_on(
         time.sleep(0.1)
     process.terminate()
     assert process.wait(60) == 130
+
+
+def test_a_model_that_was_split_goes_on_whole(
+    tiny_config_with: ConfigWith, tiny_data: Path, run_training: Callable[[Config, Path], None], tmp_path: Path
+) -> None:
+    often = ("train.log_every_steps=1", "train.checkpoint_every_s=1e-9", "train.epochs=6")
+    config = tiny_config_with(*CALM, *often, "train.strategy=fsdp")
+    run_training(config, tmp_path / "whole")
+    arguments = command(config, tiny_data, tmp_path / "split", "--nproc", "2")
+    process = subprocess.Popen([*PYTHON, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "split/checkpoints/epoch0002.safetensors").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    run_training(config, tmp_path / "split")
+    for ours, theirs in zip(curve(tmp_path / "split"), curve(tmp_path / "whole"), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4)
 
 
 def test_shares_are_the_batch() -> None:
