@@ -2,11 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
+from itertools import compress, groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 
+import numpy as np
+
 from asrprune.data.audio import OVERSHOOT_S, AudioInfo, check_audio, check_format
-from asrprune.data.tables import BY_UTTERANCE, FIX, Rows, Table, Tables, missing, parse_all, read_files, render
+from asrprune.data.packed import Ascending
+from asrprune.data.tables import BY_UTTERANCE, FIX, Row, Rows, Table, Tables, joined, missing, open_tables, render
 from asrprune.errors import UserError
 from asrprune.progress import track
 
@@ -15,8 +21,8 @@ _RESERVED = frozenset(("<s>", "</s>", "#0"))
 
 def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False, need_text: bool = True) -> list[str]:
     """Every fault of a directory; with ``audio`` also those that opening each recording shows."""
-    tables, faults = read_files(path)
-    faults += structure_faults(path, tables, need_text)
+    tables = open_tables(path)
+    faults = structure_faults(path, tables, need_text)
     if audio and "wav.scp" in tables:
         faults += _audio_faults(tables, allow_pipes)
     return faults
@@ -24,18 +30,20 @@ def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False, ne
 
 def faults_of_rows(path: Path, rows: Rows) -> list[str]:
     """Faults that the directory would have if ``rows`` were written."""
-    tables, faults = parse_all({path / name: render(rows[name]).encode("utf-8", "surrogateescape") for name in rows})
-    return [*faults, *structure_faults(path, tables, need_text="text" in rows)]
+    contents = {name: render(table).encode("utf-8", "surrogateescape") for name, table in rows.items()}
+    tables = {name: Table(path / name, data=content) for name, content in contents.items()}
+    return structure_faults(path, tables, need_text="text" in rows)
 
 
 def structure_faults(path: Path, tables: Tables, need_text: bool) -> list[str]:
-    """Faults of values and between the files."""
+    """Faults of lines, of values and between the files."""
     if not tables and not path.is_dir():
         return [missing(path)]
     needed = ("utt2spk", "spk2utt", "wav.scp", *(["text"] if need_text else []))
-    faults = [missing(path / name) for name in needed if name not in tables]
+    faults = [fault for table in tables.values() for fault in table.faults]
+    faults += [missing(path / name) for name in needed if name not in tables]
     for name, table in tables.items():
-        faults += [table.fault(key, what) for key, value in table.rows.items() if (what := value_fault(name, value))]
+        faults += [table.fault(row, what) for row in table.numbered() if (what := value_fault(name, row[1]))]
     if "utt2spk" in tables:
         faults += [*_speaker_faults(tables), *_key_faults(tables)]
     if "segments" in tables and "wav.scp" in tables:
@@ -81,41 +89,45 @@ def _float(text: str) -> float:
 def _speaker_faults(tables: Tables) -> Iterator[str]:
     """utt2spk is sorted by speaker too, as Kaldi wants it, and spk2utt is its inverse."""
     utt2spk = tables["utt2spk"]
-    if first := first_descent(utt2spk.rows):
-        what = f"speaker {utt2spk.rows[first]} sorts before the speaker of the utterance ahead; begin utterance ids with"
-        yield utt2spk.fault(first, f"{what} the speaker id, {FIX}")
+    descent = first_descent(utt2spk.numbered())
+    if descent:
+        what = f"speaker {descent[1]} sorts before the speaker of the utterance ahead; begin utterance ids with"
+        yield utt2spk.fault(descent, f"{what} the speaker id, {FIX}")
     if "spk2utt" in tables:
-        yield from _inverse_faults(utt2spk, tables["spk2utt"])
+        by_speaker = sorted(utt2spk.numbered(), key=itemgetter(1)) if descent else utt2spk.numbered()
+        yield from _inverse_faults(utt2spk, by_speaker, tables["spk2utt"])
 
 
-def first_descent(utt2spk: Mapping[str, str]) -> str:
-    """First utterance, in bytewise order, whose speaker sorts before the speaker of the one ahead; empty if there is none."""
-    previous = ""
-    for utt in sorted(utt2spk):
-        if utt2spk[utt] < previous:
-            return utt
-        previous = utt2spk[utt]
-    return ""
+def first_descent(utt2spk: Iterable[Row]) -> Row | None:
+    """First utterance, of rows in bytewise order, whose speaker sorts before the speaker of the one ahead."""
+    return next((row for ahead, row in pairwise(utt2spk) if row[1] < ahead[1]), None)
 
 
-def _inverse_faults(utt2spk: Table, spk2utt: Table) -> Iterator[str]:
-    expected = spk2utt_of(utt2spk.rows)
-    for speaker, utts in spk2utt.rows.items():
-        if speaker not in expected:
-            yield spk2utt.fault(speaker, f"this speaker is not in utt2spk; make spk2utt anew, {FIX}")
-        elif utts != expected[speaker]:
-            yield spk2utt.fault(speaker, f"{_difference(utts.split(), expected[speaker].split())}; make spk2utt anew, {FIX}")
-    for speaker, utts in expected.items():
-        if speaker not in spk2utt.rows:
-            yield utt2spk.fault(utts.split()[0], f"its speaker {speaker} has no line in spk2utt; make spk2utt anew, {FIX}")
+def _inverse_faults(utt2spk: Table, by_speaker: Iterable[Row], spk2utt: Table) -> Iterator[str]:
+    lacking = []
+    for expected, row in joined(_members(by_speaker), spk2utt.numbered()):
+        if row and not expected:
+            yield spk2utt.fault(row, f"this speaker is not in utt2spk; make spk2utt anew, {FIX}")
+        elif expected and not row:
+            speaker, _, first = expected
+            lacking.append(utt2spk.fault(first, f"its speaker {speaker} has no line in spk2utt; make spk2utt anew, {FIX}"))
+        elif expected and row and expected[1] != row[1]:
+            yield spk2utt.fault(row, f"{_difference(row[1].split(), expected[1].split())}; make spk2utt anew, {FIX}")
+    yield from lacking
+
+
+def _members(by_speaker: Iterable[Row]) -> Iterator[tuple[str, str, Row]]:
+    """Each speaker of utt2spk with its utterances and the row of the first; a speaker's rows stand together."""
+    for speaker, group in groupby(by_speaker, key=itemgetter(1)):
+        rows = iter(group)
+        first = next(rows)
+        yield speaker, " ".join([first[0], *(utt for utt, _, _ in rows)]), first
 
 
 def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, str]:
     """The inverse of utt2spk: speaker -> its utterances, ascending."""
-    members: dict[str, list[str]] = {}
-    for utt in sorted(utt2spk):
-        members.setdefault(utt2spk[utt], []).append(utt)
-    return {speaker: " ".join(utts) for speaker, utts in members.items()}
+    rows = sorted(((utt, speaker, 0) for utt, speaker in utt2spk.items()), key=itemgetter(1, 0))
+    return {speaker: utts for speaker, utts, _ in _members(rows)}
 
 
 def _difference(got: Sequence[str], expected: Sequence[str]) -> str:
@@ -132,55 +144,61 @@ def _key_faults(tables: Tables) -> Iterator[str]:
     utt2spk = tables["utt2spk"]
     names = BY_UTTERANCE if "segments" in tables else ("wav.scp", *BY_UTTERANCE)
     for name in [name for name in names if name in tables]:
-        rows = tables[name].rows
-        if name in ("wav.scp", "segments", "text", "utt2dur"):
-            for key in utt2spk.rows:
-                if key not in rows:
-                    yield utt2spk.fault(key, f"has no line in {name}; add one or remove the utterance, {FIX}")
-        for key in rows:
-            if key not in utt2spk.rows:
-                yield tables[name].fault(key, f"has no line in utt2spk; add one or remove this line, {FIX}")
+        extra = []
+        for utt, row in joined(utt2spk.numbered(), tables[name].numbered()):
+            if row and not utt:
+                extra.append(tables[name].fault(row, f"has no line in utt2spk; add one or remove this line, {FIX}"))
+            elif utt and not row and name in ("wav.scp", "segments", "text", "utt2dur"):
+                yield utt2spk.fault(utt, f"has no line in {name}; add one or remove the utterance, {FIX}")
+        yield from extra
 
 
 def _recording_faults(segments: Table, wav: Table) -> Iterator[str]:
     """segments and wav.scp name the same recordings."""
-    used = set()
-    for key, value in segments.rows.items():
-        recording = value.partition(" ")[0]
-        used.add(recording)
-        if recording and recording not in wav.rows:
-            yield segments.fault(key, f"its recording {recording} has no line in wav.scp; add one or remove the segment, {FIX}")
-    for recording in wav.rows:
-        if recording not in used:
-            yield wav.fault(recording, f"no segment lies in this recording; remove the line, {FIX}")
+    recordings = Ascending(key for key, _ in wav)
+    used = bytearray(len(recordings))
+    for row in segments.numbered():
+        recording = row[1].partition(" ")[0]
+        place = recordings.find(recording)
+        if place >= 0:
+            used[place] = True
+        elif recording:
+            yield segments.fault(row, f"its recording {recording} has no line in wav.scp; add one or remove the segment, {FIX}")
+    for row in compress(wav.numbered(), (not one for one in used)):
+        yield wav.fault(row, f"no segment lies in this recording; remove the line, {FIX}")
 
 
 def _audio_faults(tables: Tables, allow_pipes: bool) -> list[str]:
     """Faults of the recordings: each is opened once; the commonest sample rate is the directory's."""
     wav = tables["wav.scp"]
-    infos: dict[str, AudioInfo] = {}
+    infos = np.zeros((len(wav), 3), dtype=np.int64)  # the fields of AudioInfo; 0 of a recording that cannot be opened
+    rates: Counter[int] = Counter()
     faults: list[str] = []
-    for key, entry in track(wav.rows.items(), "opening recordings", total=len(wav.rows)):
+    for place, row in enumerate(track(wav.numbered(), "opening recordings", total=len(wav))):
         try:
-            infos[key] = check_audio(entry, allow_pipes)
+            info = check_audio(row[1], allow_pipes)
         except UserError as error:
-            faults.append(wav.fault(key, str(error)))
-    rates = Counter(info.sample_rate for info in infos.values()).most_common(1)
-    for key, info in infos.items():
+            faults.append(wav.fault(row, str(error)))
+        else:
+            infos[place] = astuple(info)
+            rates[info.sample_rate] += 1
+    for row, numbers in compress(zip(wav.numbered(), infos, strict=True), infos[:, 0]):
         try:
-            check_format(wav.rows[key], info, rates[0][0])
+            check_format(row[1], AudioInfo(*map(int, numbers)), rates.most_common(1)[0][0])
         except UserError as error:
-            faults.append(wav.fault(key, str(error)))
+            faults.append(wav.fault(row, str(error)))
     if "segments" in tables:
-        faults += _overshoot_faults(tables["segments"], infos)
+        lengths_s = np.divide(infos[:, 1], infos[:, 0], out=np.full(len(infos), np.nan), where=infos[:, 0] > 0)
+        faults += _overshoot_faults(tables["segments"], wav, lengths_s)
     return faults
 
 
-def _overshoot_faults(segments: Table, infos: Mapping[str, AudioInfo]) -> Iterator[str]:
-    """Segments that end after their recording."""
-    for key, value in segments.rows.items():
-        recording, _, times = value.partition(" ")
+def _overshoot_faults(segments: Table, wav: Table, lengths_s: np.ndarray) -> Iterator[str]:
+    """Segments that end after their recording; lengths (R,) of those in wav.scp, NaN where it is not known."""
+    recordings = Ascending(key for key, _ in wav)
+    for row in segments.numbered():
+        recording, _, times = row[1].partition(" ")
         end = times.partition(" ")[2]
-        if recording in infos and _float(end) > infos[recording].duration_s + OVERSHOOT_S:
-            length_s = infos[recording].duration_s
-            yield segments.fault(key, f"ends at {end} s, but {recording} ends at {length_s:.3f} s; correct the times")
+        place = recordings.find(recording)
+        if place >= 0 and _float(end) > lengths_s[place] + OVERSHOOT_S:
+            yield segments.fault(row, f"ends at {end} s, but {recording} ends at {lengths_s[place]:.3f} s; correct the times")

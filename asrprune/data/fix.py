@@ -43,7 +43,7 @@ def fix_data_dir(path: Path) -> list[str]:
     if "utt2dur" in rows and len(rows["utt2dur"]) < len(rows["utt2spk"]):
         del rows["utt2dur"]
         said.append("utt2dur: removed, it lacked utterances; it is made again when it is needed")
-    if first_descent(rows["utt2spk"]):
+    if first_descent((utt, speaker, 0) for utt, speaker in sorted(rows["utt2spk"].items())):
         rows = _put_speakers_first(path, rows)
         said.append("every utterance id now begins with its speaker's id, because their orders differed")
     raise_faults(faults_of_rows(path, rows))

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from asrprune.data.audio import audio_info
 from asrprune.data.check import faults_of_rows, spk2utt_of, structure_faults
-from asrprune.data.tables import FILES, Rows, raise_faults, read_files, write_table
+from asrprune.data.tables import FILES, Rows, open_tables, raise_faults, write_table
 from asrprune.errors import UserError
 
 T = TypeVar("T")
@@ -112,9 +112,9 @@ def write_utt2dur(path: Path, allow_pipes: bool = False) -> dict[str, float]:
 
 def _load(path: Path, need_text: bool) -> Rows:
     """Rows of all files of a directory that has no structural fault."""
-    tables, faults = read_files(path)
-    raise_faults([*faults, *structure_faults(path, tables, need_text)])
-    return {name: table.rows for name, table in tables.items()}
+    tables = open_tables(path)
+    raise_faults(structure_faults(path, tables, need_text))
+    return {name: dict(table) for name, table in tables.items()}
 
 
 def _write_files(path: Path, rows: Rows) -> None:

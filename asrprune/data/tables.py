@@ -4,9 +4,10 @@ A fault reads ``file:line: id: what is wrong; how to fix it``.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, TypeVar
 
 from asrprune.errors import UserError
 from asrprune.files import write_text
@@ -19,33 +20,102 @@ FIX = "`asrprune fix-data` does it"
 ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff]")  # other blanks, control characters, byte order marks
 _MOST_SHOWN = 20
 
-
-class Table(NamedTuple):
-    """A file's rows in the order of the file, and the line that each key stands on."""
-
-    path: Path
-    rows: dict[str, str]
-    lines: dict[str, int]
-
-    def fault(self, key: str, what: str) -> str:
-        return f"{self.path}:{self.lines[key]}: {key}: {what}"
-
-
+Row = tuple[str, str, int]  # key, value, and the line that they stand on
 Rows = dict[str, dict[str, str]]  # file name -> its rows
-Tables = dict[str, Table]  # file name -> its rows and where they stand
+Left = TypeVar("Left", bound=tuple[Any, ...])
+Right = TypeVar("Right", bound=tuple[Any, ...])
+
+
+class Table:
+    """The rows of a file in bytewise order of their keys, the first of each key, and the faults of its lines.
+
+    Every pass reads the file anew, in the memory of one line; only the rows of a file that is out of order are held.
+    """
+
+    def __init__(self, path: Path, allow_empty: bool = False, data: bytes | None = None) -> None:
+        """``data``: what the file would hold, if it is not to be read."""
+        self.path, self._data = path, data
+        self._held: list[Row] | None = None
+        self._len = 0
+        self.faults = self._find_faults(allow_empty, hold=False)
+
+    def __len__(self) -> int:
+        return self._len
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return ((key, value) for key, value, _ in self.numbered())
+
+    def numbered(self) -> Iterator[Row]:
+        """The rows, each with its line."""
+        return iter(self._held) if self._held is not None else self._read()
+
+    def fault(self, row: Row, what: str) -> str:
+        """What is wrong with a row, and where it stands."""
+        return f"{self.path}:{row[2]}: {row[0]}: {what}"
+
+    def _open(self) -> BinaryIO:
+        return open(self.path, "rb") if self._data is None else BytesIO(self._data)
+
+    def _read(self) -> Iterator[Row]:
+        """The rows of a file that is in order."""
+        previous = ""
+        with self._open() as handle:
+            for number, raw in enumerate(handle, 1):
+                key, value = split_line(raw.decode("utf-8", "replace"))
+                if key > previous:
+                    yield key, value, number
+                    previous = key
+
+    def _find_faults(self, allow_empty: bool, hold: bool) -> list[str]:
+        """Read the file once, or a second time to ``hold`` its rows; a faulty line still counts as its key's."""
+        faults: list[str] = []
+        rows: dict[str, Row] = {}  # the last one, or all that are held
+        previous, number, raw, count = "", 0, b"", 0
+        with self._open() as handle:
+            for number, raw in enumerate(handle, 1):
+                line = raw.decode("utf-8", "replace").removesuffix("\n")
+                key, value = split_line(line)
+                if not hold and "" < key < previous:
+                    return self._find_faults(allow_empty, hold=True)
+                whats = [*_line_faults(raw, line, key, value, allow_empty), *_order_faults(key, previous, rows.get(key))]
+                faults += [self.fault((key, value, number), what) for what in whats]
+                if key and key not in rows:
+                    if not hold:
+                        rows.clear()
+                    rows[key] = key, value, number
+                    count += 1
+                previous = key or previous
+        self._len, self._held = count, sorted(rows.values()) if hold else None
+        return [*self._end_faults(number, raw), *faults]
+
+    def _end_faults(self, number: int, raw: bytes) -> list[str]:
+        """What is wrong with the last line as the file's end."""
+        if not raw:
+            return [f"{self.path}: is empty; {BY_STAGE_1}"]
+        if not raw.endswith(b"\n"):
+            return [f"{self.path}:{number}: the last line has no end, the file may be cut short; {BY_STAGE_1}"]
+        return []
+
+
+Tables = dict[str, Table]  # file name -> its rows
+
+
+def open_table(path: Path, allow_empty: bool = False) -> Table:
+    """A table to be read as often as is needed; all faults of the file are raised in one ``UserError``."""
+    if not path.is_file():
+        raise UserError(missing(path))
+    table = Table(path, allow_empty)
+    raise_faults(table.faults)
+    return table
 
 
 def read_table(path: Path, allow_empty: bool = False) -> dict[str, str]:
-    """Rows of a table, ``{key: rest of the line}``; all faults of the file are raised in one ``UserError``."""
-    if not path.is_file():
-        raise UserError(missing(path))
-    table, faults = _parse(path, path.read_bytes(), allow_empty)
-    raise_faults(faults)
-    return table.rows
+    """Rows of a table, ``{key: rest of the line}``; faults are raised as by ``open_table``."""
+    return dict(open_table(path, allow_empty))
 
 
 def stream_table(path: Path, allow_empty: bool = False) -> Iterator[tuple[str, str]]:
-    """Rows of a table one by one, in the memory of one; at the first sign of a fault all are raised, as by ``read_table``."""
+    """Rows of a table one by one, in one pass; at the first sign of a fault all are raised, as by ``open_table``."""
     previous, whole = "", False
     if path.is_file():
         with open(path, "rb") as handle:
@@ -58,8 +128,24 @@ def stream_table(path: Path, allow_empty: bool = False) -> Iterator[tuple[str, s
                 yield key, value
                 previous = key
     if not whole:
-        read_table(path, allow_empty)
+        open_table(path, allow_empty)
         raise AssertionError(f"{path} was refused line by line, but not as a whole")
+
+
+def joined(left: Iterable[Left], right: Iterable[Right]) -> Iterator[tuple[Left | None, Right | None]]:
+    """Rows of two tables, both ascending, side by side where they begin with the same key; None where one lacks it."""
+    lefts, rights = iter(left), iter(right)
+    a, b = next(lefts, None), next(rights, None)
+    while a or b:
+        if a and b and a[0] == b[0]:
+            yield a, b
+            a, b = next(lefts, None), next(rights, None)
+        elif a and not (b and b[0] < a[0]):
+            yield a, None
+            a = next(lefts, None)
+        else:
+            yield None, b
+            b = next(rights, None)
 
 
 def write_table(path: Path, rows: Mapping[str, str]) -> None:
@@ -67,43 +153,9 @@ def write_table(path: Path, rows: Mapping[str, str]) -> None:
     write_text(path, render(rows))
 
 
-def read_files(path: Path) -> tuple[Tables, list[str]]:
-    """Tables of the files that are there, and the faults within each."""
-    return parse_all({path / name: (path / name).read_bytes() for name in FILES if (path / name).is_file()})
-
-
-def parse_all(contents: Mapping[Path, bytes]) -> tuple[Tables, list[str]]:
-    tables: Tables = {}
-    faults: list[str] = []
-    for path, data in contents.items():
-        tables[path.name], found = _parse(path, data)
-        faults += found
-    return tables, faults
-
-
-def _parse(path: Path, data: bytes, allow_empty: bool = False) -> tuple[Table, list[str]]:
-    """Rows and faults of a table; a faulty line still counts as its key's, so that one mistake is reported once."""
-    table = Table(path, {}, {})
-    *lines, rest = data.split(b"\n")
-    faults = [] if data else [f"{path}: is empty; {BY_STAGE_1}"]
-    if rest:
-        lines.append(rest)
-        faults.append(f"{path}:{len(lines)}: the last line has no end, the file may be cut short; {BY_STAGE_1}")
-    previous = ""
-    for number, raw in enumerate(lines, 1):
-        line = raw.decode("utf-8", "replace")
-        key, value = split_line(line)
-        whats = _line_faults(raw, line, key, value, allow_empty)
-        if key in table.rows:
-            whats.append(f"has a line above, {table.lines[key]}; keep one of the two")
-        elif key:
-            table.rows[key], table.lines[key] = value, number
-        # Comparing str by code points orders them as their UTF-8 bytes would be, whatever the locale.
-        if key and key < previous:
-            whats.append(f"stands after {previous}, but ids are sorted bytewise; sort with LC_ALL=C, {FIX}")
-        previous = key or previous
-        faults += [f"{path}:{number}: {key}: {what}" for what in whats]
-    return table, faults
+def open_tables(directory: Path) -> Tables:
+    """The files that a directory has."""
+    return {name: Table(directory / name) for name in FILES if (directory / name).is_file()}
 
 
 def split_line(line: str) -> tuple[str, str]:
@@ -125,6 +177,15 @@ def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool)
     if line != f"{key} {value}".rstrip(" "):
         return [f"has a space too many, at an end or after the id; remove it, {FIX}"]
     return []
+
+
+def _order_faults(key: str, previous: str, above: Row | None) -> Iterator[str]:
+    """What is wrong with a line after the ones before it."""
+    if above:
+        yield f"has a line above, {above[2]}; keep one of the two"
+    # Comparing str by code points orders them as their UTF-8 bytes would be, whatever the locale.
+    if "" < key < previous:
+        yield f"stands after {previous}, but ids are sorted bytewise; sort with LC_ALL=C, {FIX}"
 
 
 def not_utf8(raw: bytes) -> int:

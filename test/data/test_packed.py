@@ -2,7 +2,7 @@
 
 import pytest
 
-from asrprune.data.packed import Packed
+from asrprune.data.packed import Ascending, Packed
 
 STRINGS = ["one", "", "zwölf Boxkämpfer", "三", "a b"]
 
@@ -27,3 +27,13 @@ def test_it_grows() -> None:
     for string in STRINGS:
         packed.append(string)
     assert list(packed) == STRINGS
+
+
+def test_any_of_ascending_strings_is_found() -> None:
+    strings = sorted(STRINGS)
+    packed = Ascending(strings)
+    for first in [*strings, "!", "b", "四"]:  # what was found before must not matter
+        for string in [*strings, "!", "b", "四"]:
+            packed.find(first)
+            assert packed.find(string) == (strings.index(string) if string in strings else -1)
+    assert Ascending().find("") == -1
