@@ -311,16 +311,16 @@ def score(
     directories: Annotated[list[Path], typer.Argument(help="data directories that were decoded")],
 ) -> None:
     """Score what is decoded, as sclite does. Writes score.json and result.txt beside each text."""
-    from asrprune.data.tables import read_table
+    from asrprune.data.tables import open_table
     from asrprune.decode.sclite import write_score
 
     for directory in directories:
-        references, speakers = read_table(directory / "text"), read_table(directory / "utt2spk")
+        references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
         decoded = sorted((exp / "decode" / directory.name).glob("*/decode.json"))
         if not decoded:
             raise UserError(f"{exp}: nothing is decoded of {directory.name}; stage 8 (`asrprune decode`) does it")
         for record in decoded:
-            hypotheses = read_table(record.parent / "text", allow_empty=True)
+            hypotheses = open_table(record.parent / "text", allow_empty=True)
             result = write_score(record.parent, references, hypotheses, speakers)
             low, high = result.wer_ci95
             _say(f"{record.parent}: WER {result.wer:.2f} % ({low:.2f} to {high:.2f})")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from asrprune.errors import UserError
 
@@ -59,10 +59,17 @@ def held(directory: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def atomic_file(path: Path) -> Iterator[TextIO]:
+    """Yield a file to write UTF-8 to; it is ``path`` when the block ends well, as with ``atomic_path``."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
+        yield handle
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    with atomic_file(path) as handle:
+        handle.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,18 +1,26 @@
 """Scoring hypotheses against references with sclite's counts: WER, CER and their intervals."""
 
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from statistics import NormalDist
 
 import numpy as np
 
+from asrprune.data.packed import Packed
+from asrprune.data.tables import joined
 from asrprune.errors import UserError
 
 _SUB_COST = 4  # sclite's weights; an insertion with a deletion (6) is dearer than a substitution
 _GAP_COST = 3
 _MAX_CELLS = 1 << 20  # cells or draws computed at once, which bounds memory: 4-8 MB each
+_ALIGNED_AT_ONCE = 10_000  # utterances; alone they would be aligned 7 times more slowly
+_MOST_RESAMPLED = 100_000  # utterances, 10,000 resamples of which take half a minute
 _NAMED = 5  # ids that an error message names
 
 Pair = tuple[Sequence[str], Sequence[str]]
+Texts = Iterable[tuple[str, str]]  # (utterance id, text), ids in bytewise order; may be read several times
 
 
 @dataclass(frozen=True)
@@ -38,46 +46,46 @@ class Counts:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Pairs (reference word, hypothesis word) in order; None stands where one side has no word."""
+    """Words of both sides, and one letter per step: C correct, S substituted, D deleted, I inserted."""
 
-    pairs: tuple[tuple[str | None, str | None], ...]
+    ref: Sequence[str]
+    hyp: Sequence[str]
+    edits: str
 
     @property
-    def edits(self) -> str:
-        """One letter per pair: C correct, S substituted, D deleted, I inserted."""
-        return "".join("I" if ref is None else "D" if hyp is None else "C" if ref == hyp else "S" for ref, hyp in self.pairs)
+    def pairs(self) -> tuple[tuple[str | None, str | None], ...]:
+        """Pairs (reference word, hypothesis word) in order; None stands where one side has no word."""
+        refs, hyps = iter(self.ref), iter(self.hyp)
+        return tuple((None if edit == "I" else next(refs), None if edit == "D" else next(hyps)) for edit in self.edits)
 
     @property
     def counts(self) -> Counts:
-        edits = self.edits
-        return Counts(*(edits.count(letter) for letter in "CSDI"))
+        return Counts(*(self.edits.count(letter) for letter in "CSDI"))
 
 
 @dataclass(frozen=True)
 class Score(Counts):
-    """The counts of a whole set and its rates in percent; utterances are in the order of their ids."""
+    """The counts of a whole set and its rates in percent."""
 
     wer: float
     wer_ci95: tuple[float, float]
     cer: float
     sentence_error: float
-    ids: tuple[str, ...] = field(repr=False)
-    alignments: tuple[Alignment, ...] = field(repr=False)
-    utterance_counts: tuple[Counts, ...] = field(repr=False)
+    utterance_counts: np.ndarray = field(repr=False, compare=False)  # (U, 4): cor, sub, del, ins, in the order of the ids
 
     @property
     def utterances(self) -> int:
-        return len(self.ids)
+        return len(self.utterance_counts)
 
     @property
     def utterance_errors(self) -> np.ndarray:
         """Errors of each utterance, (U,), for ``paired_bootstrap``."""
-        return np.array([counts.errors for counts in self.utterance_counts])
+        return self.utterance_counts[:, 1:].sum(axis=1)
 
     @property
     def utterance_words(self) -> np.ndarray:
         """Reference words of each utterance, (U,), for ``paired_bootstrap``."""
-        return np.array([counts.ref_words for counts in self.utterance_counts])
+        return self.utterance_counts[:, :3].sum(axis=1)
 
     def to_dict(self) -> dict[str, float | int | list[float]]:
         """What score.json holds: percentages with 4 digits, counts as integers."""
@@ -126,32 +134,72 @@ def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
     An empty hypothesis is all deletions.
 
     Raises:
-        UserError: no reference words, an empty reference, or hypothesis ids that are not exactly the reference ids.
+        UserError: as ``check_texts``.
     """
-    ids = _checked_ids(refs, hyps)
-    pairs: list[Pair] = [(refs[key].split(), hyps[key].split()) for key in ids]
-    alignments = _align_all(pairs)
-    counts = [alignment.counts for alignment in alignments]
-    errors = np.array([c.errors for c in counts])
-    total = sum(counts, Counts(0, 0, 0, 0))
-    return Score(
-        **vars(total),
-        wer=100 * total.errors / total.ref_words,
-        wer_ci95=bootstrap_interval(errors, np.array([c.ref_words for c in counts])),
-        cer=_character_error_rate(pairs),
-        sentence_error=100 * float(np.mean(errors > 0)),
-        ids=ids,
-        alignments=tuple(alignments),
-        utterance_counts=tuple(counts),
-    )
+    ordered = sorted(refs.items()), sorted(hyps.items())
+    check_texts(*ordered)
+    tally = Tally()
+    for words, characters in aligned(*ordered):
+        tally.add(words.counts, characters.counts)
+    return tally.score()
+
+
+class Tally:
+    """The counts of utterances that come one by one, and the score they make: 16 bytes an utterance."""
+
+    def __init__(self) -> None:
+        self._utterances = array("i")
+        self._characters = Counts(0, 0, 0, 0)
+
+    def add(self, words: Counts, characters: Counts) -> None:
+        """Count an utterance."""
+        self._utterances.extend((words.cor, words.sub, words.del_, words.ins))
+        self._characters += characters
+
+    def score(self) -> Score:
+        """Of all utterances so far."""
+        counts = np.array(self._utterances, dtype=np.int32).reshape(-1, 4)
+        total = Counts(*counts.sum(axis=0).tolist())
+        errors, words = counts[:, 1:].sum(axis=1), counts[:, :3].sum(axis=1)
+        return Score(
+            **vars(total),
+            wer=100 * total.errors / total.ref_words,
+            wer_ci95=bootstrap_interval(errors, words),
+            cer=100 * self._characters.errors / self._characters.ref_words,
+            sentence_error=100 * float(np.mean(errors > 0)),
+            utterance_counts=counts,
+        )
+
+
+def aligned(refs: Texts, hyps: Texts) -> Iterator[tuple[Alignment, Alignment]]:
+    """The alignments of each utterance in words and in characters, made for thousands of utterances at a time."""
+    texts = ((ref.split(), hyp.split()) for (_, ref), (_, hyp) in zip(refs, hyps, strict=True))
+    while words := list(islice(texts, _ALIGNED_AT_ONCE)):
+        characters = [(" ".join(ref), " ".join(hyp)) for ref, hyp in words]
+        yield from zip(_align_all(words), _align_all(characters), strict=True)
 
 
 def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0, resamples: int = 10000) -> tuple[float, float]:
     """95 % percentile interval of sum(errors) / sum(ref_words) in percent, both (U,), resampling whole utterances.
 
     Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
+    Of more than 100,000 utterances the interval is that of the normal distribution which the resampled rates tend to.
     """
+    if len(ref_words) > _MOST_RESAMPLED:
+        return normal_interval(errors, ref_words)
     return interval95(resampled_rates(errors[None], ref_words, seed, resamples)[0])
+
+
+def normal_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, float]:
+    """``bootstrap_interval`` by the delta method: r = sum(e) / sum(w), r +- 1.96 sqrt(sum((e - r w)^2)) / sum(w), in percent.
+
+    This is the variance of a ratio of sums over utterances drawn with replacement, to first order.
+    Source: Cochran, "Sampling techniques", 3rd edition, 1977, chapter 6 (ratio estimators).
+    """
+    total = float(ref_words.sum())
+    rate = float(errors.sum()) / total
+    spread = NormalDist().inv_cdf(0.975) * float(np.linalg.norm(errors - rate * ref_words)) / total
+    return 100 * max(0.0, rate - spread), 100 * (rate + spread)
 
 
 def paired_bootstrap(
@@ -207,12 +255,7 @@ def interval95(values: np.ndarray) -> tuple[float, float]:
 
 
 def _align_all(pairs: Sequence[Pair]) -> list[Alignment]:
-    return [_alignment(ref, hyp, edits) for (ref, hyp), edits in zip(pairs, _edits_of_all(pairs), strict=True)]
-
-
-def _alignment(ref: Sequence[str], hyp: Sequence[str], edits: str) -> Alignment:
-    refs, hyps = iter(ref), iter(hyp)
-    return Alignment(tuple((None if edit == "I" else next(refs), None if edit == "D" else next(hyps)) for edit in edits))
+    return [Alignment(ref, hyp, edits) for (ref, hyp), edits in zip(pairs, _edits_of_all(pairs), strict=True)]
 
 
 def _edits_of_all(pairs: Sequence[Pair]) -> list[str]:
@@ -283,31 +326,34 @@ def _edits(ref: Sequence[str], hyp: Sequence[str], cost: Callable[[int, int], in
     return "D" * i + "I" * j + "".join(reversed(letters))
 
 
-# Rates and intervals
-
-
-def _character_error_rate(pairs: Sequence[Pair]) -> float:
-    characters: list[Pair] = [(" ".join(ref), " ".join(hyp)) for ref, hyp in pairs]
-    errors = sum(len(edits) - edits.count("C") for edits in _edits_of_all(characters))
-    return 100 * errors / sum(len(ref) for ref, _ in characters)
-
-
 # What the user must have given
 
 
-def _checked_ids(refs: Mapping[str, str], hyps: Mapping[str, str]) -> tuple[str, ...]:
-    """The reference ids in bytewise order, if both sides can be scored."""
-    empty = sorted(key for key, text in refs.items() if not text.split())
-    if len(empty) == len(refs):
+def check_texts(refs: Texts, hyps: Texts) -> None:
+    """Refuse what cannot be scored.
+
+    Raises:
+        UserError: no reference words, an empty reference, or hypothesis ids that are not exactly the reference ids.
+    """
+    empty, missing, extra = Packed(), Packed(), Packed()
+    has_words = False
+    for ref, hyp in joined(refs, hyps):
+        if ref and ref[1].split():
+            has_words = True
+        elif ref:
+            empty.append(ref[0])
+        if hyp and not ref:
+            extra.append(hyp[0])
+        elif ref and not hyp:
+            missing.append(ref[0])
+    if not has_words:
         raise UserError("the reference set has no words, so there is no error rate; give the text of the set that was decoded")
     if empty:
         raise UserError(f"empty references: {some(empty)}; every reference needs words, drop these utterances from the set")
-    missing, extra = sorted(refs.keys() - hyps.keys()), sorted(hyps.keys() - refs.keys())
     if missing or extra:
         faults = [f"references without a hypothesis: {some(missing)}"] if missing else []
         faults += [f"hypotheses without a reference: {some(extra)}"] if extra else []
         raise UserError(f"{'; '.join(faults)}; ids must be the same on both sides, so decode and score the same set")
-    return tuple(sorted(refs))
 
 
 def some(ids: Sequence[str]) -> str:

@@ -3,15 +3,19 @@
 import json
 import random
 import re
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from asrprune.decode import sclite
 from asrprune.decode import score as scoring
 from asrprune.decode.sclite import write_score
-from asrprune.decode.score import Counts, align, bootstrap_interval, count, paired_bootstrap, score
+from asrprune.decode.score import Counts, align, aligned, bootstrap_interval, count, paired_bootstrap, score
 from asrprune.errors import UserError
 
 SCLITE = Path(__file__).resolve().parents[1] / "fixtures/sclite"
@@ -44,7 +48,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[scoring.Score, Pat
     directory = tmp_path_factory.mktemp("score")
     refs, hyps, speakers = ({key.split("-")[1]: value for key, value in given.items()} for given in (REFS, HYPS, SPEAKERS))
     speakers["not-in-the-set"] = "nobody"
-    return write_score(directory, refs, dict(reversed(hyps.items())), speakers), directory
+    return write_score(directory, *(sorted(rows.items()) for rows in (refs, hyps, speakers))), directory
 
 
 def test_every_utterance_has_sclites_counts() -> None:
@@ -75,6 +79,14 @@ def test_the_table_is_sclites_own(scored: tuple[scoring.Score, Path]) -> None:
     assert len(TABLE) > 20
     assert [line.strip() for line in text.splitlines()[2 : 2 + len(TABLE)]] == TABLE
     assert re.search(r"Speaker sentences   0:  fc01   #utts: (\d+)", text).group(1) == TABLE[5].split()[3]
+
+
+def test_speakers_in_the_order_of_the_ids_are_written_as_any_others(scored: tuple[scoring.Score, Path], tmp_path: Path) -> None:
+    write_score(tmp_path, sorted(REFS.items()), sorted(HYPS.items()), sorted(SPEAKERS.items()))
+    written = (tmp_path / "result.txt").read_text(encoding="utf-8")
+    assert re.sub(r"^id: \(\w+-", "id: (", written, flags=re.MULTILINE) == (scored[1] / "result.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_trn_files_are_what_sclite_read(scored: tuple[scoring.Score, Path]) -> None:
@@ -115,7 +127,8 @@ def test_utterances_scored_together_are_aligned_as_alone(monkeypatch: pytest.Mon
     alone = [align(REFS[name].split(), HYPS[name].split()) for name in names]
     for cells in (1 << 20, 500):
         monkeypatch.setattr(scoring, "_MAX_CELLS", cells)
-        assert list(score(REFS, HYPS).alignments) == alone
+        monkeypatch.setattr(scoring, "_ALIGNED_AT_ONCE", cells)
+        assert [words for words, _ in aligned(sorted(REFS.items()), sorted(HYPS.items()))] == alone
 
 
 def test_batches_bound_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +157,7 @@ def test_hand_worked_rates() -> None:
     result = score({"b": "the cat sat", "a": "a dog"}, {"a": "a dog", "b": "the cat  sat down"})
     assert (result.wer, result.sentence_error) == (20.0, 50.0)
     assert (result.cor, result.sub, result.del_, result.ins) == (5, 0, 0, 1)
-    assert result.ids == ("a", "b")
+    assert result.utterance_counts.tolist() == [[2, 0, 0, 0], [3, 0, 0, 1]]
     assert score({"a": "a b"}, {"a": ""}).wer == 100
     assert score({"a": "a"}, {"a": "b c d"}).wer == 300
     assert score({"a": "Cat"}, {"a": "cat"}).wer == 100
@@ -157,7 +170,7 @@ def test_cer_counts_blanks_as_espnet_does() -> None:
 
 
 def test_an_error_of_case_alone_stays_visible(tmp_path: Path) -> None:
-    write_score(tmp_path, {"u": "the Cat"}, {"u": "teh cat"}, {"u": "s"})
+    write_score(tmp_path, [("u", "the Cat")], [("u", "teh cat")], [("u", "s")])
     assert "REF:  THE Cat \nHYP:  TEH cat \nEval: S   S   \n" in (tmp_path / "result.txt").read_text()
 
 
@@ -177,9 +190,47 @@ def test_what_cannot_be_scored_is_refused(refs: dict[str, str], hyps: dict[str, 
         score(refs, hyps)
 
 
+def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("a", "x"), ("b", "y")]
+    write_score(tmp_path, rows, rows, rows)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 5
+
+    def full(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(sclite, "_write_report", full)
+    with pytest.raises(OSError, match=r"^$"):
+        write_score(tmp_path, [("a", "x"), ("b", "z")], rows, rows)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@dataclass
+class Stream:
+    """Rows made as they are read, as often as they are read."""
+
+    count: int
+    text: str
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return ((f"{i // 100:02d}-{i:05d}", self.text.format(i // 100)) for i in range(self.count))
+
+
+def test_memory_does_not_grow_with_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        write_score(tmp_path, Stream(count, "one two three"), Stream(count, "one too three"), Stream(count, "s{}"))
+        return [tracemalloc.get_traced_memory()[1], tracemalloc.stop()][0]
+
+    monkeypatch.setattr(scoring, "_ALIGNED_AT_ONCE", 100)
+    monkeypatch.setattr(scoring, "_MOST_RESAMPLED", 0)
+    peak(100)  # imports and caches
+    assert peak(2_000) < peak(200) + 1_800 * 150  # 16 bytes an utterance, and a few temporary arrays at the end
+
+
 def test_an_utterance_without_speaker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^utterances without a speaker: b; .*utt2spk$"):
-        write_score(tmp_path, {"a": "x", "b": "x"}, {"a": "x", "b": "x"}, {"a": "s"})
+        write_score(tmp_path, [("a", "x"), ("b", "x")], [("a", "x"), ("b", "x")], [("a", "s")])
     assert not list(tmp_path.iterdir())
 
 
@@ -216,6 +267,21 @@ def test_interval_sanity(utterances: tuple[np.ndarray, np.ndarray], monkeypatch:
     assert bootstrap_interval(errors, words, seed=1) != (low, high)
     monkeypatch.setattr(scoring, "_MAX_CELLS", 1000)  # less memory at once, same numbers
     assert bootstrap_interval(errors, words) == (low, high)
+
+
+def test_the_interval_of_many_utterances_is_that_of_the_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(12)
+    words = rng.integers(3, 40, size=4000)
+    errors = rng.binomial(words, rng.choice([0.02, 0.3], size=4000))  # some utterances are much harder
+    resampled = bootstrap_interval(errors, words)
+    monkeypatch.setattr(scoring, "_MOST_RESAMPLED", 3999)
+    normal = bootstrap_interval(errors, words)
+    assert normal != resampled  # which 10,000 resamples know to about 1 % of the width
+    assert normal == pytest.approx(resampled, abs=0.03 * (resampled[1] - resampled[0]))
+    assert sum(normal) / 2 == pytest.approx(100 * errors.sum() / words.sum())
+    assert bootstrap_interval(0 * words, words) == (0, 0)
+    assert bootstrap_interval(words, words) == (100, 100)
+    assert bootstrap_interval(1 * (np.arange(4000) == 7), words)[0] == 0
 
 
 def test_paired_bootstrap_is_symmetric(utterances: tuple[np.ndarray, np.ndarray]) -> None:
