@@ -259,15 +259,27 @@ def _align_all(pairs: Sequence[Pair]) -> list[Alignment]:
 
 
 def _edits_of_all(pairs: Sequence[Pair]) -> list[str]:
-    """The edit letters of each pair; those that are not identical share cost tables, 7 times faster than alone for 8 words."""
-    edits = ["C" * len(ref) for ref, _ in pairs]
-    different = [index for index, (ref, hyp) in enumerate(pairs) if ref != hyp]
-    for batch in _batches(pairs, different):
+    """The edit letters of each pair; those that differ share cost tables, 7 times faster than alone for 8 words.
+
+    Equal last words are always among the cheapest to pair, so only what is before them needs a table.
+    """
+    ends = [_same_at_the_end(*pair) for pair in pairs]
+    different = [(ref[: len(ref) - end], hyp[: len(hyp) - end]) for (ref, hyp), end in zip(pairs, ends, strict=True)]
+    edits = [""] * len(pairs)
+    for batch in _batches(different, (index for index, pair in enumerate(different) if any(pair))):
         codes: dict[str, int] = {}
-        tables = _cost_tables(*(_padded([pairs[index][side] for index in batch], codes) for side in (0, 1)))
+        tables = _cost_tables(*(_padded([different[index][side] for index in batch], codes) for side in (0, 1)))
         for index, table in zip(batch, tables, strict=True):
-            edits[index] = _edits(*pairs[index], table.item)
-    return edits
+            edits[index] = _edits(*different[index], table.item)
+    return [start + "C" * end for start, end in zip(edits, ends, strict=True)]
+
+
+def _same_at_the_end(ref: Sequence[str], hyp: Sequence[str]) -> int:
+    """How many tokens at the end of both are the same."""
+    if ref == hyp:
+        return len(ref)
+    backwards = zip(reversed(ref), reversed(hyp), strict=False)
+    return next((i for i, (a, b) in enumerate(backwards) if a != b), min(len(ref), len(hyp)))
 
 
 def _batches(pairs: Sequence[Pair], indices: Iterable[int]) -> Iterator[list[int]]:
