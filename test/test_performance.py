@@ -26,6 +26,10 @@ def test_workers_time_what_they_are_asked_for() -> None:
         {"run": 1},
         {"case": "manifest", "utterances": 1000},
         {"run": 1},
+        {"case": "validate", "utterances": 1234},
+        {"run": 1},
+        {"case": "score", "utterances": 200},
+        {"run": 1},
         {"peak": "memory"},
     ]
     lines = "".join(json.dumps(message) + "\n" for message in messages)
@@ -33,7 +37,7 @@ def test_workers_time_what_they_are_asked_for() -> None:
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     *answers, memory = map(json.loads, done.stdout.splitlines())
-    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 5
+    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 7
     assert all(0 < answer["seconds"] < 60 for answer in answers[1::2])
     assert answers[4]["ready"]["matmul_flops"] == 2 * 64**3
     assert 0.05 < memory["peak_gb"] < 20
@@ -61,7 +65,7 @@ def test_the_page_shows_tables_and_figures_and_what_is_missing(tmp_path: Path) -
     encode = {"depths": {"full": 12, "half": 6}, "seconds": {"full": TURNS, "half": [t / 2 for t in TURNS]}}
     sizes = {str(10**n): {"seconds": 10**n / 1e6, "peak_gb": 1.0} for n in (4, 5)}
     environment = {"cpu": "a CPU", "cores": 2, "torch": "2", "python": "3", "asrprune": "0"}
-    raw = {"train_12_fp32": train, "encode_12_b1": encode, "plan": sizes, "manifest": sizes}
+    raw = {"train_12_fp32": train, "encode_12_b1": encode, "plan": sizes, "manifest": sizes, "validate": sizes, "score": sizes}
     skipped = {"search": "no experiment"}
     whole = {"prunable_vs_plain_step": 0.9, "environment": environment, "skipped": skipped, "raw": raw}
     (tmp_path / "performance.json").write_text(json.dumps(whole))

@@ -186,16 +186,17 @@ class Bench:
         self.keys["fbank_x_realtime_per_core"] = round(worker.facts["audio_s"] / statistics.median(taken), 1)
 
     def planning(self) -> None:
-        """Reading the tables of ever more utterances, and planning an epoch's batches: seconds, and memory of the process."""
-        for case in ("manifest", "plan"):
+        """Reading, checking and scoring ever more utterances, planning an epoch of them: seconds, and memory of the process."""
+        for case, largest in (("manifest", 7), ("plan", 7), ("validate", 7), ("score", 6)):  # scoring ten million: 20 minutes
             sizes: Facts = {}
-            for utterances in (10_000, 100_000, 1_000_000, 10_000_000):
+            for utterances in (10**power for power in range(4, largest + 1)):
                 worker = self.ours(case, utterances=utterances)
                 sizes[str(utterances)] = {"seconds": worker.seconds(1), "peak_gb": worker.peak_gb()}
                 worker.close()
             self.raw[case] = sizes
-            self.keys[f"{case}_10m_s"] = round(sizes["10000000"]["seconds"], 1)
-            self.keys[f"{case}_10m_gb"] = round(sizes["10000000"]["peak_gb"], 2)
+            most = f"{10 ** (largest - 6)}m"
+            self.keys[f"{case}_{most}_s"] = round(sizes[str(utterances)]["seconds"], 1)
+            self.keys[f"{case}_{most}_gb"] = round(sizes[str(utterances)]["peak_gb"], 2)
 
     # -- helpers -----------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """The benchmark's cases in asrprune."""
 
 import atexit
+import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,18 @@ from torch import Tensor, nn
 
 from asrprune.config import BatchConfig, FrontendConfig, ModelConfig, TrainConfig
 from asrprune.data.batching import epoch_batches
+from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import compute_fbank
+from asrprune.data.tables import open_table
+from asrprune.decode.sclite import write_score
 from asrprune.hardware import keep_freed_memory
 from asrprune.nn.model import CtcModel
 from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
 from asrprune.train.optim import make_optimizer, set_learning_rate
 from asrprune.train.ranks import make_fabric
+
+Tables = dict[str, Callable[[int], object]]  # file name -> the value of its i-th utterance
 
 
 def build(layers: int, ffn: int, taps: Sequence[int], rate: float) -> CtcModel:
@@ -95,19 +101,78 @@ def plan(utterances: int) -> tuple[Work, dict[str, Any]]:
 
 def manifest(utterances: int) -> tuple[Work, dict[str, Any]]:
     """Read a data directory of so many utterances, of which nothing exists but the tables."""
+    tables: Tables = {
+        "feats.scp": lambda i: f"/data/train_sp/fbank/{i // 200:07d}.ark:{57000 * (i % 200)}",
+        "utt2num_frames": lambda i: 200 + 7919 * i % 1500,
+        "text": lambda i: "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG AND SO ON "[: 20 + i % 35].strip(),
+    }
+    directory = write_tables(utterances, tables)
+    return lambda: Corpus(directory, None), {"warm_up": 0}
+
+
+def validate(utterances: int) -> tuple[Work, dict[str, Any]]:
+    """Check a data directory; ten utterances are segments of a recording, a thousand are one speaker's."""
+    tables: Tables = {
+        "text": lambda i: "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG AND SO ON "[: 20 + i % 35].strip(),
+        "utt2spk": speaker,
+        "segments": lambda i: f"recording{i // 10:07d} {i % 10 * 10} {i % 10 * 10 + 9.75}",
+    }
+    directory = write_tables(utterances, tables)
+    with open(directory / "wav.scp", "w") as wav, open(directory / "spk2utt", "w") as spk2utt:
+        for i in range(0, utterances, 10):
+            wav.write(f"recording{i // 10:07d} /data/audio/recording{i // 10:07d}.flac\n")
+        for i in range(0, utterances, 1000):
+            spk2utt.write(f"{speaker(i)} {' '.join(map(key, range(i, min(i + 1000, utterances))))}\n")
+
+    def work() -> None:
+        assert check_data_dir(directory, audio=False) == []
+
+    return work, {"warm_up": 0}
+
+
+def score(utterances: int) -> tuple[Work, dict[str, Any]]:
+    """Score sentences of about ten words, one word in ten wrong, and write all files."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("ETAOINSHRDLU", k=rng.randrange(1, 10))) for _ in range(5000)]
+    refs = [" ".join(rng.choices(words, k=rng.randrange(5, 16))) for _ in range(9973)]
+    hyps = [" ".join(misheard(ref.split(), words, rng)) for ref in refs]
+    tables: Tables = {"text": lambda i: refs[i % len(refs)], "hyp": lambda i: hyps[i % len(refs)], "utt2spk": speaker}
+    directory = write_tables(utterances, tables)
+
+    def work() -> None:
+        write_score(directory, *(open_table(directory / name, allow_empty=True) for name in ("text", "hyp", "utt2spk")))
+
+    return work, {"warm_up": 0}
+
+
+def misheard(ref: Sequence[str], words: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """Six words in a hundred substituted, two deleted, two inserted."""
+    for word in ref:
+        draw = rng.random()
+        if draw >= 0.02:
+            yield rng.choice(words) if draw < 0.08 else word
+        if draw >= 0.98:
+            yield rng.choice(words)
+
+
+def key(i: int) -> str:
+    """Of an utterance."""
+    return f"{speaker(i)}-{i:08d}"
+
+
+def speaker(i: int) -> str:
+    """Of an utterance."""
+    return f"speaker{i // 1000:05d}"
+
+
+def write_tables(utterances: int, tables: Tables) -> Path:
+    """A directory, gone when the worker ends, with the files of which the values are given."""
     directory = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, directory)
-    with (
-        open(directory / "feats.scp", "w") as feats,
-        open(directory / "utt2num_frames", "w") as frames,
-        open(directory / "text", "w") as text,
-    ):
-        for i in range(utterances):
-            key = f"speaker{i // 1000:05d}-{i:08d}"
-            feats.write(f"{key} /data/train_sp/fbank/{i // 200:07d}.ark:{57000 * (i % 200)}\n")
-            frames.write(f"{key} {200 + 7919 * i % 1500}\n")
-            text.write(f"{key} {'THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG AND SO ON '[: 20 + i % 35].strip()}\n")
-    return lambda: Corpus(directory, None), {"warm_up": 0}
+    for name, value in tables.items():
+        with open(directory / name, "w") as handle:
+            handle.writelines(f"{key(i)} {value(i)}".rstrip() + "\n" for i in range(utterances))
+    return directory
 
 
 def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = False, keep: Sequence[int] | None = None) -> int:
@@ -127,4 +192,5 @@ def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = F
 
 if __name__ == "__main__":
     keep_freed_memory()
-    serve({"train": train, "encode": encode, "matmul": matmul, "fbank": fbank, "plan": plan, "manifest": manifest})
+    cases = (train, encode, matmul, fbank, plan, manifest, validate, score)
+    serve({case.__name__: case for case in cases})

@@ -15,7 +15,8 @@ COLOURS = [colour for colour, _ in PALETTE.values()]
 CAPTIONS = {
     "training": "Seconds of an update: median, lowest and highest turn.",
     "depth": "Time of the encoder by depth, relative to all layers; dashed: in proportion to the layers.",
-    "planning": "Reading a data directory's tables, and planning an epoch's batches; dashed: in proportion to the size.",
+    "planning": "Reading a data directory's tables, checking it, scoring, planning an epoch's batches; dashed: in proportion to"
+    " the size.",
 }
 ABOUT = {
     "train_vs_espnet_fp32": "update, two taps: times as fast as ESPnet2, float32",
@@ -37,6 +38,10 @@ ABOUT = {
     "plan_10m_gb": "and GB of memory",
     "manifest_10m_s": "reading the tables of 10 million utterances: seconds",
     "manifest_10m_gb": "and GB of memory",
+    "validate_10m_s": "checking a data directory of 10 million utterances: seconds",
+    "validate_10m_gb": "and GB of memory",
+    "score_1m_s": "scoring a million utterances, 10 % WER: seconds",
+    "score_1m_gb": "and GB of memory",
 }
 Facts = dict[str, Any]
 
@@ -92,7 +97,8 @@ def _figures(raw: Facts) -> list[tuple[str, Figure]]:
     if any(key.startswith("encode_") for key in raw):
         made.append(("depth", by_depth(raw)))
     if "plan" in raw:
-        made.append(("planning", planning({"tables": raw["manifest"], "plan": raw["plan"]})))
+        names = {"manifest": "tables", "plan": "plan", "validate": "check", "score": "score"}
+        made.append(("planning", planning({name: raw[case] for case, name in names.items() if case in raw})))
     return made
 
 
