@@ -62,16 +62,25 @@ def test_a_part_is_measured_and_the_others_stay(tmp_path: Path) -> None:
 
 def test_the_page_shows_tables_and_figures_and_what_is_missing(tmp_path: Path) -> None:
     train = {"seconds": {"plain": TURNS, "espnet": [2 * t for t in TURNS]}}
-    encode = {"depths": {"full": 12, "half": 6}, "seconds": {"full": TURNS, "half": [t / 2 for t in TURNS]}}
+    encode = {"seconds": {"fp32": TURNS}, "shares": {"convolutions": 0.6, "other": 0.4}}
+    depth = {"depths": {"full": 12, "half": 6}, "seconds": {"full": TURNS, "half": [t / 2 for t in TURNS]}, "channels": 32}
     sizes = {str(10**n): {"seconds": 10**n / 1e6, "peak_gb": 1.0} for n in (4, 5)}
     environment = {"cpu": "a CPU", "cores": 2, "torch": "2", "python": "3", "asrprune": "0"}
-    raw = {"train_12_fp32": train, "encode_12_b1": encode, "plan": sizes, "manifest": sizes, "validate": sizes, "score": sizes}
+    raw = {
+        "train_12_fp32": train,
+        "encode_12_b1": encode,
+        "depth_12_b1_32": depth,
+        "plan": sizes,
+        "manifest": sizes,
+        "validate": sizes,
+        "score": sizes,
+    }
     skipped = {"search": "no experiment"}
     whole = {"prunable_vs_plain_step": 0.9, "environment": environment, "skipped": skipped, "raw": raw}
     (tmp_path / "performance.json").write_text(json.dumps(whole))
     page = write_page(tmp_path).read_text()
     assert "| 12 layers | fp32 | 0.2 | 0.4 |" in page
-    assert "| 12 layers | b1 | 0.2 | 0.1 |" in page
+    assert "| 12 layers | b1 | 0.2 |" in page
     assert "| 0.9 | update of the prunable model" in page
     assert "Not measured: `search`: no experiment." in page
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"training", "depth", "planning"}
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"training", "depth", "shares", "planning"}

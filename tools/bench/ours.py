@@ -2,6 +2,7 @@
 
 import atexit
 import random
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import compute_fbank
 from asrprune.data.tables import open_table
 from asrprune.decode.sclite import write_score
-from asrprune.hardware import keep_freed_memory
+from asrprune.hardware import inference, keep_freed_memory
 from asrprune.nn.model import CtcModel
 from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
 from asrprune.train.optim import make_optimizer, set_learning_rate
@@ -29,21 +30,33 @@ from asrprune.train.ranks import make_fabric
 Tables = dict[str, Callable[[int], object]]  # file name -> the value of its i-th utterance
 
 
-def build(layers: int, ffn: int, taps: Sequence[int], rate: float) -> CtcModel:
-    """A Transformer of width 256 with 4 heads."""
+def build(layers: int, ffn: int, taps: Sequence[int], rate: float, channels: int = 256) -> CtcModel:
+    """A Transformer of width 256 with 4 heads; ``channels`` of its convolutions."""
     torch.manual_seed(0)
+    options = {"num_layers": layers, "dim": 256, "heads": 4, "ffn": ffn, "taps": list(taps), "conv_channels": channels}
     depth = {"rate": rate, "mode": "linear"}
-    options = {"num_layers": layers, "dim": 256, "heads": 4, "ffn": ffn, "taps": list(taps), "stochastic_depth": depth}
-    return CtcModel(ModelConfig.model_validate(options), 80, VOCAB_SIZE)
+    return CtcModel(ModelConfig.model_validate({**options, "stochastic_depth": depth}), 80, VOCAB_SIZE)
 
 
 def train(
-    layers: int, ffn: int, taps: Sequence[int], rate: float, dtype: str, utterances: int, frames: int, labels: int
+    layers: int,
+    ffn: int,
+    taps: Sequence[int],
+    rate: float,
+    dtype: str,
+    utterances: int,
+    frames: int,
+    labels: int,
+    compiled: bool = False,
 ) -> tuple[Work, dict[str, Any]]:
     """An update: forward, backward, clipping, optimiser."""
     fabric = make_fabric(dtype)
     torch.set_flush_denormal(True)
     module = build(layers, ffn, taps, rate)
+    facts = {"matmul_flops": matmul_flops(module, batch(utterances, frames, labels), training=True)}
+    if compiled:
+        for layer in module.encoder.layers:
+            layer.compile()
     model, optimizer = fabric.setup(module, make_optimizer(module, TrainConfig()))
     model.train()
     set_learning_rate(optimizer, 1e-4)
@@ -60,21 +73,22 @@ def train(
         fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
         optimizer.step()
 
-    facts = {"matmul_flops": matmul_flops(module, inputs, training=True), "threads": torch.get_num_threads()}
-    return update, facts
+    return update, {**facts, "threads": torch.get_num_threads(), "shares": {} if compiled else where_it_goes(update)}
 
 
-def encode(layers: int, ffn: int, depth: int, dtype: str, utterances: int, frames: int) -> tuple[Work, dict[str, Any]]:
+def encode(
+    layers: int, ffn: int, depth: int, dtype: str, utterances: int, frames: int, channels: int = 256
+) -> tuple[Work, dict[str, Any]]:
     """Features to the stream of the first ``depth`` layers."""
-    model = build(layers, ffn, (), 0.0).eval()
+    model = build(layers, ffn, (), 0.0, channels).eval()
     features, lens, *_ = batch(utterances, frames, 1)
     keep = range(1, depth + 1)
 
     def work() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+        with inference(dtype, features.device):
             model.encode(features, lens, keep)
 
-    return work, {"matmul_flops": matmul_flops(model, (features, lens), keep=keep)}
+    return work, {"matmul_flops": matmul_flops(model, (features, lens), keep=keep), "shares": where_it_goes(work)}
 
 
 def matmul(size: int, dtype: str) -> tuple[Work, dict[str, Any]]:
@@ -173,6 +187,31 @@ def write_tables(utterances: int, tables: Tables) -> Path:
         with open(directory / name, "w") as handle:
             handle.writelines(f"{key(i)} {value(i)}".rstrip() + "\n" for i in range(utterances))
     return directory
+
+
+KINDS = {  # of torch's operations, by their names; the first that fits
+    "convolutions": r"convolution",
+    "matrix products": r"^aten::(mm|addmm|bmm|baddbmm)$",
+    "attention": r"attention|::_softmax",
+    "dropout's draws": r"random_|^aten::(ge|bernoulli_)$",
+    "CTC": r"ctc_loss|log_softmax",
+    "copies": r"^aten::(copy_|cat|fill_|zero_)$",
+    "optimiser": r"adam|vector_norm|foreach",
+}
+
+
+def where_it_goes(work: Work) -> dict[str, float]:
+    """Share of each kind of operation in the time of one run, by torch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    work()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        work()
+    taken: dict[str, float] = dict.fromkeys([*KINDS, "other"], 0.0)
+    for operation in profiled.key_averages():
+        kind = next((kind for kind, pattern in KINDS.items() if re.search(pattern, operation.key)), "other")
+        taken[kind] += operation.self_cpu_time_total
+    return {kind: round(time / sum(taken.values()), 4) for kind, time in taken.items()}
 
 
 def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = False, keep: Sequence[int] | None = None) -> int:

@@ -14,7 +14,9 @@ from asrprune.report.plots import GREY, PALETTE, STYLE, panel_grid, save_figures
 COLOURS = [colour for colour, _ in PALETTE.values()]
 CAPTIONS = {
     "training": "Seconds of an update: median, lowest and highest turn.",
-    "depth": "Time of the encoder by depth, relative to all layers; dashed: in proportion to the layers.",
+    "depth": "Time of the encoder by depth, relative to all layers; dashed: in proportion to the layers. With no layers what is"
+    " left is the front end, with as many channels as the model is wide (256: the paper's, and ESPnet's) or fewer (32).",
+    "shares": "Where the time goes, by torch's profiler: kinds of operations in one update, and in the encoder (float32).",
     "planning": "Reading a data directory's tables, checking it, scoring, planning an epoch's batches; dashed: in proportion to"
     " the size.",
 }
@@ -22,9 +24,13 @@ ABOUT = {
     "train_vs_espnet_fp32": "update, two taps: times as fast as ESPnet2, float32",
     "train_vs_espnet_bf16": "the same, both in bfloat16",
     "prunable_vs_plain_step": "update of the prunable model (two taps, p = 0.3) / of the plain one",
-    "encode_vs_espnet_b1": "encoder, one utterance of 10 s: times as fast as ESPnet2",
+    "compiled_vs_eager_step_12_fp32": "the same update with torch.compile / without, 12 layers, float32",
+    "compiled_vs_eager_step_12_bf16": "the same in bfloat16",
+    "encode_vs_espnet_b1": "encoder as `decode.precision=auto` runs it here, one utterance of 10 s: times as fast as ESPnet2",
     "encode_vs_espnet_b16": "the same, sixteen utterances of 4 s",
-    "rtf_ratio_half": "encoder with half the layers / with all",
+    "encode_vs_espnet_b1_fp32": "encoder in float32, one utterance of 10 s: times as fast as ESPnet2",
+    "encode_vs_espnet_b16_fp32": "the same, sixteen utterances of 4 s",
+    "rtf_ratio_half": "encoder (front end of 32 channels) with half the layers / with all",
     "rtf_ratio_third": "with a third of them",
     "rtf_ratio_quarter": "with a quarter of them",
     "peak_share_train_fp32": "update: share of the machine's matrix-product speed, float32",
@@ -61,7 +67,7 @@ def write_page(folder: Path) -> Path:
         _table(("figure", "", "key"), [(f"{facts[key]:g}", about, f"`{key}`") for key, about in ABOUT.items() if key in facts]),
         *_skipped(facts["skipped"]),
         *_seconds("Training", "Seconds of an update, medians.", "type", facts["raw"], "train_"),
-        *_seconds("Encoder", "Seconds of a batch, medians.", "batch", facts["raw"], "encode_"),
+        *_seconds("Encoder", "Seconds of a batch, all layers, medians.", "batch", facts["raw"], "encode_"),
     ]
     for figure in figures:
         parts += [f"![{figure.stem}](figures/{figure.name})", CAPTIONS[figure.stem]]
@@ -94,8 +100,11 @@ def _figures(raw: Facts) -> list[tuple[str, Figure]]:
     made = []
     if any(key.startswith("train_") for key in raw):
         made.append(("training", training(raw)))
-    if any(key.startswith("encode_") for key in raw):
+    if any(key.startswith("depth_") for key in raw):
         made.append(("depth", by_depth(raw)))
+    profiled = {key: facts["shares"] for key, facts in raw.items() if facts.get("shares")}
+    if profiled:
+        made.append(("shares", shares(profiled)))
     if "plan" in raw:
         names = {"manifest": "tables", "plan": "plan", "validate": "check", "score": "score"}
         made.append(("planning", planning({name: raw[case] for case, name in names.items() if case in raw})))
@@ -118,18 +127,43 @@ def training(raw: Facts) -> Figure:
 
 
 def by_depth(raw: Facts) -> Figure:
-    """Relative time by relative depth."""
-    figure, (axes,) = panel_grid(1, width=3.6, height=2.6)
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
-    for place, (key, facts) in enumerate((key, facts) for key, facts in raw.items() if key.startswith("encode_")):
-        depths, taken = facts["depths"], facts["seconds"]
-        shares = [depth / depths["full"] for depth in depths.values()]
-        values = [float(np.median(np.divide(taken[label], taken["full"]))) for label in depths]
-        _, size, batch = key.split("_")
-        axes.plot(shares, values, marker="o", color=COLOURS[place % len(COLOURS)], label=f"{size} layers, batch {batch[1:]}")
-    axes.set(xlabel="share of the layers", ylabel="share of the time", xlim=(0, 1.02), ylim=(0, 1.05))
-    axes.legend()
+    """Relative time by relative depth, a panel for each front end."""
+    series = {key: facts for key, facts in raw.items() if key.startswith("depth_")}
+    channels = sorted({facts["channels"] for facts in series.values()})
+    figure, panels = panel_grid(len(channels), width=3.0, height=2.6)
+    for axes, count in zip(panels, channels, strict=True):
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
+        shown = [key for key in series if series[key]["channels"] == count]
+        for colour, key in zip(COLOURS, shown, strict=False):
+            depths, taken = series[key]["depths"], series[key]["seconds"]
+            values = [float(np.median(np.divide(taken[label], taken["full"]))) for label in depths]
+            _, size, batch, _ = key.split("_")
+            points = [depth / depths["full"] for depth in depths.values()]
+            axes.plot(points, values, marker="o", color=colour, label=f"{size} layers, batch {batch[1:]}")
+        axes.set(title=f"front end of {count} channels", xlabel="share of the layers", ylabel="share of the time")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.05))
+    panels[0].legend()
     return figure
+
+
+def shares(profiled: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Stacked bars: what kind of operation takes which share of the time."""
+    figure, (axes,) = panel_grid(1, width=5.5, height=0.6 + 0.25 * len(profiled))
+    kinds = list(next(iter(profiled.values())))
+    left = np.zeros(len(profiled))
+    for colour, kind in zip([*COLOURS, GREY, "#dddddd"], kinds, strict=False):
+        values = np.array([facts[kind] for facts in profiled.values()])
+        axes.barh([_title(key) for key in profiled], values, left=left, color=colour, label=kind)
+        left += values
+    axes.invert_yaxis()
+    axes.set(xlabel="share of the time", xlim=(0, 1))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=4)
+    return figure
+
+
+def _title(key: str) -> str:
+    work, size, kind = key.split("_")
+    return f"{'update' if work == 'train' else 'encoder'}, {size} layers, {kind}"
 
 
 def planning(cases: Mapping[str, Mapping[str, Facts]]) -> Figure:
