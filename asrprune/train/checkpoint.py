@@ -35,19 +35,15 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     """The newest readable state, None if there is none.
 
     Raises:
-        UserError: there are state files, but none can be read, or they are another version's.
+        UserError: there are state files, but none can be read.
     """
     present = [path for path in (directory / STATE, directory / PREVIOUS) if path.exists()]
     for path in present:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
         except _BROKEN as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             logger.warning("%s cannot be read (%s); trying the one before it", path, reason)
-            continue
-        if state.get("format") != FORMAT:
-            raise UserError(f"{path}: written by another version of asrprune; remove {directory} to train from the start")
-        return state
     if present:
         raise UserError(f"{directory}: no readable training state; remove {directory} to train from the start")
     return None

@@ -268,6 +268,10 @@ class Trainer:
         state = load_state(self.checkpoints)
         if state is None:
             return
+        if state["format"] != FORMAT:
+            raise UserError(
+                f"{self.checkpoints}: states of another version of asrprune; remove the directory to train from the start"
+            )
         restore(self._module, self.optimizer, state["model"], state["optimizer"])
         self.progress = Progress(**state["progress"])
         logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from asrprune.config import Config, write_config
-from asrprune.train.checkpoint import load_state
+from asrprune.errors import UserError
+from asrprune.train.checkpoint import load_state, save_state
 from asrprune.train.journal import Journal, read_journal
 
 TIMES = ("elapsed_s", "frames_per_s", "seconds")
@@ -220,3 +221,14 @@ def test_records_are_json_lines_with_every_number(reference: Path) -> None:
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
     assert [line["step"] for line in steps] == sorted({line["step"] for line in steps})
     assert set(steps[0]["tap_losses"]) == set(epochs[0]["dev_loss"]) == set(epochs[0]["dev_wer"]) == {"1", "2", "4"}
+
+
+def test_the_state_of_another_version_is_refused(
+    reference: Path, run_training: RunTraining, config: Config, tmp_path: Path
+) -> None:
+    exp = Path(shutil.copytree(reference / "exp", tmp_path / "exp"))
+    state = load_state(exp / "checkpoints")
+    assert state is not None
+    save_state(exp / "checkpoints", {**state, "format": 1})
+    with pytest.raises(UserError, match=r"checkpoints: states of another version of asrprune; remove the directory"):
+        run_training(config, exp)
