@@ -22,6 +22,7 @@ from asrprune.progress import is_first
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from asrprune.executor import Executor
     from asrprune.experiment import Experiment
 
 _log_only = logging.getLogger("asrprune.log_only")  # to the log file alone: the screen gets it in another form
@@ -69,7 +70,9 @@ ConfigFile = Annotated[Path, typer.Option("--config", help="YAML file with all n
 Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, wins over --config; may be repeated")]
 ExpDir = Annotated[Path, typer.Option("--exp", help="experiment directory")]
 AllowPipes = Annotated[bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")]
-Jobs = Annotated[int, typer.Option("--nj", min=1, help="processes")]
+Jobs = Annotated[int, typer.Option("--nj", min=1, help="processes, or jobs")]
+Where = Annotated[str, typer.Option("--executor", help="local: processes of this machine, slurm: jobs of a cluster")]
+Sbatch = Annotated[str, typer.Option("--sbatch", help='options for these, as sbatch has them: "--partition=gpu --time=60"')]
 Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU")]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
@@ -150,7 +153,9 @@ def fbank(
     directories: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
     config: ConfigFile,
     cmvn: Annotated[Path | None, typer.Option("--cmvn", help="write CMVN statistics of the first directory here")] = None,
+    executor: Where = "local",
     nj: Jobs = 1,
+    sbatch: Sbatch = "",
     allow_pipes: AllowPipes = False,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
@@ -159,9 +164,10 @@ def fbank(
     from asrprune.data import fbank as features
 
     options = read_config(config, set_).frontend
-    for directory in directories:
-        computed = features.extract(directory, options, nj, allow_pipes)
-        _say(f"{directory}: {computed} archives computed" if computed else f"{directory}: features were there")
+    with _executor(executor, nj, sbatch, directories[0].parent) as workers:
+        for directory in directories:
+            computed = features.extract(directory, options, workers, allow_pipes)
+            _say(f"{directory}: {computed} archives computed" if computed else f"{directory}: features were there")
     if cmvn is not None:
         features.write_cmvn(cmvn, features.compute_cmvn(directories[0]))
 
@@ -432,6 +438,12 @@ def doctor(ngpu: Gpus = 0) -> None:
         from asrprune.hardware import pick_device  # needs torch, which may have been missing until here
 
         pick_device(ngpu)
+
+
+def _executor(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int = 0) -> "Executor":
+    from asrprune.executor import choose
+
+    return choose(name, num_jobs, num_gpus, sbatch, home / "log" / "slurm")
 
 
 def _load(exp: Path, num_gpus: int = 0) -> "Experiment":

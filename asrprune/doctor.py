@@ -36,7 +36,7 @@ REQUIRED = {
     "jinja2": "jinja2",
 }
 # distribution: (module, what needs it)
-OPTIONAL = {"espeakng-loader": ("espeakng_loader", "egs/mini")}
+OPTIONAL = {"espeakng-loader": ("espeakng_loader", "egs/mini"), "submitit": ("submitit", "--executor slurm")}
 _MIN_DISK_GIB = 1.0  # the smallest recipe (egs/mini) with its experiment
 _GIB = 2**30
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ FREE_TRAIN_KEYS = ("log_every_steps", "checkpoint_every_s", "num_workers", "stra
 
 @dataclass(frozen=True)
 class Experiment:
-    """A trained model and what belongs to it."""
+    """A trained model and what belongs to it. It is pickled as its path, and loaded, to the CPU, where it arrives."""
 
     path: Path
     config: Config
@@ -39,6 +39,9 @@ class Experiment:
     def num_layers(self) -> int:
         """Depth of the full model."""
         return self.config.model.num_layers
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Experiment"], tuple[Path]]:
+        return load, (self.path,)
 
 
 def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:

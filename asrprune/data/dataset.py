@@ -63,6 +63,10 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         for text in self._values("text") if has_text else [""] * len(self.ids):
             self.texts.append(text)
 
+    def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, Tokenizer | None]]:
+        """It is pickled as its path, and read where it arrives."""
+        return Corpus, (self.directory, self.tokenizer)
+
     def _values(self, name: str) -> Iterator[str]:
         """The values of a file of the directory that must have the same utterances."""
         rows = stream_table(self.directory / name)

@@ -1,13 +1,9 @@
-"""Log-mel filterbanks and global CMVN of a data directory, as Kaldi archives, with many processes and restart."""
+"""Log-mel filterbanks and global CMVN of a data directory, as Kaldi archives, in shards and with restart."""
 
 import hashlib
 import json
 import logging
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +18,9 @@ from asrprune.data.kaldi import Utterance, read_data_dir
 from asrprune.data.tables import read_table, write_table
 from asrprune.doctor import import_torchaudio
 from asrprune.errors import UserError
+from asrprune.executor import Executor
 from asrprune.files import atomic_path, write_json
 from asrprune.progress import track
-from asrprune.workers import end_with_parent
 
 logger = logging.getLogger(__name__)
 INT16_SCALE = 32768.0  # Kaldi computes filterbanks on 16-bit integers
@@ -105,7 +101,7 @@ def speed_copies(utterances: Sequence[Utterance], speeds: Sequence[float]) -> li
     return copies
 
 
-def extract(directory: Path, options: FrontendConfig, num_jobs: int, allow_pipes: bool = False) -> int:
+def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_pipes: bool = False) -> int:
     """Compute what is missing of the features of a data directory; write feats.scp, utt2num_frames and utt2dur.
 
     Archives are named after a hash of what they hold, so a restart computes only the missing ones, and changed options or
@@ -121,39 +117,10 @@ def extract(directory: Path, options: FrontendConfig, num_jobs: int, allow_pipes
             "%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(shards)
         )
         write = partial(_write_shard, options=options, allow_pipes=allow_pipes)
-        for _ in track(_compute(missing, write, num_jobs), f"fbank {directory.name}", len(missing)):
+        for _ in track(executor.map(write, missing), f"fbank {directory.name}", len(missing)):
             pass
     _collect(directory, [store / name for name in names], options)
     return len(missing)
-
-
-def _compute(missing: list[Shard], write: Callable[[Shard], None], num_jobs: int) -> Iterator[None]:
-    if num_jobs == 1 or len(missing) == 1:
-        yield from map(write, missing)
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process that has run torch can deadlock
-    with ProcessPoolExecutor(min(num_jobs, len(missing)), context, initializer=_prepare_worker) as pool:
-        try:
-            with _interrupts_ignored():  # workers start here and inherit it: Ctrl-C is the parent's to handle
-                results = pool.map(write, missing)
-            yield from results
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _prepare_worker() -> None:
-    torch.set_num_threads(1)
-    end_with_parent()
 
 
 def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> None:

@@ -27,7 +27,12 @@ class Tokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
         except (RuntimeError, OSError) as error:
             raise UserError(f"{model}: not a sentencepiece model ({error}); run stage 3 (`asrprune bpe`) again") from None
+        self.path = model
         self.pieces = ["<blk>", *(self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size()))]
+
+    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[Path]]:
+        """It is pickled as its path, and loaded where it arrives."""
+        return Tokenizer, (self.path,)
 
     def __len__(self) -> int:
         """Vocabulary size, blank included."""

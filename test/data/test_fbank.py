@@ -21,6 +21,7 @@ from asrprune.data.fbank import change_speed, compute_cmvn, compute_fbank, extra
 from asrprune.data.kaldi import Utterance, read_data_dir, write_data_dir
 from asrprune.data.tables import read_table, write_table
 from asrprune.errors import UserError
+from asrprune.executor import HERE, processes
 
 RATE = 16000
 OPTIONS = FrontendConfig(num_mels=23)
@@ -66,7 +67,7 @@ def spoil(directory: Path, key: str) -> Callable[[], None]:
 
 
 def test_tables_say_what_is_in_the_archives(data: Path) -> None:
-    assert extract(data, OPTIONS, 1) == 4
+    assert extract(data, OPTIONS, HERE) == 4
     frames = read_table(data / "utt2num_frames")
     seconds = read_table(data / "utt2dur")
     for utterance in read_data_dir(data):
@@ -79,61 +80,61 @@ def test_tables_say_what_is_in_the_archives(data: Path) -> None:
 
 
 def test_less_than_a_window_is_a_frame_and_less_than_half_a_frame_is_refused(data: Path) -> None:
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     assert features(data)["s0-u2"].shape == (1, 23)
     soundfile.write(data.parent / "audio/2.wav", np.full(79, 0.1), RATE)
     shutil.rmtree(data / "fbank")
     with pytest.raises(UserError, match=r"^s0-u2: lasts less than half a frame \(5 ms\); remove the utterance$"):
-        extract(data, OPTIONS, 1)
+        extract(data, OPTIONS, HERE)
 
 
 def test_commands_in_wav_scp_are_run_only_if_allowed(data: Path) -> None:
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     before = {key: matrix.copy() for key, matrix in features(data).items()}
     entries = read_table(data / "wav.scp")
     write_table(data / "wav.scp", {key: f"cat {path} |" for key, path in entries.items()})
     with pytest.raises(UserError, match=r"^s0-u0: .* is a shell command, and these are run only with --allow-pipes"):
-        extract(data, OPTIONS, 2)
-    assert extract(data, OPTIONS, 2, allow_pipes=True) == 4
+        extract(data, OPTIONS, HERE)
+    assert extract(data, OPTIONS, HERE, allow_pipes=True) == 4
     for key, matrix in features(data).items():
         np.testing.assert_array_equal(matrix, before[key])
 
 
 def test_a_second_run_computes_nothing(data: Path) -> None:
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     before = {path: path.stat().st_mtime_ns for path in (data / "fbank").iterdir()}
-    assert extract(data, OPTIONS, 1) == 0
+    assert extract(data, OPTIONS, HERE) == 0
     assert {path: path.stat().st_mtime_ns for path in (data / "fbank").iterdir()} == before
 
 
 def test_processes_compute_the_same_bits_and_a_fault_names_its_utterance(data: Path) -> None:
     """One archive's audio is broken: the others are finished, by two processes, and equal those of one process."""
     mend = spoil(data, "s1-u5")  # the last archive but one
-    with pytest.raises(UserError, match=r"^s1-u5: .*5\.wav: is truncated"):
-        extract(data, OPTIONS, 2)
+    with pytest.raises(UserError, match=r"^s1-u5: .*5\.wav: is truncated"), processes(2) as two:
+        extract(data, OPTIONS, two)
     made = archives(data)
     assert not any(".tmp" in name for name in made)
     assert sum(name.endswith(".scp") for name in made) == 3
     assert not (data / "feats.scp").exists()
     mend()
-    assert extract(data, OPTIONS, 1) == 1
+    assert extract(data, OPTIONS, HERE) == 1
     parallel = archives(data)
     assert made.items() <= parallel.items()
     shutil.rmtree(data / "fbank")
-    assert extract(data, OPTIONS, 1) == 4
+    assert extract(data, OPTIONS, HERE) == 4
     assert archives(data) == parallel
 
 
 @pytest.mark.parametrize("suffix", [".ark", ".scp", ".frames"])
 def test_only_what_a_killed_run_lacks_is_computed(data: Path, suffix: str) -> None:
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     whole = archives(data)
     gone = sorted((data / "fbank").glob(f"*{suffix}"))[1]
     gone.unlink()
     (data / "fbank" / f".{gone.stem}.4711.tmp.ark").write_bytes(b"half")
     (data / "feats.scp").unlink()
     others = {path: path.stat().st_mtime_ns for path in (data / "fbank").iterdir() if not path.match(f"*{gone.stem}*")}
-    assert extract(data, OPTIONS, 1) == 1
+    assert extract(data, OPTIONS, HERE) == 1
     assert archives(data) == whole
     assert {path: path.stat().st_mtime_ns for path in others} == others
     assert len(features(data)) == len(LENGTHS)
@@ -142,40 +143,40 @@ def test_only_what_a_killed_run_lacks_is_computed(data: Path, suffix: str) -> No
 def test_a_fault_leaves_nothing_half_written_and_keeps_what_is_finished(data: Path) -> None:
     mend = spoil(data, "s0-u4")  # the second archive
     with pytest.raises(UserError, match=r"^s0-u4: "):
-        extract(data, OPTIONS, 1)
+        extract(data, OPTIONS, HERE)
     assert sorted(Path(name).suffix for name in archives(data)) == [".ark", ".frames", ".scp"]
     assert not (data / "feats.scp").exists()
     mend()
-    assert extract(data, OPTIONS, 1) == 3
+    assert extract(data, OPTIONS, HERE) == 3
 
 
 def test_other_options_are_computed_anew_and_replace_the_old(data: Path) -> None:
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     old = set(archives(data))
-    assert extract(data, FrontendConfig(num_mels=40), 1) == 4
+    assert extract(data, FrontendConfig(num_mels=40), HERE) == 4
     assert not old & set(archives(data))
     assert len(archives(data)) == len(old)
     assert features(data)["s0-u0"].shape[1] == 40
 
 
 def test_a_changed_utterance_costs_its_archive_alone(data: Path) -> None:
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     utterances = read_data_dir(data)
     before = features(data)[utterances[-1].id]
     write_data_dir(data, [*utterances[:-1], replace(utterances[-1], speed=1.1)])
-    assert extract(data, OPTIONS, 1) == 1
+    assert extract(data, OPTIONS, HERE) == 1
     assert len(features(data)[utterances[-1].id]) == pytest.approx(len(before) / 1.1, abs=1)
     assert check_data_dir(data) == []
 
 
 def test_a_moved_directory_is_mended_without_computing(data: Path) -> None:
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     before = features(data)
     moved = data.with_name("moved")
     data.rename(moved)
     with pytest.raises(UserError, match="cannot read the feature matrix"):
         features(moved)
-    assert extract(moved, OPTIONS, 1) == 0
+    assert extract(moved, OPTIONS, HERE) == 0
     assert {key: matrix.tobytes() for key, matrix in features(moved).items()} == {
         key: matrix.tobytes() for key, matrix in before.items()
     }
@@ -217,8 +218,8 @@ def test_a_directory_of_speed_copies_is_a_good_one_with_changed_features(data: P
     target = data.with_name("set_sp")
     write_data_dir(target, speed_copies(read_data_dir(data), (0.9, 1.0, 1.1)))
     assert check_data_dir(target) == []
-    extract(target, OPTIONS, 1)
-    extract(data, OPTIONS, 1)
+    extract(target, OPTIONS, HERE)
+    extract(data, OPTIONS, HERE)
     plain, copies = features(data), features(target)
     assert len(copies) == 3 * len(plain)
     for key, matrix in plain.items():
@@ -235,7 +236,7 @@ def test_speed_copies_of_segments(data: Path) -> None:
     write_data_dir(data, speed_copies(segments, (1.0, 0.5)))
     assert check_data_dir(data) == []
     assert set(read_table(data / "wav.scp")) == {"s-rec", "sp0.5-s-rec"}
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     assert {key: len(matrix) for key, matrix in features(data).items()} == {
         "s-0": 10, "s-1": 10, "sp0.5-s-0": 20, "sp0.5-s-1": 20
     }  # fmt: skip
@@ -245,7 +246,7 @@ def test_speed_copies_of_segments(data: Path) -> None:
 
 
 def test_cmvn_is_that_of_all_frames_in_kaldis_layout(data: Path, tmp_path: Path) -> None:
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     frames = np.concatenate([matrix.astype(np.float64) for matrix in features(data).values()])
     write_cmvn(tmp_path / "cmvn", compute_cmvn(data))
     raw = (tmp_path / "cmvn").read_bytes()
@@ -261,7 +262,7 @@ def test_cmvn_is_that_of_all_frames_in_kaldis_layout(data: Path, tmp_path: Path)
 
 
 def test_normalised_features_have_mean_0_and_variance_1(data: Path, tmp_path: Path) -> None:
-    extract(data, OPTIONS, 1)
+    extract(data, OPTIONS, HERE)
     write_cmvn(tmp_path / "cmvn", compute_cmvn(data))
     mean, scale = read_cmvn(tmp_path / "cmvn")
     assert (mean.dtype, scale.dtype) == (np.float32, np.float32)

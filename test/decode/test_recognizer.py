@@ -19,6 +19,7 @@ from asrprune.decode import recognizer as module
 from asrprune.decode.recognizer import Recognizer, find_plan
 from asrprune.decode.sweep import SubModel, decode_set
 from asrprune.errors import UserError
+from asrprune.executor import HERE
 from asrprune.prune.plan import Plan, Step, write_plan
 from asrprune.prune.propose import plan_path
 from asrprune.prune.surgery import prune
@@ -64,7 +65,7 @@ def test_text_is_that_of_decoding_at_every_depth(exp: Path, wavs: dict[str, Path
     """`asrprune fbank` and `decode` on the audio, in padded batches, against one file after another."""
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     own = experiment.load(Path(shutil.copytree(exp, tmp_path / "exp")))
-    extract(dev, own.config.frontend, 1)
+    extract(dev, own.config.frontend, HERE)
     asr = Recognizer.load(own.path)
     for step in GREEDY:
         (output,) = decode_set(own, dev, [SubModel("greedy", step.keep)])
@@ -168,7 +169,7 @@ def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.Mo
 def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     own = experiment.load(spelling)
-    extract(dev, own.config.frontend, 1)
+    extract(dev, own.config.frontend, HERE)
     (output,) = decode_set(own, dev, [SubModel("top", (1, 2))])
     asr = Recognizer.load(spelling)
     found = {key: asr.transcribe(path, depth=2).text for key, path in wavs.items()}

@@ -9,12 +9,10 @@ import argparse
 import hashlib
 import itertools
 import logging
-import multiprocessing
 import shutil
 import sys
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -27,9 +25,9 @@ from espeak import SAMPLE_RATE, Voice, check_voice, installed_version, say
 
 from asrprune.data.kaldi import Utterance, write_data_dir
 from asrprune.errors import UserError
+from asrprune.executor import processes
 from asrprune.files import atomic_path, read_json, write_json
 from asrprune.progress import track
-from asrprune.workers import end_with_parent
 
 logger = logging.getLogger(__name__)
 VERSION = 2  # raise it when the same configuration gives other audio than before
@@ -192,13 +190,8 @@ def _make_room(data_dir: Path, ours: bool) -> None:
 
 
 def _make_all(make: "partial[None]", missing: list[Speaker], jobs: int) -> None:
-    if jobs == 1 or len(missing) < 2:
-        for speaker in track(missing, "speaking"):
-            make(speaker)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(missing)), context, initializer=end_with_parent) as pool:
-        for _ in track(pool.map(make, missing), "speaking", total=len(missing)):
+    with processes(min(jobs, len(missing))) as executor:
+        for _ in track(executor.map(make, missing), "speaking", total=len(missing)):
             pass
 
 
