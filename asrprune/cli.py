@@ -293,6 +293,9 @@ def decode(
     strategy: Annotated[list[str] | None, typer.Option("--strategy", help="plans to decode; default: prune.strategies")] = None,
     depth: Annotated[list[int] | None, typer.Option("--depth", help="depths to decode; default: prune.depths")] = None,
     layers: Layers = None,
+    executor: Where = "local",
+    nj: Jobs = 1,
+    sbatch: Sbatch = "",
     ngpu: Gpus = 0,
 ) -> None:
     """Decode sets at every depth of every plan. Writes decode/SET/STRATEGY_dDEPTH/text."""
@@ -300,15 +303,16 @@ def decode(
     from asrprune.decode.sweep import SubModel, decode_set, sub_models
     from asrprune.prune.plan import parse_layers
 
-    experiment = _load(exp, ngpu)
+    experiment = _load(exp)
     if layers is not None:
         wanted = [SubModel("layers_" + layers.replace(",", "_"), parse_layers(layers, experiment.num_layers))]
     else:
         plans = [find_plan(experiment, name) for name in strategy or experiment.config.prune.strategies]
         wanted = sub_models(plans, depth or experiment.config.depths())
-    for directory in directories:
-        for output in decode_set(experiment, directory, wanted):
-            _say(str(output))
+    with _executor(executor, nj, sbatch, exp, ngpu) as workers:
+        for directory in directories:
+            for output in decode_set(experiment, directory, wanted, workers):
+                _say(str(output))
 
 
 @app.command()

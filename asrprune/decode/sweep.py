@@ -1,27 +1,20 @@
 """Decoding a set at several depths and strategies of one model."""
 
 import hashlib
-import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import write_table
-from asrprune.decode.ctc import greedy
-from asrprune.decode.together import run_together
+from asrprune.decode.parts import decode_in_parts
+from asrprune.executor import HERE, Executor
 from asrprune.experiment import Experiment
-from asrprune.files import read_json, write_json
-from asrprune.hardware import autocast_type
+from asrprune.files import held, read_json, write_json
 from asrprune.nn.model import num_params
-from asrprune.progress import track
 from asrprune.prune.plan import Keep, Plan
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,10 +35,13 @@ def sub_models(plans: Sequence[Plan], depths: Sequence[int]) -> list[SubModel]:
     return [SubModel(plan.strategy, plan.keep(depth)) for plan in plans for depth in depths]
 
 
-def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubModel]) -> list[Path]:
+def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubModel], executor: Executor = HERE) -> list[Path]:
     """Decode a data directory with each sub-model that is not decoded yet, all of them in one pass.
 
     Writes ``decode/<set>/<strategy>_d<depth>/text`` (Kaldi) and ``decode.json`` in the experiment; returns the directories.
+
+    Raises:
+        UserError: another process is decoding the set.
     """
     corpus = Corpus(directory, None)
     facts = _facts(experiment, corpus)
@@ -53,35 +49,23 @@ def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubMode
     records = {output: {**facts, **_facts_of(experiment, model)} for output, model in outputs.items()}
     missing = [output for output, record in records.items() if not _is_decoded(output, record)]
     sets = list(dict.fromkeys(outputs[output].keep for output in missing))
-    texts = hypotheses(experiment, corpus, sets, f"{directory.name}, {len(sets)} sub-models") if sets else {}
-    for output in missing:
-        for stale in ("decode.json", "score.json"):
-            (output / stale).unlink(missing_ok=True)
-        write_table(output / "text", texts[outputs[output].keep])
-        write_json(output / "decode.json", records[output])
+    if not sets:
+        return list(outputs)
+    parts = experiment.path / "decode" / directory.name / "parts"
+    with held(parts):
+        texts = decode_in_parts(experiment, corpus, sets, parts, executor)
+        for output in missing:
+            for stale in ("decode.json", "score.json"):
+                (output / stale).unlink(missing_ok=True)
+            write_table(output / "text", texts[outputs[output].keep])
+            write_json(output / "decode.json", records[output])
+        shutil.rmtree(parts)
     return list(outputs)
 
 
 def _is_decoded(output: Path, record: dict[str, Any]) -> bool:
     written = output / "decode.json"
     return (output / "text").exists() and written.exists() and read_json(written) == record
-
-
-@torch.inference_mode()
-def hypotheses(experiment: Experiment, corpus: Corpus, sets: Sequence[Keep], label: str) -> dict[Keep, dict[str, str]]:
-    """Greedy hypotheses of every utterance by every sub-model: kept layers -> id -> text."""
-    model, options = experiment.model, experiment.config.decode
-    device = model.cmvn_mean.device
-    dtype = autocast_type(options.precision, device)
-    batches = sorted_batches(corpus.lengths, options.max_frames)
-    texts: dict[Keep, dict[str, str]] = {keep: {} for keep in sets}
-    for batch in track(corpus.loader(batches), label, len(batches)):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            streams, lens = run_together(model, batch.features.to(device), batch.lens.to(device), sets)
-            for keep in sets:
-                for index, labels in zip(batch.index, greedy(model.log_probs(streams[keep]), lens), strict=True):
-                    texts[keep][corpus.ids[index]] = experiment.tokenizer.decode(labels)
-    return texts
 
 
 def _facts_of(experiment: Experiment, model: SubModel) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,19 @@ import pytest
 import torch
 
 from asrprune import experiment
-from asrprune.config import Config
+from asrprune.config import Config, DecodeConfig
 from asrprune.data.ark import write_ark
+from asrprune.data.dataset import Corpus
 from asrprune.data.tables import read_table, write_table
-from asrprune.decode import sweep
+from asrprune.decode import parts, sweep
 from asrprune.decode.sweep import SubModel, decode_set, sub_models
 from asrprune.errors import UserError
+from asrprune.executor import HERE, processes
 from asrprune.experiment import Experiment
 from asrprune.nn.model import num_params
 from asrprune.prune.plan import Plan, Step
 
+ROOT = Path(__file__).resolve().parents[2]
 TOP = Plan("top", 4, (Step((1, 2, 3, 4)), Step((1, 2)), Step((1,))), "sha")
 ODD = Plan("odd", 4, (Step((1, 2, 3, 4)), Step((2, 4)), Step((1,))), "sha")
 
@@ -40,20 +45,18 @@ def make(exp: Path, config: Config, data: Path, seed: int) -> Experiment:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The sub-models that are really run."""
     runs: list[tuple[int, ...]] = []
-    real = sweep.hypotheses
+    real = parts.hypotheses
 
-    def watched(exp: Experiment, corpus, sets, label: str):
+    def watched(exp: Experiment, corpus, sets, *rest: object):
         runs.extend(sets)
-        return real(exp, corpus, sets, label)
+        return real(exp, corpus, sets, *rest)
 
-    monkeypatch.setattr(sweep, "hypotheses", watched)
+    monkeypatch.setattr(parts, "hypotheses", watched)
     return runs
 
 
 def alone(exp: Experiment, directory: Path, keep: tuple[int, ...]) -> dict[str, str]:
     """Each utterance decoded on its own, without padding, by a decoder of the test's own."""
-    from asrprune.data.dataset import Corpus
-
     corpus = Corpus(directory, None)
     texts = {}
     for index, key in enumerate(corpus.ids):
@@ -177,6 +180,69 @@ def test_killed_while_writing_no_text_is_beside_another_models_record(
     found = read_table(other.path / "decode/dev/greedy_d2/text", allow_empty=True)
     assert found == alone(other, tiny_data / "dev", (1, 2))
     assert found != read_table(output / "text", allow_empty=True)
+
+
+@pytest.fixture
+def in_batches(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
+    """An experiment that decodes the tiny dev set in several batches."""
+    config = tiny_config.model_copy(update={"decode": DecodeConfig(max_frames=150)})
+    return make(tmp_path / "in_batches", config, tiny_data, seed=1)
+
+
+def test_processes_write_the_same_bytes(in_batches: Experiment, tiny_data: Path) -> None:
+    wanted = sub_models([TOP, ODD], [4, 2])
+    one = [snapshot(output) for output in decode_set(in_batches, tiny_data / "dev", wanted)]
+    shutil.rmtree(in_batches.path / "decode")
+    with processes(2) as two:
+        outputs = decode_set(in_batches, tiny_data / "dev", wanted, two)
+    for output, files in zip(outputs, one, strict=True):
+        assert {name: text for name, (_, text) in snapshot(output).items()} == {name: text for name, (_, text) in files.items()}
+    assert sorted(path.name for path in (in_batches.path / "decode/dev").iterdir()) == sorted(path.name for path in outputs)
+
+
+@pytest.mark.parametrize(("again", "kept"), [([4, 2], True), ([2], True), ([2, 1], False)])
+def test_what_a_killed_run_has_finished_is_not_decoded_again(
+    in_batches: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, again: list[int], kept: bool
+) -> None:
+    decoded: list[int] = []
+    real = parts.hypotheses
+
+    def killed_in_the_third(exp: Experiment, corpus, sets, batches, num_gpus: int):
+        if len(decoded) == 2:
+            raise KeyboardInterrupt
+        decoded.append(sum(map(len, batches)))
+        return real(exp, corpus, sets, batches, num_gpus)
+
+    monkeypatch.setattr(parts, "hypotheses", killed_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        decode_set(in_batches, tiny_data / "dev", sub_models([TOP], [4, 2]))
+    before, decoded[:] = sum(decoded), [-1, -1, -1]
+    assert 0 < before < 6
+    outputs = decode_set(in_batches, tiny_data / "dev", sub_models([TOP], again))
+    assert sum(decoded[3:]) == (6 - before if kept else 6)
+    for output, depth in zip(outputs, again, strict=True):
+        assert read_table(output / "text", allow_empty=True) == alone(in_batches, tiny_data / "dev", TOP.keep(depth))
+    assert not (in_batches.path / "decode/dev/parts").exists()
+
+
+def test_another_model_has_no_use_for_them(in_batches: Experiment, tiny_data: Path, tmp_path: Path) -> None:
+    other = make(tmp_path / "other", in_batches.config, tiny_data, seed=2)
+    corpus, folder = Corpus(tiny_data / "dev", None), tmp_path / "parts"
+    parts.decode_in_parts(in_batches, corpus, [(1, 2)], folder, HERE)
+    found = parts.decode_in_parts(other, corpus, [(1, 2)], folder, HERE)
+    assert found[1, 2] == alone(other, tiny_data / "dev", (1, 2))
+    assert found != parts.decode_in_parts(in_batches, corpus, [(1, 2)], folder, HERE)
+
+
+def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> None:
+    code = "import pathlib, sys; from asrprune.files import held\nwith held(pathlib.Path(sys.argv[1])): print(); input()"
+    command = [sys.executable, "-c", code, str(own.path / "decode/dev/parts")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match="parts: another process is at work here"):
+            decode_set(own, tiny_data / "dev", sub_models([TOP], [4]))
+        other.communicate(b"\n")
 
 
 def test_an_utterance_too_short_for_the_front_end_gets_an_empty_line(own: Experiment, tiny_data: Path, tmp_path: Path) -> None:

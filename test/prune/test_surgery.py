@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from asrprune import experiment
 from asrprune.config import Config, parse_config, read_yaml, resolved
 from asrprune.data.dataset import Corpus
-from asrprune.decode.sweep import hypotheses
+from asrprune.decode.parts import hypotheses
 from asrprune.errors import UserError
 from asrprune.experiment import Experiment
 from asrprune.prune import surgery
@@ -41,7 +42,7 @@ def corpus(tiny_data: Path) -> Corpus:
 
 def texts_of(exp: Experiment, corpus: Corpus, keep: Keep | None = None) -> dict[str, str]:
     sets = [keep or tuple(range(1, exp.num_layers + 1))]
-    return hypotheses(exp, corpus, sets, "dev")[sets[0]]
+    return hypotheses(exp, corpus, sets, [np.arange(len(corpus))])[sets[0]]
 
 
 @pytest.mark.parametrize("keep", KEEPS, ids=str)

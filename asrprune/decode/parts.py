@@ -1,0 +1,90 @@
+"""The hypotheses of a set, made in parts: what a killed run has finished is not decoded again."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asrprune.data.batching import sorted_batches
+from asrprune.data.dataset import Corpus
+from asrprune.decode.ctc import greedy
+from asrprune.decode.together import run_together
+from asrprune.executor import Executor
+from asrprune.experiment import Experiment
+from asrprune.files import read_json, write_json
+from asrprune.hardware import autocast_type, pick_device
+from asrprune.progress import track
+from asrprune.prune.plan import Keep
+
+MOST_PARTS = 200  # enough for as many jobs, and a file each
+Texts = dict[Keep, dict[str, str]]  # kept layers -> id -> text
+Part = tuple[Path, list[np.ndarray]]  # where it is written, and its batches
+
+
+def decode_in_parts(experiment: Experiment, corpus: Corpus, sets: Sequence[Keep], folder: Path, executor: Executor) -> Texts:
+    """Greedy hypotheses of every utterance by every sub-model.
+
+    Args:
+        experiment: the full model.
+        corpus: the set.
+        sets: the sub-models.
+        folder: where parts are, or are put, a file each; nobody else may be decoding there.
+        executor: where it is done.
+    """
+    parts = _parts(experiment, corpus, folder)
+    missing = [(path, batches) for path, batches in parts if not path.exists() or not _read(path).keys() >= set(sets)]
+    write = partial(_write, experiment, corpus, sets, executor.num_gpus)
+    for _ in track(executor.map(write, missing), f"{corpus.directory.name}, {len(sets)} sub-models", len(missing)):
+        pass
+    texts: Texts = {keep: {} for keep in sets}
+    for made in (_read(path) for path, _ in parts):
+        for keep in sets:
+            texts[keep] |= made[keep]
+    return texts
+
+
+def _parts(experiment: Experiment, corpus: Corpus, folder: Path) -> list[Part]:
+    """The batches that one process would run, which none runs otherwise: a part has long ones and short ones.
+
+    A file's name depends on all that its texts depend on.
+    """
+    batches = sorted_batches(corpus.lengths, experiment.config.decode.max_frames)
+    shards = [batches[start::MOST_PARTS] for start in range(min(MOST_PARTS, len(batches)))]
+    made_by = [experiment.info["model_sha256"], experiment.config.decode.precision]
+    names = []
+    for shard in shards:
+        content = [[corpus.ids[i], int(corpus.lengths[i])] for batch in shard for i in batch]
+        names.append(hashlib.sha256(json.dumps([made_by, content]).encode()).hexdigest()[:16])
+    return [(folder / f"{name}.json", shard) for name, shard in zip(names, shards, strict=True)]
+
+
+def _write(experiment: Experiment, corpus: Corpus, sets: Sequence[Keep], num_gpus: int, part: Part) -> None:
+    path, batches = part
+    texts = hypotheses(experiment, corpus, sets, batches, num_gpus)
+    write_json(path, {",".join(map(str, keep)): made for keep, made in texts.items()})
+
+
+def _read(path: Path) -> Texts:
+    return {tuple(map(int, layers.split(","))): made for layers, made in read_json(path).items()}
+
+
+@torch.inference_mode()
+def hypotheses(
+    experiment: Experiment, corpus: Corpus, sets: Sequence[Keep], batches: Sequence[np.ndarray], num_gpus: int = 0
+) -> Texts:
+    """Greedy hypotheses of the utterances of ``batches`` by every sub-model, on the CPU or the GPU."""
+    model, device = experiment.model, pick_device(num_gpus)
+    model.to(device)
+    dtype = autocast_type(experiment.config.decode.precision, device)
+    texts: Texts = {keep: {} for keep in sets}
+    for batch in corpus.loader(batches):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            streams, lens = run_together(model, batch.features.to(device), batch.lens.to(device), sets)
+            for keep in sets:
+                for index, labels in zip(batch.index, greedy(model.log_probs(streams[keep]), lens), strict=True):
+                    texts[keep][corpus.ids[index]] = experiment.tokenizer.decode(labels)
+    return texts
