@@ -249,21 +249,25 @@ def search(
     ] = None,
     objective: Annotated[str | None, typer.Option("--objective", help="wer or ctc; default: prune.metric")] = None,
     beam: Annotated[int | None, typer.Option("--beam", min=1, help="width of the greedy search; default: prune.beam")] = None,
+    executor: Where = "local",
+    nj: Jobs = 1,
+    sbatch: Sbatch = "",
     ngpu: Gpus = 0,
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
     from asrprune.config import PruneConfig, check
     from asrprune.prune.propose import plan_path, propose
 
-    experiment = _load(exp, ngpu)
+    workers, experiment = _executor(executor, nj, sbatch, exp, ngpu), _load(exp)
     given = {key: value for key, value in (("metric", objective), ("beam", beam)) if value is not None}
     options = check(PruneConfig, {**experiment.config.prune.model_dump(), **given}, "asrprune search")
-    for name in strategy or experiment.config.prune.strategies:
-        plan = propose(experiment, name, dev, options)
-        for step in plan.steps:
-            score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
-            _say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")
-        _say(f"{plan_path(exp, name)}")
+    with workers:
+        for name in strategy or experiment.config.prune.strategies:
+            plan = propose(experiment, name, dev, options, workers)
+            for step in plan.steps:
+                score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
+                _say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")
+            _say(f"{plan_path(exp, name)}")
 
 
 @app.command()
@@ -303,13 +307,13 @@ def decode(
     from asrprune.decode.sweep import SubModel, decode_set, sub_models
     from asrprune.prune.plan import parse_layers
 
-    experiment = _load(exp)
+    workers, experiment = _executor(executor, nj, sbatch, exp, ngpu), _load(exp)
     if layers is not None:
         wanted = [SubModel("layers_" + layers.replace(",", "_"), parse_layers(layers, experiment.num_layers))]
     else:
         plans = [find_plan(experiment, name) for name in strategy or experiment.config.prune.strategies]
         wanted = sub_models(plans, depth or experiment.config.depths())
-    with _executor(executor, nj, sbatch, exp, ngpu) as workers:
+    with workers:
         for directory in directories:
             for output in decode_set(experiment, directory, wanted, workers):
                 _say(str(output))

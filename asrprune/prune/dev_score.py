@@ -1,7 +1,9 @@
 """Dev scores of many sub-models in one pass: layers that they share are run once, and hopeless ones are given up."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,25 +13,46 @@ from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Batch, Corpus
 from asrprune.decode.ctc import greedy
 from asrprune.decode.together import layers_run, run_together
-from asrprune.nn.model import CtcModel, ctc_losses
+from asrprune.executor import Executor
+from asrprune.experiment import Experiment
+from asrprune.hardware import pick_device
+from asrprune.nn.model import ctc_losses
 from asrprune.progress import track
 from asrprune.prune.plan import Keep
 from asrprune.prune.search import Score
 from asrprune.train.dev import word_errors
 
 FEWEST_BATCHES = 20  # after each of which sub-models can be given up
+METRICS = ("wer", "ctc")  # columns of what is counted: errors and loss
+
+
+@dataclass(frozen=True)
+class Share:
+    """Batches for one process."""
+
+    batches: Sequence[np.ndarray]
+    sets: Sequence[Keep]
+    limit: float  # a sub-model with more errors (loss) in this share alone is given up
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a share came to."""
+
+    index: np.ndarray  # (N,) positions in the corpus
+    made: dict[Keep, np.ndarray]  # (N, 2) errors and losses; without the sub-models that were given up
+    layer_frames: int  # layers that were run, times feature frames
 
 
 class DevScorer:
     """Scores sub-models on a dev set and counts what that costs; it is the ``Scorer`` of a search."""
 
-    def __init__(self, model: CtcModel, corpus: Corpus, metric: str, max_frames: int) -> None:
+    def __init__(self, experiment: Experiment, corpus: Corpus, metric: str, executor: Executor) -> None:
         """``metric`` is "wer" (percent) or "ctc" (mean loss of an utterance); the other one breaks ties."""
-        assert metric in ("wer", "ctc"), metric
-        self.model, self.corpus, self.metric = model.eval(), corpus, metric
+        self.corpus, self.executor, self.column = corpus, executor, METRICS.index(metric)
+        self.work = partial(count_errors, experiment, corpus, self.column, executor.num_gpus)
         self.frames = int(corpus.lengths.sum())
-        self.max_frames = max_frames
-        self.batch_frames = min(max_frames, self.frames // FEWEST_BATCHES)
+        self.batch_frames = min(experiment.config.decode.max_frames, self.frames // FEWEST_BATCHES)
         self.batches = sorted_batches(corpus.lengths, self.batch_frames)
         self.words = sum(len(text.split()) for text in corpus.texts)
         self.layer_forwards = 0.0  # layers run over the whole dev set; a part of it counts as a part
@@ -44,25 +67,30 @@ class DevScorer:
                 errors (with "ctc" loss) than the worst of the first ``best`` of ``sets`` has in all. None: all are wanted.
         """
         self.naive_layer_forwards += sum(map(len, sets))
-        if best is None:
-            return self._pass(sets)
-        first = self._pass(sets[:best])
-        return {**first, **self._pass(sets[best:], max(score.primary for score in first.values()))}
+        counts = self._pass(sets[:best])
+        if best is not None:
+            counts |= self._pass(sets[best:], max(map(self._total, counts.values())))
+        return {keep: self._score(found) for keep, found in counts.items()}
 
-    def _pass(self, sets: Sequence[Keep], limit: float = math.inf) -> dict[Keep, Score]:
-        counts = {keep: np.zeros((len(self.corpus), 2)) for keep in sets}  # errors and loss of every utterance so far
-        with torch.inference_mode():
-            for batch in track(self.corpus.loader(self.batches), f"dev scores of {len(sets)} sub-models", len(self.batches)):
-                streams, lens = run_together(self.model, *self._inputs(batch), list(counts), self.max_frames)
-                self.layer_forwards += layers_run(counts) * int(batch.lens.sum()) / self.frames
-                for keep, count in counts.items():
-                    count[batch.index] = self._errors_and_losses(streams[keep], lens, batch)
-                counts = {keep: count for keep, count in counts.items() if self._score(count).primary <= limit}
-                if not counts:
-                    break
+    def _pass(self, sets: Sequence[Keep], limit: float = math.inf) -> dict[Keep, np.ndarray]:
+        """Errors and losses of all utterances, (N, 2), by each sub-model that is not given up."""
+        counts = {keep: np.zeros((len(self.corpus), 2)) for keep in sets}
+        parts = self.executor.split(self.batches)
+
+        def shares() -> Iterator[Share]:  # of those that are left when there is a process for it
+            for batches in parts:
+                if counts:
+                    yield Share(batches, tuple(counts), limit)
+
+        for counted in track(self.executor.map(self.work, shares()), f"dev scores of {len(sets)} sub-models", len(parts)):
+            self.layer_forwards += counted.layer_frames / self.frames
+            counts = {keep: found for keep, found in counts.items() if keep in counted.made}
+            for keep, found in counts.items():
+                found[counted.index] = counted.made[keep]
+            counts = {keep: found for keep, found in counts.items() if self._total(found) <= limit}
         if limit == math.inf:
-            self._hard_ones_first(counts[sets[0]][:, 0 if self.metric == "wer" else 1])
-        return {keep: self._score(count) for keep, count in counts.items()}
+            self._hard_ones_first(counts[sets[0]][:, self.column])
+        return counts
 
     def _hard_ones_first(self, penalty: np.ndarray) -> None:
         """Batches that begin with the utterances that have nine tenths of a sub-model's errors (loss) in the least time.
@@ -75,20 +103,47 @@ class DevScorer:
         parts = np.sort(order[:count]), np.sort(order[count:])
         self.batches = [part[batch] for part in parts for batch in sorted_batches(lengths[part], self.batch_frames)]
 
-    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        device = self.model.cmvn_mean.device
-        return batch.features.to(device), batch.lens.to(device)
+    def _total(self, found: np.ndarray) -> float:
+        return float(found[:, self.column].sum())
 
-    def _errors_and_losses(self, stream: Tensor, lens: Tensor, batch: Batch) -> np.ndarray:
-        """(B, 2)."""
-        assert self.corpus.tokenizer is not None
-        log_probs = self.model.log_probs(stream)
-        references = [self.corpus.texts[i].split() for i in batch.index]
-        errors = word_errors(greedy(log_probs, lens), references, self.corpus.tokenizer)
-        losses = ctc_losses(log_probs, lens, batch.labels.to(lens.device), batch.label_lens.to(lens.device))
-        return np.stack([errors, losses.cpu().numpy()], axis=1)
+    def _score(self, found: np.ndarray) -> Score:
+        errors, loss = found.sum(axis=0)
+        wer_and_loss = float(100.0 * errors / self.words), float(loss / len(self.corpus))
+        return Score(wer_and_loss[self.column], wer_and_loss[1 - self.column])
 
-    def _score(self, count: np.ndarray) -> Score:
-        errors, loss = count.sum(axis=0)
-        wer, mean = float(100.0 * errors / self.words), float(loss / len(self.corpus))
-        return Score(wer, mean) if self.metric == "wer" else Score(mean, wer)
+
+@torch.inference_mode()
+def count_errors(experiment: Experiment, corpus: Corpus, column: int, num_gpus: int, share: Share) -> Counts:
+    """What a share of the batches comes to.
+
+    Args:
+        experiment: the full model.
+        corpus: the dev set, with transcripts.
+        column: what the share's limit is of, 0: errors, 1: loss.
+        num_gpus: 1: the GPU, 0: the CPU.
+        share: batches and sub-models.
+    """
+    model, device = experiment.model.eval(), pick_device(num_gpus)
+    model.to(device)
+    index, start, layer_frames = np.concatenate(share.batches), 0, 0
+    made = {keep: np.zeros((len(index), 2)) for keep in share.sets}
+    for batch in corpus.loader(share.batches):
+        inputs = batch.features.to(device), batch.lens.to(device)
+        streams, lens = run_together(model, *inputs, list(made), experiment.config.decode.max_frames)
+        layer_frames += layers_run(made) * int(batch.lens.sum())
+        for keep, found in made.items():
+            log_probs = model.log_probs(streams[keep])
+            found[start : start + len(batch.index)] = _errors_and_losses(log_probs, lens, batch, corpus)
+        made = {keep: found for keep, found in made.items() if found[:, column].sum() <= share.limit}
+        start += len(batch.index)
+        if not made:
+            break
+    return Counts(index, made, layer_frames)
+
+
+def _errors_and_losses(log_probs: Tensor, lens: Tensor, batch: Batch, corpus: Corpus) -> np.ndarray:
+    """(B, 2) of (B, T', V)."""
+    assert corpus.tokenizer is not None
+    errors = word_errors(greedy(log_probs, lens), [corpus.texts[i].split() for i in batch.index], corpus.tokenizer)
+    losses = ctc_losses(log_probs, lens, batch.labels.to(lens.device), batch.label_lens.to(lens.device))
+    return np.stack([errors, losses.cpu().numpy()], axis=1)

@@ -10,6 +10,7 @@ import numpy as np
 from asrprune.config import PruneConfig
 from asrprune.data.dataset import Corpus
 from asrprune.errors import UserError
+from asrprune.executor import HERE, Executor
 from asrprune.experiment import Experiment
 from asrprune.hardware import version
 from asrprune.prune import search
@@ -24,7 +25,9 @@ def plan_path(exp: Path, strategy: str) -> Path:
     return exp / "plans" / f"{strategy}.json"
 
 
-def propose(experiment: Experiment, strategy: str, dev: Path, options: PruneConfig | None = None) -> Plan:
+def propose(
+    experiment: Experiment, strategy: str, dev: Path, options: PruneConfig | None = None, executor: Executor = HERE
+) -> Plan:
     """Make and write the plan of a strategy.
 
     Args:
@@ -33,6 +36,7 @@ def propose(experiment: Experiment, strategy: str, dev: Path, options: PruneConf
         dev: the dev set: greedy decodes it; svcca uses the similarities that `asrprune svcca` measured on it, and with
             ``rerank`` decodes it, too.
         options: instead of those in the experiment's config.
+        executor: where the dev set is decoded.
 
     Raises:
         UserError: no such strategy; svcca's matrix is missing or of another model.
@@ -41,14 +45,14 @@ def propose(experiment: Experiment, strategy: str, dev: Path, options: PruneConf
     metric, facts = None, dict[str, Any]()
     options = options or experiment.config.prune
     if strategy == "greedy":
-        score, metric = _scorer(experiment, dev, options.metric), options.metric
+        score, metric = DevScorer(experiment, Corpus(dev, experiment.tokenizer), options.metric, executor), options.metric
         steps = search.beam(layers, score, min(depths), options.beam)
         facts = {"beam": options.beam, **_cost(score)}
     elif strategy == "svcca":
         proposals = search.svcca(read_similarity(experiment, dev.name), depths, options.rerank)
         steps = tuple(Step(proposals[depth][0]) for depth in depths)
         if options.rerank > 1:
-            score, metric = _scorer(experiment, dev, options.metric), options.metric
+            score, metric = DevScorer(experiment, Corpus(dev, experiment.tokenizer), options.metric, executor), options.metric
             steps = search.rerank(proposals, score)
             facts = {"rerank": options.rerank, **_cost(score)}
     elif strategy in ("top", "every"):
@@ -60,10 +64,6 @@ def propose(experiment: Experiment, strategy: str, dev: Path, options: PruneConf
     plan = Plan(strategy, layers, steps, experiment.info["model_sha256"], metric, used_dev, facts)
     write_plan(plan_path(experiment.path, strategy), plan)
     return plan
-
-
-def _scorer(experiment: Experiment, dev: Path, metric: str) -> DevScorer:
-    return DevScorer(experiment.model, Corpus(dev, experiment.tokenizer), metric, experiment.config.decode.max_frames)
 
 
 def _cost(scorer: DevScorer) -> dict[str, Any]:

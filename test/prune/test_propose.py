@@ -15,6 +15,7 @@ from asrprune import experiment
 from asrprune.analysis.measure import measure_layers
 from asrprune.data.dataset import Corpus
 from asrprune.errors import UserError
+from asrprune.executor import HERE, processes
 from asrprune.experiment import Experiment
 from asrprune.prune import search
 from asrprune.prune.dev_score import DevScorer
@@ -54,7 +55,7 @@ def test_a_plan_is_written_and_reads_back_for_this_model(own: Experiment, tiny_d
 
 
 def dev_scorer(exp: Experiment, dev: Path, metric: str) -> DevScorer:
-    return DevScorer(exp.model, Corpus(dev, exp.tokenizer), metric, exp.config.decode.max_frames)
+    return DevScorer(exp, Corpus(dev, exp.tokenizer), metric, HERE)
 
 
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
@@ -70,6 +71,17 @@ def test_greedy_is_the_search_with_the_dev_scores(own: Experiment, tiny_data: Pa
     assert plan.facts["beam"] == beam
     assert 0 < plan.facts["layer_forwards"] < plan.facts["naive_layer_forwards"]
     assert plan.facts["naive_layer_forwards"] >= 4 + 12 + 6
+
+
+@pytest.mark.parametrize("metric", ["wer", "ctc"])
+def test_processes_find_the_same_plan(own: Experiment, tiny_data: Path, metric: str) -> None:
+    options = own.config.prune.model_copy(update={"metric": metric, "beam": 2})
+    here = propose(own, "greedy", tiny_data / "dev", options)
+    with processes(2) as two:
+        there = propose(own, "greedy", tiny_data / "dev", options, two)
+    assert there.steps == here.steps
+    assert there.facts["naive_layer_forwards"] == here.facts["naive_layer_forwards"]
+    assert here.facts["layer_forwards"] <= there.facts["layer_forwards"] < there.facts["naive_layer_forwards"]
 
 
 def test_the_dev_set_chooses_among_proposals_of_svcca(own: Experiment, tiny_data: Path) -> None:
