@@ -7,7 +7,9 @@ set -euo pipefail
 # options
 stage=0                 # first stage to run
 stop_stage=11           # last stage to run
-nj=2                    # processes for data and features
+nj=2                    # processes for data, features, search and decoding
+executor=local          # slurm: features, search and decoding are done by nj jobs of a cluster instead
+sbatch=                 # options for these jobs, as sbatch has them: "--partition=gpu --gres=gpu:1 --time=60"
 ngpu=0                  # GPUs of this machine that train together (other stages use one); 0: the CPU
 nproc=1                 # without GPUs: processes that train together
 num_nodes=1             # machines that train together: run stage 4 on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set
@@ -44,6 +46,11 @@ train_sp=$datadir/${train_set}_sp
 search_dir=$datadir/$dev_set  # what layers are chosen on
 if [[ $config_lines != *"prune.speeds=[1.0]"* ]]; then search_dir+=_sp; fi
 tests=() decodes=()
+one_of executor local slurm
+jobs=(--executor "$executor")
+if [ -n "$sbatch" ]; then jobs+=(--sbatch "$sbatch"); fi
+decoders=$nj
+if [ "$executor" = local ] && [ "$ngpu" != 0 ]; then decoders=1; fi  # a GPU is busy with one
 pipes=
 if [ "$allow_pipes" = true ]; then pipes=--allow-pipes; fi
 for name in $test_sets; do tests+=("$datadir/$name") decodes+=("$exp/decode/$name"); done
@@ -82,11 +89,12 @@ run_stage() {
 }
 
 check_installation() {  # what later stages lack is found now, not after hours
-    local mark=$exp/.done/doctor now
-    now="$(command -v asrprune), $ngpu GPUs"
+    local mark=$exp/.done/doctor gpus=$ngpu now
+    if [ "$executor" = slurm ]; then gpus=0; fi  # those that the jobs get cannot be seen from here
+    now="$(command -v asrprune), $gpus GPUs"
     checked=yes
     if [ "$(cat "$mark" 2> /dev/null)" = "$now" ]; then return; fi
-    env asrprune --log "$exp/log/doctor.log" doctor --ngpu "$ngpu" > "$exp/log/doctor.out" || {
+    env asrprune --log "$exp/log/doctor.log" doctor --ngpu "$gpus" > "$exp/log/doctor.out" || {
         cat "$exp/log/doctor.out"
         die "mend what is missing and run the same command again"
     }
@@ -122,7 +130,7 @@ stage_2() {
         asrprune perturb "$datadir/$dev_set" "$search_dir" "${numbers[@]}" --search || return
         dirs+=("$search_dir")
     fi
-    asrprune fbank "${dirs[@]}" "${numbers[@]}" --nj "$nj" --cmvn "$train_sp/cmvn" $pipes
+    asrprune fbank "${dirs[@]}" "${numbers[@]}" "${jobs[@]}" --nj "$nj" --cmvn "$train_sp/cmvn" $pipes
 }
 stage_3() { asrprune bpe "$datadir/$train_set" "$exp/lang" "${numbers[@]}"; }
 stage_4() {
@@ -131,8 +139,8 @@ stage_4() {
 }
 stage_5() { asrprune average --exp "$exp"; }
 stage_6() { asrprune svcca --exp "$exp" --data "$search_dir" --ngpu "$ngpu"; }
-stage_7() { asrprune search --exp "$exp" --dev "$search_dir" --ngpu "$ngpu"; }
-stage_8() { asrprune decode --exp "$exp" "${tests[@]}" --ngpu "$ngpu"; }
+stage_7() { asrprune search --exp "$exp" --dev "$search_dir" "${jobs[@]}" --nj "$decoders" --ngpu "$ngpu"; }
+stage_8() { asrprune decode --exp "$exp" "${tests[@]}" "${jobs[@]}" --nj "$decoders" --ngpu "$ngpu"; }
 stage_9() { asrprune score --exp "$exp" "${tests[@]}"; }
 stage_10() { asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu" $pipes; }
 stage_11() { asrprune report --exp "$exp" ${results_dir:+--copy-to "$results_dir"}; }
