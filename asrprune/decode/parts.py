@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
@@ -16,7 +15,7 @@ from asrprune.decode.together import run_together
 from asrprune.executor import Executor
 from asrprune.experiment import Experiment
 from asrprune.files import read_json, write_json
-from asrprune.hardware import autocast_type, pick_device
+from asrprune.hardware import inference, pick_device
 from asrprune.progress import track
 from asrprune.prune.plan import Keep
 
@@ -72,17 +71,15 @@ def _read(path: Path) -> Texts:
     return {tuple(map(int, layers.split(","))): made for layers, made in read_json(path).items()}
 
 
-@torch.inference_mode()
 def hypotheses(
     experiment: Experiment, corpus: Corpus, sets: Sequence[Keep], batches: Sequence[np.ndarray], num_gpus: int = 0
 ) -> Texts:
     """Greedy hypotheses of the utterances of ``batches`` by every sub-model, on the CPU or the GPU."""
     model, device = experiment.model, pick_device(num_gpus)
     model.to(device)
-    dtype = autocast_type(experiment.config.decode.precision, device)
     texts: Texts = {keep: {} for keep in sets}
     for batch in corpus.loader(batches):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with inference(experiment.config.decode.precision, device):
             streams, lens = run_together(model, batch.features.to(device), batch.lens.to(device), sets)
             for keep in sets:
                 for index, labels in zip(batch.index, greedy(model.log_probs(streams[keep]), lens), strict=True):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from asrprune.data.batching import sorted_batches
@@ -15,7 +14,7 @@ from asrprune.decode.ctc import greedy
 from asrprune.decode.together import layers_run, run_together
 from asrprune.executor import Executor
 from asrprune.experiment import Experiment
-from asrprune.hardware import pick_device
+from asrprune.hardware import inference, pick_device
 from asrprune.nn.model import ctc_losses
 from asrprune.progress import track
 from asrprune.prune.plan import Keep
@@ -112,7 +111,6 @@ class DevScorer:
         return Score(wer_and_loss[self.column], wer_and_loss[1 - self.column])
 
 
-@torch.inference_mode()
 def count_errors(experiment: Experiment, corpus: Corpus, column: int, num_gpus: int, share: Share) -> Counts:
     """What a share of the batches comes to.
 
@@ -123,17 +121,18 @@ def count_errors(experiment: Experiment, corpus: Corpus, column: int, num_gpus: 
         num_gpus: 1: the GPU, 0: the CPU.
         share: batches and sub-models.
     """
-    model, device = experiment.model.eval(), pick_device(num_gpus)
+    model, options, device = experiment.model.eval(), experiment.config.decode, pick_device(num_gpus)
     model.to(device)
     index, start, layer_frames = np.concatenate(share.batches), 0, 0
     made = {keep: np.zeros((len(index), 2)) for keep in share.sets}
     for batch in corpus.loader(share.batches):
-        inputs = batch.features.to(device), batch.lens.to(device)
-        streams, lens = run_together(model, *inputs, list(made), experiment.config.decode.max_frames)
         layer_frames += layers_run(made) * int(batch.lens.sum())
-        for keep, found in made.items():
-            log_probs = model.log_probs(streams[keep])
-            found[start : start + len(batch.index)] = _errors_and_losses(log_probs, lens, batch, corpus)
+        with inference(options.precision, device):
+            inputs = batch.features.to(device), batch.lens.to(device)
+            streams, lens = run_together(model, *inputs, list(made), options.max_frames)
+            for keep, found in made.items():
+                log_probs = model.log_probs(streams[keep])
+                found[start : start + len(batch.index)] = _errors_and_losses(log_probs, lens, batch, corpus)
         made = {keep: found for keep, found in made.items() if found[:, column].sum() <= share.limit}
         start += len(batch.index)
         if not made:

@@ -15,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ MODELS = {"12": {"layers": 12, "ffn": 1024}, "24": {"layers": 24, "ffn": 2048}} 
 TRAINED = {"utterances": 16, "frames": 400, "labels": 12}
 SHAPES = {"b1": {"utterances": 1, "frames": 1000}, "b16": {"utterances": 16, "frames": 400}}  # 10 s; sixteen times 4 s
 DTYPES = {"fp32": "float32", "bf16": "bf16"}
+NO_EXPERIMENT = "no experiment: give --exp egs/an4/exp/train --dev egs/an4/data/dev"
 Facts = dict[str, Any]
 
 
@@ -176,16 +178,33 @@ class Bench:
                 for label in ("half", "third", "quarter"):
                     self.keys[f"rtf_ratio_{label}_{size}_{name}"] = ratio(taken[label], taken["full"])
 
+    def decoding(self) -> None:
+        """A dev set decoded in float32 and in bfloat16: WER at every depth of the greedy plan, and time at full depth."""
+        if self.exp is None or self.dev is None:
+            self.skipped["decoding"] = NO_EXPERIMENT
+            return
+        shared = {"exp": str(self.exp.resolve()), "dev": str(self.dev.resolve())}
+        workers = {name: self.ours("decode", dtype=dtype, **shared) for name, dtype in DTYPES.items()}
+        wer = {name: worker.facts["wer"] for name, worker in workers.items()}
+        taken = take_turns(workers, self.turns)
+        self.raw["decoding"] = {"seconds": taken, "wer": wer}
+        self.keys["decode_bf16_vs_fp32"] = ratio(taken["fp32"], taken["bf16"])
+        changes = {depth: wer["bf16"][depth] - value for depth, value in wer["fp32"].items()}
+        self.keys["bf16_wer_change_full"] = round(next(iter(changes.values())), 4)
+        self.keys["bf16_wer_change_mean"] = round(statistics.mean(changes.values()), 4)
+
     def search(self) -> None:
         """Greedy search over the dev set of an experiment, and with a beam of 3."""
         if self.exp is None or self.dev is None:
-            self.skipped["search"] = "no experiment: give --exp egs/an4/exp/train --dev egs/an4/data/dev"
+            self.skipped["search"] = NO_EXPERIMENT
             return
         plans = {}
-        for beam in (1, 3):
-            command = [sys.executable, "-m", "asrprune.cli", "search", "--exp", str(self.exp), "--dev", str(self.dev)]
-            subprocess.run([*command, "--strategy", "greedy", "--beam", str(beam)], check=True, stdout=subprocess.DEVNULL)
-            plans[beam] = read_json(self.exp / "plans/greedy.json")
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(shutil.copytree(self.exp, f"{folder}/exp", ignore=shutil.ignore_patterns("checkpoints", "decode")))
+            for beam in (1, 3):
+                command = [sys.executable, "-m", "asrprune.cli", "search", "--exp", str(copy), "--dev", str(self.dev)]
+                subprocess.run([*command, "--strategy", "greedy", "--beam", str(beam)], check=True, stdout=subprocess.DEVNULL)
+                plans[beam] = read_json(copy / "plans/greedy.json")
         scores = {beam: {step["depth"]: step["score"] for step in plan["steps"]} for beam, plan in plans.items()}
         self.raw["search"] = {
             f"beam_{beam}": {key: plan[key] for key in ("layer_forwards", "naive_layer_forwards", "seconds")}
@@ -193,7 +212,7 @@ class Bench:
             for beam, plan in plans.items()
         }
         self.keys["search_forwards_vs_naive"] = round(plans[1]["layer_forwards"] / plans[1]["naive_layer_forwards"], 4)
-        self.keys["search_seconds"] = plans[1]["seconds"]
+        self.keys["search_seconds"], self.keys["search_beam_3_seconds"] = plans[1]["seconds"], plans[3]["seconds"]
         self.keys["beam_3_worse_at_depths"] = [depth for depth, score in scores[3].items() if score > scores[1][depth]]
 
     def features(self) -> None:
@@ -241,7 +260,7 @@ class Bench:
             self.keys[key] = choose(found)
 
 
-PARTS = ("training", "encoding", "search", "features", "planning")
+PARTS = ("training", "encoding", "decoding", "search", "features", "planning")
 
 
 def run(given: argparse.Namespace) -> None:
@@ -267,7 +286,7 @@ def main() -> int:
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--repeats", type=int, default=5, help="turns")
     parser.add_argument("--espnet", default=os.environ.get("ESPNET_PYTHON"), help="the Python of ESPnet2's environment")
-    parser.add_argument("--exp", type=Path, help="experiment for the search; its plans are written anew")
+    parser.add_argument("--exp", type=Path, help="experiment to decode and search with")
     parser.add_argument("--dev", type=Path)
     parser.add_argument("--output", type=Path, default=ROOT / "docs")
     given = parser.parse_args()

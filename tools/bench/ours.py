@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from serve import VOCAB_SIZE, Work, batch, serve
 from torch import Tensor, nn
 
 from asrprune.config import BatchConfig, FrontendConfig, ModelConfig, TrainConfig
-from asrprune.data.batching import epoch_batches
+from asrprune.data.batching import epoch_batches, sorted_batches
 from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import compute_fbank
 from asrprune.data.tables import open_table
+from asrprune.decode.parts import hypotheses
+from asrprune.decode.recognizer import find_plan
 from asrprune.decode.sclite import write_score
+from asrprune.decode.score import score as word_error_rate
+from asrprune.experiment import load
 from asrprune.hardware import inference, keep_freed_memory
 from asrprune.nn.model import CtcModel
 from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
@@ -89,6 +94,19 @@ def encode(
             model.encode(features, lens, keep)
 
     return work, {"matmul_flops": matmul_flops(model, (features, lens), keep=keep), "shares": where_it_goes(work)}
+
+
+def decode(exp: str, dev: str, dtype: str) -> tuple[Work, dict[str, Any]]:
+    """Decode a set at every depth of an experiment's greedy plan; WER by depth."""
+    experiment = load(Path(exp))
+    options = experiment.config.decode.model_copy(update={"precision": dtype})
+    experiment = replace(experiment, config=experiment.config.model_copy(update={"decode": options}))
+    corpus, plan = Corpus(Path(dev), None), find_plan(experiment, "greedy")
+    batches = sorted_batches(corpus.lengths, options.max_frames)
+    references = dict(zip(corpus.ids, corpus.texts, strict=True))
+    texts = hypotheses(experiment, corpus, [step.keep for step in plan.steps], batches)
+    wer = {str(len(keep)): round(word_error_rate(references, said).wer, 4) for keep, said in texts.items()}
+    return lambda: hypotheses(experiment, corpus, [plan.steps[0].keep], batches), {"wer": wer}
 
 
 def matmul(size: int, dtype: str) -> tuple[Work, dict[str, Any]]:
@@ -231,5 +249,5 @@ def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = F
 
 if __name__ == "__main__":
     keep_freed_memory()
-    cases = (train, encode, matmul, fbank, plan, manifest, validate, score)
+    cases = (train, encode, decode, matmul, fbank, plan, manifest, validate, score)
     serve({case.__name__: case for case in cases})

@@ -1,0 +1,51 @@
+"""Whatever runs a trained model computes as decode.precision says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asrprune import experiment
+from asrprune.data.dataset import Corpus
+from asrprune.decode.bench import bench
+from asrprune.decode.parts import hypotheses
+from asrprune.decode.recognizer import Recognizer
+from asrprune.executor import HERE
+from asrprune.experiment import Experiment
+from asrprune.prune.dev_score import DevScorer
+
+KEEP = (1, 2)
+
+
+def transcribe(exp: Experiment, dev: Path) -> None:
+    Recognizer(exp, None).transcribe(np.random.default_rng(0).normal(0, 0.1, 16000), layers=KEEP)
+
+
+def decode(exp: Experiment, dev: Path) -> None:
+    hypotheses(exp, Corpus(dev, None), [KEEP], [np.arange(2)])
+
+
+def score(exp: Experiment, dev: Path) -> None:
+    DevScorer(exp, Corpus(dev, exp.tokenizer), "wer", HERE)([KEEP], None)
+
+
+def measure(exp: Experiment, dev: Path) -> None:
+    options = exp.config.bench.model_copy(update={"utterances": 1, "repeats": 1})
+    bench(replace(exp, config=exp.config.model_copy(update={"bench": options})), dev, [KEEP])
+
+
+@pytest.mark.parametrize("work", [transcribe, decode, score, measure])
+def test_all_that_runs_a_trained_model_is_as_precise_as_it_should_be(
+    work: Callable[[Experiment, Path], None], tiny_experiment: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    loaded = replace(experiment.load(tiny_experiment), path=tmp_path)
+    seen = set()
+    loaded.model.ctc.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    for precision, expected in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        options = loaded.config.decode.model_copy(update={"precision": precision})
+        work(replace(loaded, config=loaded.config.model_copy(update={"decode": options})), tiny_data / "dev")
+        assert seen == {expected}
+        seen.clear()
