@@ -97,7 +97,8 @@ class Runner:
         return ["./run.sh", *self.options, "--config", self.grid.config, "--config_opts", numbers, *where, *stages]
 
     def _start(self, cell: Cell, first: int, last: int, threads: int) -> None:
-        command = self._command(cell.name, cell.overrides, "--stage", str(first), "--stop_stage", str(last))
+        stages = ("--nj", str(threads), "--stage", str(first), "--stop_stage", str(last))
+        command = self._command(cell.name, cell.overrides, *stages)
         output = self.log_path(cell)
         logger.info("%s: stages %d to %d; output: %s", cell.name, first, last, output)
         output.parent.mkdir(parents=True, exist_ok=True)
