@@ -17,8 +17,8 @@ def dropout(x: Tensor, rate: float, training: bool, scale: float = 1.0) -> Tenso
         return x if scale == 1.0 else x * scale
     if x.device.type != "cpu" or torch.compiler.is_compiling():  # which gets the bytes wrong (torch 2.14)
         return F.dropout(x, rate) * scale
-    kept = _random_bytes(x) >= dropped
-    return x * (kept.to(x.dtype) * (scale * _LEVELS / (_LEVELS - dropped)))
+    kept = _random_bytes(x).to(x.dtype).ge_(dropped)  # compared as numbers of x's type: twice as fast as bytes with bytes
+    return x * kept.mul_(scale * _LEVELS / (_LEVELS - dropped))
 
 
 def _random_bytes(x: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ class Subsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, F) -> (B, T', D)."""
-        x = F.relu(self.conv1(x.unsqueeze(1)))  # (B, C, T/2, F/2)
-        x = F.relu(self.conv2(x))  # (B, C, T', F')
+        x = F.relu(self.conv1(x.unsqueeze(1)), inplace=True)  # (B, C, T/2, F/2)
+        x = F.relu(self.conv2(x), inplace=True)  # (B, C, T', F')
         return self.linear(x.transpose(1, 2).flatten(2))  # (B, T', C * F') -> (B, T', D)
 
 
@@ -67,7 +67,7 @@ class TransformerLayer(nn.Module):
             scale: c, the factor of both residual branches.
         """
         x = x + self._drop(self._attend(self.norm_attention(x), mask), scale)
-        hidden = self._drop(F.relu(self.expand(self.norm_ffn(x))))
+        hidden = self._drop(F.relu(self.expand(self.norm_ffn(x)), inplace=True))
         return x + self._drop(self.contract(hidden), scale)
 
     def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
