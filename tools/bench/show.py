@@ -12,6 +12,7 @@ from asrprune.files import read_json, write_text
 from asrprune.report.plots import GREY, PALETTE, STYLE, panel_grid, save_figures
 
 COLOURS = [colour for colour, _ in PALETTE.values()]
+GREYS = ("#aaaaaa", "#cccccc", "#e5e5e5")  # for what is not arithmetic
 CAPTIONS = {
     "training": "Seconds of an update: median, lowest and highest turn.",
     "depth": "Time of the encoder by depth, relative to all layers; dashed: in proportion to the layers. With no layers what is"
@@ -123,7 +124,7 @@ def training(raw: Facts) -> Figure:
         taken = raw[key]["seconds"]
         medians = [float(np.median(seconds)) for seconds in taken.values()]
         errors = np.abs([[np.median(s) - min(s), max(s) - np.median(s)] for s in taken.values()]).T
-        axes.barh(list(taken), medians, xerr=errors, color=COLOURS[: len(taken)], error_kw={"elinewidth": 0.7})
+        axes.barh(list(taken), medians, xerr=errors, color=[*COLOURS, GREY][: len(taken)], error_kw={"elinewidth": 0.7})
         axes.invert_yaxis()
         _, size, kind = key.split("_")
         axes.set(title=f"{size} layers, {kind}", xlabel="seconds of an update")
@@ -155,7 +156,7 @@ def shares(profiled: Mapping[str, Mapping[str, float]]) -> Figure:
     figure, (axes,) = panel_grid(1, width=5.5, height=0.6 + 0.25 * len(profiled))
     kinds = list(next(iter(profiled.values())))
     left = np.zeros(len(profiled))
-    for colour, kind in zip([*COLOURS, GREY, "#dddddd"], kinds, strict=False):
+    for colour, kind in zip([*COLOURS, GREY, *GREYS], kinds, strict=True):
         values = np.array([facts[kind] for facts in profiled.values()])
         axes.barh([_title(key) for key in profiled], values, left=left, color=colour, label=kind)
         left += values
