@@ -156,7 +156,7 @@ def shares(profiled: Mapping[str, Mapping[str, float]]) -> Figure:
     figure, (axes,) = panel_grid(1, width=5.5, height=0.6 + 0.25 * len(profiled))
     kinds = list(next(iter(profiled.values())))
     left = np.zeros(len(profiled))
-    for colour, kind in zip([*COLOURS, GREY, *GREYS], kinds, strict=True):
+    for colour, kind in zip([*COLOURS, GREY, *GREYS], kinds, strict=False):
         values = np.array([facts[kind] for facts in profiled.values()])
         axes.barh([_title(key) for key in profiled], values, left=left, color=colour, label=kind)
         left += values
