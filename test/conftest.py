@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asrprune.config import Config, TokenizerConfig
+from asrprune.config import Config, TokenizerConfig, read_config, write_config
 
 WORDS = ("one", "two", "three", "four", "five")
 NUM_MELS = 80
@@ -39,13 +39,17 @@ def tiny_config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def tiny_config_with(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
-    """``tiny_config_with("train.epochs=3", ...)``: the tiny config with other numbers."""
-    from asrprune.config import read_config, write_config
-
+def tiny_config_file(tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny config as a file. Read it only."""
     path = tmp_path_factory.mktemp("tiny_config") / "config.yaml"
     write_config(tiny_config, path)
-    return lambda *overrides: read_config(path, overrides)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config_with(tiny_config_file: Path) -> Callable[..., Config]:
+    """``tiny_config_with("train.epochs=3", ...)``: the tiny config with other numbers."""
+    return lambda *overrides: read_config(tiny_config_file, overrides)
 
 
 @pytest.fixture(scope="session")

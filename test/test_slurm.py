@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from commands import Done, asrprune
 
 from asrprune import experiment, slurm
@@ -75,13 +74,6 @@ def refused(done: Done, *parts: str) -> None:
 
 
 @pytest.fixture
-def config(tiny_config: Config, tmp_path: Path) -> Path:
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(tiny_config.model_dump(mode="json")))
-    return path
-
-
-@pytest.fixture
 def data(tiny_data: Path, tmp_path: Path) -> Path:
     """The tiny dev set, without features."""
     ignored = shutil.ignore_patterns("f*", "utt2*m*", "utt2d*")
@@ -106,13 +98,13 @@ def tree(folder: Path) -> dict[str, bytes]:
 # ---- the same results
 
 
-def test_features_are_those_of_one_process(data: Path, config: Path) -> None:
-    done = asrprune("fbank", data, "--config", config, *SLURM)
+def test_features_are_those_of_one_process(data: Path, tiny_config_file: Path) -> None:
+    done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM)
     assert done.code == 0, done.err
     assert f"what they say: {data.parent / 'log/slurm'}" in done.err
     made = tree(data)
     shutil.rmtree(data / "fbank")
-    assert asrprune("fbank", data, "--config", config).code == 0
+    assert asrprune("fbank", data, "--config", tiny_config_file).code == 0
     assert tree(data) == made
     assert len(list((data / "fbank").glob("*.ark"))) == 3
     left = sorted(path.name for path in (data.parent / "log/slurm").iterdir())
@@ -151,22 +143,22 @@ def test_options_of_sbatch_win(tmp_path: Path) -> None:
         assert list(asking.map(limits, [0, 1])) == ["a b 7:00 2"] * 2
 
 
-def test_what_sbatch_refuses_is_said(data: Path, config: Path) -> None:
-    done = asrprune("fbank", data, "--config", config, *SLURM, "--sbatch", "--partition=nowhere")
+def test_what_sbatch_refuses_is_said(data: Path, tiny_config_file: Path) -> None:
+    done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM, "--sbatch", "--partition=nowhere")
     refused(done, "sbatch --partition=nowhere: invalid partition specified: nowhere", "no job was started")
-    done = asrprune("fbank", data, "--config", config, *SLURM, "--sbatch", "--comment='open")
+    done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM, "--sbatch", "--comment='open")
     refused(done, "--sbatch --comment='open: not options as sbatch has them")
 
 
 # ---- what goes wrong
 
 
-def test_a_users_mistake_is_said_as_it_is(data: Path, config: Path) -> None:
+def test_a_users_mistake_is_said_as_it_is(data: Path, tiny_config_file: Path) -> None:
     key, path = list(read_table(data / "wav.scp").items())[-1]
     cut = data / "cut.wav"
     cut.write_bytes(Path(path).read_bytes()[:1000])
     write_table(data / "wav.scp", {**read_table(data / "wav.scp"), key: str(cut)})
-    done = asrprune("fbank", data, "--config", config, *SLURM)
+    done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM)
     refused(done, f"asrprune fbank: error: {key}: {cut}: is truncated")
 
 
@@ -199,9 +191,9 @@ def meanwhile(act: Callable[[], object], when: Callable[[], bool]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def test_a_cancelled_job_is_told_and_what_is_finished_is_kept(data: Path, config: Path) -> None:
+def test_a_cancelled_job_is_told_and_what_is_finished_is_kept(data: Path, tiny_config_file: Path) -> None:
     slow(data, 2)
-    command = ["fbank", data, "--config", config, "--executor", "slurm", "--nj", "1", "--allow-pipes"]
+    command = ["fbank", data, "--config", tiny_config_file, "--executor", "slurm", "--nj", "1", "--allow-pipes"]
     meanwhile(lambda: subprocess.run(["scancel", *in_queue()]), lambda: bool(list((data / "fbank").glob("*.scp"))))
     refused(asrprune(*command), "job ", " was cancelled; run the same command again: what is finished is kept; its log: ")
     _wait_for(lambda: in_queue() == [])
@@ -214,10 +206,10 @@ def test_a_cancelled_job_is_told_and_what_is_finished_is_kept(data: Path, config
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_cancels_the_jobs(data: Path, config: Path, number: signal.Signals) -> None:
+def test_an_interruption_cancels_the_jobs(data: Path, tiny_config_file: Path, number: signal.Signals) -> None:
     slow(data, 30)
     meanwhile(lambda: os.kill(os.getpid(), number), lambda: bool(list((data / "fbank").glob(".*.tmp*"))))
-    done = asrprune("fbank", data, "--config", config, *SLURM, "--allow-pipes")
+    done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM, "--allow-pipes")
     assert done.code == 130
     assert done.err.splitlines()[-1].startswith("asrprune fbank: error: interrupted")
     _wait_for(lambda: in_queue() == [], 20)
