@@ -1,6 +1,6 @@
 """docs/performance.json as a page with tables and figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from asrprune.files import read_json, write_text
+from asrprune.paper.tables import Table, markdown
 from asrprune.report.plots import GREY, PALETTE, STYLE, panel_grid, save_figures
 
 COLOURS = [colour for colour, _ in PALETTE.values()]
@@ -54,6 +55,7 @@ ABOUT = {
     "score_1m_s": "scoring a million utterances, 10 % WER: seconds",
     "score_1m_gb": "and GB of memory",
 }
+KEYS = ("figure", "", "key")
 Facts = dict[str, Any]
 
 
@@ -63,13 +65,14 @@ def write_page(folder: Path) -> Path:
     with mpl.rc_context(STYLE):
         figures = save_figures(dict(_figures(facts["raw"])), CAPTIONS, folder / "figures")
     machine = facts["environment"]
+    rows = tuple((f"{facts[key]:g}", about, f"`{key}`") for key, about in ABOUT.items() if key in facts)
     parts = [
         "# Performance",
         "Written by `make bench` from performance.json; do not edit. What is compared took turns in one run; ratios are medians"
-        " over the turns. Where a figure holds for several sizes, it is the least favourable.",
+        " over the turns.",
         f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}, Python {machine['python']};"
         f" asrprune {machine['asrprune']}.",
-        _table(("figure", "", "key"), [(f"{facts[key]:g}", about, f"`{key}`") for key, about in ABOUT.items() if key in facts]),
+        markdown(Table("keys", "Where a figure holds for several sizes, it is the least favourable.", KEYS, rows, words=3)),
         *_skipped(facts["skipped"]),
         *_seconds("Training", "Seconds of an update, medians.", "type", facts["raw"], "train_"),
         *_seconds("Encoder", "Seconds of a batch, all layers, medians.", "batch", facts["raw"], "encode_"),
@@ -93,12 +96,8 @@ def _seconds(title: str, caption: str, kind: str, raw: Facts, prefix: str) -> li
     for key, taken in cases.items():
         _, size, value = key.split("_")
         lines.append((f"{size} layers", value, *(f"{np.median(taken[name]):.4g}" if name in taken else "–" for name in names)))
-    return [f"## {title}", _table(("model", kind, *names), lines), caption] if lines else []
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    table = Table(prefix, caption, ("model", kind, *names), tuple(lines), words=2)
+    return [f"## {title}", markdown(table)] if lines else []
 
 
 def _figures(raw: Facts) -> list[tuple[str, Figure]]:
