@@ -121,6 +121,7 @@ class ModelConfig(Section):
     heads: Positive = 4
     ffn: Positive = 2048
     conv_channels: Positive | None = None  # of the subsampling; None: as many as dim
+    position_scale: float = Field(1.0, gt=0.0)  # factor of a transformer's sinusoids; more makes neighbours easier to find
     conv_kernel: Positive = 31  # frames that a conformer's convolution sees; odd
     conv_norm: Literal["batch", "layer"] = "batch"  # in it
     dropout: Probability = 0.1

@@ -45,6 +45,7 @@ class Encoder(nn.Module):
         self.dropout = config.dropout
         self.subsampling = Subsampling(num_mels, config.conv_channels or config.dim, config.dim)
         self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
+        self.position_scale = config.position_scale
         self.absolute_positions = config.layer == "transformer"  # a Conformer's attention knows relative ones
         self.final_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
 
@@ -57,7 +58,8 @@ class Encoder(nn.Module):
             features = F.pad(features, (0, 0, 0, 7 - features.shape[1]))
         x = self.subsampling(features) * math.sqrt(self.dim)
         if self.absolute_positions:
-            x = x + sinusoids(torch.arange(x.shape[1], dtype=torch.float32, device=x.device), self.dim)
+            positions = torch.arange(x.shape[1], dtype=torch.float32, device=x.device)
+            x = x + self.position_scale * sinusoids(positions, self.dim)
         return dropout(x, self.dropout, self.training), subsampled_length(lens)
 
     def run(

@@ -9,13 +9,15 @@ from torch import Tensor
 from asrprune.config import ModelConfig
 from asrprune.errors import UserError
 from asrprune.nn.encoder import Encoded, Encoder
+from asrprune.nn.layers import sinusoids
 
 NUM_MELS, LAYERS = 20, 5
 
 
-def make_encoder(num_layers: int = LAYERS, dim: int = 16) -> Encoder:
+def make_encoder(num_layers: int = LAYERS, dim: int = 16, position_scale: float = 1.0) -> Encoder:
     torch.manual_seed(0)
-    config = ModelConfig(num_layers=num_layers, dim=dim, heads=2, ffn=24, conv_channels=3, dropout=0.3, attention_dropout=0.3)
+    sizes = {"num_layers": num_layers, "dim": dim, "heads": 2, "ffn": 24, "conv_channels": 3}
+    config = ModelConfig(**sizes, position_scale=position_scale, dropout=0.3, attention_dropout=0.3)
     return Encoder(config, NUM_MELS).eval()
 
 
@@ -87,6 +89,15 @@ def test_tap_0_is_the_front_end(encoder: Encoder, batch: tuple[Tensor, Tensor], 
         x, lens = encoder.embed(*batch)
     assert torch.equal(full.taps[0], x)
     assert torch.equal(full.lens, lens)
+
+
+def test_position_scale_is_the_factor_of_the_sinusoids(encoder: Encoder, batch: tuple[Tensor, Tensor], full: Encoded) -> None:
+    louder = make_encoder(position_scale=4.0)
+    louder.load_state_dict(encoder.state_dict())
+    with torch.inference_mode():
+        added = louder.embed(*batch)[0] - full.taps[0]
+    positions = sinusoids(torch.arange(float(added.shape[1])), encoder.dim)
+    torch.testing.assert_close(added, (3.0 * positions).expand_as(added), atol=1e-5, rtol=0.0)
 
 
 def test_loop_goes_on_from_any_layer(encoder: Encoder, full: Encoded) -> None:
