@@ -44,6 +44,18 @@ def test_subsampled_length_is_what_the_convolutions_give() -> None:
     assert subsampled_length(torch.tensor([0, 6, 7])).tolist() == [0, 0, 1]
 
 
+def test_subsampling_is_the_same_in_either_layout_of_memory() -> None:
+    """Channels come first in float32 training on a CPU, last otherwise."""
+    torch.manual_seed(0)
+    subsampling, x = Subsampling(20, 8, 4), torch.randn(2, 30, 20)
+    trained = subsampling(x)
+    with torch.inference_mode():
+        assert subsampling.conv1(subsampling._layout(x)).is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(subsampling(x), trained, atol=1e-6, rtol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(subsampling(x).float(), trained, atol=0.05, rtol=0.05)
+
+
 def test_layer_is_the_formula(layer: TransformerLayer) -> None:
     """x + c * MHSA(LN(x)), then x + c * FFN(LN(x)), with an odd c."""
     layer.eval()
