@@ -43,6 +43,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context in old typers
         """Run what the command line asks for."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job cleans up as an interrupted one does
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # as one whose terminal is gone; nohup ignores it
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -28,6 +28,8 @@ class Tokenizer:
         except (RuntimeError, OSError) as error:
             raise UserError(f"{model}: not a sentencepiece model ({error}); run stage 3 (`asrprune bpe`) again") from None
         self.path = model
+        unknown, start = self._processor.unk_id(), self._processor.piece_to_id(WORD_START)
+        self._unknown = [unknown] if start == unknown else [start, unknown]  # to words as units, <unk> is one
         self.pieces = ["<blk>", *(self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size()))]
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[Path]]:
@@ -39,8 +41,13 @@ class Tokenizer:
         return len(self.pieces)
 
     def encode(self, text: str) -> list[int]:
-        """Labels of a text, 1-based. Words go in one by one: sentencepiece would make one unknown of several in a row."""
-        return [piece + 1 for word in self._processor.encode(text.split()) for piece in word]
+        """Labels of a text, 1-based. Words go in one by one: sentencepiece would make one unknown of several in a row.
+
+        The word ``<unk>``, which some corpora have where nobody could tell what was said, is the unknown piece.
+        """
+        words = text.split()
+        pieces = zip(words, self._processor.encode(words), strict=True)
+        return [piece + 1 for word, own in pieces for piece in (self._unknown if word == UNKNOWN else own)]
 
     def decode(self, labels: Sequence[int]) -> str:
         """Text of labels (no blanks among them); an unknown piece becomes `<unk>`."""
@@ -54,7 +61,8 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
     Raises:
         UserError: more units are asked for than the transcripts can give (sentencepiece says how many they can).
     """
-    if not any(text.strip() for text in texts):
+    texts = [" ".join(word for word in text.split() if word != UNKNOWN) for text in texts]
+    if not any(texts):
         raise UserError("there are no transcripts to train the text units on; check data/train/text")
     model = io.BytesIO()
     try:

@@ -46,10 +46,10 @@ def _page(summary: Summary, grid: Grid, made: list[Table], figures: list[Path], 
     parts = [
         "# One prunable model against models trained for each depth",
         "Written by `asrprune report --grid` from the records in cells/; do not edit.",
-        f"{sets}. Seeds: {', '.join(map(str, seeds))}; {pooled}. Greedy CTC, no language"
-        " model. Layers were chosen on the dev set alone.",
+        f"{sets}. Seeds: {', '.join(map(str, seeds))}; {pooled}. Greedy CTC, no language model. {_chosen_on(summary)}",
     ]
-    parts += [f"**{verdict(shown(summary, name), grid, name)}**" for name in sorted({row["set"] for row in summary["rows"]})]
+    for name in sorted(summary["data"]):
+        parts += [f"**{sentence}**" for sentence in verdict(shown(summary, name), grid, name)]
     if missing:
         parts.append(f"> Not recorded yet, and so not below: {', '.join(missing)}.")
     parts += [markdown(table) for table in made]
@@ -60,6 +60,15 @@ def _page(summary: Summary, grid: Grid, made: list[Table], figures: list[Path], 
     shared = ", ".join(f"{name} {value}" for name, value in grid.numbers.items())
     parts.append(f"All of them: `{grid.config}`" + (f" with {shared}." if shared else "."))
     return "\n\n".join(parts) + "\n"
+
+
+def _chosen_on(summary: Summary) -> str:
+    """On which sets layers were chosen, and which of these are scored, too."""
+    if not summary["search_sets"]:
+        return "No plan needed a dev set."
+    listed = ", ".join(f"`{name}`" for name in summary["search_sets"])
+    scored = ", ".join(f"`{name}`" for name in summary["search_sets"] if name in summary["data"])
+    return f"Layers were chosen on {listed}" + (f"; so what is said of {scored} is optimistic." if scored else " alone.")
 
 
 def _method(name: str, numbers: dict[str, object]) -> str:

@@ -41,15 +41,22 @@ class Grid(Section):
     prunable: str  # the method that the project stands for
     plain: str  # the one without its regularisers
     baseline: str  # the individually trained models that decide whether pruning costs accuracy
+    pruned_by: dict[str, str] = Field(default_factory=dict)  # method -> strategy of its line in the figure, if not greedy
     published: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> "Grid":
-        named = {self.prunable, self.plain, self.baseline, *self.alone.methods}
+        named = {self.prunable, self.plain, self.baseline, *self.alone.methods, *self.pruned_by}
         if unknown := sorted(named - set(self.methods)):
             raise ValueError(f"no such method: {', '.join(unknown)}; methods has {', '.join(self.methods)}")
         if wanting := sorted({self.plain, self.baseline} - set(self.alone.methods)):
             raise ValueError(f"plain and baseline must be among alone.methods, which lacks {', '.join(wanting)}")
+        for name, values in (("seeds", self.seeds), ("alone.depths", self.alone.depths), ("alone.methods", self.alone.methods)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
+        for place, numbers in [("numbers", self.numbers), *((f"methods.{name}", own) for name, own in self.methods.items())]:
+            if sections := [key for key, value in numbers.items() if isinstance(value, dict)]:
+                raise ValueError(f"{place}: {sections[0]}: a whole section; write `{sections[0]}.KEY: value` for what changes")
         return self
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asrprune.paper.grid import Grid
-from asrprune.paper.summary import ALL, ALONE, FULL, Row, Summary
+from asrprune.paper.summary import ALL, ALONE, FULL, PREFIX, Row, Summary, roles
 from asrprune.paper.tables import shown
 from asrprune.report.plots import (
     GREY,
@@ -27,8 +27,8 @@ from asrprune.report.plots import (
 )
 
 CAPTIONS = {
-    "methods": "WER by depth. Lines: one model of all layers, pruned by its greedy plan (for LayerDrop: every other layer), by"
-    " the method that trained it; black: models trained for each depth. Bars: 95 % intervals.",
+    "methods": "WER by depth. Lines: one model of all layers, by the method that trained it and the strategy that prunes it;"
+    " black: models trained for each depth. Bars: 95 % intervals.",
     "strategies": "WER by depth of the prunable model, by the strategy that chose its layers, against models trained for each"
     " depth.",
     "difference": "Pruned minus individually trained, in points of WER, with 95 % intervals (paired bootstrap over utterances);"
@@ -50,7 +50,8 @@ def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
 def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
     names = sorted({row["set"] for row in summary["rows"]})
     drawn = {"methods": methods(summary, grid, names), "strategies": strategies(summary, grid, names)}
-    if any(row.get("diff") is not None for row in summary["rows"]):
+    own = [row for row in summary["rows"] if row["method"] == grid.prunable]
+    if any(row[f"{PREFIX[role]}diff"] is not None for row in own for role in roles(grid)):
         drawn["difference"] = difference(summary, grid, names)
     if removed := {method: value for method, value in summary["removals"].items() if value}:
         drawn["removals"] = removals(removed)
@@ -67,18 +68,14 @@ def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         rows = shown(summary, name)
         _alone(axes, rows, grid)
         for place, method in enumerate(grid.methods):
-            chosen = [row for row in rows if row["method"] == method and row["strategy"] in (FULL, strategy_of(method, rows))]
+            strategy = grid.pruned_by.get(method, "greedy")
+            chosen = [row for row in rows if row["method"] == method and row["strategy"] in (FULL, strategy)]
             shift = 0.12 * (place - (len(grid.methods) - 1) / 2)
-            _line(axes, chosen, f"{method}, pruned", _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)], shift)
+            look = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+            _line(axes, chosen, f"{method}, {strategy}", *look, shift)
         _finish(axes, rows, name)
     panels[0].legend(loc="upper right")
     return figure
-
-
-def strategy_of(method: str, rows: Sequence[Row]) -> str:
-    """The strategy that a method is pruned by: LayerDrop's own is every other layer."""
-    there = {row["strategy"] for row in rows if row["method"] == method}
-    return "every" if method == "layerdrop" and "every" in there else "greedy"
 
 
 def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
@@ -98,25 +95,28 @@ def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 
 
 def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
-    """A panel per set: pruned minus individually trained, each seed beside the one of all seeds together."""
-    figure, panels = panel_grid(len(names), width=3.6, height=2.6)
-    for axes, name in zip(panels, names, strict=True):
+    """A panel per set and kind of individually trained models: the differences of each seed beside those of all together."""
+    shared = [(name, role) for name in names for role in roles(grid)]
+    figure, panels = panel_grid(len(shared), width=3.6, height=2.6)
+    for axes, (name, role) in zip(panels, shared, strict=True):
+        key = f"{PREFIX[role]}diff"
         rows = [row for row in summary["rows"] if row["set"] == name and row["method"] == grid.prunable]
-        rows = [row for row in rows if row["strategy"] in (FULL, "greedy") and row["diff"] is not None]
+        rows = [row for row in rows if row["strategy"] in (FULL, "greedy") and row[key] is not None]
         labels = sorted({row["seed"] for row in rows}, key=lambda seed: (seed != ALL, seed if seed != ALL else 0))
         for place, seed in enumerate(labels):
             chosen = [row for row in rows if row["seed"] == seed]
             look: dict[str, Any] = {"color": _COLOURS[0] if place == 0 else GREY, "marker": "o" if place == 0 else "."}
             label = "all seeds" if seed == ALL else f"seed {seed}"
             depths = [row["depth"] + 0.18 * (place - (len(labels) - 1) / 2) for row in chosen]
-            values = np.array([row["diff"] for row in chosen])
-            low, high = np.array([row["diff_ci95"] for row in chosen]).T
+            values = np.array([row[key] for row in chosen])
+            low, high = np.array([row[f"{key}_ci95"] for row in chosen]).T
             axes.errorbar(depths, values, yerr=[values - low, high - values], linestyle="none", capsize=1.5, elinewidth=0.7,
                           label=label, **look)  # fmt: skip
         axes.axhline(0, color=GREY, linewidth=0.6)
         axes.grid(axis="y", color=PALE, linewidth=0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(title=name, xlabel="depth (layers)", ylabel="pruned - alone (points of WER)")
+        title = f"{name}, against {getattr(grid, role)} alone"
+        axes.set(title=title, xlabel="depth (layers)", ylabel="pruned - alone (points of WER)")
     if len(labels) > 1:
         panels[0].legend(loc="best")
     return figure

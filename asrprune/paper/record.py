@@ -1,5 +1,6 @@
 """The record of one cell: a small JSON file that holds all that comparisons need, so that they outlive the experiment."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from asrprune.nn.stochastic_depth import draw_layers, drop_probabilities
 from asrprune.paper.grid import Cell, without_clock
 from asrprune.report.results import Results, collect, similarities
 
+logger = logging.getLogger(__name__)
 Record = dict[str, Any]
+FORMAT = 1
+_KEYS = {"method", "depth", "seed", "alone", "config", "trained_on", "data", "model", "training", "search", "similarity",
+         "environment", "words", "rows"}  # fmt: skip
 
 
 def record_path(output: Path, cell: Cell) -> Path:
@@ -21,15 +26,24 @@ def record_path(output: Path, cell: Cell) -> Path:
     return output / "cells" / f"{cell.name}.json"
 
 
-def is_recorded(output: Path, cell: Cell) -> bool:
-    """Whether the record is there, and of these numbers."""
-    return bool(read_records(output, [cell]))
-
-
 def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, Record]:
-    """The records that there are, by the cells' names; those of other numbers are left out."""
-    there = {cell: read_json(path) for cell in wanted if (path := record_path(output, cell)).exists()}
-    return {cell.name: record for cell, record in there.items() if _learnt(record, cell) == cell.learnt}
+    """The records that there are, by the cells' names; those of other numbers are left out, and named in the log.
+
+    Raises:
+        UserError: a file is no record of this version.
+    """
+    there = {cell: _read(path) for cell in wanted if (path := record_path(output, cell)).exists()}
+    kept = {cell.name: record for cell, record in there.items() if _learnt(record, cell) == cell.learnt}
+    if other := [cell.name for cell in there if cell.name not in kept]:
+        logger.warning("recorded with other numbers than the grid has now, and so left out: %s", ", ".join(other))
+    return kept
+
+
+def _read(path: Path) -> Record:
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not record.keys() >= _KEYS:
+        raise UserError(f"{path}: not a record of this version of asrprune; remove it, `asrprune grid` makes it again")
+    return record
 
 
 def _learnt(record: Record, cell: Cell) -> dict[str, Any]:
@@ -41,9 +55,9 @@ def make_record(exp: Path, cell: Cell) -> Record:
     """Collect a finished experiment.
 
     Returns:
-        method, depth, seed, alone; ``rows`` of WER by set, strategy and depth, each with the errors of every utterance, in the
-        order of their ids; ``words`` of every utterance by set; the plans with all removals tried; ``similarity``, the SVCCA
-        matrix; ``training`` with ``layer_passes``: layers run, summed over updates.
+        method, depth, seed, alone; ``trained_on``: fingerprints of the training and dev data; ``rows`` of WER by set, strategy
+        and depth, each with the errors of every utterance, in the order of their ids; ``words`` of every utterance by set; the
+        plans with all removals tried; ``similarity``, the SVCCA matrix; ``training`` with ``layer_passes``: layers run, summed over updates.
 
     Raises:
         UserError: a part of the experiment is missing.
@@ -58,12 +72,13 @@ def make_record(exp: Path, cell: Cell) -> Record:
         words[row["set"]] = _joined(table[:, 0])
         rows.append({**row, "errors": _joined(table[:, 2:].sum(axis=1))})
     return {
-        "format": 1,
+        "format": FORMAT,
         "method": cell.method,
         "depth": cell.depth,
         "seed": cell.seed,
         "alone": cell.alone,
         "config": results["config"],
+        "trained_on": read_json(exp / "data.json"),
         "data": results["data"],
         "model": results["model"],
         "training": {**training, "layer_passes": layer_passes(config, training["steps"])},

@@ -9,15 +9,18 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from asrprune.config import resolved
 from asrprune.errors import UserError
-from asrprune.files import read_json, write_json
-from asrprune.paper.grid import Cell, Grid, as_overrides, cells, read_grid
-from asrprune.paper.record import is_recorded, make_record, record_path
+from asrprune.experiment import read_experiment_config
+from asrprune.files import held, read_json, write_json
+from asrprune.paper.grid import Cell, Grid, as_overrides, cells, read_grid, without_clock
+from asrprune.paper.record import make_record, read_records, record_path
 
 logger = logging.getLogger(__name__)
 _POLL_S = 1.0
 _TOLD_EVERY_S = 300.0
 _TAIL = 15  # lines of a failed run that are shown
+_OURS = ("--config", "--config_opts", "--expdir", "--exp_tag", "--stage", "--stop_stage")
 
 
 def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Sequence[str]) -> None:
@@ -28,22 +31,39 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
         output: where records go: ``cells/<cell>.json``.
         expdir: where the experiments go.
         jobs: runs at a time; they share the cores.
-        options: passed on to run.sh.
+        options: passed on to run.sh; not those that the grid decides.
 
     Raises:
-        UserError: this is no recipe, or a run failed; those beside it are stopped, and go on at the next start.
+        UserError: this is no recipe, another grid is at work here, an experiment is in the way, or runs failed: the others
+            are done nevertheless.
     """
     if not Path("run.sh").is_file():
         raise UserError(f"{Path.cwd()}: no run.sh here; run this in a recipe's directory, such as egs/mini")
+    if taken := [option for option in options if option in _OURS]:
+        raise UserError(f"{', '.join(taken)}: the grid decides this for each of its runs; say it in {grid_file} instead")
     grid = read_grid(grid_file)
     wanted = cells(grid)
-    missing = [cell for cell in wanted if not is_recorded(output, cell)]
-    logger.info("%d of %d cells are recorded in %s", len(wanted) - len(missing), len(wanted), output / "cells")
-    runner = Runner(grid, output, expdir, options)
-    if missing:
-        runner.prepare()
-        runner.run(missing, 3, 9, jobs)
-    runner.measure_speed(next(cell for cell in wanted if cell.method == grid.prunable))
+    with held(expdir):
+        recorded = read_records(output, wanted)
+        missing = [cell for cell in wanted if cell.name not in recorded]
+        logger.info("%d of %d cells are recorded in %s", len(recorded), len(wanted), output / "cells")
+        _check_room(missing, expdir)
+        runner = Runner(grid, output, expdir, options)
+        if missing:
+            runner.prepare()
+            runner.run(missing, 3, 9, jobs)
+        runner.measure_speed(next(cell for cell in wanted if cell.method == grid.prunable))
+
+
+def _check_room(missing: Sequence[Cell], expdir: Path) -> None:
+    """Say now, not in the middle of days of training, that an experiment of other numbers is in the way."""
+    there = [cell for cell in missing if (expdir / cell.name / "config.yaml").exists()]
+    other = [cell.name for cell in there if without_clock(resolved(read_experiment_config(expdir / cell.name))) != cell.learnt]
+    if other:
+        raise UserError(
+            f"{expdir}: {', '.join(other)}: trained with other numbers than the grid has now; remove these experiments, or"
+            " keep them and give --expdir and --output another place"
+        )
 
 
 class Runner:
@@ -53,6 +73,7 @@ class Runner:
         """As ``run_grid``."""
         self.grid, self.output, self.expdir, self.options = grid, output, expdir, options
         self.running: dict[Cell, tuple[subprocess.Popen[bytes], float]] = {}
+        self.failed: list[str] = []
 
     def prepare(self) -> None:
         """Stages 0 to 2, data and features, once for all cells."""
@@ -61,7 +82,11 @@ class Runner:
             raise UserError("./run.sh stopped in stages 0 to 2, see above; nothing was trained")
 
     def run(self, missing: Sequence[Cell], first: int, last: int, jobs: int) -> None:
-        """Stages ``first`` to ``last`` of each cell, ``jobs`` at a time; it is recorded when they are done."""
+        """Stages ``first`` to ``last`` of each cell, ``jobs`` at a time; it is recorded when they are done.
+
+        Raises:
+            UserError: at the end, some failed.
+        """
         waiting, told = list(missing), time.monotonic()
         try:
             while waiting or self.running:
@@ -76,6 +101,11 @@ class Runner:
                 time.sleep(_POLL_S)
         finally:
             self._stop()
+        if self.failed:
+            raise UserError(
+                f"{len(self.failed)} of {len(missing)} runs failed, see above: {', '.join(self.failed)}; the same command goes"
+                " on with them"
+            )
 
     def measure_speed(self, cell: Cell) -> None:
         """Stage 10 of one cell, with nothing beside it, if its record has no speed and its experiment is here."""
@@ -94,7 +124,7 @@ class Runner:
     def _command(self, name: str, overrides: Sequence[str], *stages: str) -> list[str]:
         numbers = " ".join(f"--set {override}" for override in overrides)
         where = ["--expdir", str(self.expdir), "--exp_tag", name]
-        return ["./run.sh", *self.options, "--config", self.grid.config, "--config_opts", numbers, *where, *stages]
+        return ["./run.sh", "--config", self.grid.config, "--config_opts", numbers, *where, *stages, *self.options]
 
     def _start(self, cell: Cell, first: int, last: int, threads: int) -> None:
         stages = ("--nj", str(threads), "--stage", str(first), "--stop_stage", str(last))
@@ -108,13 +138,15 @@ class Runner:
         self.running[cell] = process, time.monotonic()
 
     def _finished(self) -> Iterator[tuple[Cell, float]]:
-        """Record the cells that have ended since the last call; each with the seconds that it took."""
+        """Record the cells that have ended well since the last call; each with the seconds that it took."""
         for cell, (process, started) in list(self.running.items()):
             if process.poll() is None:
                 continue
             del self.running[cell]
             if process.returncode:
-                raise UserError(self._failure(cell, process.returncode))
+                self.failed.append(cell.name)
+                logger.error("%s", self._failure(cell, process.returncode))
+                continue
             write_json(record_path(self.output, cell), make_record(self.expdir / cell.name, cell))
             yield cell, time.monotonic() - started
 

@@ -10,6 +10,7 @@ from asrprune.errors import UserError
 from asrprune.paper.grid import Grid
 from asrprune.paper.record import Record, numbers
 from asrprune.report.results import strategy_rank
+from asrprune.report.tables import search_sets
 
 MARGIN = 0.5  # points of WER by which a pruned model must be worse to count as worse
 Summary = dict[str, Any]
@@ -17,8 +18,14 @@ Row = dict[str, Any]
 ALL = "all"  # in the place of a seed: all seeds together, each utterance with its errors under all of them
 FULL = "full"  # in the place of a strategy: nothing is removed
 ALONE = "alone"  # the same: trained for this depth
+PREFIX = {"baseline": "", "plain": "plain_"}  # what a row is compared with: role in the grid -> how its keys begin
 
 Key = tuple[str, str, int]  # method, strategy, depth
+
+
+def roles(grid: Grid) -> list[str]:
+    """The kinds of individually trained models that pruned ones are compared with, the one that decides first."""
+    return [role for role in PREFIX if role == "baseline" or grid.plain != grid.baseline]
 
 
 def summarise(grid: Grid, records: dict[str, Record]) -> Summary:
@@ -26,22 +33,23 @@ def summarise(grid: Grid, records: dict[str, Record]) -> Summary:
 
     Returns:
         ``rows``: method, strategy, depth, seed (or "all": errors of all seeds pooled; utterances are resampled, not seeds),
-        set, wer, wer_ci95 and, against the individually trained models of the same depth and seeds (``baseline``: the grid's
-        method for it, ``plain``: the other), baseline_wer, diff, diff_ci95, p_worse (the share of resamples in which the row is
-        worse by more than 0.5 points); percentages. ``cost``: what training cost. ``removals``: dev WER without each one layer.
-        ``similarity``: SVCCA matrices of the plain and the prunable model.
+        set, wer, wer_ci95 and, against the individually trained model of the same depth and seeds, baseline_wer, diff,
+        diff_ci95, p_worse (the share of resamples in which the row is worse by more than 0.5 points), for the grid's baseline;
+        plain_wer, plain_diff ... for its plain method; percentages. ``cost``: what training cost. ``removals``: dev WER
+        without each one layer. ``similarity``: SVCCA matrices of the plain and the prunable model.
 
     Raises:
-        UserError: there is no record, or records were decoded on different data.
+        UserError: there is no record, or records are of different data.
     """
     if not records:
         raise UserError("no cell of the grid is recorded yet; `asrprune grid` runs them")
-    _check_same_data(records)
+    _check_data(records)
     return {
         "format": 1,
         "margin": MARGIN,
         "grid": grid.model_dump(mode="json"),
         "data": next(iter(records.values()))["data"],
+        "search_sets": sorted(set().union(*map(search_sets, records.values()))),
         "rows": [row for name in _sets(records) for row in _rows(grid, records, name)],
         "speed": _speed(grid, records),
         "cost": [_cost(record) for record in records.values()],
@@ -62,13 +70,15 @@ def _sets(records: dict[str, Record]) -> list[str]:
     return sorted({name for record in records.values() for name in record["words"]})
 
 
-def _check_same_data(records: dict[str, Record]) -> None:
-    names = list(records)
-    for name in names[1:]:
-        if records[name]["data"] != records[names[0]]["data"]:
-            raise UserError(
-                f"{name} and {names[0]} were decoded on different data; remove the older record and run the grid again"
-            )
+def _check_data(records: dict[str, Record]) -> None:
+    first = next(iter(records))
+    for name, record in records.items():
+        for what, key in (("trained", "trained_on"), ("decoded", "data")):
+            if record[key] != records[first][key]:
+                raise UserError(
+                    f"{name} and {first} were {what} on different data; remove the record of one, and its experiment, and run"
+                    " the grid again"
+                )
 
 
 def _rows(grid: Grid, records: dict[str, Record], name: str) -> list[Row]:
@@ -94,9 +104,8 @@ def _rows_of(grid: Grid, records: dict[str, Record], name: str, label: Any, seed
         method, strategy, depth = key
         row = {"set": name, "method": method, "strategy": strategy, "depth": depth, "seed": label, "wer": round(wer[key], 4),
                "wer_ci95": _rounded(interval95(rates[key])), **facts[key]}  # fmt: skip
-        if strategy != ALONE:
-            for role in ("baseline", "plain"):
-                row |= _difference(role, wer, rates, key, _reference(getattr(grid, role), depth, wer))
+        for role in PREFIX:
+            row |= _difference(role, wer, rates, key, _reference(getattr(grid, role), depth, wer))
         rows.append(row)
     return rows
 
@@ -108,7 +117,7 @@ def _reference(method: str, depth: int, wer: dict[Key, float]) -> Key:
 
 
 def _difference(role: str, wer: dict[Key, float], rates: dict[Key, np.ndarray], key: Key, other: Key) -> Row:
-    prefix = "" if role == "baseline" else "plain_"
+    prefix = PREFIX[role]
     if other not in wer:
         return {f"{role}_wer": None, f"{prefix}diff": None, f"{prefix}diff_ci95": None, f"{prefix}p_worse": None}
     result = compare(wer[key] - wer[other], rates[key], rates[other], MARGIN)

@@ -9,7 +9,7 @@ from rich import box
 from rich.text import Text
 
 from asrprune.paper.grid import Grid
-from asrprune.paper.summary import ALL, ALONE, FULL, Row, Summary
+from asrprune.paper.summary import ALL, ALONE, FULL, PREFIX, Row, Summary, roles
 from asrprune.report.results import strategy_rank
 from asrprune.report.tables import two_digits
 
@@ -48,21 +48,27 @@ def shown(summary: Summary, name: str) -> list[Row]:
     return max(groups.values(), key=lambda rows: (len(rows), rows[0]["seed"] == ALL))
 
 
-def verdict(rows: Sequence[Row], grid: Grid, name: str) -> str:
-    """Whether the claim holds, in a sentence: at which depths pruning costs nothing against a model trained for the depth."""
-    pruned = [row for row in rows if row["method"] == grid.prunable and row["strategy"] == "greedy" and row["diff"] is not None]
-    pruned = sorted(pruned, key=lambda row: -row["depth"])
-    if not pruned:
-        return f"{name}: no depth has both a pruned and an individually trained model yet."
-    worse = [row for row in pruned if row["diff_ci95"][0] > 0]
-    good = [str(row["depth"]) for row in pruned if row not in worse]
-    found = []
-    if good:
-        found.append(f"not worse with {_listed(good)} layers")
-    if worse:
-        found.append("worse with " + _listed([f"{row['depth']} layers ({_difference(row)} points)" for row in worse]))
-    claim = f"{grid.prunable}, pruned by its greedy plan, against {grid.baseline} trained for each depth"
-    return f"{name}: {claim}: {'; '.join(found)}."
+def verdict(rows: Sequence[Row], grid: Grid, name: str) -> list[str]:
+    """Whether the claim holds: at which depths one model costs nothing against models trained for each depth.
+
+    Returns:
+        A sentence for each kind of individually trained models.
+    """
+    own = [row for row in rows if row["method"] == grid.prunable and row["strategy"] in (FULL, "greedy")]
+    own = sorted(own, key=lambda row: -row["depth"])
+    return [_verdict(own, grid, name, role) for role in roles(grid)]
+
+
+def _verdict(own: Sequence[Row], grid: Grid, name: str, role: str) -> str:
+    claim = f"{name}: {grid.prunable}, pruned by its greedy plan, against {getattr(grid, role)} trained for each depth"
+    low = {row["depth"]: row[f"{PREFIX[role]}diff_ci95"][0] for row in own if row[f"{PREFIX[role]}diff"] is not None}
+    if not low:
+        return f"{claim}: no depth has both yet."
+    good = [str(depth) for depth in low if low[depth] <= 0]
+    bad = [f"{row['depth']} layers ({_difference(row, role)} points)" for row in own if low.get(row["depth"], 0) > 0]
+    found = [f"not worse with {_listed(good)} layers"] if good else []
+    found += [f"worse with {_listed(bad)}"] if bad else []
+    return f"{claim}: {'; '.join(found)}."
 
 
 def wer_table(rows: Sequence[Row], grid: Grid, name: str) -> Table:
@@ -97,27 +103,25 @@ def pruned_table(summary: Summary, rows: Sequence[Row], grid: Grid, name: str) -
     lines = []
     for row in sorted(chosen, key=lambda row: -row["depth"]):
         fast = speed.get(row["depth"])
-        lines.append(
-            (
-                str(row["depth"]),
-                f"{row['params_m']:.2f}",
-                two_digits(fast["rtf"]) if fast else NONE,
-                f"{fast['speedup']:.1f}" if fast and fast["speedup"] else NONE,
-                f"{row['wer']:.1f}",
-                _number(row["plain_wer"]),
-                _number(row["baseline_wer"]),
-                _difference(row),
-                _number(row["p_worse"], "{:.2f}"),
-            )
-        )
-    alone = (f"alone, {grid.plain}", f"alone, {grid.baseline}")
-    worse = f"P(worse by > {summary['margin']})"
-    header = ("depth", "params (M)", "RTF", "speed-up", "pruned", *alone, "difference", worse)
+        cells = [
+            str(row["depth"]),
+            f"{row['params_m']:.2f}",
+            two_digits(fast["rtf"]) if fast else NONE,
+            f"{fast['speedup']:.1f}" if fast and fast["speedup"] else NONE,
+            f"{row['wer']:.1f}",
+        ]
+        for role in roles(grid):
+            cells += [_number(row[f"{role}_wer"]), _difference(row, role), _number(row[f"{PREFIX[role]}p_worse"], "{:.2f}")]
+        lines.append(tuple(cells))
+    header = ["depth", "params (M)", "RTF", "speed-up", "pruned"]
+    for role in roles(grid):
+        header += [f"alone, {getattr(grid, role)}", "difference", "P(worse)"]
     caption = (
         f"{grid.prunable}, greedy plan, on {name}: WER (%) against models that were trained for each depth. Difference: pruned"
-        f" minus alone with {grid.baseline}, in points, with its 95 % interval (paired bootstrap over utterances)."
+        " minus the model to the left of it, in points, with its 95 % interval (paired bootstrap over utterances); P(worse):"
+        f" the probability that pruned is worse by more than {summary['margin']} points."
     )
-    return Table(f"pruned_{name}", caption, header, tuple(lines), words=0)
+    return Table(f"pruned_{name}", caption, tuple(header), tuple(lines), words=0)
 
 
 def cost_table(summary: Summary, grid: Grid) -> Table:
@@ -170,15 +174,13 @@ def _wer(row: Row | None) -> str:
     if row is None:
         return NONE
     low, high = row["wer_ci95"]
-    worse = row.get("diff_ci95") is not None and row["strategy"] != FULL and row["diff_ci95"][0] > 0
+    worse = row["diff"] is not None and row["diff_ci95"][0] > 0
     return f"{row['wer']:.1f} [{low:.1f}, {high:.1f}]{'*' if worse else ''}"
 
 
-def _difference(row: Row) -> str:
-    if row["diff"] is None:
-        return NONE
-    low, high = row["diff_ci95"]
-    return f"{row['diff']:+.1f} [{low:+.1f}, {high:+.1f}]"
+def _difference(row: Row, role: str) -> str:
+    difference, interval = row[f"{PREFIX[role]}diff"], row[f"{PREFIX[role]}diff_ci95"]
+    return NONE if difference is None else f"{difference:+.1f} [{interval[0]:+.1f}, {interval[1]:+.1f}]"
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -148,6 +148,16 @@ def test_an_unknown_character_spoils_its_word_alone(tmp_path: Path) -> None:
         assert tokenizer.decode(labels) == "yes y<unk>s no"
 
 
+@pytest.mark.parametrize(("kind", "size"), [("bpe", 12), ("unigram", 9), ("char", None), ("word", None)])
+def test_what_nobody_could_transcribe_is_the_unknown_piece(tmp_path: Path, kind: str, size: int | None) -> None:
+    """TED-LIUM's <unk>: a word in references, and so in a perfect hypothesis."""
+    tokenizer = train(["yes <unk> no", "<unk> no yes go <unk>"], tmp_path, kind, size)
+    labels = tokenizer.encode("<unk> yes <unk> <unk> no")
+    assert labels.count(1) == 3
+    assert tokenizer.decode(labels) == "<unk> yes <unk> <unk> no"
+    assert not any(">" in piece for piece in tokenizer.pieces[2:])
+
+
 def test_word_marks_without_a_word_leave_no_double_space(tmp_path: Path) -> None:
     tokenizer = train(["yes no"], tmp_path, "char", None)
     mark, letter = tokenizer.pieces.index("▁"), tokenizer.pieces.index("y")

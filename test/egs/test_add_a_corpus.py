@@ -51,12 +51,15 @@ def test_the_four_steps(tmp_path: Path) -> None:
     subprocess.run(copy, **shell)  # type: ignore[call-overload]
     config = tmp_path / "egs/mycorpus/conf/train.yaml"
     config.write_text(re.sub("^tokenizer: .*", "tokenizer: {type: char, vocab_size: null}", config.read_text(), flags=re.M))
-    first = run.replace("DIR", "'../../my corpus'").splitlines()[:2]
+    commands = run.replace("DIR", "'../../my corpus'")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run("\n".join(first), env={**os.environ, "PATH": path}, **shell)  # type: ignore[call-overload]
+    subprocess.run(commands, env={**os.environ, "PATH": path}, **shell)  # type: ignore[call-overload]
     assert read_table(tmp_path / "egs/mycorpus/data/test/text") == {f"ed-{n}": "open window ed" for n in range(3)}
     assert read_table(tmp_path / "egs/mycorpus/data/train_sp/feats.scp").keys() >= {"al-0", "bo-1", "cy-2"}
     assert (tmp_path / "egs/mycorpus/exp/train/lang/tokens.txt").is_file()
+    report = (tmp_path / "egs/mycorpus/exp/train/RESULTS.md").read_text()
+    assert "3 utterances" in report
+    assert report.count("| greedy ") > 5
 
 
 def test_the_grid_file_that_is_shown_is_one(tmp_path: Path) -> None:

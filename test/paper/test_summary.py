@@ -51,6 +51,7 @@ def record(method: str, depth: int, seed: int, alone: bool) -> Record:
     steps = [{"depth": 4, "keep": [1, 2, 3, 4], "score": 9.0, "without": without}]
     return {
         "format": 1, "method": method, "depth": depth, "seed": seed, "alone": alone,
+        "trained_on": {"format": 1, "train": {"utterances": 900}},
         "data": {"test": {"utterances": UTTERANCES, "hours": 0.2, "text_sha256": "ab"}},
         "model": {"asrprune": "0.1.0", "model_sha256": "cd"}, "environment": {"python": "3.11"},
         "training": {"steps": 100, "layer_passes": 100_000 * depth - 40_000 * (method == "both"), "seconds": 60.0 * depth},
@@ -118,6 +119,9 @@ def test_all_seeds_pool_the_errors_of_each_utterance(summary: Summary, records: 
 def test_at_the_full_depth_the_baseline_is_its_full_model(summary: Summary) -> None:
     assert find(summary, "both", FULL, 4, ALL)["baseline_wer"] == find(summary, "interctc", FULL, 4, ALL)["wer"]
     assert find(summary, "interctc", FULL, 4, ALL)["diff"] == 0.0
+    assert find(summary, "interctc", ALONE, 2, ALL)["diff"] == 0.0
+    alone = find(summary, "plain", ALONE, 2, ALL)
+    assert alone["diff"] == pytest.approx(alone["wer"] - alone["baseline_wer"], abs=1e-3)
 
 
 def test_without_the_model_trained_alone_there_is_no_difference(records: dict[str, Record]) -> None:
@@ -136,6 +140,9 @@ def test_nothing_recorded_and_other_data_are_said(records: dict[str, Record]) ->
     other = {**records["both_4l_s2"], "data": {"test": {"utterances": 7}}}
     with pytest.raises(UserError, match="both_4l_s2 and plain_4l_s1 were decoded on different data"):
         summarise(GRID, {**records, "both_4l_s2": other})
+    other = {**records["both_4l_s2"], "trained_on": {"train": {"utterances": 7}}}
+    with pytest.raises(UserError, match="both_4l_s2 and plain_4l_s1 were trained on different data"):
+        summarise(GRID, {**records, "both_4l_s2": other})
 
 
 # ---- what is shown
@@ -152,6 +159,10 @@ def test_tables_show_the_pooled_rows_and_mark_what_is_worse(summary: Summary) ->
     assert not lines["interctc", "trained for each depth"][1].endswith("*")
     depths = pruned_table(summary, shown(summary, "test"), GRID, "test").rows
     assert [cells[:4] for cells in depths] == [("4", "0.40", "0.0040", "1.0"), ("2", "0.20", "0.0020", "2.0")]
+    own = find(summary, "both", "greedy", 2, ALL)
+    shown_wer = [f"{own[key]:.1f}" for key in ("wer", "baseline_wer", "plain_wer")]
+    assert [depths[1][column] for column in (4, 5, 8)] == shown_wer
+    assert depths[1][9].startswith(f"{own['plain_diff']:+.1f} [")
 
 
 def test_while_a_seed_is_not_complete_another_one_is_shown(records: dict[str, Record], summary: Summary) -> None:
@@ -163,20 +174,25 @@ def test_while_a_seed_is_not_complete_another_one_is_shown(records: dict[str, Re
 
 
 def test_the_verdict_names_the_depths_at_which_pruning_costs_something() -> None:
-    base = {"method": "both", "strategy": "greedy"}
+    base = {"method": "both", "strategy": "greedy", "plain_diff": None, "plain_diff_ci95": None}
     rows = [
-        {**base, "depth": 2, "diff": 3.04, "diff_ci95": [2.1, 4.0]},
-        {**base, "depth": 6, "diff": -0.4, "diff_ci95": [-0.9, 0.1]},
+        {**base, "depth": 2, "diff": 3.04, "diff_ci95": [2.1, 4.0], "plain_diff": 4.0, "plain_diff_ci95": [3.1, 4.9]},
+        {**base, "depth": 6, "diff": -0.4, "diff_ci95": [-0.9, 0.1], "plain_diff": -0.9, "plain_diff_ci95": [-1.5, -0.2]},
         {**base, "depth": 3, "diff": 0.5, "diff_ci95": [0.1, 0.9]},
+        {**base, "strategy": FULL, "depth": 8, "diff": 0.6, "diff_ci95": [0.2, 1.0]},
         {**base, "depth": 4, "diff": 0.4, "diff_ci95": [0.0, 0.8]},
         {**base, "depth": 5, "diff": None, "diff_ci95": None},
         {**base, "strategy": "top", "depth": 6, "diff": 9.0, "diff_ci95": [8.0, 10.0]},
     ]
-    begin = "test: both, pruned by its greedy plan, against interctc trained for each depth: "
-    bad = "worse with 3 layers (+0.5 [+0.1, +0.9] points) and 2 layers (+3.0 [+2.1, +4.0] points)."
-    assert verdict(rows, GRID, "test") == f"{begin}not worse with 6 and 4 layers; {bad}"
-    assert verdict(rows[1:2], GRID, "test") == f"{begin}not worse with 6 layers."
-    assert verdict(rows[4:5], GRID, "test") == "test: no depth has both a pruned and an individually trained model yet."
+    begin = "test: both, pruned by its greedy plan, against"
+    bad = "8 layers (+0.6 [+0.2, +1.0] points), 3 layers (+0.5 [+0.1, +0.9] points) and 2 layers (+3.0 [+2.1, +4.0] points)."
+    first, second = verdict(rows, GRID, "test")
+    assert first == f"{begin} interctc trained for each depth: not worse with 6 and 4 layers; worse with {bad}"
+    assert second.startswith(f"{begin} plain trained for each depth: not worse with 6 layers; worse with 2 layers (+4.0 [")
+    assert verdict(rows[1:2], GRID, "test")[0] == f"{begin} interctc trained for each depth: not worse with 6 layers."
+    assert verdict(rows[5:6], GRID, "test")[0] == f"{begin} interctc trained for each depth: no depth has both yet."
+    alike = GRID.model_copy(update={"plain": "interctc"})
+    assert verdict(rows, alike, "test") == [first]
 
 
 def test_published_figures_are_rows_of_their_set_and_unknown_ones_stay_empty(summary: Summary) -> None:

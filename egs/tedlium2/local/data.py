@@ -36,7 +36,7 @@ ARCHIVES = {
 NUM_TALKS = {"2": 1514, "3": 2370}  # in the three sets together
 MAX_OVERSHOOT_S = 0.5  # what a segment may stick out of its recording and be cut: that of Kaldi's extract-segments
 IGNORED = "ignore_time_segment_in_scoring"
-_LINE = re.compile(r"(?P<talk>\S+) \S+ (?P<speaker>\S+) (?P<start>\S+) (?P<end>\S+) (?P<label><\S*>) (?P<text>.+)")
+_LINE = re.compile(r"(?P<talk>\S+) \S+ (?P<speaker>\S+) (?P<start>\S+) (?P<end>\S+) (?P<label><\S*>)(?: (?P<text>.*))?")
 # Which pronunciation it is, a(2); the utterance's name at the end of the line; silence; {NOISE} and the like.
 _MARKS = re.compile(r"\([0-9]\)|\(\S*\)$|<sil>|[{\[]\w+[}\]]")
 
@@ -175,7 +175,7 @@ def _parse(where: str, line: str, audio_dir: Path, lengths: Mapping[str, float],
     The speaker is the talk, as in Kaldi and ESPnet: a person who gave two talks counts twice, which does no harm here.
     """
     match = _LINE.fullmatch(line)
-    if match and (match["speaker"] == "inter_segment_gap" or IGNORED in match["text"]):
+    if match and (match["speaker"] == "inter_segment_gap" or IGNORED in (match["text"] or "")):
         notes.left_out["gaps and ignored segments"] += 1
         return None
     start, end = (_seconds(match[name]) if match else -1.0 for name in ("start", "end"))
@@ -187,7 +187,7 @@ def _parse(where: str, line: str, audio_dir: Path, lengths: Mapping[str, float],
     if talk not in lengths:
         notes.faults.append(f"{where}: {talk}: its audio {audio_dir / talk}.sph is missing; {AGAIN}")
         return None
-    if not (text := words_of(match["text"])):
+    if not (text := words_of(match["text"] or "")):
         notes.left_out["segments without words"] += 1
         return None
     key = f"{talk}-{round(100 * start):07d}-{round(100 * end):07d}"
