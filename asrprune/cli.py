@@ -79,7 +79,9 @@ Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
 GridOutput = Annotated[Path, typer.Option("--output", help="directory of a grid's records, tables and figures")]
-PlanName = Annotated[str, typer.Option("--plan", help="a strategy (exp/.../plans/NAME.json), or a plan file")]
+PlanName = Annotated[
+    str | None, typer.Option("--plan", help="a strategy (exp/.../plans/NAME.json), or a plan file; default: greedy")
+]
 
 
 @app.callback()
@@ -251,6 +253,10 @@ def search(
     ] = None,
     objective: Annotated[str | None, typer.Option("--objective", help="wer or ctc; default: prune.metric")] = None,
     beam: Annotated[int | None, typer.Option("--beam", min=1, help="width of the greedy search; default: prune.beam")] = None,
+    rerank: Annotated[
+        int | None,
+        typer.Option("--rerank", min=1, help="so many of svcca's proposals the dev set ranks; default: prune.rerank"),
+    ] = None,
     executor: Where = "local",
     nj: Jobs = 1,
     sbatch: Sbatch = "",
@@ -258,13 +264,16 @@ def search(
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
     from asrprune.config import PruneConfig, check
-    from asrprune.prune.propose import plan_path, propose
+    from asrprune.prune.propose import plan_path, propose, read_similarity
 
     workers, experiment = _executor(executor, nj, sbatch, exp, ngpu), _load(exp)
-    given = {key: value for key, value in (("metric", objective), ("beam", beam)) if value is not None}
+    asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
+    given = {key: value for key, value in asked.items() if value}
     options = check(PruneConfig, {**experiment.config.prune.model_dump(), **given}, "asrprune search")
+    if "svcca" in options.strategies:
+        read_similarity(experiment, dev.name)  # now, not after hours of greedy search
     with workers:
-        for name in strategy or experiment.config.prune.strategies:
+        for name in options.strategies:
             plan = propose(experiment, name, dev, options, workers)
             for step in plan.steps:
                 score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
@@ -278,7 +287,7 @@ def prune(
     output: Annotated[Path, typer.Argument(help="experiment directory to write")],
     depth: Depth = None,
     layers: Layers = None,
-    plan: PlanName = "greedy",
+    plan: PlanName = None,
 ) -> None:
     """Write a standalone experiment of the kept layers."""
     from asrprune.prune import surgery
@@ -309,6 +318,8 @@ def decode(
     from asrprune.decode.sweep import SubModel, decode_set, sub_models
     from asrprune.prune.plan import parse_layers
 
+    if layers is not None and (strategy or depth):
+        raise UserError("give either --layers, or --strategy and --depth")
     workers, experiment = _executor(executor, nj, sbatch, exp, ngpu), _load(exp)
     if layers is not None:
         wanted = [SubModel("layers_" + layers.replace(",", "_"), parse_layers(layers, experiment.num_layers))]
@@ -370,10 +381,14 @@ def report(
 
     if (exp is None) == (grid_file is None):
         raise UserError("name either an experiment, --exp DIR, or a grid, --grid FILE")
-    if grid_file is not None:
+    if exp is None:
+        assert grid_file is not None
+        if copy_to is not None:
+            raise UserError("--copy-to goes with --exp; the comparison of a grid is written to --output")
         _compare(grid_file, output)
         return
-    assert exp is not None
+    if output != Path("paper"):
+        raise UserError("--output goes with --grid; the report of an experiment is written into it, and --copy-to copies it")
     path = write_report(exp)
     if copy_to is not None:
         copy_report(exp, copy_to)
@@ -424,6 +439,8 @@ def transcribe(
     from asrprune.hardware import pick_device
     from asrprune.prune.plan import parse_layers
 
+    if plan is not None and depth is None:
+        raise UserError("--plan says which layers a depth has; give --depth, too")
     recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)))
     keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
     for file in files:
@@ -445,9 +462,9 @@ def doctor(ngpu: Gpus = 0) -> None:
     if not doctor_ok(checks):
         raise typer.Exit(1)
     if ngpu:
-        from asrprune.hardware import pick_device  # needs torch, which may have been missing until here
+        from asrprune.hardware import check_gpus  # needs torch, which may have been missing until here
 
-        pick_device(ngpu)
+        check_gpus(ngpu)
 
 
 def _executor(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int = 0) -> "Executor":
@@ -463,16 +480,18 @@ def _load(exp: Path, num_gpus: int = 0) -> "Experiment":
     return load(exp, pick_device(num_gpus))
 
 
-def _keep(experiment: "Experiment", depth: int | None, layers: str | None, plan: str) -> tuple[int, ...]:
+def _keep(experiment: "Experiment", depth: int | None, layers: str | None, plan: str | None) -> tuple[int, ...]:
     from asrprune.decode.recognizer import find_plan
     from asrprune.prune.plan import parse_layers
 
     if (depth is None) == (layers is None):
         raise UserError("give either --depth N or --layers 1,2,5,9")
     if layers is not None:
+        if plan is not None:
+            raise UserError("--layers says which layers are kept; --plan goes with --depth")
         return parse_layers(layers, experiment.num_layers)
     assert depth is not None
-    return find_plan(experiment, plan).keep(depth)
+    return find_plan(experiment, plan or "greedy").keep(depth)
 
 
 def _show(table: "Table") -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -180,6 +180,12 @@ class TrainConfig(Section):
     dev_every_epochs: Positive = 1
     num_workers: int = Field(1, ge=0)  # processes that read features ahead
 
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.average > self.keep_best:
+            raise ValueError(f"average must not exceed keep_best = {self.keep_best}, got {self.average}")
+        return self
+
 
 class PruneConfig(Section):
     """Depths and strategies that are searched, decoded and reported."""
@@ -199,7 +205,7 @@ class DecodeConfig(Section):
     """How trained models are run: in search, decoding, transcription and benchmarks."""
 
     max_frames: Positive = 20000  # padded feature frames in one batch
-    # float32: the same text in any batch. auto: bfloat16 where it is native, which is twice as fast and costs no accuracy.
+    # float32: the same text in any batch. auto: bfloat16 where it is native; docs/performance.md has what it saves, and costs.
     precision: Literal["auto", "float32", "bf16"] = "float32"
 
 
@@ -356,5 +362,7 @@ def _explain(error: Any, section: type[BaseModel]) -> str:
 
 def _known_keys(section: type[BaseModel], sections: tuple[Any, ...]) -> str:
     for name in sections:
-        section = section.model_fields[name].annotation  # type: ignore[assignment]
+        if isinstance(name, str):  # a number is a place in a list
+            annotation: Any = section.model_fields[name].annotation
+            section = next((kind for kind in get_args(annotation) if isinstance(kind, type)), annotation)
     return f"known keys here: {', '.join(section.model_fields)}"

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
     """Make an experiment directory, or check that the one that is there is of the same config.
 
     Raises:
-        UserError: ``exp`` holds a run with another config; all differences are named.
+        UserError: ``exp`` holds a run with another config (all differences are named), or a file is missing or unfit.
     """
     Tokenizer(bpe_model)  # raises if it is missing
     tokens = bpe_model.with_name("tokens.txt")
@@ -56,6 +56,11 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
         raise UserError(f"{tokens}: no such file; stage 3 (`asrprune bpe`) makes it beside {bpe_model.name}")
     if not cmvn.is_file():
         raise UserError(f"{cmvn}: no such CMVN statistics; stage 2 (`asrprune fbank --cmvn`) makes them")
+    if (width := len(read_cmvn(cmvn)[0])) != config.frontend.num_mels:
+        raise UserError(
+            f"{cmvn}: is of {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (`asrprune fbank`)"
+            " with this config, or set frontend.num_mels back"
+        )
     if (exp / "config.yaml").exists():
         _check_same(exp / "config.yaml", resolved(config))
         _check_same_file(exp / "bpe.model", bpe_model)
@@ -93,9 +98,17 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
 
 def fingerprint(corpus: Corpus) -> dict[str, Any]:
     """What a corpus is, whatever its path: its size, and hashes of its ids, lengths and texts."""
-    columns = {"ids": corpus.ids, "lengths": map(str, corpus.lengths.tolist()), "texts": corpus.texts}
-    hashes = {name: hashlib.sha256("\n".join(column).encode()).hexdigest()[:16] for name, column in columns.items()}
+    columns = {"ids": corpus.ids, "lengths": map(str, corpus.lengths), "texts": corpus.texts}
+    hashes = {name: _hash_of_lines(column) for name, column in columns.items()}
     return {"utterances": len(corpus), "frames": int(corpus.lengths.sum()), **hashes}
+
+
+def _hash_of_lines(lines: Iterable[str]) -> str:
+    """Of the lines with line feeds between them, one after the other: there may be millions."""
+    digest = hashlib.sha256()
+    for number, line in enumerate(lines):
+        digest.update(f"\n{line}".encode() if number else line.encode())
+    return digest.hexdigest()[:16]
 
 
 def build_model(config: Config, exp: Path) -> CtcModel:
@@ -118,7 +131,9 @@ def average_best(exp: Path, count: int | None = None) -> list[dict[str, Any]]:
         raise UserError(
             f"{exp}: only {records[-1]['epoch']} of {config.train.epochs} epochs are trained; run stage 4 (train) to its end"
         )
-    epochs = best_epochs(records, min(count or config.train.average, config.train.keep_best))
+    if (count or 0) > config.train.keep_best:
+        raise UserError(f"{exp}: --count {count}: only the best {config.train.keep_best} epochs are kept (train.keep_best)")
+    epochs = best_epochs(records, count or config.train.average)
     weights = average([epoch_file(exp / "checkpoints", epoch) for epoch in epochs])
     members = [record for record in records if record["epoch"] in epochs]
     save_model(exp, config, weights, {"members": members})

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from asrprune.errors import UserError
 
 logger = logging.getLogger(__name__)
+LOCK = ".lock"  # in a directory that one process may work in at a time
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
@@ -49,7 +50,7 @@ def held(directory: Path) -> Iterator[None]:
         UserError: another process holds it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "w", encoding="utf-8") as handle:
+    with open(directory / LOCK, "w", encoding="utf-8") as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by processes that outlive this one
         except (BlockingIOError, PermissionError):

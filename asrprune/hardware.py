@@ -20,11 +20,18 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
 def pick_device(num_gpus: int) -> torch.device:
     """The CPU for 0, else the first GPU (training alone uses more); a ``UserError`` says what this machine lacks."""
-    if num_gpus and not torch.cuda.is_available():
-        raise UserError(
-            f"--ngpu {num_gpus}: torch sees no GPU here; give --ngpu 0 for the CPU, or run `asrprune doctor`, which says why"
-        )
+    check_gpus(min(num_gpus, 1))
     return torch.device("cuda" if num_gpus else "cpu")
+
+
+def check_gpus(wanted: int) -> None:
+    """Raise ``UserError`` unless there are so many GPUs."""
+    if wanted and not torch.cuda.is_available():
+        raise UserError(
+            f"--ngpu {wanted}: torch sees no GPU here; give --ngpu 0 for the CPU, or run `asrprune doctor`, which says why"
+        )
+    if wanted and wanted > (found := torch.cuda.device_count()):
+        raise UserError(f"--ngpu {wanted}: torch sees {found} here; give --ngpu {found}, or look at CUDA_VISIBLE_DEVICES")
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -375,6 +375,39 @@ def test_both_or_none_of_depth_and_layers(exp: Path, tmp_path: Path) -> None:
         refused(asrprune("prune", "--exp", exp, tmp_path / "out", *options), "prune", "either --depth N or --layers")
 
 
+def test_options_that_contradict_each_other(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    dev = tiny_data / "dev"
+    wav = audio_of(dev)[1]
+    for command, options, why in (
+        ("prune", [tmp_path / "out", "--layers", "1,2", "--plan", "greedy"], "--plan goes with --depth"),
+        ("decode", [dev, "--layers", "1,2", "--depth", 2], "either --layers, or --strategy and --depth"),
+        ("decode", [dev, "--layers", "1,2", "--strategy", "top"], "either --layers, or --strategy and --depth"),
+        ("transcribe", [wav, "--plan", "top"], "give --depth, too"),
+        ("report", ["--output", tmp_path / "out"], "--output goes with --grid"),
+        ("average", ["--count", 9], "--count 9: only the best 2 epochs are kept"),
+    ):
+        refused(asrprune(command, "--exp", exp, *options), command, why)
+
+
+def test_search_says_what_is_wrong_before_it_begins(exp: Path, tiny_data: Path) -> None:
+    options = ["--dev", tiny_data / "dev", "--strategy", "greedy"]
+    with unchanged(exp):
+        done = asrprune("search", "--exp", exp, *options, "--strategy", "foo")
+        refused(done, "search", "strategies.1: input should be 'top', 'every', 'greedy' or 'svcca', got 'foo'")
+        refused(
+            asrprune("search", "--exp", exp, *options, "--strategy", "svcca"), "search", "svcca/dev.npz: no such file; stage 6"
+        )
+
+
+def test_features_of_other_filters(tiny_data: Path, tiny_config_file: Path, tmp_path: Path) -> None:
+    """Nothing is written, so the corrected command is taken."""
+    inputs = ["--train", tiny_data / "train", "--dev", tiny_data / "dev", "--bpe", tiny_data / "lang/bpe.model"]
+    done = asrprune("train", "--config", tiny_config_file, "--exp", tmp_path / "exp", *inputs, "--cmvn", tiny_data / "cmvn",
+                    "--set", "frontend.num_mels=11")  # fmt: skip
+    refused(done, "train", "filters, but frontend.num_mels is 11; run stage 2")
+    assert not (tmp_path / "exp/config.yaml").exists()
+
+
 def test_prune_does_not_write_over_what_is_there(exp: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("years of work")
@@ -626,7 +659,7 @@ def test_an_interrupted_fbank_leaves_nothing_behind(tiny_config_file: Path, tmp_
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("asrprune fbank: error: interrupted")
     assert not (data / "feats.scp").exists()
-    assert list((data / "fbank").glob(".*")) == []
+    assert [path.name for path in (data / "fbank").glob(".*")] == [".lock"]
     for ark in (data / "fbank").glob("*.ark"):
         assert ark.with_suffix(".scp").exists(), "an archive that is not finished"
     assert asrprune("fbank", data, "--config", tiny_config_file).code == 0

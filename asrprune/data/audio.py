@@ -5,6 +5,7 @@ An entry is the path of anything libsndfile reads (wav, flac, NIST SPHERE, ...),
 The messages name the file, not the utterance: callers put ``file:line: id:`` before them.
 """
 
+import functools
 import io
 import os
 import re
@@ -51,8 +52,9 @@ def read_audio(
 ) -> npt.NDArray[np.float32]:
     """Samples (N,) of ``entry`` from ``start_s`` to ``end_s`` seconds (None: to the end), float32 in [-1, 1).
 
-    Seeks, so a segment costs what the segment is long. Raises ``UserError`` for a file that is missing, truncated, not audio,
-    not mono or not at ``sample_rate`` Hz, for a segment beyond the end, and for a pipe unless ``allow_pipes``.
+    Seeks, so a segment costs what the segment is long; a pipe is run once for all segments in a row. Raises ``UserError`` for a
+    file that is missing, truncated, not audio, not mono or not at ``sample_rate`` Hz, for a segment beyond the end, and for a
+    pipe unless ``allow_pipes``.
     """
     with _open(entry, allow_pipes) as sound:
         check_format(entry, AudioInfo(sound.samplerate, sound.frames, sound.channels), sample_rate)
@@ -147,11 +149,16 @@ def _open_pipe(command: str, allow_pipes: bool) -> soundfile.SoundFile:
     name = f"`{command} |`"
     if not allow_pipes:
         raise UserError(f"{name}: is a shell command, and these are run only with --allow-pipes; or write its output to a file")
+    return _open_sound(name, io.BytesIO(_output_of(command)), {})
+
+
+@functools.lru_cache(maxsize=1)  # the segments of a recording come one after the other
+def _output_of(command: str) -> bytes:
     done = subprocess.run(command, shell=True, capture_output=True, check=False)
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it printed no message"]
-        raise UserError(f"{name}: failed with exit status {done.returncode}: {said[-1]}; run it by hand to see why")
-    return _open_sound(name, io.BytesIO(done.stdout), {})
+        raise UserError(f"`{command} |`: failed with exit status {done.returncode}: {said[-1]}; run it by hand to see why")
+    return done.stdout
 
 
 def _split_entry(entry: str) -> tuple[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from asrprune.data.tables import read_table, write_table
 from asrprune.doctor import import_torchaudio
 from asrprune.errors import UserError
 from asrprune.executor import Executor
-from asrprune.files import atomic_path, write_json
+from asrprune.files import LOCK, atomic_path, held, write_json
 from asrprune.progress import track
 
 logger = logging.getLogger(__name__)
@@ -106,8 +106,18 @@ def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_
 
     Archives are named after a hash of what they hold, so a restart computes only the missing ones, and changed options or
     audio lists make new ones. Returns the number of archives that were computed.
+
+    Raises:
+        UserError: an utterance cannot be read, or another process computes features of this directory.
     """
     utterances = read_data_dir(directory, need_text=False)
+    with held(directory / "fbank"):
+        return _extract(directory, utterances, options, executor, allow_pipes)
+
+
+def _extract(
+    directory: Path, utterances: Sequence[Utterance], options: FrontendConfig, executor: Executor, allow_pipes: bool
+) -> int:
     shards = [utterances[i : i + SHARD_UTTERANCES] for i in range(0, len(utterances), SHARD_UTTERANCES)]
     names = [_shard_name(index, shard, options) for index, shard in enumerate(shards)]
     store = directory.resolve() / "fbank"
@@ -127,11 +137,12 @@ def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> No
     """Archive first, then its scp: an archive counts only when its scp is there."""
     base, utterances = shard
     ark = base.with_suffix(".ark")
+    frames, stats = dict[str, int](), np.zeros((2, options.num_mels + 1))
     with atomic_path(ark) as temporary:
         matrices = ((u.id, _features(u, options, allow_pipes)) for u in utterances)
-        frames: dict[str, int] = {}
-        entries = write_ark(temporary, ark, _counted(matrices, frames))
+        entries = write_ark(temporary, ark, _counted(matrices, frames, stats))
     write_json(base.with_suffix(".frames"), frames)
+    write_cmvn(base.with_suffix(".cmvn"), stats)
     write_table(base.with_suffix(".scp"), entries)
 
 
@@ -145,12 +156,16 @@ def _features(utterance: Utterance, options: FrontendConfig, allow_pipes: bool) 
 
 
 def _is_complete(base: Path) -> bool:
-    return all(base.with_suffix(suffix).exists() for suffix in (".ark", ".frames", ".scp"))
+    return all(base.with_suffix(suffix).exists() for suffix in (".ark", ".frames", ".cmvn", ".scp"))
 
 
-def _counted(matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int]) -> Iterator[tuple[str, np.ndarray]]:
+def _counted(
+    matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int], stats: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Pass matrices on, noting their lengths and adding them to the CMVN statistics."""
     for key, matrix in matrices:
         frames[key] = len(matrix)
+        stats += _stats(matrix)
         yield key, matrix
 
 
@@ -172,26 +187,33 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
     write_table(directory / "feats.scp", scp)
     wanted = {base.name for base in bases}
     for stale in (directory / "fbank").iterdir():
-        if stale.stem not in wanted:
+        if stale.stem not in wanted and stale.name != LOCK:
             stale.unlink()
 
 
 def compute_cmvn(directory: Path) -> np.ndarray:
     """Global CMVN statistics of a directory's features, as Kaldi's compute-cmvn-stats: (2, F + 1) float64.
 
-    Row 0: sums, then the frame count; row 1: sums of squares, then 0.
+    Row 0: sums, then the frame count; row 1: sums of squares, then 0. Those of our own archives lie beside them; features that
+    another program made are read.
+
+    Raises:
+        UserError: there are no frames.
     """
-    stats: np.ndarray | None = None
-    for entry in track(list(read_table(directory / "feats.scp").values()), f"cmvn {directory.name}"):
-        features = read_matrix(entry).astype(np.float64)
-        if stats is None:
-            stats = np.zeros((2, features.shape[1] + 1))
-        stats[0, :-1] += features.sum(axis=0)
-        stats[0, -1] += len(features)
-        stats[1, :-1] += np.square(features).sum(axis=0)
-    if stats is None or stats[0, -1] == 0:
+    if archives := sorted((directory / "fbank").glob("feats_*.cmvn")):
+        stats = np.sum([read_plain_matrix(path) for path in archives], axis=0)
+    else:
+        entries = list(read_table(directory / "feats.scp").values())
+        stats = sum((_stats(read_matrix(entry)) for entry in track(entries, f"cmvn {directory.name}")), np.zeros(()))
+    if not stats.any() or stats[0, -1] == 0:
         raise UserError(f"{directory}/feats.scp: no frames, so there is nothing to normalise with; check stage 1 (data)")
     return stats
+
+
+def _stats(matrix: np.ndarray) -> np.ndarray:
+    """(2, F + 1) of a (T, F) matrix, as ``compute_cmvn``."""
+    matrix = matrix.astype(np.float64)
+    return np.stack([np.append(matrix.sum(axis=0), len(matrix)), np.append(np.square(matrix).sum(axis=0), 0.0)])
 
 
 def write_cmvn(path: Path, stats: np.ndarray) -> None:

@@ -118,11 +118,12 @@ class CtcModel(nn.Module):
         return None if self.condition is None else Conditioner(self)
 
     def _touch(self, keep: Sequence[int] | None) -> Tensor | float:
-        """Zero times the parameters of the skipped layers."""
-        if keep is None or not self.all_take_part:
+        """Zero times the parameters that a step may leave out: skipped layers, and self-conditioning if no tap is run."""
+        if not self.all_take_part:
             return 0.0
-        skipped = [layer for number, layer in enumerate(self.encoder.layers, start=1) if number not in keep]
-        return 0.0 * sum((p.sum() for layer in skipped for p in layer.parameters()), torch.zeros(()))
+        parts = [layer for number, layer in enumerate(self.encoder.layers, start=1) if keep is not None and number not in keep]
+        parts += [] if self.condition is None else [self.condition]
+        return 0.0 * sum((p.sum() for part in parts for p in part.parameters()), torch.zeros(()))
 
 
 class Conditioner:

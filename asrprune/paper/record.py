@@ -57,7 +57,8 @@ def make_record(exp: Path, cell: Cell) -> Record:
     Returns:
         method, depth, seed, alone; ``trained_on``: fingerprints of the training and dev data; ``rows`` of WER by set, strategy
         and depth, each with the errors of every utterance, in the order of their ids; ``words`` of every utterance by set; the
-        plans with all removals tried; ``similarity``, the SVCCA matrix; ``training`` with ``layer_passes``: layers run, summed over updates.
+        plans with all removals tried; ``similarity``, the SVCCA matrix; ``training`` with ``layer_passes``: layers run, summed
+        over updates.
 
     Raises:
         UserError: a part of the experiment is missing.

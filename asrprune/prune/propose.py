@@ -1,7 +1,6 @@
 """From a strategy's name to its plan file in an experiment."""
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ from asrprune.config import PruneConfig
 from asrprune.data.dataset import Corpus
 from asrprune.errors import UserError
 from asrprune.executor import HERE, Executor
-from asrprune.experiment import Experiment
+from asrprune.experiment import Experiment, fingerprint
 from asrprune.hardware import version
 from asrprune.prune import search
 from asrprune.prune.dev_score import DevScorer
 from asrprune.prune.plan import Plan, Step, write_plan
+from asrprune.prune.remembered import RememberedScorer
 
 logger = logging.getLogger(__name__)
 
@@ -41,35 +41,43 @@ def propose(
     Raises:
         UserError: no such strategy; svcca's matrix is missing or of another model.
     """
-    layers, depths, started = experiment.num_layers, experiment.config.depths(), time.monotonic()
+    layers, depths = experiment.num_layers, experiment.config.depths()
     metric, facts = None, dict[str, Any]()
     options = options or experiment.config.prune
     if strategy == "greedy":
-        score, metric = DevScorer(experiment, Corpus(dev, experiment.tokenizer), options.metric, executor), options.metric
+        score, metric = _scorer(experiment, strategy, dev, options, executor), options.metric
         steps = search.beam(layers, score, min(depths), options.beam)
         facts = {"beam": options.beam, **_cost(score)}
     elif strategy == "svcca":
         proposals = search.svcca(read_similarity(experiment, dev.name), depths, options.rerank)
         steps = tuple(Step(proposals[depth][0]) for depth in depths)
         if options.rerank > 1:
-            score, metric = DevScorer(experiment, Corpus(dev, experiment.tokenizer), options.metric, executor), options.metric
+            score, metric = _scorer(experiment, strategy, dev, options, executor), options.metric
             steps = search.rerank(proposals, score)
             facts = {"rerank": options.rerank, **_cost(score)}
     elif strategy in ("top", "every"):
         steps = (search.top if strategy == "top" else search.every)(layers, depths)
     else:
         raise UserError(f"--strategy {strategy}: no such strategy; choose from top, every, greedy and svcca")
-    facts = {**facts, "seconds": round(time.monotonic() - started, 2), "asrprune": version()}
+    facts = {**facts, "asrprune": version()}
     used_dev = dev.name if strategy in ("greedy", "svcca") else None
     plan = Plan(strategy, layers, steps, experiment.info["model_sha256"], metric, used_dev, facts)
     write_plan(plan_path(experiment.path, strategy), plan)
     return plan
 
 
-def _cost(scorer: DevScorer) -> dict[str, Any]:
+def _scorer(experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor) -> RememberedScorer:
+    """Dev scores; those that an earlier, killed search had of the same model and data are not computed again."""
+    corpus = Corpus(dev, experiment.tokenizer)
+    made_by = [experiment.info["model_sha256"], fingerprint(corpus), options.metric, experiment.config.decode.precision]
+    path = plan_path(experiment.path, strategy).parent / "scores" / f"{strategy}.json"
+    return RememberedScorer(DevScorer(experiment, corpus, options.metric, executor), path, made_by)
+
+
+def _cost(scorer: RememberedScorer) -> dict[str, Any]:
     made, naive = round(scorer.layer_forwards, 2), round(scorer.naive_layer_forwards)
     logger.info("%.0f layer-forwards over the dev set instead of %d", made, naive)
-    return {"layer_forwards": made, "naive_layer_forwards": naive}
+    return {"layer_forwards": made, "naive_layer_forwards": naive, "seconds": round(scorer.seconds, 2)}
 
 
 def similarity_path(exp: Path, set_name: str) -> Path:

@@ -1,4 +1,7 @@
-"""Training in several processes: each takes its share of every batch, so what is learnt is the same for any number of them."""
+"""Training in several processes: each takes its share of every batch, so what is learnt is the same for any number of them.
+
+Only what is drawn for each frame or unit, dropout and augmentation, is drawn by each process for its own share.
+"""
 
 import logging
 import os
@@ -12,7 +15,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from asrprune.errors import UserError
-from asrprune.hardware import autocast_type, pick_device
+from asrprune.hardware import autocast_type, check_gpus, pick_device
 from asrprune.nn.model import CtcModel
 
 
@@ -27,12 +30,12 @@ def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes
         strategy: what each of several processes holds: with "ddp" the model, with "fsdp" a part of it.
 
     Raises:
-        UserError: there are fewer GPUs here.
+        UserError: there are fewer GPUs here, or nothing says where the other machines are.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import has set it to INFO
+    check_gpus(num_gpus)
     device = pick_device(num_gpus)
-    if num_gpus > torch.cuda.device_count():
-        raise UserError(f"--ngpu {num_gpus}: torch sees {torch.cuda.device_count()} here")
+    _check_rendezvous(num_nodes)
     count = int(os.environ.get("LOCAL_WORLD_SIZE", num_gpus or num_procs))
     num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", num_nodes))
     bf16 = autocast_type(precision, device) == torch.bfloat16
@@ -46,6 +49,16 @@ def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes
         precision="bf16-mixed" if bf16 else "32-true",
         plugins=[launcher],
     )
+
+
+def _check_rendezvous(num_nodes: int) -> None:
+    """Raise ``UserError`` unless the environment says where several machines meet."""
+    wanting = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
+    if num_nodes > 1 and wanting and not TorchElasticEnvironment.detect():
+        raise UserError(
+            f"--num-nodes {num_nodes}: set {', '.join(wanting)} on each machine: MASTER_ADDR, the first one's address;"
+            " MASTER_PORT, a port that is free there; NODE_RANK, 0 on the first, 1 on the second ...; or start it by torchrun"
+        )
 
 
 def _strategy(name: str, world: int) -> Strategy | str:
@@ -81,4 +94,4 @@ def add_up(value: Tensor, fabric: Fabric) -> Tensor:
 
 def is_lost_peer(error: Exception) -> bool:
     """Whether an exception says that another process of the run has gone."""
-    return isinstance(error, torch.distributed.DistBackendError) or "gloo/transport" in str(error)
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)

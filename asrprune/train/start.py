@@ -58,13 +58,15 @@ def train(
             experiment.start(exp, config, bpe_model, cmvn)
             corpora = _corpora(exp, train_dir, dev_dir)
             experiment.check_data(exp, *corpora)
-        fabric.launch()
-        fabric.barrier()
         try:
+            fabric.launch()
+            fabric.barrier()
             _trainer(config, exp, *(corpora or _corpora(exp, train_dir, dev_dir)), fabric).run()
         except RuntimeError as error:
             if fabric.world_size > 1 and is_lost_peer(error):
-                raise UserError("another process of this training died; run the same command again: it goes on") from None
+                raise UserError(
+                    "another process of this training died, or is not to be found; run the same command again: it goes on"
+                ) from None
             raise
 
 
@@ -75,6 +77,8 @@ def _trainer(config: Config, exp: Path, train_corpus: Corpus, dev_corpus: Corpus
         num_params(model) / 1e6, config.model.num_layers, model.ctc.out_features, fabric.device,
         f" x {fabric.world_size}, {config.train.strategy}" if fabric.world_size > 1 else "", fabric._precision.precision, exp,
     )  # fmt: skip
+    if fabric.world_size > 1 and config.model.layer == "conformer" and config.model.conv_norm == "batch":
+        logger.warning("model.conv_norm: batch takes its statistics from each process's share of a batch; layer has none")
     return Trainer(config, exp, model, train_corpus, dev_corpus, fabric)
 
 

@@ -282,6 +282,15 @@ def test_segments_without_samples(tmp_path: Path, noise: np.ndarray, start_s: fl
         read_audio(str(tmp_path / "a.wav"), RATE, start_s, end_s)
 
 
+def test_a_pipe_is_run_once_for_segments_in_a_row(tmp_path: Path, noise: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    entry = f"echo >>{tmp_path}/runs; cat {tmp_path}/a.wav |"
+    for start_s in (0.0, 0.25, 0.5):
+        segment = read_audio(entry, RATE, start_s, start_s + 0.25, allow_pipes=True)
+        np.testing.assert_array_equal(segment * 32768, noise[round(start_s * RATE) :][: RATE // 4])
+    assert (tmp_path / "runs").read_text() == "\n"
+
+
 def test_pipes_are_run_only_on_request(tmp_path: Path, noise: np.ndarray) -> None:
     soundfile.write(tmp_path / "a.wav", noise, RATE)
     witness = tmp_path / "ran"

@@ -5,6 +5,8 @@ That the filterbanks themselves are right is what test_fbank_oracle.py shows.
 
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +50,7 @@ def features(directory: Path) -> dict[str, np.ndarray]:
 
 
 def archives(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (directory / "fbank").iterdir()}
+    return {path.name: path.read_bytes() for path in (directory / "fbank").glob("feats_*")}
 
 
 def spoil(directory: Path, key: str) -> Callable[[], None]:
@@ -102,9 +104,9 @@ def test_commands_in_wav_scp_are_run_only_if_allowed(data: Path) -> None:
 
 def test_a_second_run_computes_nothing(data: Path) -> None:
     extract(data, OPTIONS, HERE)
-    before = {path: path.stat().st_mtime_ns for path in (data / "fbank").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (data / "fbank").glob("feats_*")}
     assert extract(data, OPTIONS, HERE) == 0
-    assert {path: path.stat().st_mtime_ns for path in (data / "fbank").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in (data / "fbank").glob("feats_*")} == before
 
 
 def test_processes_compute_the_same_bits_and_a_fault_names_its_utterance(data: Path) -> None:
@@ -133,7 +135,7 @@ def test_only_what_a_killed_run_lacks_is_computed(data: Path, suffix: str) -> No
     gone.unlink()
     (data / "fbank" / f".{gone.stem}.4711.tmp.ark").write_bytes(b"half")
     (data / "feats.scp").unlink()
-    others = {path: path.stat().st_mtime_ns for path in (data / "fbank").iterdir() if not path.match(f"*{gone.stem}*")}
+    others = {path: path.stat().st_mtime_ns for path in (data / "fbank").glob("feats_*") if not path.match(f"*{gone.stem}*")}
     assert extract(data, OPTIONS, HERE) == 1
     assert archives(data) == whole
     assert {path: path.stat().st_mtime_ns for path in others} == others
@@ -144,7 +146,7 @@ def test_a_fault_leaves_nothing_half_written_and_keeps_what_is_finished(data: Pa
     mend = spoil(data, "s0-u4")  # the second archive
     with pytest.raises(UserError, match=r"^s0-u4: "):
         extract(data, OPTIONS, HERE)
-    assert sorted(Path(name).suffix for name in archives(data)) == [".ark", ".frames", ".scp"]
+    assert sorted(Path(name).suffix for name in archives(data)) == [".ark", ".cmvn", ".frames", ".scp"]
     assert not (data / "feats.scp").exists()
     mend()
     assert extract(data, OPTIONS, HERE) == 3
@@ -259,6 +261,30 @@ def test_cmvn_is_that_of_all_frames_in_kaldis_layout(data: Path, tmp_path: Path)
     mean, scale = read_cmvn(tmp_path / "cmvn")
     np.testing.assert_allclose(mean, frames.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(scale, 1 / frames.std(axis=0), rtol=1e-5)
+
+
+def test_cmvn_of_features_that_another_program_made(data: Path) -> None:
+    extract(data, OPTIONS, HERE)
+    ours = compute_cmvn(data)
+    (data / "fbank").rename(data / "kaldi")
+    write_table(
+        data / "feats.scp", {key: entry.replace("/fbank/", "/kaldi/") for key, entry in read_table(data / "feats.scp").items()}
+    )
+    np.testing.assert_allclose(compute_cmvn(data), ours, rtol=1e-12)
+
+
+def test_two_runs_do_not_compute_in_one_directory(data: Path) -> None:
+    """The second would delete what the first is writing."""
+    code = "import sys; from pathlib import Path; from asrprune.files import held\n"
+    code += f"with held(Path({str(data / 'fbank')!r})): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match="fbank: another process is at work here"):
+            extract(data, OPTIONS, HERE)
+        other.communicate()
+    assert extract(data, OPTIONS, HERE) > 0
+    assert extract(data, OPTIONS, HERE) == 0
 
 
 def test_normalised_features_have_mean_0_and_variance_1(data: Path, tmp_path: Path) -> None:

@@ -85,6 +85,10 @@ def test_a_cell_is_another_one_if_what_is_learnt_differs(tmp_path: Path) -> None
             ("plain: plain", "plain: plain\npruned_by: {uniform: every}"),
             "grid.yaml: no such method: uniform; methods has plain",
         ),
+        (
+            ("plain: plain", "plain: plain\npublished: [{modle: CTC}]"),
+            "published.0.modle: unknown key; known keys here: model, source",
+        ),
         (("methods:\n", "methods: {}\nunused:\n"), "grid.yaml: methods: dictionary should have at least 1 item"),
     ],
 )

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from asrprune.config import Config, write_config
+from asrprune.errors import UserError
 from asrprune.train.journal import read_journal
-from asrprune.train.ranks import share
+from asrprune.train.ranks import make_fabric, share
 
 ConfigWith = Callable[..., Config]
 # No dropout and no SpecAugment, whose draws depend on who has which utterance; skipped layers, whose draws must not.
@@ -57,9 +58,10 @@ def test_two_processes_learn_what_one_learns(
     run_training: Callable[[Config, Path], None],
     tmp_path: Path,
 ) -> None:
-    """A batch of one utterance, too: the second process has no share of it."""
+    """Batches of one utterance, too, of which the second process has no share; with self-conditioning, taps are skipped."""
     config = config.model_copy(update={"train": config.train.model_copy(update={"strategy": strategy})})
     lone = config.model_copy(update={"batch": config.batch.model_copy(update={"max_frames": 130})})
+    lone = lone.model_copy(update={"model": lone.model.model_copy(update={"self_conditioning": True})})
     for name, each in (("batches", config), ("lone", lone)):
         one, two = tmp_path / f"{name}1", tmp_path / f"{name}2"
         run_training(each, one)
@@ -92,7 +94,7 @@ def test_a_run_whose_process_is_killed_ends_with_a_sentence_and_goes_on(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     text = (tmp_path / "log").read_text()
-    assert "another process of this training died; run the same command again: it goes on" in text
+    assert "another process of this training died, or is not to be found; run the same command again: it goes on" in text
     assert "Traceback" not in text
 
     done_before = len([r for r in read_journal(exp / "train.jsonl") if r["kind"] == "epoch"])
@@ -132,3 +134,11 @@ def test_shares_are_the_batch() -> None:
             counted = np.concatenate([own for rank, own in enumerate(shares) if rank < size])
             assert sorted(counted.tolist()) == batch.tolist()
             assert all(len(own) >= 1 for own in shares)
+
+
+def test_several_machines_need_to_know_where_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with pytest.raises(UserError, match=r"--num-nodes 2: set MASTER_PORT, NODE_RANK on each machine"):
+        make_fabric("float32", num_procs=1, num_nodes=2)

@@ -1,0 +1,42 @@
+"""What a search has been told, on disk: one that was killed goes on where it stopped."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asrprune.files import read_json, write_json
+from asrprune.prune.dev_score import DevScorer
+from asrprune.prune.plan import Keep
+from asrprune.prune.search import Score
+
+
+class RememberedScorer:
+    """A ``DevScorer`` whose answers are written down, and given again when the same is asked anew."""
+
+    def __init__(self, scorer: DevScorer, path: Path, made_by: Sequence[Any]) -> None:
+        """``made_by``: plain data on which the answers depend, besides the question."""
+        self.scorer, self.path, self.made_by = scorer, path, list(made_by)
+        self.answers: dict[str, Any] = read_json(path) if path.exists() else {}
+        # As of a search that was not killed:
+        self.layer_forwards, self.naive_layer_forwards, self.seconds = 0.0, 0, 0.0
+
+    def __call__(self, sets: Sequence[Keep], best: int | None = None) -> dict[Keep, Score]:
+        """As ``DevScorer``."""
+        question = hashlib.sha256(json.dumps([self.made_by, sets, best]).encode()).hexdigest()[:16]
+        if question not in self.answers:
+            self.answers[question] = self._ask(sets, best)
+            write_json(self.path, self.answers)
+        answer = self.answers[question]
+        self.layer_forwards += answer["layer_forwards"]
+        self.seconds += answer["seconds"]
+        self.naive_layer_forwards += sum(map(len, sets))
+        return {tuple(keep): Score(primary, tie_break) for keep, primary, tie_break in answer["scores"]}
+
+    def _ask(self, sets: Sequence[Keep], best: int | None) -> dict[str, Any]:
+        started, before = time.monotonic(), self.scorer.layer_forwards
+        scores = [[keep, score.primary, score.tie_break] for keep, score in self.scorer(sets, best).items()]
+        cost = {"layer_forwards": self.scorer.layer_forwards - before, "seconds": time.monotonic() - started}
+        return {**cost, "scores": scores}
