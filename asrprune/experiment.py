@@ -58,8 +58,8 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
         raise UserError(f"{cmvn}: no such CMVN statistics; stage 2 (`asrprune fbank --cmvn`) makes them")
     if (width := len(read_cmvn(cmvn)[0])) != config.frontend.num_mels:
         raise UserError(
-            f"{cmvn}: is of {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (`asrprune fbank`)"
-            " with this config, or set frontend.num_mels back"
+            f"{cmvn}: is of {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (fbank) with"
+            " this config, or set frontend.num_mels back"
         )
     if (exp / "config.yaml").exists():
         _check_same(exp / "config.yaml", resolved(config))

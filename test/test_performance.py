@@ -1,14 +1,18 @@
 """The benchmark: its workers answer, and the page shows what was measured and says what was not."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools/bench"))  # its files import each other
+bench = load_script("tools/bench/bench.py")
 write_page = load_script("tools/bench/show.py").write_page
 TURNS = [0.2, 0.21, 0.19]
 
@@ -44,20 +48,94 @@ def test_workers_time_what_they_are_asked_for() -> None:
 
 
 def test_a_part_is_measured_and_the_others_stay(tmp_path: Path) -> None:
-    (tmp_path / "performance.json").write_text(json.dumps({"plan_10m_s": 44.0, "raw": {}, "skipped": {}}))
+    machine = {"cpu": "an abacus", "cores": 1, "torch": "1", "python": "2", "asrprune": "0"}
+    old = {"environment": machine, "skipped": {}}
+    parts = {
+        "planning": {**old, "keys": ["plan_10m_s"], "raw": ["plan"]},
+        "features": {**old, "keys": ["gone"], "raw": ["gone"]},
+    }
+    parts["features"]["skipped"] = {"fbank_x": "no ears"}
+    raw = {"plan": {"10": {"seconds": 44.0, "peak_gb": 1.0}}, "gone": {}}
+    (tmp_path / "performance.json").write_text(json.dumps({"plan_10m_s": 44.0, "gone": 1, "parts": parts, "raw": raw}))
     command = [sys.executable, str(ROOT / "tools/bench/bench.py"), "--parts", "features", "--repeats", "1"]
     done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "performance.json").read_text())
     assert facts["plan_10m_s"] == 44.0
+    assert facts["parts"]["planning"] == parts["planning"], "with the machine that it was measured on"
+    assert facts["parts"]["features"]["environment"]["cores"] == os.cpu_count()
+    assert "gone" not in facts
+    assert "gone" not in facts["raw"], "what the part had measured before"
     taken = facts["raw"]["fbank"]
-    assert facts["fbank_x_realtime_per_core"] == round(taken["audio_s"] / taken["seconds"][0], 1)
+    assert facts["fbank_x_realtime_per_core"] == round(taken["audio_s"] / taken["seconds"]["fbank"][0], 1)
     page = (tmp_path / "performance.md").read_text()
-    assert f"| {facts['fbank_x_realtime_per_core']:g} | features" in page
+    assert f"| {facts['fbank_x_realtime_per_core']:g} | >= 400 | features" in page
     assert "## Training" not in page
-    failed = subprocess.run([*command[:2], "--parts", "colours", "--output", str(tmp_path)], capture_output=True, text=True)
+    assert "- planning: an abacus, 1 cores" in page
+    assert "no ears" not in page
+    assert "Not measured: `fbank_vs_espnet`: ESPnet2 is not installed" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--parts", "features,colours"], "--parts colours: no such part; there are training,"),
+        (["--repeats", "0"], "--repeats 0: at least 1"),
+        (["--exp", "nowhere"], "--exp nowhere: no such directory; run a recipe first"),
+        (["--espnet", sys.executable], f"--espnet {sys.executable}: is no Python with ESPnet2; tools/bench/README.md says"),
+        (["--espnet", "nowhere"], "--espnet nowhere: is no Python with ESPnet2"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(tmp_path: Path, options: list[str], said: str) -> None:
+    command = [sys.executable, str(ROOT / "tools/bench/bench.py"), "--parts", "features", "--output", str(tmp_path)]
+    failed = subprocess.run([*command, *options], capture_output=True, text=True)
     assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith("--parts colours: no such part; there are training,")
+    assert failed.stderr.splitlines()[-1].startswith(said)
+    assert not (tmp_path / "performance.json").exists()
+
+
+class Clock:
+    """A worker that takes as long as it is told to; nothing runs."""
+
+    def __init__(self, seconds: float) -> None:
+        self.facts = {"matmul_flops": 2 * 2048**3, "shares": {}}
+        self.taken = seconds
+
+    def seconds(self, count: int) -> float:
+        return self.taken
+
+    def close(self) -> None:
+        pass
+
+
+def test_keys_are_ratios_of_what_took_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up seconds: theirs are 3 (float32) and 2 (bfloat16), ours 2 and 1, a layer is 0.1, the matrix product 0.5."""
+
+    def ours(self: object, case: str, **options: Any) -> Clock:
+        if case == "matmul":
+            return Clock(0.5)
+        if "depth" in options and options["depth"] < options["layers"]:
+            return Clock(2.0 - 0.1 * (options["layers"] - options["depth"]))
+        return Clock((2.0 if options["dtype"] == "float32" else 1.0) - (0.1 if options.get("rate") else 0.0))
+
+    def theirs(self: object, case: str, name: str = "espnet", **options: Any) -> dict[str, Clock]:
+        return {name: Clock(3.0 if options["dtype"] == "float32" else 2.0)}
+
+    monkeypatch.setattr(bench.Bench, "ours", ours)
+    monkeypatch.setattr(bench.Bench, "theirs", theirs)
+    monkeypatch.setattr(bench, "has_fast_bf16", lambda device: True)
+    made = bench.Bench("python", 3, None, None)
+    made.training()
+    made.encoding()
+    expected = {
+        "train_vs_espnet_fp32": 1.5, "train_vs_espnet_bf16": 2.0, "prunable_vs_plain_step": 0.95,
+        "encode_vs_espnet_b1": 3.0, "encode_vs_espnet_b16": 3.0,
+        "encode_vs_espnet_b1_fp32": 1.5, "encode_vs_espnet_b16_bf16": 2.0,
+        "peak_share_train_fp32": 0.25, "peak_share_train_bf16": 0.5,
+        "peak_share_encode_fp32": 0.25, "peak_share_encode_bf16": 0.5,
+        "rtf_ratio_half": 0.7, "rtf_ratio_third": 0.6, "rtf_ratio_quarter": 0.55, "rtf_ratio_quarter_256": 0.55,
+    }  # fmt: skip
+    assert {key: made.keys[key] for key in expected} == pytest.approx(expected)
 
 
 def test_the_page_shows_tables_and_figures_and_what_is_missing(tmp_path: Path) -> None:
@@ -65,7 +143,7 @@ def test_the_page_shows_tables_and_figures_and_what_is_missing(tmp_path: Path) -
     encode = {"seconds": {"fp32": TURNS}, "shares": {"convolutions": 0.6, "other": 0.4}}
     depth = {"depths": {"full": 12, "half": 6}, "seconds": {"full": TURNS, "half": [t / 2 for t in TURNS]}, "channels": 32}
     sizes = {str(10**n): {"seconds": 10**n / 1e6, "peak_gb": 1.0} for n in (4, 5)}
-    environment = {"cpu": "a CPU", "cores": 2, "torch": "2", "python": "3", "asrprune": "0"}
+    machine = {"cpu": "a CPU", "cores": 2, "torch": "2", "python": "3", "asrprune": "0"}
     raw = {
         "train_12_fp32": train,
         "encode_12_b1": encode,
@@ -75,12 +153,16 @@ def test_the_page_shows_tables_and_figures_and_what_is_missing(tmp_path: Path) -
         "validate": sizes,
         "score": sizes,
     }
-    skipped = {"search": "no experiment"}
-    whole = {"prunable_vs_plain_step": 0.9, "environment": environment, "skipped": skipped, "raw": raw}
+    parts = {part: {"environment": machine, "skipped": {}, "keys": [], "raw": []} for part in ("training", "search")}
+    parts["search"]["skipped"] = {"search": "no experiment"}
+    whole = {"prunable_vs_plain_step": 0.9, "train_vs_espnet_fp32": 1.4, "parts": parts, "raw": raw}
     (tmp_path / "performance.json").write_text(json.dumps(whole))
     page = write_page(tmp_path).read_text()
     assert "| 12 layers | fp32 | 0.2 | 0.4 |" in page
     assert "| 12 layers | b1 | 0.2 |" in page
-    assert "| 0.9 | update of the prunable model" in page
+    assert "| 0.9 | <= 1.0 | update of the prunable model" in page
+    assert "| 1.4 | >= 1.5: **missed** | update, two taps" in page
+    assert "- training, search: a CPU, 2 cores; torch 2, Python 3; asrprune 0." in page
+    assert "## What the profile says" in page
     assert "Not measured: `search`: no experiment." in page
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"training", "depth", "shares", "planning"}

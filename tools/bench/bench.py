@@ -4,7 +4,8 @@
     make bench                                   all of it, on an idle machine; or some parts:
     python tools/bench/bench.py [--parts training,encoding] [--repeats 5] [--espnet PYTHON] [--exp DIR --dev DIR]
 
-What is compared takes turns in one run; a ratio is the median over the turns. How to install ESPnet2: tools/bench/README.md.
+What is compared takes turns in one run; a ratio is the median over the turns. Other parts' figures stay as they are, each part
+with the machine and the version that it was measured on. How to install ESPnet2: tools/bench/README.md.
 """
 
 import argparse
@@ -29,12 +30,15 @@ from asrprune.hardware import environment, has_fast_bf16
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-MODELS = {"12": {"layers": 12, "ffn": 1024}, "24": {"layers": 24, "ffn": 2048}}  # width 256, 4 heads
+Facts = dict[str, Any]
+MODELS: dict[str, Facts] = {"12": {"layers": 12, "ffn": 1024}, "24": {"layers": 24, "ffn": 2048}}  # width 256, 4 heads
 TRAINED = {"utterances": 16, "frames": 400, "labels": 12}
-SHAPES = {"b1": {"utterances": 1, "frames": 1000}, "b16": {"utterances": 16, "frames": 400}}  # 10 s; sixteen times 4 s
+SHAPES: dict[str, Facts] = {
+    "b1": {"utterances": 1, "frames": 1000},
+    "b16": {"utterances": 16, "frames": 400},
+}  # 10 s; sixteen times 4 s
 DTYPES = {"fp32": "float32", "bf16": "bf16"}
 NO_EXPERIMENT = "no experiment: give --exp egs/an4/exp/train --dev egs/an4/data/dev"
-Facts = dict[str, Any]
 
 
 class Worker:
@@ -89,8 +93,14 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return round(statistics.median(a / b for a, b in zip(above, below, strict=True)), 4)
 
 
+def share_of_peak(flops: int, taken: Sequence[float], matmul: Sequence[float]) -> float:
+    """Of the speed of a matrix product of 2048, which took its turns beside it."""
+    speeds = [(flops / own) / (2 * 2048**3 / other) for own, other in zip(taken, matmul, strict=True)]
+    return round(statistics.median(speeds), 4)
+
+
 class Bench:
-    """Keys of performance.json, the raw figures behind them, and what could not be measured here."""
+    """Keys of performance.json of one part, the raw figures behind them, and what could not be measured here."""
 
     def __init__(self, espnet: str | None, turns: int, exp: Path | None, dev: Path | None) -> None:
         """``espnet``: the Python of its environment."""
@@ -103,15 +113,14 @@ class Bench:
         """A worker of this project."""
         return Worker(sys.executable, "ours.py", case, **options)
 
-    def theirs(self, case: str, **options: Any) -> dict[str, Worker]:
-        """A worker of ESPnet, or none."""
-        return {"espnet": Worker(self.espnet, "theirs.py", case, **options)} if self.espnet else {}
+    def theirs(self, case: str, name: str = "espnet", **options: Any) -> dict[str, Worker]:
+        """A worker of ESPnet by that name, or none."""
+        return {name: Worker(self.espnet, "theirs.py", case, **options)} if self.espnet else {}
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
     def training(self) -> None:
         """An update: ours with two taps and dropout beside ESPnet's, and the prunable model's beside the plain one's."""
-        peak = {name: self.peak(dtype) for name, dtype in DTYPES.items()}
         for size, model in MODELS.items():
             taps = [model["layers"] // 4, model["layers"] // 2]
             for name, dtype in DTYPES.items():
@@ -120,6 +129,7 @@ class Bench:
                     "taps": self.ours("train", taps=taps, rate=0.0, **shared),
                     "plain": self.ours("train", taps=[], rate=0.0, **shared),
                     "prunable": self.ours("train", taps=taps, rate=0.3, **shared),
+                    "matmul": self.ours("matmul", size=2048, dtype=dtype),
                     **self.theirs("train", taps=taps, **shared),
                 }
                 if size == "12" and shutil.which("c++"):
@@ -131,7 +141,7 @@ class Bench:
                 if "compiled" in taken:
                     self.keys[f"compiled_vs_eager_step_{size}_{name}"] = ratio(taken["compiled"], taken["taps"])
                 self.keys[f"prunable_vs_plain_step_{size}_{name}"] = ratio(taken["prunable"], taken["plain"])
-                self.keys[f"peak_share_train_{size}_{name}"] = round(flops / statistics.median(taken["taps"]) / peak[name], 4)
+                self.keys[f"peak_share_train_{size}_{name}"] = share_of_peak(flops, taken["taps"], taken["matmul"])
                 self.against_espnet(f"train_vs_espnet_{size}_{name}", taken, "taps")
         self.worst("prunable_vs_plain_step", max)
         for name in DTYPES:
@@ -140,30 +150,33 @@ class Bench:
 
     def encoding(self) -> None:
         """The encoder with ESPnet's front end beside ESPnet's, and at all depths, with the recipes' narrower one, too."""
-        peak = {name: self.peak(dtype) for name, dtype in DTYPES.items()}
         for size, model in MODELS.items():
             for name, shape in SHAPES.items():
                 shared = {**model, **shape, "depth": model["layers"]}
                 workers = {dtype: self.ours("encode", dtype=DTYPES[dtype], **shared) for dtype in DTYPES}
-                workers |= self.theirs("encode", **model, **shape, dtype="float32")
+                workers |= {f"matmul_{key}": self.ours("matmul", size=2048, dtype=dtype) for key, dtype in DTYPES.items()}
+                for key, dtype in DTYPES.items():
+                    workers |= self.theirs("encode", f"espnet_{key}", **model, **shape, dtype=dtype)
                 flops = workers["fp32"].facts["matmul_flops"]
                 facts = {**shared, "matmul_flops": flops, "shares": workers["fp32"].facts["shares"]}
                 taken = take_turns(workers, self.turns)
                 self.raw[f"encode_{size}_{name}"] = {**facts, "seconds": taken}
                 for dtype in DTYPES:
-                    reached = flops / statistics.median(taken[dtype]) / peak[dtype]
-                    self.keys[f"peak_share_encode_{size}_{name}_{dtype}"] = round(reached, 4)
-                    self.against_espnet(f"encode_vs_espnet_{name}_{size}_{dtype}", taken, dtype)
+                    own_peak = taken[f"matmul_{dtype}"]
+                    self.keys[f"peak_share_encode_{size}_{name}_{dtype}"] = share_of_peak(flops, taken[dtype], own_peak)
+                    self.against_espnet(f"encode_vs_espnet_{name}_{size}_{dtype}", taken, dtype, f"espnet_{dtype}")
+                chosen = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"  # by decode.precision=auto
+                self.against_espnet(f"encode_vs_espnet_{name}_{size}_auto", taken, chosen, "espnet_fp32")  # ESPnet2's default
                 self.depths(size, name)
         for label in ("half", "third", "quarter"):
-            self.worst(f"rtf_ratio_{label}", max)
+            self.worst(f"rtf_ratio_{label}_256", max, f"rtf_ratio_{label}_256_*")
+            self.worst(f"rtf_ratio_{label}", max, f"rtf_ratio_{label}_32_*")
         for dtype in DTYPES:
             self.worst(f"peak_share_encode_{dtype}", min, f"peak_share_encode_*_{dtype}")
             for name in SHAPES:
                 self.worst(f"encode_vs_espnet_{name}_{dtype}", min, f"encode_vs_espnet_{name}_*_{dtype}")
-        chosen = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"  # by decode.precision=auto; ESPnet's has no bfloat16
         for name in SHAPES:
-            self.worst(f"encode_vs_espnet_{name}", min, f"encode_vs_espnet_{name}_*_{chosen}")
+            self.worst(f"encode_vs_espnet_{name}", min, f"encode_vs_espnet_{name}_*_auto")
 
     def depths(self, size: str, name: str) -> None:
         """Time by depth, with the front end of ESPnet and with the recipes'; no layer at all shows what the front end takes."""
@@ -174,9 +187,8 @@ class Bench:
             shared = {**model, **shape, "channels": channels, "dtype": "float32"}
             taken = take_turns({label: self.ours("encode", depth=d, **shared) for label, d in depths.items()}, self.turns)
             self.raw[f"depth_{size}_{name}_{channels}"] = {**shared, "depths": depths, "seconds": taken}
-            if channels == 32:
-                for label in ("half", "third", "quarter"):
-                    self.keys[f"rtf_ratio_{label}_{size}_{name}"] = ratio(taken[label], taken["full"])
+            for label in ("half", "third", "quarter"):
+                self.keys[f"rtf_ratio_{label}_{channels}_{size}_{name}"] = ratio(taken[label], taken["full"])
 
     def decoding(self) -> None:
         """A dev set decoded in float32 and in bfloat16: WER at every depth of the greedy plan, and time at full depth."""
@@ -194,17 +206,21 @@ class Bench:
         self.keys["bf16_wer_change_mean"] = round(statistics.mean(changes.values()), 4)
 
     def search(self) -> None:
-        """Greedy search over the dev set of an experiment, and with a beam of 3."""
+        """Greedy search over the dev set of an experiment, with a beam of 3, and with every sub-model run by itself."""
         if self.exp is None or self.dev is None:
             self.skipped["search"] = NO_EXPERIMENT
             return
         plans = {}
         with tempfile.TemporaryDirectory() as folder:
-            copy = Path(shutil.copytree(self.exp, f"{folder}/exp", ignore=shutil.ignore_patterns("checkpoints", "decode")))
+            left = shutil.ignore_patterns("checkpoints", "decode", "plans")  # with plans go the scores that a search remembers
+            copy = Path(shutil.copytree(self.exp, f"{folder}/exp", ignore=left))
             for beam in (1, 3):
                 command = [sys.executable, "-m", "asrprune.cli", "search", "--exp", str(copy), "--dev", str(self.dev)]
                 subprocess.run([*command, "--strategy", "greedy", "--beam", str(beam)], check=True, stdout=subprocess.DEVNULL)
                 plans[beam] = read_json(copy / "plans/greedy.json")
+        naive = self.ours("naive_search", exp=str(self.exp.resolve()), dev=str(self.dev.resolve()))
+        self.keys["search_naive_seconds"] = round(naive.seconds(1), 2)
+        naive.close()
         scores = {beam: {step["depth"]: step["score"] for step in plan["steps"]} for beam, plan in plans.items()}
         self.raw["search"] = {
             f"beam_{beam}": {key: plan[key] for key in ("layer_forwards", "naive_layer_forwards", "seconds")}
@@ -216,40 +232,35 @@ class Bench:
         self.keys["beam_3_worse_at_depths"] = [depth for depth, score in scores[3].items() if score > scores[1][depth]]
 
     def features(self) -> None:
-        """Filterbanks of noise, as fast as one core computes them; a second run of the stage finds nothing to do."""
-        worker = self.ours("fbank", seconds=10.0, utterances=20)
-        taken = take_turns({"fbank": worker}, self.turns)["fbank"]
-        self.raw["fbank"] = {"audio_s": worker.facts["audio_s"], "seconds": taken}
-        self.keys["fbank_x_realtime_per_core"] = round(worker.facts["audio_s"] / statistics.median(taken), 1)
+        """Filterbanks of noise, as fast as one core computes them."""
+        work: Facts = {"seconds": 10.0, "utterances": 20}
+        workers = {"fbank": self.ours("fbank", **work), **self.theirs("fbank", **work)}
+        audio_s = workers["fbank"].facts["audio_s"]
+        taken = take_turns(workers, self.turns)
+        self.raw["fbank"] = {"audio_s": audio_s, "seconds": taken}
+        self.keys["fbank_x_realtime_per_core"] = round(audio_s / statistics.median(taken["fbank"]), 1)
+        self.against_espnet("fbank_vs_espnet", taken, "fbank")
 
     def planning(self) -> None:
         """Reading, checking and scoring ever more utterances, planning an epoch of them: seconds, and memory of the process."""
-        for case, largest in (("manifest", 7), ("plan", 7), ("validate", 7), ("score", 6)):  # ten million: 15 minutes
+        for case in ("manifest", "plan", "validate", "score"):  # scoring ten million takes a quarter of an hour
             sizes: Facts = {}
-            for utterances in (10**power for power in range(4, largest + 1)):
+            for utterances in (10**power for power in range(4, 8)):
                 worker = self.ours(case, utterances=utterances)
                 sizes[str(utterances)] = {"seconds": worker.seconds(1), "peak_gb": worker.peak_gb()}
+                if "padding" in worker.facts:
+                    self.keys["padding_share"] = round(worker.facts["padding"], 4)
                 worker.close()
             self.raw[case] = sizes
-            most = f"{10 ** (largest - 6)}m"
-            self.keys[f"{case}_{most}_s"] = round(sizes[str(utterances)]["seconds"], 1)
-            self.keys[f"{case}_{most}_gb"] = round(sizes[str(utterances)]["peak_gb"], 2)
+            self.keys[f"{case}_10m_s"] = round(sizes[str(utterances)]["seconds"], 1)
+            self.keys[f"{case}_10m_gb"] = round(sizes[str(utterances)]["peak_gb"], 2)
 
     # -- helpers -----------------------------------------------------------------------------------------------------
 
-    def peak(self, dtype: str) -> float:
-        """Floating-point operations per second of a large matrix product."""
-        if f"peak_{dtype}" not in self.raw:
-            worker = self.ours("matmul", size=2048, dtype=dtype)
-            flops = worker.facts["matmul_flops"]
-            taken = take_turns({"matmul": worker}, self.turns)["matmul"]
-            self.raw[f"peak_{dtype}"] = {"flops_per_s": flops / statistics.median(taken), "seconds": taken}
-        return self.raw[f"peak_{dtype}"]["flops_per_s"]
-
-    def against_espnet(self, key: str, taken: dict[str, list[float]], own: str) -> None:
+    def against_espnet(self, key: str, taken: dict[str, list[float]], own: str, other: str = "espnet") -> None:
         """How many times faster than ESPnet."""
-        if "espnet" in taken:
-            self.keys[key] = ratio(taken["espnet"], taken[own])
+        if other in taken:
+            self.keys[key] = ratio(taken[other], taken[own])
         else:
             self.skipped[key] = "ESPnet2 is not installed; tools/bench/README.md says how"
 
@@ -265,19 +276,41 @@ PARTS = ("training", "encoding", "decoding", "search", "features", "planning")
 
 def run(given: argparse.Namespace) -> None:
     """Measure the wanted parts; those that are in performance.json already and are not wanted stay."""
-    espnet = given.espnet if given.espnet and Path(given.espnet).exists() else None
-    bench = Bench(espnet, given.repeats, given.exp, given.dev)
-    path = given.output / "performance.json"
-    before = read_json(path) if path.exists() else {"raw": {}, "skipped": {}}
-    for part in given.parts.split(","):
-        if part not in PARTS:
-            raise UserError(f"--parts {part}: no such part; there are {', '.join(PARTS)}")
+    parts = given.parts.split(",")
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UserError(f"--parts {','.join(unknown)}: no such part; there are {', '.join(PARTS)}")
+    if given.repeats < 1:
+        raise UserError(f"--repeats {given.repeats}: at least 1")
+    for option, path in (("--exp", given.exp), ("--dev", given.dev)):
+        if path is not None and not path.is_dir():
+            raise UserError(f"{option} {path}: no such directory; run a recipe first, such as egs/an4")
+    for part in parts:
         print(f"{part} ...", file=sys.stderr)
+        bench = Bench(working(given.espnet), given.repeats, given.exp, given.dev)
         getattr(bench, part)()
-        whole = {**{k: v for k, v in before.items() if k not in ("raw", "skipped", "environment")}, **bench.keys}
-        raw, skipped = {**before["raw"], **bench.raw}, {**before["skipped"], **bench.skipped}
-        write_json(path, {**whole, "environment": environment(), "skipped": skipped, "raw": raw})
+        note(given.output / "performance.json", part, bench)
     print(write_page(given.output))
+
+
+def working(espnet: str | None) -> str | None:
+    """The Python of ESPnet2's environment; none is given: None."""
+    if espnet is None:
+        return None
+    try:
+        subprocess.run([espnet, "-c", "import espnet2"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError(f"--espnet {espnet}: is no Python with ESPnet2; tools/bench/README.md says how to make one") from None
+    return espnet
+
+
+def note(path: Path, part: str, bench: Bench) -> None:
+    """Put what a part measured in the place of what it had measured before."""
+    before = read_json(path) if path.exists() else {"parts": {}, "raw": {}}
+    old = before["parts"].get(part, {"keys": [], "raw": []})
+    keys = {k: v for k, v in before.items() if k not in ("parts", "raw", *old["keys"])} | bench.keys
+    raw = {k: v for k, v in before["raw"].items() if k not in old["raw"]} | bench.raw
+    facts = {"environment": environment(), "skipped": bench.skipped, "keys": list(bench.keys), "raw": list(bench.raw)}
+    write_json(path, {**keys, "parts": {**before["parts"], part: facts}, "raw": raw})
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """The benchmark's cases in asrprune."""
 
 import atexit
+import itertools
 import random
 import re
 import shutil
@@ -16,7 +17,7 @@ from serve import VOCAB_SIZE, Work, batch, serve
 from torch import Tensor, nn
 
 from asrprune.config import BatchConfig, FrontendConfig, ModelConfig, TrainConfig
-from asrprune.data.batching import epoch_batches, sorted_batches
+from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import compute_fbank
@@ -25,10 +26,15 @@ from asrprune.decode.parts import hypotheses
 from asrprune.decode.recognizer import find_plan
 from asrprune.decode.sclite import write_score
 from asrprune.decode.score import score as word_error_rate
+from asrprune.executor import HERE
 from asrprune.experiment import load
 from asrprune.hardware import inference, keep_freed_memory
 from asrprune.nn.model import CtcModel
 from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
+from asrprune.prune.dev_score import DevScorer
+from asrprune.prune.plan import Keep
+from asrprune.prune.search import Score
+from asrprune.prune.search import greedy as greedy_search
 from asrprune.train.optim import make_optimizer, set_learning_rate
 from asrprune.train.ranks import make_fabric
 
@@ -67,18 +73,23 @@ def train(
     set_learning_rate(optimizer, 1e-4)
     inputs = batch(utterances, frames, labels)
     probabilities = drop_probabilities(layers, rate, "linear")
-    step = 0
+    draws = typical_draws(probabilities)
 
     def update() -> None:
-        nonlocal step
-        step += 1
         optimizer.zero_grad(set_to_none=False)
-        losses = model(*inputs, draw_layers(probabilities, 1, step), branch_scales(probabilities))
+        losses = model(*inputs, next(draws), branch_scales(probabilities))
         fabric.backward(module.total(losses) / utterances)
         fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
         optimizer.step()
 
     return update, {**facts, "threads": torch.get_num_threads(), "shares": {} if compiled else where_it_goes(update)}
+
+
+def typical_draws(probabilities: list[float]) -> Iterator[list[int]]:
+    """The draws with as many layers as there are on average: a turn is too short for all of them to come."""
+    average = round(sum(1.0 - p for p in probabilities))
+    draws = (draw_layers(probabilities, 1, step) for step in itertools.count(1))
+    return (draw for draw in draws if len(draw) == average)
 
 
 def encode(
@@ -109,6 +120,17 @@ def decode(exp: str, dev: str, dtype: str) -> tuple[Work, dict[str, Any]]:
     return lambda: hypotheses(experiment, corpus, [plan.steps[0].keep], batches), {"wer": wer}
 
 
+def naive_search(exp: str, dev: str) -> tuple[Work, dict[str, Any]]:
+    """The greedy search in which every sub-model decodes the whole dev set by itself."""
+    experiment = load(Path(exp))
+    score = DevScorer(experiment, Corpus(Path(dev), experiment.tokenizer), experiment.config.prune.metric, HERE)
+
+    def each(sets: Sequence[Keep], best: int | None) -> dict[Keep, Score]:
+        return {keep: score([keep])[keep] for keep in sets}
+
+    return lambda: greedy_search(experiment.num_layers, each, min(experiment.config.depths())), {"warm_up": 0}
+
+
 def matmul(size: int, dtype: str) -> tuple[Work, dict[str, Any]]:
     """A product of square matrices: the machine's peak."""
     kind = torch.bfloat16 if dtype == "bf16" else torch.float32
@@ -128,7 +150,10 @@ def fbank(seconds: float, utterances: int) -> tuple[Work, dict[str, Any]]:
 def plan(utterances: int) -> tuple[Work, dict[str, Any]]:
     """The batches of an epoch; lengths as in LibriSpeech, 2 to 17 s."""
     lengths = np.random.default_rng(0).integers(200, 1700, size=utterances)
-    return lambda: epoch_batches(lengths, BatchConfig(max_frames=40000), 1, 1), {"warm_up": 0}
+    options = BatchConfig(max_frames=40000)
+    some = lengths[:100_000]
+    padding = padding_share(some, epoch_batches(some, options, 1, 1))
+    return lambda: epoch_batches(lengths, options, 1, 1), {"warm_up": 0, "padding": padding}
 
 
 def manifest(utterances: int) -> tuple[Work, dict[str, Any]]:
@@ -249,5 +274,5 @@ def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = F
 
 if __name__ == "__main__":
     keep_freed_memory()
-    cases = (train, encode, decode, matmul, fbank, plan, manifest, validate, score)
+    cases = (train, encode, decode, naive_search, matmul, fbank, plan, manifest, validate, score)
     serve({case.__name__: case for case in cases})

@@ -22,40 +22,52 @@ CAPTIONS = {
     "planning": "Reading a data directory's tables, checking it, scoring, planning an epoch's batches; dashed: in proportion to"
     " the size.",
 }
-ABOUT = {
-    "train_vs_espnet_fp32": "update, two taps: times as fast as ESPnet2, float32",
-    "train_vs_espnet_bf16": "the same, both in bfloat16",
-    "prunable_vs_plain_step": "update of the prunable model (two taps, p = 0.3) / of the plain one",
-    "compiled_vs_eager_step_12_fp32": "the same update with torch.compile / without, 12 layers, float32",
-    "compiled_vs_eager_step_12_bf16": "the same in bfloat16",
-    "encode_vs_espnet_b1": "encoder as `decode.precision=auto` runs it here, one utterance of 10 s: times as fast as ESPnet2",
-    "encode_vs_espnet_b16": "the same, sixteen utterances of 4 s",
-    "encode_vs_espnet_b1_fp32": "encoder in float32, one utterance of 10 s: times as fast as ESPnet2",
-    "encode_vs_espnet_b16_fp32": "the same, sixteen utterances of 4 s",
-    "rtf_ratio_half": "encoder (front end of 32 channels) with half the layers / with all",
-    "rtf_ratio_third": "with a third of them",
-    "rtf_ratio_quarter": "with a quarter of them",
-    "peak_share_train_fp32": "update: share of the machine's matrix-product speed, float32",
-    "peak_share_train_bf16": "the same in bfloat16",
-    "peak_share_encode_fp32": "encoder: the same share, float32",
-    "peak_share_encode_bf16": "the same in bfloat16",
-    "decode_bf16_vs_fp32": "decoding a dev set with all layers: times as fast in bfloat16 as in float32",
-    "bf16_wer_change_full": "its WER in bfloat16 minus that in float32, all layers, in points",
-    "bf16_wer_change_mean": "and the mean over all depths of the greedy plan",
-    "search_forwards_vs_naive": "greedy search: layer passes / those of running every sub-model from the bottom",
-    "search_seconds": "seconds of it",
-    "search_beam_3_seconds": "seconds with `--beam 3`",
-    "fbank_x_realtime_per_core": "features: times real time, one core",
-    "plan_10m_s": "batch plan of 10 million utterances: seconds",
-    "plan_10m_gb": "and GB of memory",
-    "manifest_10m_s": "reading the tables of 10 million utterances: seconds",
-    "manifest_10m_gb": "and GB of memory",
-    "validate_10m_s": "checking a data directory of 10 million utterances: seconds",
-    "validate_10m_gb": "and GB of memory",
-    "score_1m_s": "scoring a million utterances, 10 % WER: seconds",
-    "score_1m_gb": "and GB of memory",
+ABOUT = {  # key -> what it is, and what it should be: at least, or at most
+    "train_vs_espnet_fp32": ("update, two taps: times as fast as ESPnet2, float32", ">= 1.5"),
+    "train_vs_espnet_bf16": ("the same, both in bfloat16", ">= 1.3"),
+    "prunable_vs_plain_step": ("update of the prunable model (two taps, p = 0.3) / of the plain one", "<= 1.0"),
+    "compiled_vs_eager_step_12_fp32": ("the same update with torch.compile / without, 12 layers, float32", ""),
+    "compiled_vs_eager_step_12_bf16": ("the same in bfloat16", ""),
+    "encode_vs_espnet_b1": (
+        "encoder as `decode.precision=auto` runs it here / ESPnet2 in float32: times as fast, 10 s",
+        ">= 1.5",
+    ),
+    "encode_vs_espnet_b16": ("the same, sixteen utterances of 4 s", ">= 1.5"),
+    "encode_vs_espnet_b1_fp32": ("encoder, both in float32, one utterance of 10 s: times as fast as ESPnet2", ">= 1.5"),
+    "encode_vs_espnet_b16_fp32": ("the same, sixteen utterances of 4 s", ">= 1.5"),
+    "encode_vs_espnet_b1_bf16": ("encoder, both in bfloat16, one utterance of 10 s: times as fast as ESPnet2", ">= 1.5"),
+    "encode_vs_espnet_b16_bf16": ("the same, sixteen utterances of 4 s", ">= 1.5"),
+    "rtf_ratio_half": ("encoder with half the layers / with all, front end of 32 channels", "<= 0.56"),
+    "rtf_ratio_third": ("with a third of them", "<= 0.3933"),
+    "rtf_ratio_quarter": ("with a quarter of them", "<= 0.31"),
+    "rtf_ratio_half_256": ("encoder with half the layers / with all, front end of 256 channels", "<= 0.56"),
+    "rtf_ratio_third_256": ("with a third of them", "<= 0.3933"),
+    "rtf_ratio_quarter_256": ("with a quarter of them", "<= 0.31"),
+    "peak_share_train_fp32": ("update: share of the machine's matrix-product speed, float32", ""),
+    "peak_share_train_bf16": ("the same in bfloat16", ""),
+    "peak_share_encode_fp32": ("encoder: the same share, float32", ""),
+    "peak_share_encode_bf16": ("the same in bfloat16", ""),
+    "decode_bf16_vs_fp32": ("decoding a dev set with all layers: times as fast in bfloat16 as in float32", ""),
+    "bf16_wer_change_full": ("its WER in bfloat16 minus that in float32, all layers, in points", ""),
+    "bf16_wer_change_mean": ("and the mean over all depths of the greedy plan", ""),
+    "search_forwards_vs_naive": ("greedy search: layer passes / those of running every sub-model by itself", "<= 0.55"),
+    "search_seconds": ("seconds of it", ""),
+    "search_naive_seconds": ("seconds with every sub-model run by itself", ""),
+    "search_beam_3_seconds": ("seconds with `--beam 3`", ""),
+    "fbank_x_realtime_per_core": ("features: times real time, one core", ">= 400"),
+    "fbank_vs_espnet": ("times as fast as ESPnet2's front end", ""),
+    "padding_share": ("share of padding in the batches of an epoch, lengths of 2 to 17 s", ""),
+    "plan_10m_s": ("batch plan of 10 million utterances: seconds", "<= 120"),
+    "plan_10m_gb": ("and GB of memory", "<= 4"),
+    "manifest_10m_s": ("reading the tables of 10 million utterances: seconds", ""),
+    "manifest_10m_gb": ("and GB of memory", ""),
+    "validate_10m_s": ("checking a data directory of 10 million utterances: seconds", ""),
+    "validate_10m_gb": ("and GB of memory", ""),
+    "score_10m_s": ("scoring 10 million utterances, 10 % WER: seconds", ""),
+    "score_10m_gb": ("and GB of memory", ""),
 }
-KEYS = ("figure", "", "key")
+KEYS = ("figure", "aim", "", "key")
+FINDINGS = Path(__file__).with_name("findings.md")
 Facts = dict[str, Any]
 
 
@@ -64,23 +76,47 @@ def write_page(folder: Path) -> Path:
     facts = read_json(folder / "performance.json", "make bench")
     with mpl.rc_context(STYLE):
         figures = save_figures(dict(_figures(facts["raw"])), CAPTIONS, folder / "figures")
-    machine = facts["environment"]
-    rows = tuple((f"{facts[key]:g}", about, f"`{key}`") for key, about in ABOUT.items() if key in facts)
+    rows = tuple(
+        (f"{facts[key]:g}", judged(facts[key], aim), about, f"`{key}`") for key, (about, aim) in ABOUT.items() if key in facts
+    )
+    skipped = {key: why for part in facts["parts"].values() for key, why in part["skipped"].items()}
     parts = [
         "# Performance",
         "Written by `make bench` from performance.json; do not edit. What is compared took turns in one run; ratios are medians"
         " over the turns.",
-        f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}, Python {machine['python']};"
-        f" asrprune {machine['asrprune']}.",
-        markdown(Table("keys", "Where a figure holds for several sizes, it is the least favourable.", KEYS, rows, words=3)),
-        *_skipped(facts["skipped"]),
+        "\n".join(f"- {', '.join(parts)}: {machine}." for machine, parts in _machines(facts["parts"]).items()),
+        markdown(Table("keys", "Where a figure holds for several sizes, it is the least favourable.", KEYS, rows, words=4)),
+        *_skipped(skipped),
         *_seconds("Training", "Seconds of an update, medians.", "type", facts["raw"], "train_"),
         *_seconds("Encoder", "Seconds of a batch, all layers, medians.", "batch", facts["raw"], "encode_"),
     ]
     for figure in figures:
         parts += [f"![{figure.stem}](figures/{figure.name})", CAPTIONS[figure.stem]]
-    write_text(folder / "performance.md", "\n\n".join(parts) + "\n")
+    write_text(folder / "performance.md", "\n\n".join(parts) + "\n\n" + FINDINGS.read_text(encoding="utf-8"))
     return folder / "performance.md"
+
+
+def judged(value: float, aim: str) -> str:
+    """The aim, and whether it is met.
+
+    >>> judged(1.32, ">= 1.5")
+    '>= 1.5: **missed**'
+    """
+    if not aim:
+        return ""
+    sign, limit = aim.split()
+    met = value >= float(limit) if sign == ">=" else value <= float(limit)
+    return f"{aim}{'' if met else ': **missed**'}"
+
+
+def _machines(parts: Mapping[str, Facts]) -> dict[str, list[str]]:
+    """Machine and versions -> the parts that were measured there."""
+    found: dict[str, list[str]] = {}
+    for part, facts in parts.items():
+        machine = facts["environment"]
+        said = f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}, Python {machine['python']}"
+        found.setdefault(f"{said}; asrprune {machine['asrprune']}", []).append(part)
+    return found
 
 
 def _skipped(skipped: Mapping[str, str]) -> list[str]:

@@ -58,5 +58,22 @@ def encode(layers: int, ffn: int, dtype: str, utterances: int, frames: int) -> t
     return work, {}
 
 
+def fbank(seconds: float, utterances: int) -> tuple[Work, dict[str, Any]]:
+    """Log-mel features of noise on one core, by the front end of its recipes."""
+    from espnet2.asr.frontend.default import DefaultFrontend  # type: ignore[import-not-found]
+
+    torch.set_num_threads(1)
+    frontend = DefaultFrontend(fs=16000, n_fft=512, win_length=400, hop_length=160, n_mels=80)
+    signals = torch.rand(utterances, int(seconds * 16000)) - 0.5
+    lengths = torch.full((1,), signals.shape[1])
+
+    def work() -> None:
+        with torch.inference_mode():
+            for signal in signals:
+                frontend(signal.unsqueeze(0), lengths)
+
+    return work, {}
+
+
 if __name__ == "__main__":
-    serve({"train": train, "encode": encode})
+    serve({"train": train, "encode": encode, "fbank": fbank})
