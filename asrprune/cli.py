@@ -87,7 +87,7 @@ PlanName = Annotated[
 @app.callback()
 def _options(
     log: Annotated[Path | None, typer.Option("--log", help="append the log to this file, too")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="warnings and errors only")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="results, warnings and errors only")] = False,
 ) -> None:
     screen = logging.StreamHandler()
     screen.addFilter(lambda record: record.name != _log_only.name)

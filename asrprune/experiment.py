@@ -56,15 +56,15 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
         raise UserError(f"{tokens}: no such file; stage 3 (`asrprune bpe`) makes it beside {bpe_model.name}")
     if not cmvn.is_file():
         raise UserError(f"{cmvn}: no such CMVN statistics; stage 2 (`asrprune fbank --cmvn`) makes them")
+    if (exp / "config.yaml").exists():
+        _check_same(exp / "config.yaml", resolved(config))
+        _check_same_file(exp / "bpe.model", bpe_model)
+        _check_same_file(exp / "cmvn", cmvn)
     if (width := len(read_cmvn(cmvn)[0])) != config.frontend.num_mels:
         raise UserError(
             f"{cmvn}: is of {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (fbank) with"
             " this config, or set frontend.num_mels back"
         )
-    if (exp / "config.yaml").exists():
-        _check_same(exp / "config.yaml", resolved(config))
-        _check_same_file(exp / "bpe.model", bpe_model)
-        _check_same_file(exp / "cmvn", cmvn)
     for source, name in ((bpe_model, "bpe.model"), (tokens, "tokens.txt"), (cmvn, "cmvn")):
         with atomic_path(exp / name) as temporary:
             shutil.copyfile(source, temporary)
@@ -91,7 +91,7 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
         if changed:
             raise UserError(
                 f"{corpus.directory} is not the {name} data that {exp} began with ({'; '.join(changed)}); "
-                f"use another --exp_tag, or remove {exp}"
+                f"use another --exp, in run.sh --exp_tag, or remove {exp}"
             )
     return None
 
@@ -199,12 +199,16 @@ def _check_same(path: Path, new: dict[str, Any]) -> None:
     differences = list(_differences(_fixed(old), _fixed(new)))
     if differences:
         listed = "\n".join(f"  {name}: {before} there, {now} now" for name, before, now in differences)
-        raise UserError(f"{path.parent} holds a run with another config; use another --exp_tag, or remove it:\n{listed}")
+        raise UserError(
+            f"{path.parent} holds a run with another config; use another --exp, in run.sh --exp_tag, or remove it:\n{listed}"
+        )
 
 
 def _check_same_file(old: Path, new: Path) -> None:
     if old.exists() and sha256_of(old) != sha256_of(new):
-        raise UserError(f"{new} is not the file that {old} was copied from; use another --exp_tag, or remove {old.parent}")
+        raise UserError(
+            f"{new} is not the file that {old} was copied from; use another --exp, in run.sh --exp_tag, or remove {old.parent}"
+        )
 
 
 def _fixed(values: dict[str, Any]) -> dict[str, Any]:

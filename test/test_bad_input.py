@@ -253,7 +253,7 @@ def test_another_config_in_the_same_experiment(exp: Path, tiny_data: Path, tiny_
     refused(
         done,
         "train",
-        "another config; use another --exp_tag",
+        "another config; use another --exp, in run.sh --exp_tag",
         "model.ffn: 32 there, 64 now",
         "seed: 1 there, 2 now",
         faults=3,
@@ -264,7 +264,7 @@ def test_other_data_in_the_same_experiment(exp: Path, tiny_data: Path, tiny_conf
     command = train_command(tiny_data, tiny_config_file, exp)
     command[command.index("--dev") + 1] = tiny_data / "train"
     with unchanged(exp):
-        refused(asrprune(*command), "train", "is not the dev data that", "use another --exp_tag")
+        refused(asrprune(*command), "train", "is not the dev data that", "use another --exp, in run.sh --exp_tag")
 
 
 COMMANDS_OF_AN_EXPERIMENT = {

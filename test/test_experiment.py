@@ -55,7 +55,7 @@ def test_another_config_is_refused_with_all_differences(begin: Callable[[Config]
             tiny_config_with("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=3", "decode.max_frames=100")
         )
     message = str(caught.value).splitlines()
-    assert message[0] == f"{exp} holds a run with another config; use another --exp_tag, or remove it:"
+    assert message[0] == f"{exp} holds a run with another config; use another --exp, in run.sh --exp_tag, or remove it:"
     assert sorted(message[1:]) == [
         "  model.taps: [1, 2] there, [2] now",
         "  seed: 1 there, 2 now",
@@ -93,7 +93,10 @@ def test_another_tokenizer_or_other_statistics_are_refused(
     train_tokenizer(["other words"], TokenizerConfig(type="word", vocab_size=None), tmp_path / "lang")
     (tmp_path / "cmvn").write_bytes(b"other")
     paths = {key: tiny_data / key for key in ("lang/bpe.model", "cmvn")} | {name: tmp_path / name}
-    with pytest.raises(UserError, match=r"is not the file that .* was copied from; use another --exp_tag, or remove"):
+    with pytest.raises(
+        UserError,
+        match=r"is not the file that .* was copied from; use another --exp, in run.sh --exp_tag, or remove",
+    ):
         start(tmp_path / "exp", tiny_config, *paths.values())
 
 
@@ -154,7 +157,7 @@ def test_run_does_not_go_on_with_other_data(
     with pytest.raises(UserError, match=f"moved/{part} is not the {part} data that .* began with") as caught:
         check_data(tmp_path, *changed)
     assert said in str(caught.value)
-    assert "use another --exp_tag, or remove" in str(caught.value)
+    assert "use another --exp, in run.sh --exp_tag, or remove" in str(caught.value)
     assert (tmp_path / "data.json").read_bytes() == noted
 
 

@@ -125,9 +125,7 @@ def _open(entry: str, allow_pipes: bool) -> soundfile.SoundFile:
         with open(path, "rb") as handle:
             _check_complete(path, handle, raw=bool(layout))
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); correct the path in wav.scp or fetch the file again"
-        ) from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path, or fetch the file again") from None
     return _open_sound(path, path, layout)
 
 
@@ -168,7 +166,7 @@ def _split_entry(entry: str) -> tuple[str, dict[str, Any]]:
         layout = {"samplerate": int(match["rate"]), "channels": 1, "format": "RAW", "subtype": "PCM_16", "endian": endian}
         return match["path"], layout
     if re.search(r"\.raw(\?.*)?$", entry, re.IGNORECASE):
-        raise UserError(f"{entry}: has no header; write it as PATH?rate=16000&encoding=s16be (or s16le) in wav.scp")
+        raise UserError(f"{entry}: has no header; write it as PATH?rate=16000&encoding=s16be (or s16le)")
     return entry, {}
 
 

@@ -32,7 +32,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         "Search": _search,
         "Decoding and scoring": _decoding,
         "Speed": _speed,
-        "Environment": _environment,
+        "Report made on": _environment,
     }
     return [(term, text) for term, tell_it in tell.items() if (text := tell_it(results))]
 

@@ -217,7 +217,7 @@ def not_finite(path: Path, flac: Path) -> None:
 
 
 FAULTS: list[tuple[Callable[[Path, Path], object], str]] = [
-    (lambda path, _: None, r"cannot be read \(No such file or directory\); correct the path in wav.scp"),
+    (lambda path, _: None, r"cannot be read \(No such file or directory\); correct the path, or fetch"),
     (lambda path, _: path.mkdir(), r"cannot be read \(Is a directory\); "),
     (lambda path, _: path.write_bytes(b""), r"is empty; copy or unpack it again"),
     (

@@ -353,8 +353,7 @@ def test_faults_of_the_recordings(tmp_path: Path) -> None:
     d = tmp_path / "d"
     scp = f"{d}/wav.scp"
     expected = [
-        f"{scp}:4: rd: {at}/d.wav: cannot be read (No such file or directory);"
-        " correct the path in wav.scp or fetch the file again",
+        f"{scp}:4: rd: {at}/d.wav: cannot be read (No such file or directory); correct the path, or fetch the file again",
         f"{scp}:5: re: {at}/e.wav: is truncated: its header promises 32044 bytes, but the file has 32042;"
         " copy or unpack it again",
         f"{scp}:7: rg: `cat {at}/a.wav |`: is a shell command, and these are run only with --allow-pipes;"
