@@ -137,11 +137,15 @@ def _gpu() -> Check:
     return Check("GPU", True, "none; the CPU does the work", required=False)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, where the system says so: in a job of a cluster they may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _cpu() -> Check:
     import torch
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Check("CPU", True, f"{usable} cores, torch uses {torch.get_num_threads()} threads")
+    return Check("CPU", True, f"{usable_cores()} cores, torch uses {torch.get_num_threads()} threads")
 
 
 def _bf16() -> Check:

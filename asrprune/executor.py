@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from asrprune.doctor import usable_cores
 from asrprune.errors import UserError
 
 Shard = TypeVar("Shard")
@@ -154,8 +155,7 @@ def _end_with_parent() -> None:
 
 def _num_threads() -> int:
     """As many as torch would take; importing it to ask would cost those seconds who have no use for it."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(os.environ.get("OMP_NUM_THREADS") or usable)
+    return int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """What this machine can do, and what a run says about where it ran."""
 
 import ctypes
-import os
 import platform
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 import asrprune
+from asrprune.doctor import usable_cores
 from asrprune.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h
@@ -98,7 +98,7 @@ def environment() -> dict[str, Any]:
         "torchaudio": _torchaudio_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

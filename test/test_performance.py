@@ -1,7 +1,6 @@
 """The benchmark: its workers answer, and the page shows what was measured and says what was not."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 import pytest
 from scripts import load_script
+
+from asrprune.doctor import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools/bench"))  # its files import each other
@@ -63,7 +64,7 @@ def test_a_part_is_measured_and_the_others_stay(tmp_path: Path) -> None:
     facts = json.loads((tmp_path / "performance.json").read_text())
     assert facts["plan_10m_s"] == 44.0
     assert facts["parts"]["planning"] == parts["planning"], "with the machine that it was measured on"
-    assert facts["parts"]["features"]["environment"]["cores"] == os.cpu_count()
+    assert facts["parts"]["features"]["environment"]["cores"] == usable_cores()
     assert "gone" not in facts
     assert "gone" not in facts["raw"], "what the part had measured before"
     taken = facts["raw"]["fbank"]

@@ -9,7 +9,7 @@ from asrprune.nn.model import BLANK
 
 
 @dataclass(frozen=True)
-class Path:
+class BestPath:
     """The best path of one utterance, blanks and repetitions removed."""
 
     labels: list[int]
@@ -33,13 +33,13 @@ def greedy(log_probs: Tensor, lens: Tensor) -> list[list[int]]:
     return [part.tolist() for part in best[emitted].cpu().split(counts)]
 
 
-def greedy_path(log_probs: Tensor) -> Path:
+def greedy_path(log_probs: Tensor) -> BestPath:
     """As ``greedy``, for one utterance (T', V), with the frames of every label."""
     best = log_probs.argmax(dim=-1)
     labels, counts = torch.unique_consecutive(best, return_counts=True)
     ends = counts.cumsum(0)
     real = labels != BLANK
-    return Path(labels[real].tolist(), (ends - counts)[real].tolist(), (ends - 1)[real].tolist())
+    return BestPath(labels[real].tolist(), (ends - counts)[real].tolist(), (ends - 1)[real].tolist())
 
 
 def _starts(best: Tensor, lens: Tensor) -> Tensor:

@@ -24,24 +24,24 @@ Texts = dict[Keep, dict[str, str]]  # kept layers -> id -> text
 Part = tuple[Path, list[np.ndarray]]  # where it is written, and its batches
 
 
-def decode_in_parts(experiment: Experiment, corpus: Corpus, sets: Sequence[Keep], folder: Path, executor: Executor) -> Texts:
+def decode_in_parts(experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], folder: Path, executor: Executor) -> Texts:
     """Greedy hypotheses of every utterance by every sub-model.
 
     Args:
         experiment: the full model.
         corpus: the set.
-        sets: the sub-models.
+        keeps: the sub-models.
         folder: where parts are, or are put, a file each; nobody else may be decoding there.
         executor: where it is done.
     """
     parts = _parts(experiment, corpus, folder)
-    missing = [(path, batches) for path, batches in parts if not path.exists() or not _read(path).keys() >= set(sets)]
-    write = partial(_write, experiment, corpus, sets, executor.num_gpus)
-    for _ in track(executor.map(write, missing), f"{corpus.directory.name}, {len(sets)} sub-models", len(missing)):
+    missing = [(path, batches) for path, batches in parts if not path.exists() or not _read(path).keys() >= set(keeps)]
+    write = partial(_write, experiment, corpus, keeps, executor.num_gpus)
+    for _ in track(executor.map(write, missing), f"{corpus.directory.name}, {len(keeps)} sub-models", len(missing)):
         pass
-    texts: Texts = {keep: {} for keep in sets}
+    texts: Texts = {keep: {} for keep in keeps}
     for made in (_read(path) for path, _ in parts):
-        for keep in sets:
+        for keep in keeps:
             texts[keep] |= made[keep]
     return texts
 
@@ -61,9 +61,9 @@ def _parts(experiment: Experiment, corpus: Corpus, folder: Path) -> list[Part]:
     return [(folder / f"{name}.json", shard) for name, shard in zip(names, shards, strict=True)]
 
 
-def _write(experiment: Experiment, corpus: Corpus, sets: Sequence[Keep], num_gpus: int, part: Part) -> None:
+def _write(experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], num_gpus: int, part: Part) -> None:
     path, batches = part
-    texts = hypotheses(experiment, corpus, sets, batches, num_gpus)
+    texts = hypotheses(experiment, corpus, keeps, batches, num_gpus)
     write_json(path, {",".join(map(str, keep)): made for keep, made in texts.items()})
 
 
@@ -72,16 +72,16 @@ def _read(path: Path) -> Texts:
 
 
 def hypotheses(
-    experiment: Experiment, corpus: Corpus, sets: Sequence[Keep], batches: Sequence[np.ndarray], num_gpus: int = 0
+    experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], batches: Sequence[np.ndarray], num_gpus: int = 0
 ) -> Texts:
     """Greedy hypotheses of the utterances of ``batches`` by every sub-model, on the CPU or the GPU."""
     model, device = experiment.model, pick_device(num_gpus)
     model.to(device)
-    texts: Texts = {keep: {} for keep in sets}
+    texts: Texts = {keep: {} for keep in keeps}
     for batch in corpus.loader(batches):
         with inference(experiment.config.decode.precision, device):
-            streams, lens = run_together(model, batch.features.to(device), batch.lens.to(device), sets)
-            for keep in sets:
+            streams, lens = run_together(model, batch.features.to(device), batch.lens.to(device), keeps)
+            for keep in keeps:
                 for index, labels in zip(batch.index, greedy(model.log_probs(streams[keep]), lens), strict=True):
                     texts[keep][corpus.ids[index]] = experiment.tokenizer.decode(labels)
     return texts

@@ -13,8 +13,7 @@ from torch import Tensor
 from asrprune.data.audio import read_audio
 from asrprune.data.fbank import compute_fbank
 from asrprune.data.tokenizer import WORD_START
-from asrprune.decode.ctc import Path as CtcPath
-from asrprune.decode.ctc import greedy_path
+from asrprune.decode.ctc import BestPath, greedy_path
 from asrprune.errors import UserError
 from asrprune.experiment import Experiment, load
 from asrprune.hardware import inference
@@ -147,7 +146,7 @@ class Recognizer:
             times.append(time.perf_counter() - started)
         return float(np.median(times[1:])) / seconds
 
-    def _words(self, log_probs: Tensor, path: CtcPath) -> tuple[Word, ...]:
+    def _words(self, log_probs: Tensor, path: BestPath) -> tuple[Word, ...]:
         frame_s = SUBSAMPLING * self.experiment.config.frontend.frame_shift_ms / 1000
         pieces = self.experiment.tokenizer.pieces
         words: list[Word] = []

@@ -48,12 +48,12 @@ def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubMode
     outputs = {experiment.path / "decode" / directory.name / model.name: model for model in wanted}
     records = {output: {**facts, **_facts_of(experiment, model)} for output, model in outputs.items()}
     missing = [output for output, record in records.items() if not _is_decoded(output, record)]
-    sets = list(dict.fromkeys(outputs[output].keep for output in missing))
-    if not sets:
+    keeps = list(dict.fromkeys(outputs[output].keep for output in missing))
+    if not keeps:
         return list(outputs)
     parts = experiment.path / "decode" / directory.name / "parts"
     with held(parts):
-        texts = decode_in_parts(experiment, corpus, sets, parts, executor)
+        texts = decode_in_parts(experiment, corpus, keeps, parts, executor)
         for output in missing:
             for stale in ("decode.json", "score.json"):
                 (output / stale).unlink(missing_ok=True)

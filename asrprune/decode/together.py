@@ -13,17 +13,17 @@ Streams = dict[Keep, Tensor]  # (B, T', D) each
 FRAMES_PER_STEP = 4  # feature frames of an encoder frame
 
 
-def layers_run(sets: Collection[Keep]) -> int:
+def layers_run(keeps: Collection[Keep]) -> int:
     """How many layers are run for a batch: as many as the sub-models have different beginnings.
 
     >>> layers_run([(1, 2, 3), (1, 2), (1, 3)])
     4
     """
-    return len({keep[:count] for keep in sets for count in range(1, len(keep) + 1)})
+    return len({keep[:count] for keep in keeps for count in range(1, len(keep) + 1)})
 
 
 def run_together(
-    model: CtcModel, features: Tensor, lens: Tensor, sets: Sequence[Keep], max_frames: int = 0
+    model: CtcModel, features: Tensor, lens: Tensor, keeps: Sequence[Keep], max_frames: int = 0
 ) -> tuple[Streams, Tensor]:
     """The streams of many sub-models.
 
@@ -31,7 +31,7 @@ def run_together(
         model: all layers.
         features: (B, T, F), raw.
         lens: (B,) feature frames.
-        sets: the sub-models' layers.
+        keeps: the sub-models' layers.
         max_frames: several sub-models go through a layer in one call if they have no more feature frames together.
 
     Returns:
@@ -40,7 +40,7 @@ def run_together(
     x, lens = model.encoder.embed(model.normalise(features), lens)
     streams: Streams = {(): x}
     for layer in range(1, model.config.num_layers + 1):
-        begun = dict.fromkeys(tuple(kept for kept in keep if kept <= layer) for keep in sets)
+        begun = dict.fromkeys(tuple(kept for kept in keep if kept <= layer) for keep in keeps)
         streams = _grow(model, streams, [prefix for prefix in begun if layer in prefix], lens, max_frames) | {
             prefix: streams[prefix] for prefix in begun if layer not in prefix
         }

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asrprune.config import resolved
+from asrprune.doctor import usable_cores
 from asrprune.errors import UserError
 from asrprune.experiment import read_experiment_config
 from asrprune.files import held, read_json, write_json
@@ -91,7 +92,7 @@ class Runner:
         try:
             while waiting or self.running:
                 while waiting and len(self.running) < jobs:
-                    self._start(waiting.pop(0), first, last, max(1, (os.cpu_count() or 1) // jobs))
+                    self._start(waiting.pop(0), first, last, max(1, usable_cores() // jobs))
                 for cell, seconds in self._finished():
                     done = len(missing) - len(waiting) - len(self.running)
                     logger.info("%s: took %.0f min; %d of %d", cell.name, seconds / 60, done, len(missing))

@@ -18,7 +18,7 @@ from asrprune.hardware import inference, pick_device
 from asrprune.nn.model import ctc_losses
 from asrprune.progress import track
 from asrprune.prune.plan import Keep
-from asrprune.prune.search import Score
+from asrprune.prune.search import DevScore
 from asrprune.train.dev import word_errors
 
 FEWEST_BATCHES = 20  # after each of which sub-models can be given up
@@ -30,12 +30,12 @@ class Share:
     """Batches for one process."""
 
     batches: Sequence[np.ndarray]
-    sets: Sequence[Keep]
+    keeps: Sequence[Keep]
     limit: float  # a sub-model with more errors (loss) in this share alone is given up
 
 
 @dataclass(frozen=True)
-class Counts:
+class ShareCounts:
     """What a share came to."""
 
     index: np.ndarray  # (N,) positions in the corpus
@@ -57,23 +57,23 @@ class DevScorer:
         self.layer_forwards = 0.0  # layers run over the whole dev set; a part of it counts as a part
         self.naive_layer_forwards = 0  # if every sub-model had been run from the bottom, and to the end
 
-    def __call__(self, sets: Sequence[Keep], best: int | None = None) -> dict[Keep, Score]:
+    def __call__(self, keeps: Sequence[Keep], best: int | None = None) -> dict[Keep, DevScore]:
         """Scores of the sub-models of the kept layers.
 
         Args:
-            sets: one or more; the more promising come first.
+            keeps: one or more; the more promising come first.
             best: how many of the lowest scores are wanted: the others may be missing, as they are given up where they have more
-                errors (with "ctc" loss) than the worst of the first ``best`` of ``sets`` has in all. None: all are wanted.
+                errors (with "ctc" loss) than the worst of the first ``best`` of ``keeps`` has in all. None: all are wanted.
         """
-        self.naive_layer_forwards += sum(map(len, sets))
-        counts = self._pass(sets[:best])
+        self.naive_layer_forwards += sum(map(len, keeps))
+        counts = self._pass(keeps[:best])
         if best is not None:
-            counts |= self._pass(sets[best:], max(map(self._total, counts.values())))
+            counts |= self._pass(keeps[best:], max(map(self._total, counts.values())))
         return {keep: self._score(found) for keep, found in counts.items()}
 
-    def _pass(self, sets: Sequence[Keep], limit: float = math.inf) -> dict[Keep, np.ndarray]:
+    def _pass(self, keeps: Sequence[Keep], limit: float = math.inf) -> dict[Keep, np.ndarray]:
         """Errors and losses of all utterances, (N, 2), by each sub-model that is not given up."""
-        counts = {keep: np.zeros((len(self.corpus), 2)) for keep in sets}
+        counts = {keep: np.zeros((len(self.corpus), 2)) for keep in keeps}
         parts = self.executor.split(self.batches)
 
         def shares() -> Iterator[Share]:  # of those that are left when there is a process for it
@@ -81,14 +81,14 @@ class DevScorer:
                 if counts:
                     yield Share(batches, tuple(counts), limit)
 
-        for counted in track(self.executor.map(self.work, shares()), f"dev scores of {len(sets)} sub-models", len(parts)):
+        for counted in track(self.executor.map(self.work, shares()), f"dev scores of {len(keeps)} sub-models", len(parts)):
             self.layer_forwards += counted.layer_frames / self.frames
             counts = {keep: found for keep, found in counts.items() if keep in counted.made}
             for keep, found in counts.items():
                 found[counted.index] = counted.made[keep]
             counts = {keep: found for keep, found in counts.items() if self._total(found) <= limit}
         if limit == math.inf:
-            self._hard_ones_first(counts[sets[0]][:, self.column])
+            self._hard_ones_first(counts[keeps[0]][:, self.column])
         return counts
 
     def _hard_ones_first(self, penalty: np.ndarray) -> None:
@@ -105,13 +105,13 @@ class DevScorer:
     def _total(self, found: np.ndarray) -> float:
         return float(found[:, self.column].sum())
 
-    def _score(self, found: np.ndarray) -> Score:
+    def _score(self, found: np.ndarray) -> DevScore:
         errors, loss = found.sum(axis=0)
         wer_and_loss = float(100.0 * errors / self.words), float(loss / len(self.corpus))
-        return Score(wer_and_loss[self.column], wer_and_loss[1 - self.column])
+        return DevScore(wer_and_loss[self.column], wer_and_loss[1 - self.column])
 
 
-def count_errors(experiment: Experiment, corpus: Corpus, column: int, num_gpus: int, share: Share) -> Counts:
+def count_errors(experiment: Experiment, corpus: Corpus, column: int, num_gpus: int, share: Share) -> ShareCounts:
     """What a share of the batches comes to.
 
     Args:
@@ -124,7 +124,7 @@ def count_errors(experiment: Experiment, corpus: Corpus, column: int, num_gpus: 
     model, options, device = experiment.model.eval(), experiment.config.decode, pick_device(num_gpus)
     model.to(device)
     index, start, layer_frames = np.concatenate(share.batches), 0, 0
-    made = {keep: np.zeros((len(index), 2)) for keep in share.sets}
+    made = {keep: np.zeros((len(index), 2)) for keep in share.keeps}
     for batch in corpus.loader(share.batches):
         layer_frames += layers_run(made) * int(batch.lens.sum())
         with inference(options.precision, device):
@@ -137,7 +137,7 @@ def count_errors(experiment: Experiment, corpus: Corpus, column: int, num_gpus: 
         start += len(batch.index)
         if not made:
             break
-    return Counts(index, made, layer_frames)
+    return ShareCounts(index, made, layer_frames)
 
 
 def _errors_and_losses(log_probs: Tensor, lens: Tensor, batch: Batch, corpus: Corpus) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 from asrprune.files import read_json, write_json
 from asrprune.prune.dev_score import DevScorer
 from asrprune.prune.plan import Keep
-from asrprune.prune.search import Score
+from asrprune.prune.search import DevScore
 
 
 class RememberedScorer:
@@ -23,20 +23,20 @@ class RememberedScorer:
         # As of a search that was not killed:
         self.layer_forwards, self.naive_layer_forwards, self.seconds = 0.0, 0, 0.0
 
-    def __call__(self, sets: Sequence[Keep], best: int | None = None) -> dict[Keep, Score]:
+    def __call__(self, keeps: Sequence[Keep], best: int | None = None) -> dict[Keep, DevScore]:
         """As ``DevScorer``."""
-        question = hashlib.sha256(json.dumps([self.made_by, sets, best]).encode()).hexdigest()[:16]
+        question = hashlib.sha256(json.dumps([self.made_by, keeps, best]).encode()).hexdigest()[:16]
         if question not in self.answers:
-            self.answers[question] = self._ask(sets, best)
+            self.answers[question] = self._ask(keeps, best)
             write_json(self.path, self.answers)
         answer = self.answers[question]
         self.layer_forwards += answer["layer_forwards"]
         self.seconds += answer["seconds"]
-        self.naive_layer_forwards += sum(map(len, sets))
-        return {tuple(keep): Score(primary, tie_break) for keep, primary, tie_break in answer["scores"]}
+        self.naive_layer_forwards += sum(map(len, keeps))
+        return {tuple(keep): DevScore(primary, tie_break) for keep, primary, tie_break in answer["scores"]}
 
-    def _ask(self, sets: Sequence[Keep], best: int | None) -> dict[str, Any]:
+    def _ask(self, keeps: Sequence[Keep], best: int | None) -> dict[str, Any]:
         started, before = time.monotonic(), self.scorer.layer_forwards
-        scores = [[keep, score.primary, score.tie_break] for keep, score in self.scorer(sets, best).items()]
+        scores = [[keep, score.primary, score.tie_break] for keep, score in self.scorer(keeps, best).items()]
         cost = {"layer_forwards": self.scorer.layer_forwards - before, "seconds": time.monotonic() - started}
         return {**cost, "scores": scores}

@@ -30,7 +30,7 @@ def every(num_layers: int, depths: Sequence[int]) -> tuple[Step, ...]:
 
 
 @dataclass(frozen=True, order=True)
-class Score:
+class DevScore:
     """Lower is better; the loss decides between equal errors."""
 
     primary: float  # in the plan's metric
@@ -38,7 +38,7 @@ class Score:
 
 
 # Sub-models, the promising first -> their dev scores; with a number n, those that cannot be among the n best may be missing.
-Scorer = Callable[[Sequence[Keep], int | None], Mapping[Keep, Score]]
+Scorer = Callable[[Sequence[Keep], int | None], Mapping[Keep, DevScore]]
 
 
 def greedy(num_layers: int, score: Scorer, min_depth: int = 1) -> tuple[Step, ...]:
@@ -70,20 +70,21 @@ def greedy(num_layers: int, score: Scorer, min_depth: int = 1) -> tuple[Step, ..
 def beam(num_layers: int, score: Scorer, min_depth: int, width: int) -> tuple[Step, ...]:
     """As ``greedy``, but go on from the ``width`` best sub-models of each depth, greedy's among them: no depth can be worse.
 
-    The steps need not be nested.
+    The steps need not be nested. Removals from the best parents come first, of one parent those that harm the full model least:
+    the hopeless ones come last and are given up.
     """
-    known: dict[Keep, Score] = {}
+    known: dict[Keep, DevScore] = {}
 
-    def remembered(sets: Sequence[Keep], best: int | None) -> Mapping[Keep, Score]:
-        if unknown := [keep for keep in sets if keep not in known]:
+    def remembered(keeps: Sequence[Keep], best: int | None) -> Mapping[Keep, DevScore]:
+        if unknown := [keep for keep in keeps if keep not in known]:
             known.update(score(unknown, best))
-        return {keep: known[keep] for keep in sets if keep in known}
+        return {keep: known[keep] for keep in keeps if keep in known}
 
     chain = greedy(num_layers, remembered, min_depth)
     if width == 1:
         return chain
     frontier, chosen, harm = [chain[0].keep], [chain[0].keep], chain[0].without
-    for step in chain[1:]:
+    for step in chain[1:]:  # the frontier holds the best sub-models with one layer more
         promise = {_less(parent, layer): (known[parent], harm[layer]) for parent in reversed(frontier) for layer in parent}
         found = {step.keep: known[step.keep], **remembered(sorted(promise, key=promise.__getitem__), width)}
         frontier = sorted(found, key=lambda keep: (found[keep], keep))[:width]
@@ -101,18 +102,18 @@ def rerank(proposals: Mapping[int, Sequence[Keep]], score: Scorer) -> tuple[Step
     return tuple(steps)
 
 
-def _first(keep: Keep, score: Scorer, min_depth: int) -> tuple[Score, dict[int, Score]]:
+def _first(keep: Keep, score: Scorer, min_depth: int) -> tuple[DevScore, dict[int, DevScore]]:
     """Score of all layers, and of all removals of one, which a figure shows: none of them is given up."""
     removals = [_less(keep, layer) for layer in keep] if len(keep) > min_depth else []
     found = score([keep, *removals], None)
     return found[keep], _by_layer(keep, found)
 
 
-def _by_layer(keep: Keep, found: Mapping[Keep, Score]) -> dict[int, Score]:
+def _by_layer(keep: Keep, found: Mapping[Keep, DevScore]) -> dict[int, DevScore]:
     return {layer: found[_less(keep, layer)] for layer in keep if _less(keep, layer) in found}
 
 
-def _without(keep: Keep, known: Mapping[Keep, Score]) -> dict[int, float]:
+def _without(keep: Keep, known: Mapping[Keep, DevScore]) -> dict[int, float]:
     return {layer: result.primary for layer, result in _by_layer(keep, known).items()}
 
 

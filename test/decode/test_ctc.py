@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asrprune.decode.ctc import Path, greedy, greedy_path
+from asrprune.decode.ctc import BestPath, greedy, greedy_path
 
 
 def slow(best: list[int]) -> tuple[list[int], list[int], list[int]]:
@@ -48,7 +48,7 @@ def test_path_has_the_labels_of_greedy_and_their_frames(vocab: int) -> None:
         log_probs, lens = emissions(6, 40, vocab, seed)
         for row, length in enumerate(lens.tolist()):
             path = greedy_path(log_probs[row, :length])
-            assert path == Path(*slow(log_probs[row, :length].argmax(-1).tolist()))
+            assert path == BestPath(*slow(log_probs[row, :length].argmax(-1).tolist()))
             assert path.labels == greedy(log_probs[row : row + 1], lens[row : row + 1])[0]
 
 
@@ -60,15 +60,15 @@ def one_hot(best: list[int], vocab: int = 4) -> Tensor:
 @pytest.mark.parametrize(
     ("best", "path"),
     [
-        ([0, 0, 0], Path([], [], [])),
-        ([1, 1, 1], Path([1], [0], [2])),
-        ([1, 0, 1], Path([1, 1], [0, 2], [0, 2])),
-        ([0, 2, 2, 3, 0, 0, 3, 3], Path([2, 3, 3], [1, 3, 6], [2, 3, 7])),
-        ([3], Path([3], [0], [0])),
-        ([], Path([], [], [])),
+        ([0, 0, 0], BestPath([], [], [])),
+        ([1, 1, 1], BestPath([1], [0], [2])),
+        ([1, 0, 1], BestPath([1, 1], [0, 2], [0, 2])),
+        ([0, 2, 2, 3, 0, 0, 3, 3], BestPath([2, 3, 3], [1, 3, 6], [2, 3, 7])),
+        ([3], BestPath([3], [0], [0])),
+        ([], BestPath([], [], [])),
     ],
 )
-def test_paths_by_hand(best: list[int], path: Path) -> None:
+def test_paths_by_hand(best: list[int], path: BestPath) -> None:
     log_probs = one_hot(best) if best else torch.zeros(0, 4)
     assert greedy_path(log_probs) == path
     assert greedy(log_probs.unsqueeze(0), torch.tensor([len(best)])) == [path.labels]

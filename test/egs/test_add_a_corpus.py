@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from asrprune.data.tables import read_table
@@ -36,6 +37,7 @@ def _write_corpus(corpus: Path) -> None:
                 (corpus / name / speaker / f"{number}.txt").write_text(f"open window {speaker}\n")
 
 
+@pytest.mark.slow
 def test_the_four_steps(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "egs/common", tmp_path / "egs/common", ignore=shutil.ignore_patterns("__pycache__"))
     for path in ("run.sh", "conf/train.yaml"):

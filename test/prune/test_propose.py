@@ -21,7 +21,7 @@ from asrprune.prune import search
 from asrprune.prune.dev_score import DevScorer
 from asrprune.prune.plan import Keep, read_plan
 from asrprune.prune.propose import plan_path, propose, similarity_path
-from asrprune.prune.search import Score
+from asrprune.prune.search import DevScore
 
 STRATEGIES = ("top", "every", "greedy", "svcca")
 
@@ -81,7 +81,7 @@ def test_a_killed_search_goes_on(own: Experiment, tiny_data: Path, monkeypatch: 
     asked: list[int] = []
     score = DevScorer.__call__
 
-    def killed_at_the_third(self: DevScorer, sets: list[Keep], best: int | None = None) -> dict[Keep, Score]:
+    def killed_at_the_third(self: DevScorer, sets: list[Keep], best: int | None = None) -> dict[Keep, DevScore]:
         asked.append(len(sets))
         if len(asked) == 3:
             raise KeyboardInterrupt

@@ -7,7 +7,7 @@ import pytest
 
 from asrprune.prune import search
 from asrprune.prune.plan import Keep, Step
-from asrprune.prune.search import Score, beam, every, greedy, rerank, run_similarity, svcca, top
+from asrprune.prune.search import DevScore, beam, every, greedy, rerank, run_similarity, svcca, top
 
 ALL_SIZES = [1, 2, 3, 6, 12, 24]
 
@@ -59,12 +59,12 @@ def scorer(seed: int, levels: int | None = None):
     As the real one it gives up what has a worse score than the worst of the first ``best``; it notes what it was asked.
     """
     rng = np.random.default_rng(seed)
-    scores: dict[Keep, Score] = {}
+    scores: dict[Keep, DevScore] = {}
 
-    def score(keep: Keep) -> Score:
+    def score(keep: Keep) -> DevScore:
         if keep not in scores:
             draw = rng.random(2) if levels is None else rng.integers(levels, size=2)
-            scores[keep] = Score(float(draw[0]), float(draw[1]))
+            scores[keep] = DevScore(float(draw[0]), float(draw[1]))
         return scores[keep]
 
     def search_scorer(sets, best=None):
@@ -124,10 +124,15 @@ def test_each_step_tells_what_removals_would_have_cost() -> None:
 
 
 def test_loss_decides_between_equal_errors_and_then_the_highest_layer_goes() -> None:
-    scores = {(2, 3, 4): Score(5.0, 2.0), (1, 3, 4): Score(5.0, 1.0), (1, 2, 4): Score(5.0, 1.0), (1, 2, 3): Score(6.0, 0.0)}
+    scores = {
+        (2, 3, 4): DevScore(5.0, 2.0),
+        (1, 3, 4): DevScore(5.0, 1.0),
+        (1, 2, 4): DevScore(5.0, 1.0),
+        (1, 2, 3): DevScore(6.0, 0.0),
+    }
 
     def score(sets, best):
-        return {keep: scores.get(keep, Score(5.0, 1.0)) for keep in sets}
+        return {keep: scores.get(keep, DevScore(5.0, 1.0)) for keep in sets}
 
     assert greedy(4, score, 3)[-1] == Step((1, 2, 4), 5.0)
 
@@ -171,11 +176,11 @@ def test_a_beam_scores_nothing_twice() -> None:
 
 def test_rerank_takes_the_best_proposal_and_the_first_of_equal_ones() -> None:
     scores = {
-        (1, 2): Score(4.0, 0.0),
-        (1, 3): Score(3.0, 1.0),
-        (2, 3): Score(3.0, 1.0),
-        (3,): Score(9.0, 0.0),
-        (1,): Score(9.0, 1.0),
+        (1, 2): DevScore(4.0, 0.0),
+        (1, 3): DevScore(3.0, 1.0),
+        (2, 3): DevScore(3.0, 1.0),
+        (3,): DevScore(9.0, 0.0),
+        (1,): DevScore(9.0, 1.0),
     }
 
     def score(sets, best):

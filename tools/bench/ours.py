@@ -33,7 +33,7 @@ from asrprune.nn.model import CtcModel
 from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
 from asrprune.prune.dev_score import DevScorer
 from asrprune.prune.plan import Keep
-from asrprune.prune.search import Score
+from asrprune.prune.search import DevScore
 from asrprune.prune.search import greedy as greedy_search
 from asrprune.train.optim import make_optimizer, set_learning_rate
 from asrprune.train.ranks import make_fabric
@@ -125,8 +125,8 @@ def naive_search(exp: str, dev: str) -> tuple[Work, dict[str, Any]]:
     experiment = load(Path(exp))
     score = DevScorer(experiment, Corpus(Path(dev), experiment.tokenizer), experiment.config.prune.metric, HERE)
 
-    def each(sets: Sequence[Keep], best: int | None) -> dict[Keep, Score]:
-        return {keep: score([keep])[keep] for keep in sets}
+    def each(keeps: Sequence[Keep], best: int | None) -> dict[Keep, DevScore]:
+        return {keep: score([keep])[keep] for keep in keeps}
 
     return lambda: greedy_search(experiment.num_layers, each, min(experiment.config.depths())), {"warm_up": 0}
 
@@ -188,7 +188,7 @@ def validate(utterances: int) -> tuple[Work, dict[str, Any]]:
 
 
 def score(utterances: int) -> tuple[Work, dict[str, Any]]:
-    """Score sentences of about ten words, one word in ten wrong, and write all files."""
+    """DevScore sentences of about ten words, one word in ten wrong, and write all files."""
     rng = random.Random(0)
     words = ["".join(rng.choices("ETAOINSHRDLU", k=rng.randrange(1, 10))) for _ in range(5000)]
     refs = [" ".join(rng.choices(words, k=rng.randrange(5, 16))) for _ in range(9973)]
