@@ -5,6 +5,8 @@ Only what is drawn for each frame or unit, dropout and augmentation, is drawn by
 
 import logging
 import os
+import threading
+import time
 
 import numpy as np
 import torch
@@ -17,6 +19,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from asrprune.errors import UserError
 from asrprune.hardware import autocast_type, check_gpus, pick_device
 from asrprune.nn.model import CtcModel
+
+logger = logging.getLogger(__name__)
+LOST_PEER = "another process of this training died, or is not to be found; run the same command again: it goes on"
+_LAUNCHER = "lightning_fabric.strategies.launchers.subprocess_script"
 
 
 def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes: int = 1, strategy: str = "ddp") -> Fabric:
@@ -33,6 +39,8 @@ def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes
         UserError: there are fewer GPUs here, or nothing says where the other machines are.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import has set it to INFO
+    logging.getLogger(_LAUNCHER).setLevel(logging.INFO)
+    logging.getLogger(_LAUNCHER).addFilter(_in_our_words)
     check_gpus(num_gpus)
     device = pick_device(num_gpus)
     _check_rendezvous(num_nodes)
@@ -49,6 +57,27 @@ def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes
         precision="bf16-mixed" if bf16 else "32-true",
         plugins=[launcher],
     )
+
+
+def _in_our_words(record: logging.LogRecord) -> bool:
+    """What fabric's launcher says, before it kills all, of a process that died: GPUs would wait for that one."""
+    record.msg, record.args, record.levelno, record.levelname = LOST_PEER, (), logging.ERROR, "ERROR"
+    return True
+
+
+def end_with_launcher() -> None:
+    """Have a process that another one of its machine started end when that one is gone: GPUs would wait for it."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # started by the user, who may log out
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1.0)
+        logger.error(LOST_PEER)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _check_rendezvous(num_nodes: int) -> None:

@@ -17,7 +17,7 @@ from asrprune.hardware import keep_freed_memory
 from asrprune.nn.model import num_params
 from asrprune.progress import is_first
 from asrprune.train.loop import Trainer
-from asrprune.train.ranks import is_lost_peer, make_fabric
+from asrprune.train.ranks import LOST_PEER, end_with_launcher, is_lost_peer, make_fabric
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,12 @@ def train(
             experiment.check_data(exp, *corpora)
         try:
             fabric.launch()
+            end_with_launcher()
             fabric.barrier()
             _trainer(config, exp, *(corpora or _corpora(exp, train_dir, dev_dir)), fabric).run()
         except RuntimeError as error:
             if fabric.world_size > 1 and is_lost_peer(error):
-                raise UserError(
-                    "another process of this training died, or is not to be found; run the same command again: it goes on"
-                ) from None
+                raise UserError(LOST_PEER) from None
             raise
 
 

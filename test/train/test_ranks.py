@@ -14,7 +14,7 @@ import pytest
 from asrprune.config import Config, write_config
 from asrprune.errors import UserError
 from asrprune.train.journal import read_journal
-from asrprune.train.ranks import make_fabric, share
+from asrprune.train.ranks import LOST_PEER, make_fabric, share
 
 ConfigWith = Callable[..., Config]
 # No dropout and no SpecAugment, whose draws depend on who has which utterance; skipped layers, whose draws must not.
@@ -94,7 +94,7 @@ def test_a_run_whose_process_is_killed_ends_with_a_sentence_and_goes_on(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     text = (tmp_path / "log").read_text()
-    assert "another process of this training died, or is not to be found; run the same command again: it goes on" in text
+    assert LOST_PEER in text
     assert "Traceback" not in text
 
     done_before = len([r for r in read_journal(exp / "train.jsonl") if r["kind"] == "epoch"])
@@ -142,3 +142,34 @@ def test_several_machines_need_to_know_where_they_meet(monkeypatch: pytest.Monke
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     with pytest.raises(UserError, match=r"--num-nodes 2: set MASTER_PORT, NODE_RANK on each machine"):
         make_fabric("float32", num_procs=1, num_nodes=2)
+
+
+def test_a_process_ends_when_the_one_that_started_it_is_gone(tmp_path: Path) -> None:
+    """It waits here for ever, as for a peer of which a GPU hears nothing."""
+    child = (
+        "import time, logging; logging.basicConfig(); from asrprune.train.ranks import end_with_launcher; end_with_launcher()"
+    )
+    child += "; print('waits', flush=True); time.sleep(600)"
+    parent = "import os, subprocess, sys; os.environ['LOCAL_RANK'] = '1';"
+    parent += f"subprocess.run([sys.executable, '-c', {child!r}])"
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen([*PYTHON, "-c", parent], stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.kill()
+        process.wait()
+        process.stdout.read()  # until the child ends
+    assert LOST_PEER in (tmp_path / "log").read_text()
+
+
+def test_what_the_launcher_says_before_it_kills_all_is_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    make_fabric("float32")
+    from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+
+    dead = subprocess.Popen([*PYTHON, "-c", "raise SystemExit(9)"])
+    dead.wait()
+    observer = _ChildProcessObserver(main_pid=0, child_processes=[dead])
+    observer._terminate_all = lambda: None  # type: ignore[method-assign]
+    assert observer._run()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert caplog.messages == [LOST_PEER]
