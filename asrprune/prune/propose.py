@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import asrprune
 from asrprune.config import PruneConfig
 from asrprune.data.dataset import Corpus
 from asrprune.errors import UserError
@@ -69,7 +70,8 @@ def propose(
 def _scorer(experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor) -> RememberedScorer:
     """Dev scores; those that an earlier, killed search had of the same model and data are not computed again."""
     corpus = Corpus(dev, experiment.tokenizer)
-    made_by = [experiment.info["model_sha256"], fingerprint(corpus), options.metric, experiment.config.decode.precision]
+    exact = [options.metric, experiment.config.decode.precision, asrprune.__version__]
+    made_by = [experiment.info["model_sha256"], fingerprint(corpus), *exact]
     path = plan_path(experiment.path, strategy).parent / "scores" / f"{strategy}.json"
     return RememberedScorer(DevScorer(experiment, corpus, options.metric, executor), path, made_by)
 
