@@ -12,7 +12,7 @@ import torch
 import asrprune
 from asrprune import hardware
 from asrprune.errors import UserError
-from asrprune.hardware import autocast_type, cpu_flags, environment, has_fast_bf16, pick_device, version
+from asrprune.hardware import autocast_type, check_gpus, cpu_flags, environment, has_fast_bf16, pick_device, version
 
 CPU = torch.device("cpu")
 
@@ -69,6 +69,14 @@ def test_devices_that_cannot_be_had_are_refused(monkeypatch: pytest.MonkeyPatch)
 def git(*arguments: object) -> str:
     identity = ("-c", "user.name=A", "-c", "user.email=a@b.c")
     return subprocess.run(["git", *identity, *map(str, arguments)], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_fewer_gpus_than_asked_for_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_gpus(2)
+    with pytest.raises(UserError, match=r"--ngpu 4: torch sees 2 here; give --ngpu 2"):
+        check_gpus(4)
 
 
 def test_version_says_commit_and_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
