@@ -60,6 +60,7 @@ def test_no_cpuinfo_means_no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_devices_that_cannot_be_had_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device(0) == CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert pick_device(1) == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU here; give --ngpu 0"):
