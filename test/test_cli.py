@@ -115,7 +115,7 @@ def test_transcribe_with_layers_is_transcribe_at_their_depth(exp: Path, tiny_dat
 def test_search_takes_the_strategies_it_is_told(exp: Path, tiny_data: Path) -> None:
     done = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top", "--strategy", "greedy")
     assert done.code == 0, done.err
-    assert sorted(path.name for path in (exp / "plans").iterdir()) == ["greedy.json", "top.json"]
+    assert sorted(path.name for path in (exp / "plans").glob("*.json")) == ["greedy.json", "top.json"]
     assert "top: depth 2: 1,2\n" in done.out
     assert re.search(r"^greedy: depth 3: [\d,]+, dev wer \d+\.\d\d$", done.out, re.MULTILINE)
 

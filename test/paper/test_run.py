@@ -113,7 +113,9 @@ def test_when_the_terminal_is_gone_nothing_trains_on(recipe: Path, how: signal.S
     (recipe / "run.sh").write_text("#!/bin/sh\nmkdir -p exp\necho $$ >exp/child\nexec sleep 60\n")
     (recipe / "exp/plain_2l_s1").mkdir(parents=True)
     command = [f"{Path(sys.executable).parent}/asrprune", "grid", "grid.yaml"]
-    with subprocess.Popen([*command, "--expdir", "exp", "--output", "paper"], stderr=subprocess.PIPE, text=True) as grid:
+    with subprocess.Popen(
+        [*command, "--expdir", "exp", "--output", "paper"], stderr=subprocess.PIPE, text=True, preexec_fn=_with_a_terminal
+    ) as grid:
         child = recipe / "exp/child"
         _wait(lambda: child.exists() and child.read_text().strip() != "")
         grid.send_signal(how)
@@ -121,6 +123,11 @@ def test_when_the_terminal_is_gone_nothing_trains_on(recipe: Path, how: signal.S
         assert "interrupted; nothing is half-written" in grid.stderr.read()
     assert grid.returncode == 130
     _wait(lambda: not _alive(int(child.read_text())))
+
+
+def _with_a_terminal() -> None:
+    """These tests may themselves run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _alive(pid: int) -> bool:
