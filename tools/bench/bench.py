@@ -284,9 +284,10 @@ def run(given: argparse.Namespace) -> None:
     for option, path in (("--exp", given.exp), ("--dev", given.dev)):
         if path is not None and not path.is_dir():
             raise UserError(f"{option} {path}: no such directory; run a recipe first, such as egs/an4")
+    espnet = working(given.espnet)
     for part in parts:
         print(f"{part} ...", file=sys.stderr)
-        bench = Bench(working(given.espnet), given.repeats, given.exp, given.dev)
+        bench = Bench(espnet, given.repeats, given.exp, given.dev)
         getattr(bench, part)()
         note(given.output / "performance.json", part, bench)
     print(write_page(given.output))

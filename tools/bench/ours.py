@@ -188,7 +188,7 @@ def validate(utterances: int) -> tuple[Work, dict[str, Any]]:
 
 
 def score(utterances: int) -> tuple[Work, dict[str, Any]]:
-    """DevScore sentences of about ten words, one word in ten wrong, and write all files."""
+    """Score sentences of about ten words, one word in ten wrong, and write all files."""
     rng = random.Random(0)
     words = ["".join(rng.choices("ETAOINSHRDLU", k=rng.randrange(1, 10))) for _ in range(5000)]
     refs = [" ".join(rng.choices(words, k=rng.randrange(5, 16))) for _ in range(9973)]
