@@ -31,12 +31,17 @@ class RememberedScorer:
             write_json(self.path, self.answers)
         answer = self.answers[question]
         self.layer_forwards += answer["layer_forwards"]
+        self.naive_layer_forwards += answer["naive_layer_forwards"]
         self.seconds += answer["seconds"]
-        self.naive_layer_forwards += sum(map(len, keeps))
         return {tuple(keep): DevScore(primary, tie_break) for keep, primary, tie_break in answer["scores"]}
 
     def _ask(self, keeps: Sequence[Keep], best: int | None) -> dict[str, Any]:
-        started, before = time.monotonic(), self.scorer.layer_forwards
-        scores = [[keep, score.primary, score.tie_break] for keep, score in self.scorer(keeps, best).items()]
-        cost = {"layer_forwards": self.scorer.layer_forwards - before, "seconds": time.monotonic() - started}
-        return {**cost, "scores": scores}
+        started, scorer = time.monotonic(), self.scorer
+        made, naive = scorer.layer_forwards, scorer.naive_layer_forwards
+        scores = [[keep, score.primary, score.tie_break] for keep, score in scorer(keeps, best).items()]
+        return {
+            "layer_forwards": scorer.layer_forwards - made,
+            "naive_layer_forwards": scorer.naive_layer_forwards - naive,
+            "seconds": time.monotonic() - started,
+            "scores": scores,
+        }
