@@ -402,7 +402,7 @@ def grid(
     options: Annotated[list[str] | None, typer.Argument(help="after --, passed on to run.sh")] = None,
     output: GridOutput = Path("paper"),
     expdir: Annotated[Path, typer.Option("--expdir", help="directory of the experiments")] = Path("exp/paper"),
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores and the GPUs")] = 1,
 ) -> None:
     """Run a grid of models in a recipe's directory and compare them. What is recorded is not run again."""
     from asrprune.paper.run import run_grid

@@ -187,10 +187,13 @@ class TrainConfig(Section):
         return self
 
 
+Strategy = Literal["top", "every", "greedy", "svcca"]
+
+
 class PruneConfig(Section):
     """Depths and strategies that are searched, decoded and reported."""
 
-    strategies: tuple[Literal["top", "every", "greedy", "svcca"], ...] = ("greedy", "svcca", "top", "every")
+    strategies: tuple[Strategy, ...] = ("greedy", "svcca", "top", "every")
     depths: tuple[Positive, ...] | None = None  # None: every depth from num_layers to 1 is searched and decoded
     min_depth: Positive = 1
     metric: Literal["wer", "ctc"] = "wer"  # what decides on the dev set: word errors or the loss

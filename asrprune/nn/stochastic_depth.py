@@ -6,8 +6,8 @@ import torch
 def drop_probabilities(num_layers: int, rate: float, mode: str) -> list[float]:
     """Probability that layer l = 1..L is skipped: ``linear`` p * l / L, ``uniform`` p.
 
-    >>> drop_probabilities(4, 0.4, "linear")
-    [0.1, 0.2, 0.3, 0.4]
+    >>> drop_probabilities(4, 0.5, "linear")
+    [0.125, 0.25, 0.375, 0.5]
     """
     if mode == "uniform":
         return [rate] * num_layers

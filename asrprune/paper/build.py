@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from asrprune.files import read_json, write_json, write_text
-from asrprune.paper.grid import Grid, cells, read_grid
+from asrprune.paper.grid import Cell, Grid, cells, read_grid
 from asrprune.paper.plots import CAPTIONS, draw
 from asrprune.paper.record import read_records
 from asrprune.paper.summary import ALL, Summary, summarise
 from asrprune.paper.tables import Table, latex, markdown, shown, tables, verdict
+from asrprune.report.tables import seen
 
 _POOLED = "tables pool their errors, utterance by utterance"
 
@@ -29,14 +30,13 @@ def write_comparison(grid_file: Path, output: Path, root: Path = Path()) -> list
     write_json(output / "summary.json", summarise(grid, records))
     summary = read_json(output / "summary.json")  # what is shown is what is on disk
     made = tables(summary, grid)
-    missing = [cell.name for cell in wanted if cell.name not in records]
     figures = draw(summary, grid, output / "figures")
     write_text(output / "tables.tex", "\n".join(map(latex, made)))
-    write_text(output / "RESULTS.md", _page(summary, grid, made, figures, missing))
+    write_text(output / "RESULTS.md", _page(summary, grid, wanted, made, figures))
     return made
 
 
-def _page(summary: Summary, grid: Grid, made: list[Table], figures: list[Path], missing: list[str]) -> str:
+def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], figures: list[Path]) -> str:
     seeds = sorted({row["seed"] for row in summary["cost"]})
     label = shown(summary, summary["rows"][0]["set"])[0]["seed"]
     pooled = _POOLED if label == ALL else f"tables show seed {label}"
@@ -49,8 +49,8 @@ def _page(summary: Summary, grid: Grid, made: list[Table], figures: list[Path], 
         f"{sets}. Seeds: {', '.join(map(str, seeds))}; {pooled}. Greedy CTC, no language model. {_chosen_on(summary)}",
     ]
     for name in sorted(summary["data"]):
-        parts += [f"**{sentence}**" for sentence in verdict(shown(summary, name), grid, name)]
-    if missing:
+        parts += [f"**{sentence}**" for sentence in verdict(summary, grid, name)]
+    if missing := [cell.name for cell in wanted if cell.name not in summary["runs"]]:
         parts.append(f"> Not recorded yet, and so not below: {', '.join(missing)}.")
     parts += [markdown(table) for table in made]
     parts.append("## Figures")
@@ -59,6 +59,7 @@ def _page(summary: Summary, grid: Grid, made: list[Table], figures: list[Path], 
     parts += ["## Methods", "\n".join(_method(name, numbers) for name, numbers in grid.methods.items())]
     shared = ", ".join(f"{name} {value}" for name, value in grid.numbers.items())
     parts.append(f"All of them: `{grid.config}`" + (f" with {shared}." if shared else "."))
+    parts.append(_alone(grid, wanted))
     return "\n\n".join(parts) + "\n"
 
 
@@ -67,10 +68,21 @@ def _chosen_on(summary: Summary) -> str:
     if not summary["search_sets"]:
         return "No plan needed a dev set."
     listed = ", ".join(f"`{name}`" for name in summary["search_sets"])
-    scored = ", ".join(f"`{name}`" for name in summary["search_sets"] if name in summary["data"])
+    scored = ", ".join(f"`{name}`" for name in summary["data"] if seen(name, summary["search_sets"]))
     return f"Layers were chosen on {listed}" + (f"; so what is said of {scored} is optimistic." if scored else " alone.")
 
 
 def _method(name: str, numbers: dict[str, object]) -> str:
     changed = ", ".join(f"{key} {value}" for key, value in numbers.items())
     return f"- **{name}**: {changed or 'as configured'}."
+
+
+def _alone(grid: Grid, wanted: list[Cell]) -> str:
+    """Models of fewer layers cannot have the taps of deeper ones, and where their taps are decides how good they are."""
+    told = []
+    for method in grid.alone.methods:
+        taps = {cell.depth: list(cell.config.model.tap_layers) for cell in wanted if cell.method == method and cell.alone}
+        told += [f"{method} of {depth} layers: {found}" for depth, found in taps.items() if found]
+    return "Trained for each depth: the method's numbers, and taps after a quarter and half of the layers" + (
+        f" ({'; '.join(told)})." if told else ", if it has any."
+    )

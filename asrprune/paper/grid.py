@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from asrprune.config import Config, Positive, Section, check, read_config, read_yaml, resolved, without
+from asrprune.config import Config, Positive, Section, Strategy, check, read_config, read_yaml, resolved, without
 from asrprune.errors import UserError
 
 Numbers = dict[str, Any]  # section.key -> value, as with --set
+_SHARED = ("model.num_layers", "augment.speeds", "prune.speeds", "frontend.")  # all models share depth and features
 
 
 class Alone(Section):
@@ -35,13 +36,13 @@ class Grid(Section):
 
     config: str  # file of numbers that all methods share, relative to the recipe
     numbers: Numbers = Field(default_factory=dict)  # other values for all of them
-    seeds: tuple[int, ...] = (1,)
+    seeds: tuple[int, ...] = Field((1,), min_length=1)
     methods: dict[str, Numbers] = Field(min_length=1)  # what makes each method
     alone: Alone
     prunable: str  # the method that the project stands for
     plain: str  # the one without its regularisers
     baseline: str  # the individually trained models that decide whether pruning costs accuracy
-    pruned_by: dict[str, str] = Field(default_factory=dict)  # method -> strategy of its line in the figure, if not greedy
+    pruned_by: dict[str, Strategy] = Field(default_factory=dict)  # method -> strategy of its line in the figure, if not greedy
     published: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
@@ -57,6 +58,10 @@ class Grid(Section):
         for place, numbers in [("numbers", self.numbers), *((f"methods.{name}", own) for name, own in self.methods.items())]:
             if sections := [key for key, value in numbers.items() if isinstance(value, dict)]:
                 raise ValueError(f"{place}: {sections[0]}: a whole section; write `{sections[0]}.KEY: value` for what changes")
+            if "seed" in numbers:
+                raise ValueError(f"{place}: seed: say it under seeds")
+            if place != "numbers" and (shared := [key for key in numbers if key.startswith(_SHARED)]):
+                raise ValueError(f"{place}: {shared[0]}: all methods share it; write it under numbers, or compare in two grids")
         return self
 
 

@@ -1,6 +1,7 @@
 """The figures of a comparison, drawn from its summary alone."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asrprune.paper.grid import Grid
-from asrprune.paper.summary import ALL, ALONE, FULL, PREFIX, Row, Summary, roles
-from asrprune.paper.tables import shown
+from asrprune.paper.summary import ALL, ALONE, PREFIX, Row, Summary, roles
+from asrprune.paper.tables import NOT_SEEDS, shown
 from asrprune.report.plots import (
     GREY,
     PALE,
@@ -25,16 +26,18 @@ from asrprune.report.plots import (
     percent_scale,
     save_figures,
 )
+from asrprune.report.tables import FULL
 
 CAPTIONS = {
     "methods": "WER by depth. Lines: one model of all layers, by the method that trained it and the strategy that prunes it;"
-    " black: models trained for each depth. Bars: 95 % intervals.",
+    f" black: models trained for each depth. Bars: 95 % intervals; {NOT_SEEDS}.",
     "strategies": "WER by depth of the prunable model, by the strategy that chose its layers, against models trained for each"
-    " depth.",
-    "difference": "Pruned minus individually trained, in points of WER, with 95 % intervals (paired bootstrap over utterances);"
-    " below 0 the pruned model is better.",
-    "removals": "Dev WER with each one layer removed, without retraining; dashed: with all layers.",
-    "similarity": "SVCCA similarity of the layers' outputs; layer 0 is the input of layer 1.",
+    f" depth. Bars: 95 % intervals; {NOT_SEEDS}.",
+    "difference": "Pruned by the greedy plan minus individually trained, in points of WER; below 0 the pruned model is better."
+    f" Bars: 95 % intervals of the paired bootstrap; {NOT_SEEDS}.",
+    "removals": "Dev WER with each one layer removed, without retraining, of the first seed; dashed: with all layers.",
+    "similarity": "SVCCA similarity of the layers' outputs, of the first seed; layer 0 is the input of layer 1. Colours"
+    " begin at the lowest value.",
     "cost": "What training costs for one seed: one prunable model against one for each depth. Minutes depend on what else ran.",
 }
 _COLOURS = [*(colour for colour, _ in PALETTE.values()), *(colour for colour, _ in SPARE)]
@@ -63,33 +66,33 @@ def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
 
 def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     """A panel per set: the individually trained models, and each method pruned by the strategy that belongs to it."""
-    figure, panels = panel_grid(len(names), width=4.6, height=3.2)
-    for axes, name in zip(panels, names, strict=True):
-        rows = shown(summary, name)
-        _alone(axes, rows, grid)
-        for place, method in enumerate(grid.methods):
-            strategy = grid.pruned_by.get(method, "greedy")
-            chosen = [row for row in rows if row["method"] == method and row["strategy"] in (FULL, strategy)]
-            shift = 0.12 * (place - (len(grid.methods) - 1) / 2)
-            look = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
-            _line(axes, chosen, f"{method}, {strategy}", *look, shift)
-        _finish(axes, rows, name)
-    panels[0].legend(loc="upper right")
-    return figure
+    looks = zip(_COLOURS, _MARKERS, strict=True)
+    chosen = [(method, grid.pruned_by.get(method, "greedy")) for method in grid.methods]
+    lines = [(f"{method}, {by}", method, by, *look) for (method, by), look in zip(chosen, cycle(looks), strict=False)]
+    return _by_depth(summary, grid, names, lines)
 
 
 def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     """A panel per set: the prunable model by every strategy."""
-    figure, panels = panel_grid(len(names), width=3.6, height=2.9)
+    there = {row["strategy"] for row in summary["rows"] if row["method"] == grid.prunable}
+    lines = [(by, grid.prunable, by, *look) for by, look in PALETTE.items() if by in there]
+    return _by_depth(summary, grid, names, lines)
+
+
+def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequence[tuple[str, str, str, str, str]]) -> Figure:
+    """WER by depth of models trained for each depth, and of ``lines``: label, method, strategy, colour and marker."""
+    figure, panels = panel_grid(len(names), width=4.6, height=3.2)
     for axes, name in zip(panels, names, strict=True):
         rows = shown(summary, name)
-        _alone(axes, rows, grid)
-        own = [row for row in rows if row["method"] == grid.prunable]
-        there = [strategy for strategy in PALETTE if any(row["strategy"] == strategy for row in own)]
-        for place, strategy in enumerate(there):
-            chosen = [row for row in own if row["strategy"] in (FULL, strategy)]
-            _line(axes, chosen, strategy, *PALETTE[strategy], 0.12 * (place - (len(there) - 1) / 2))
-        _finish(axes, rows, name)
+        drawn = _alone(axes, rows, grid)
+        for place, (label, method, strategy, colour, marker) in enumerate(lines):
+            chosen = [row for row in rows if row["method"] == method and row["strategy"] in (FULL, strategy)]
+            shift = 0.12 * (place - (len(lines) - 1) / 2)
+            _line(axes, chosen, label, shift, color=colour, marker=marker, zorder=2)
+            drawn += chosen
+        percent_scale(axes, [end for row in drawn for end in row["wer_ci95"]])
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
+        axes.set(title=name, xlabel="depth (layers)")
     panels[0].legend(loc="upper right")
     return figure
 
@@ -105,7 +108,7 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         labels = sorted({row["seed"] for row in rows}, key=lambda seed: (seed != ALL, seed if seed != ALL else 0))
         for place, seed in enumerate(labels):
             chosen = [row for row in rows if row["seed"] == seed]
-            look: dict[str, Any] = {"color": _COLOURS[0] if place == 0 else GREY, "marker": "o" if place == 0 else "."}
+            look: dict[str, Any] = {"color": _COLOURS[0] if place == 0 else GREY, "marker": _MARKERS[place % len(_MARKERS)]}
             label = "all seeds" if seed == ALL else f"seed {seed}"
             depths = [row["depth"] + 0.18 * (place - (len(labels) - 1) / 2) for row in chosen]
             values = np.array([row[key] for row in chosen])
@@ -117,6 +120,9 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         title = f"{name}, against {getattr(grid, role)} alone"
         axes.set(title=title, xlabel="depth (layers)", ylabel="pruned - alone (points of WER)")
+    low, high = zip(*(axes.get_ylim() for axes in panels), strict=True)
+    for axes in panels:
+        axes.set_ylim(min(low), max(high))
     if len(labels) > 1:
         panels[0].legend(loc="best")
     return figure
@@ -138,8 +144,9 @@ def removals(removed: dict[str, Row]) -> Figure:
 def similarity(matrices: dict[str, list[list[float]]]) -> Figure:
     """Heat maps side by side on one scale."""
     figure, panels = panel_grid(len(matrices), width=3.2, height=2.9)
+    lowest = min(np.min(matrix) for matrix in matrices.values())
     for axes, (method, matrix) in zip(panels, matrices.items(), strict=True):
-        image = heat_map(axes, np.array(matrix), np.arange(len(matrix)))
+        image = heat_map(axes, np.array(matrix), np.arange(len(matrix)), lowest)
         axes.set_title(f"SVCCA, {method}")
     figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
     return figure
@@ -179,24 +186,21 @@ def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Row]]]:
     return bars
 
 
-def _alone(axes: Axes, rows: Sequence[Row], grid: Grid) -> None:
-    """The individually trained models in black; at the full depth they are the method's own full model."""
+def _alone(axes: Axes, rows: Sequence[Row], grid: Grid) -> list[Row]:
+    """The individually trained models in black; at the full depth they are the method's own full model. Returns their rows."""
+    drawn = []
     for method, style in zip(grid.alone.methods, ("--", "-", ":", "-."), strict=False):
         alone = [row for row in rows if row["method"] == method and row["strategy"] in (ALONE, FULL)]
-        alone = sorted(alone, key=lambda row: row["depth"])
-        axes.plot([row["depth"] for row in alone], [row["wer"] for row in alone], style, color="black", linewidth=1.0,
-                  label=f"{method}, trained for each depth", zorder=5)  # fmt: skip
+        _line(axes, alone, f"{method}, trained for each depth", 0.0, color="black", marker=".", linestyle=style, zorder=5)
+        drawn += alone
+    return drawn
 
 
-def _line(axes: Axes, rows: Sequence[Row], label: str, colour: str, marker: str, shift: float) -> None:
+def _line(axes: Axes, rows: Sequence[Row], label: str, shift: float, **look: Any) -> None:
+    """WER by depth with 95 % intervals, moved by ``shift`` layers, or they would hide each other."""
+    if not rows:
+        return
     rows = sorted(rows, key=lambda row: row["depth"])
     depths = [row["depth"] + shift for row in rows]
-    axes.plot(depths, [row["wer"] for row in rows], color=colour)
-    if rows:
-        intervals(axes, depths, rows, color=colour, marker=marker, label=label)
-
-
-def _finish(axes: Axes, rows: Sequence[Row], name: str) -> None:
-    percent_scale(axes, [row["wer"] for row in rows])
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
-    axes.set(title=name, xlabel="depth (layers)")
+    intervals(axes, depths, rows, color=look["color"], zorder=look["zorder"])
+    axes.plot(depths, [row["wer"] for row in rows], label=label, **look)

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from asrprune.config import resolved
 from asrprune.doctor import usable_cores
@@ -31,7 +34,7 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
         grid_file: the grid.
         output: where records go: ``cells/<cell>.json``.
         expdir: where the experiments go.
-        jobs: runs at a time; they share the cores.
+        jobs: runs at a time; they share the cores and the GPUs.
         options: passed on to run.sh; not those that the grid decides.
 
     Raises:
@@ -40,7 +43,7 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
     """
     if not Path("run.sh").is_file():
         raise UserError(f"{Path.cwd()}: no run.sh here; run this in a recipe's directory, such as egs/mini")
-    if taken := [option for option in options if option in _OURS]:
+    if taken := [option for option in map(_name, options) if option in _OURS]:
         raise UserError(f"{', '.join(taken)}: the grid decides this for each of its runs; say it in {grid_file} instead")
     grid = read_grid(grid_file)
     wanted = cells(grid)
@@ -56,6 +59,12 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
         runner.measure_speed(next(cell for cell in wanted if cell.method == grid.prunable))
 
 
+def _name(option: str) -> str:
+    """As run.sh reads it: ``--exp-tag=x`` is ``--exp_tag``."""
+    name = option.partition("=")[0]
+    return f"--{name[2:].replace('-', '_')}" if name.startswith("--") else option
+
+
 def _check_room(missing: Sequence[Cell], expdir: Path) -> None:
     """Say now, not in the middle of days of training, that an experiment of other numbers is in the way."""
     there = [cell for cell in missing if (expdir / cell.name / "config.yaml").exists()]
@@ -67,13 +76,31 @@ def _check_room(missing: Sequence[Cell], expdir: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run.sh at work. ``slot`` 0, 1, ...: which share of the machine it has."""
+
+    process: subprocess.Popen[bytes]
+    started: float
+    slot: int
+
+
+def _gpus(slot: int, jobs: int) -> dict[str, str]:
+    """The environment in which a run sees its share of the GPUs; empty where there are none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [gpu for gpu in visible.split(",") if gpu] if visible is not None else [*map(str, range(torch.cuda.device_count()))]
+    if not gpus:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot::jobs] or [gpus[slot % len(gpus)]])}
+
+
 class Runner:
     """Runs of run.sh, in process groups of their own, so that each can be stopped with all its children."""
 
     def __init__(self, grid: Grid, output: Path, expdir: Path, options: Sequence[str]) -> None:
         """As ``run_grid``."""
         self.grid, self.output, self.expdir, self.options = grid, output, expdir, options
-        self.running: dict[Cell, tuple[subprocess.Popen[bytes], float]] = {}
+        self.running: dict[Cell, Run] = {}
         self.failed: list[str] = []
 
     def prepare(self) -> None:
@@ -91,8 +118,8 @@ class Runner:
         waiting, told = list(missing), time.monotonic()
         try:
             while waiting or self.running:
-                while waiting and len(self.running) < jobs:
-                    self._start(waiting.pop(0), first, last, max(1, usable_cores() // jobs))
+                for slot in sorted(set(range(jobs)) - {run.slot for run in self.running.values()})[: len(waiting)]:
+                    self._start(waiting.pop(0), first, last, slot, jobs)
                 for cell, seconds in self._finished():
                     done = len(missing) - len(waiting) - len(self.running)
                     logger.info("%s: took %.0f min; %d of %d", cell.name, seconds / 60, done, len(missing))
@@ -127,36 +154,40 @@ class Runner:
         where = ["--expdir", str(self.expdir), "--exp_tag", name]
         return ["./run.sh", "--config", self.grid.config, "--config_opts", numbers, *where, *stages, *self.options]
 
-    def _start(self, cell: Cell, first: int, last: int, threads: int) -> None:
+    def _start(self, cell: Cell, first: int, last: int, slot: int, jobs: int) -> None:
+        threads = max(1, usable_cores() // jobs)
         stages = ("--nj", str(threads), "--stage", str(first), "--stop_stage", str(last))
         command = self._command(cell.name, cell.overrides, *stages)
         output = self.log_path(cell)
         logger.info("%s: stages %d to %d; output: %s", cell.name, first, last, output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **_gpus(slot, jobs)}
         with open(output, "ab") as sink:
             process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-        self.running[cell] = process, time.monotonic()
+        self.running[cell] = Run(process, time.monotonic(), slot)
 
     def _finished(self) -> Iterator[tuple[Cell, float]]:
         """Record the cells that have ended well since the last call; each with the seconds that it took."""
-        for cell, (process, started) in list(self.running.items()):
-            if process.poll() is None:
+        for cell, run in list(self.running.items()):
+            if run.process.poll() is None:
                 continue
             del self.running[cell]
-            if process.returncode:
+            try:
+                if run.process.returncode:
+                    raise UserError(self._failure(cell, run.process.returncode))
+                write_json(record_path(self.output, cell), make_record(self.expdir / cell.name, cell))
+            except UserError as error:
                 self.failed.append(cell.name)
-                logger.error("%s", self._failure(cell, process.returncode))
+                logger.error("%s", error)
                 continue
-            write_json(record_path(self.output, cell), make_record(self.expdir / cell.name, cell))
-            yield cell, time.monotonic() - started
+            yield cell, time.monotonic() - run.started
 
     def _stop(self) -> None:
-        for process, _ in self.running.values():
+        for run in self.running.values():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        for process, _ in self.running.values():
-            process.wait()
+                os.killpg(run.process.pid, signal.SIGTERM)
+        for run in self.running.values():
+            run.process.wait()
 
     def _failure(self, cell: Cell, status: int) -> str:
         shown = "\n".join(f"  {line}" for line in self._lines(cell)[-_TAIL:])

@@ -10,14 +10,13 @@ from asrprune.errors import UserError
 from asrprune.paper.grid import Grid
 from asrprune.paper.record import Record, numbers
 from asrprune.report.results import strategy_rank
-from asrprune.report.tables import search_sets
+from asrprune.report.tables import FULL, search_sets
 
 MARGIN = 0.5  # points of WER by which a pruned model must be worse to count as worse
 Summary = dict[str, Any]
 Row = dict[str, Any]
 ALL = "all"  # in the place of a seed: all seeds together, each utterance with its errors under all of them
-FULL = "full"  # in the place of a strategy: nothing is removed
-ALONE = "alone"  # the same: trained for this depth
+ALONE = "alone"  # in the place of a strategy, as FULL: trained for this depth
 PREFIX = {"baseline": "", "plain": "plain_"}  # what a row is compared with: role in the grid -> how its keys begin
 
 Key = tuple[str, str, int]  # method, strategy, depth

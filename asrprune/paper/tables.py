@@ -9,11 +9,11 @@ from rich import box
 from rich.text import Text
 
 from asrprune.paper.grid import Grid
-from asrprune.paper.summary import ALL, ALONE, FULL, PREFIX, Row, Summary, roles
+from asrprune.paper.summary import ALL, ALONE, PREFIX, Row, Summary, roles
 from asrprune.report.results import strategy_rank
-from asrprune.report.tables import two_digits
+from asrprune.report.tables import FULL, NONE, two_digits
 
-NONE = "–"
+NOT_SEEDS = "intervals cover the choice of the utterances, not that of the seed"
 _PUBLISHED = (
     " Rows with a source: published by others, not measured here; where a cell is empty the figure is not available to us."
 )
@@ -48,27 +48,39 @@ def shown(summary: Summary, name: str) -> list[Row]:
     return max(groups.values(), key=lambda rows: (len(rows), rows[0]["seed"] == ALL))
 
 
-def verdict(rows: Sequence[Row], grid: Grid, name: str) -> list[str]:
+def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
     """Whether the claim holds: at which depths one model costs nothing against models trained for each depth.
+
+    Worse is a depth at which the interval of the difference, all seeds together, lies above 0; unless a seed contradicts.
 
     Returns:
         A sentence for each kind of individually trained models.
     """
-    own = [row for row in rows if row["method"] == grid.prunable and row["strategy"] in (FULL, "greedy")]
-    own = sorted(own, key=lambda row: -row["depth"])
-    return [_verdict(own, grid, name, role) for role in roles(grid)]
+    own = [row for row in summary["rows"] if row["set"] == name and row["method"] == grid.prunable]
+    own = sorted((row for row in own if row["strategy"] in (FULL, "greedy")), key=lambda row: -row["depth"])
+    label = shown(summary, name)[0]["seed"]
+    return [_verdict(own, label, grid, name, role) for role in roles(grid)]
 
 
-def _verdict(own: Sequence[Row], grid: Grid, name: str, role: str) -> str:
+def _verdict(own: Sequence[Row], label: Any, grid: Grid, name: str, role: str) -> str:
+    """``label``: the seed whose rows are shown, or all."""
     claim = f"{name}: {grid.prunable}, pruned by its greedy plan, against {getattr(grid, role)} trained for each depth"
-    low = {row["depth"]: row[f"{PREFIX[role]}diff_ci95"][0] for row in own if row[f"{PREFIX[role]}diff"] is not None}
-    if not low:
-        return f"{claim}: no depth has both yet."
-    good = [str(depth) for depth in low if low[depth] <= 0]
-    bad = [f"{row['depth']} layers ({_difference(row, role)} points)" for row in own if low.get(row["depth"], 0) > 0]
+    key = f"{PREFIX[role]}diff"
+    own = [row for row in own if row[key] is not None]
+    good, bad, split = [], [], []
+    for row in (row for row in own if row["seed"] == label):
+        seeds = [other[key] for other in own if other["depth"] == row["depth"] and label in (ALL, other["seed"])]
+        where = f"{row['depth']} layers ({_difference(row, role)} points)"
+        if row[f"{key}_ci95"][0] <= 0:
+            good.append(str(row["depth"]))
+        elif min(seeds) > 0:
+            bad.append(where)
+        else:
+            split.append(where)
     found = [f"not worse with {_listed(good)} layers"] if good else []
     found += [f"worse with {_listed(bad)}"] if bad else []
-    return f"{claim}: {'; '.join(found)}."
+    found += [f"the seeds disagree with {_listed(split)}"] if split else []
+    return f"{claim}: {'; '.join(found) or 'no depth has both yet'}."
 
 
 def wer_table(rows: Sequence[Row], grid: Grid, name: str) -> Table:
@@ -89,7 +101,7 @@ def wer_table(rows: Sequence[Row], grid: Grid, name: str) -> Table:
     caption = (
         f"WER (%) on {name} with its 95 % interval, by depth. Below the individually trained models: one model of all layers,"
         f" pruned to each depth. Star: worse than the model trained for this depth with {grid.baseline} (the interval of the"
-        " paired difference lies above 0)." + (_PUBLISHED if published else "")
+        f" paired difference lies above 0); {NOT_SEEDS}." + (_PUBLISHED if published else "")
     )
     return Table(
         f"wer_{name}", caption, ("method", "layers", *(f"{d} layer{'s' * (d > 1)}" for d in depths)), tuple(lines), words=2
@@ -118,8 +130,8 @@ def pruned_table(summary: Summary, rows: Sequence[Row], grid: Grid, name: str) -
         header += [f"alone, {getattr(grid, role)}", "difference", "P(worse)"]
     caption = (
         f"{grid.prunable}, greedy plan, on {name}: WER (%) against models that were trained for each depth. Difference: pruned"
-        " minus the model to the left of it, in points, with its 95 % interval (paired bootstrap over utterances); P(worse):"
-        f" the probability that pruned is worse by more than {summary['margin']} points."
+        " minus the model to the left of it, in points, with its 95 % interval (paired bootstrap); P(worse):"
+        f" the probability that pruned is worse by more than {summary['margin']} points. {NOT_SEEDS.capitalize()}."
     )
     return Table(f"pruned_{name}", caption, tuple(header), tuple(lines), words=0)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from asrprune.report.results import Results, Row, strategy_rank
-from asrprune.report.tables import compact, search_sets, set_names, two_digits
+from asrprune.report.tables import compact, search_sets, seen, set_names, two_digits
 
 _HOW = {
     "greedy": "removes one layer after the other, each time the one whose loss costs the fewest errors",
@@ -18,7 +18,7 @@ def headlines(results: Results) -> list[str]:
 
     It is the first strategy's in the order of the tables: the lowest WER on a test set must not choose it.
     """
-    unseen = [name for name in set_names(results) if name not in search_sets(results)]
+    unseen = [name for name in set_names(results) if not seen(name, search_sets(results))]
     return [_headline(results, name) for name in unseen]
 
 

@@ -290,9 +290,12 @@ def _legend(axes: Axes) -> None:
     axes.legend(unique.values(), unique.keys(), loc="upper right")
 
 
-def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray) -> AxesImage:
-    """A similarity matrix with layer numbers on both axes, and its values in the cells where they can be read."""
-    image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=1, origin="lower")
+def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray, lowest: float = 0.0) -> AxesImage:
+    """A similarity matrix with layer numbers on both axes, and its values in the cells where they can be read.
+
+    Colours run from ``lowest`` to 1.
+    """
+    image = axes.imshow(matrix, cmap="viridis", vmin=lowest, vmax=1, origin="lower")
     step = ceil(len(layers) / 13)
     axes.set_xticks(range(0, len(layers), step), layers[::step])
     axes.set_yticks(range(0, len(layers), step), layers[::step])
@@ -301,8 +304,8 @@ def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray) -> AxesImage:
     axes.set(xlabel="layer", ylabel="layer")
     if len(layers) <= 13:
         for (y, x), value in np.ndenumerate(matrix):
-            text = f"{value:.2f}".removeprefix("0")
-            axes.text(x, y, text, ha="center", va="center", fontsize=4.5, color="black" if value > 0.5 else "white")
+            text, colour = f"{value:.2f}".removeprefix("0"), "black" if value > (1 + lowest) / 2 else "white"
+            axes.text(x, y, text, ha="center", va="center", fontsize=4.5, color=colour)
     return image
 
 

@@ -1,6 +1,6 @@
 """The result table, from `results.json` alone: as cells, as Markdown, as a rich table for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from math import floor, log10
@@ -14,7 +14,7 @@ from asrprune.report.results import Results, Row, strategy_rank
 HEADER = ("strategy", "depth", "layers kept", "params (M)", "WER % [95 % CI]", "sub/del/ins", "CER %", "RTF", "speed-up")
 WORD_COLUMNS = (0, 2)  # aligned left; the others are numbers
 FULL = "full"
-_NONE = "–"
+NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def table_lines(results: Results, name: str) -> list[Line]:
 
 def set_names(results: Results) -> list[str]:
     """The decoded sets: first those that had no part in the search, then those on which layers were chosen."""
-    return sorted(results["data"], key=lambda name: (name in search_sets(results), name))
+    return sorted(results["data"], key=lambda name: (seen(name, search_sets(results)), name))
 
 
 def search_sets(results: Results) -> set[str]:
@@ -49,11 +49,20 @@ def search_sets(results: Results) -> set[str]:
     return {plan["dev_set"] for plan in results["search"].values() if plan["dev_set"]}
 
 
+def seen(name: str, search_sets: Collection[str]) -> bool:
+    """Whether a set is, by its name, one on which layers were chosen, a part of it, or what it has copies of.
+
+    >>> [seen(name, ["dev_sp"]) for name in ("dev", "dev_sp", "test")], seen("dev_clean", ["dev"])
+    ([True, True, False], True)
+    """
+    return any(f"{name}_".startswith(f"{used}_") or f"{used}_".startswith(f"{name}_") for used in search_sets)
+
+
 def set_title(results: Results, name: str) -> str:
     """The set, its size, and a warning if layers were chosen on it."""
     data = results["data"][name]
     words = next(row["ref_words"] for row in results["rows"] if row["set"] == name)
-    warning = "; layers were chosen on this set, so its pruned WERs are optimistic" if name in search_sets(results) else ""
+    warning = "; layers were chosen on this set, so its pruned WERs are optimistic" if seen(name, search_sets(results)) else ""
     return f"{data['utterances']:,} utterances, {data['hours']:.2f} h, {words:,} reference words{warning}"
 
 
@@ -107,8 +116,8 @@ def _cells(row: Row, strategy: str, mixed: bool, twin: str | None = None) -> tup
         f"{row['wer']:.1f} [{low:.1f}, {high:.1f}]",
         f"{row['sub']}/{row['del']}/{row['ins']}",
         f"{row['cer']:.1f}",
-        two_digits(row["rtf"]) if row["rtf"] is not None else _NONE,
-        f"{row['speedup']:.1f}×" if row["speedup"] is not None else _NONE,
+        two_digits(row["rtf"]) if row["rtf"] is not None else NONE,
+        f"{row['speedup']:.1f}×" if row["speedup"] is not None else NONE,
     )
 
 

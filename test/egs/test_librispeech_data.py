@@ -92,9 +92,10 @@ def test_sets_are_made_of_their_parts(subset: str, train: list[str], corpus: Pat
     assert _run("prepare", tmp_path, "--subset", subset) == 0
     assert snapshot(corpus) == before
     assert not (tmp_path / "work").exists(), "nothing is fetched or unpacked of what is there"
-    names = {f"train_{subset}", "dev", "test_clean", "test_other"}
+    names = {f"train_{subset}", "dev", "dev_clean", "dev_other", "test_clean", "test_other"}
     assert {path.name for path in (tmp_path / "data").iterdir()} == names
     chapters = {f"train_{subset}": train, "dev": ["116-288045", "84-121123"]}
+    chapters |= {"dev_clean": ["84-121123"], "dev_other": ["116-288045"]}
     chapters |= {"test_clean": ["61-70968"], "test_other": ["367-130732"]}
     for name in names:
         directory = tmp_path / "data" / name
@@ -151,7 +152,8 @@ def test_a_sample_says_what_is_there_and_holds_readers_out(
     assert readers["dev"] == {"7000", "7010"}, "the fifth and the fifteenth of 15"
     assert len(readers["train_100"]) == 13
     assert not readers["train_100"] & readers["dev"]
-    assert not (tmp_path / "data/test_clean/wav.scp").exists(), "an older set must not pass for the sample's"
+    for name in ("dev_clean", "test_clean"):
+        assert not (tmp_path / f"data/{name}/wav.scp").exists(), "an older set must not pass for the sample's"
     assert "SPEAKERS.TXT lacks 7000, 7010" in caplog.text
     assert not (tmp_path / "data/dev/spk2gender").exists()
 

@@ -4,6 +4,7 @@ import functools
 import logging
 import re
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -183,7 +184,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "behind, in test": (
         lambda root: _add(root / "test/stm/Cy-D_2011.stm", "Cy-D_2011 1 Cy 4.1 4.2 <o> word"),
-        "Cy-D_2011.stm:4: Cy-D_2011-0000410-0000420: ends at 4.2 s, but its recording .* at 4.000 s",
+        "Cy-D_2011.stm:4: Cy-D_2011-0000409-0000420: ends at 4.2 s, but its recording .* at 4.000 s",
     ),
     "no audio": (lambda root: (root / "dev/sph/Bo_2010.sph").unlink(), "Bo_2010.stm:1: Bo_2010: its audio .* is missing"),
     "no transcript": (lambda root: (root / "dev/stm/Bo_2010.stm").rename(root / "dev/stm/x"), "dev/stm: holds no stm files"),
@@ -218,6 +219,17 @@ def test_all_faults_are_told_at_once(corpus: Path, tmp_path: Path, capsys: pytes
     assert len(lines) == 3
     for line, case in zip(lines, cases, strict=True):
         assert re.search(BREAKAGES[case][1], line)
+
+
+def test_ids_are_those_of_kaldis_awk(tmp_path: Path) -> None:
+    hundredths = range(0, 20000, 7)
+    lines = "".join(f"AlGore_2006 1 AlGore_2006 {n / 100:.2f} {(n + 1) / 100:.2f} <o> word\n" for n in hundredths)
+    script = '{printf("%s-%07d-%07d\\n", $1, $4 * 100, $5 * 100)}'  # Kaldi's and ESPnet's recipes for these corpora
+    theirs = subprocess.run(["awk", script], input=lines, capture_output=True, text=True, check=True).stdout.split()
+    notes = ted.Notes()
+    ours = [ted._parse("x:1", line, tmp_path, {"AlGore_2006": 200.0}, notes).id for line in lines.splitlines()]
+    assert ours == theirs
+    assert any(key != f"AlGore_2006-{n:07d}-{n + 1:07d}" for key, n in zip(ours, hundredths, strict=True))
 
 
 def test_segments_beyond_their_recording(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

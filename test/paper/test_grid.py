@@ -89,6 +89,18 @@ def test_a_cell_is_another_one_if_what_is_learnt_differs(tmp_path: Path) -> None
             ("plain: plain", "plain: plain\npublished: [{modle: CTC}]"),
             "published.0.modle: unknown key; known keys here: model, source",
         ),
+        (("seeds: [1, 2]", "seeds: []"), "grid.yaml: seeds: tuple should have at least 1 item"),
+        (
+            ("plain: plain", "plain: plain\npruned_by: {both: evry}"),
+            "grid.yaml: pruned_by.both: input should be 'top', 'every',",
+        ),
+        (("both: {}", "both: {seed: 3}"), "methods.both: seed: say it under seeds"),
+        (("train.epochs", "seed: 3, train.epochs"), "numbers: seed: say it under seeds"),
+        (("both: {}", "both: {model.num_layers: 9}"), "methods.both: model.num_layers: all methods share it; write it under"),
+        (
+            ("both: {}", "both: {frontend.num_mels: 40}"),
+            "methods.both: frontend.num_mels: all methods share it; write it under",
+        ),
         (("methods:\n", "methods: {}\nunused:\n"), "grid.yaml: methods: dictionary should have at least 1 item"),
     ],
 )

@@ -66,9 +66,45 @@ def test_the_others_run_though_one_fails(recipe: Path, caplog: pytest.LogCapture
     assert all(call.endswith("--download_dir x --nj 7") for call in trained), "what the user says comes last, and wins"
 
 
-@pytest.mark.parametrize("option", ["--config", "--exp_tag", "--config_opts", "--stage"])
+def test_what_cannot_be_recorded_stops_no_other_run(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails_once(exp: Path, cell: Cell) -> dict[str, Any]:
+        if cell.alone:
+            raise UserError(f"{exp}/train.jsonl: no finished epoch")
+        return record(cell)
+
+    monkeypatch.setattr(run, "make_record", fails_once)
+    with pytest.raises(UserError, match="2 of 3 runs failed, see above: both_4l_s1, plain_2l_s1; the same"):
+        run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [])
+    assert set(read_records(Path("paper"), made(recipe))) == {"plain_4l_s1"}
+    assert "exp/plain_2l_s1/train.jsonl: no finished epoch" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "shares"),
+    [("4,5,6,7", 2, ["4,6", "5,7"]), ("4,5,6", 2, ["4,6", "5"]), ("4", 2, ["4", "4"]), ("0,1", 1, ["0,1"]), ("", 1, [None])],
+)
+def test_runs_share_the_gpus(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, visible: str, jobs: int, shares: list[str | None]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [run._gpus(slot, jobs).get("CUDA_VISIBLE_DEVICES") for slot in range(jobs)] == shares
+
+
+def test_no_two_runs_have_one_share_at_a_time(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (recipe / "run.sh").write_text(
+        "#!/bin/sh\nmkdir gpu$CUDA_VISIBLE_DEVICES || exit 1\nsleep 0.2\nrmdir gpu$CUDA_VISIBLE_DEVICES\n"
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 2, [])
+    assert len(read_records(Path("paper"), made(recipe))) == 3
+
+
+@pytest.mark.parametrize("option", ["--config", "--exp_tag", "--config_opts", "--stage", "--exp-tag=x", "--stop-stage"])
 def test_options_that_the_grid_decides_are_refused(recipe: Path, option: str) -> None:
-    with pytest.raises(UserError, match=rf"^{option}: the grid decides this .* say it in grid.yaml"):
+    name = option.removesuffix("=x").replace("-", "_").replace("__", "--")
+    with pytest.raises(UserError, match=rf"^{name}: the grid decides this .* say it in grid.yaml"):
         run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [option, "conf/sample.yaml"])
     assert not (recipe / "calls").exists()
 

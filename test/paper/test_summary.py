@@ -174,7 +174,7 @@ def test_while_a_seed_is_not_complete_another_one_is_shown(records: dict[str, Re
 
 
 def test_the_verdict_names_the_depths_at_which_pruning_costs_something() -> None:
-    base = {"method": "both", "strategy": "greedy", "plain_diff": None, "plain_diff_ci95": None}
+    base = {"set": "test", "method": "both", "strategy": "greedy", "seed": 1, "plain_diff": None, "plain_diff_ci95": None}
     rows = [
         {**base, "depth": 2, "diff": 3.04, "diff_ci95": [2.1, 4.0], "plain_diff": 4.0, "plain_diff_ci95": [3.1, 4.9]},
         {**base, "depth": 6, "diff": -0.4, "diff_ci95": [-0.9, 0.1], "plain_diff": -0.9, "plain_diff_ci95": [-1.5, -0.2]},
@@ -186,13 +186,26 @@ def test_the_verdict_names_the_depths_at_which_pruning_costs_something() -> None
     ]
     begin = "test: both, pruned by its greedy plan, against"
     bad = "8 layers (+0.6 [+0.2, +1.0] points), 3 layers (+0.5 [+0.1, +0.9] points) and 2 layers (+3.0 [+2.1, +4.0] points)."
-    first, second = verdict(rows, GRID, "test")
+    first, second = verdict({"rows": rows}, GRID, "test")
     assert first == f"{begin} interctc trained for each depth: not worse with 6 and 4 layers; worse with {bad}"
     assert second.startswith(f"{begin} plain trained for each depth: not worse with 6 layers; worse with 2 layers (+4.0 [")
-    assert verdict(rows[1:2], GRID, "test")[0] == f"{begin} interctc trained for each depth: not worse with 6 layers."
-    assert verdict(rows[5:6], GRID, "test")[0] == f"{begin} interctc trained for each depth: no depth has both yet."
+    assert verdict({"rows": rows[1:2]}, GRID, "test")[0] == f"{begin} interctc trained for each depth: not worse with 6 layers."
+    assert verdict({"rows": rows[5:6]}, GRID, "test")[0] == f"{begin} interctc trained for each depth: no depth has both yet."
     alike = GRID.model_copy(update={"plain": "interctc"})
-    assert verdict(rows, alike, "test") == [first]
+    assert verdict({"rows": rows}, alike, "test") == [first]
+
+
+def test_a_depth_is_not_called_worse_if_a_seed_contradicts() -> None:
+    base = {"set": "test", "method": "both", "strategy": "greedy", "plain_diff": None, "plain_diff_ci95": None}
+    rows = [{**base, "depth": depth, "seed": ALL, "diff": 0.3, "diff_ci95": [0.1, 0.5]} for depth in (4, 2)]
+    for depth, differences in ((4, (0.7, -0.1)), (2, (0.5, 0.1))):
+        for seed, found in enumerate(differences, start=1):
+            rows.append({**base, "depth": depth, "seed": seed, "diff": found, "diff_ci95": [found - 0.4, found + 0.4]})
+    found = verdict({"rows": [*rows, {**rows[0], "depth": 3}]}, GRID, "test")[0]
+    assert found.endswith(
+        ": worse with 3 layers (+0.3 [+0.1, +0.5] points) and 2 layers (+0.3 [+0.1, +0.5] points);"
+        " the seeds disagree with 4 layers (+0.3 [+0.1, +0.5] points)."
+    )
 
 
 def test_published_figures_are_rows_of_their_set_and_unknown_ones_stay_empty(summary: Summary) -> None:

@@ -172,7 +172,8 @@ def _lines(path: Path, notes: Notes) -> list[str]:
 def _parse(where: str, line: str, audio_dir: Path, lengths: Mapping[str, float], notes: Notes) -> Utterance | None:
     """``AlGore_2009 1 AlGore_2009 0.72 15.30 <o,f0,male> it 's`` makes ``AlGore_2009-0000072-0001530``, as in Kaldi.
 
-    The speaker is the talk, as in Kaldi and ESPnet: a person who gave two talks counts twice, which does no harm here.
+    The speaker is the talk, as Kaldi's `*.orig` directories have it: a person who gave two talks counts twice, which does no
+    harm here. (Kaldi and ESPnet then split talks into speakers of three minutes, for CMVN by speaker.)
     """
     match = _LINE.fullmatch(line)
     if match and (match["speaker"] == "inter_segment_gap" or IGNORED in (match["text"] or "")):
@@ -190,7 +191,7 @@ def _parse(where: str, line: str, audio_dir: Path, lengths: Mapping[str, float],
     if not (text := words_of(match["text"] or "")):
         notes.left_out["segments without words"] += 1
         return None
-    key = f"{talk}-{round(100 * start):07d}-{round(100 * end):07d}"
+    key = f"{talk}-{int(100 * start):07d}-{int(100 * end):07d}"  # as awk's %07d cuts it: 1.15 is 114
     return Utterance(key, str(audio_dir / f"{talk}.sph"), start, end, talk, text, recording=talk)
 
 
