@@ -28,8 +28,12 @@ class Executor:
     Work and shards are pickled to get elsewhere; an experiment, a corpus and a tokenizer go as their paths.
 
     Attributes:
-        num_gpus: what the work is to compute on, wherever it is done: 1: the GPU of that machine, 0: its CPU.
+        num_gpus: what the work is to compute on, wherever it is done: 0: the CPU of that machine, else a GPU for each process,
+            which share them where there are fewer.
+        restarts: whether each ``map`` starts processes anew, which takes its time.
     """
+
+    restarts = False
 
     def __init__(self, num_gpus: int = 0) -> None:
         self.num_gpus = num_gpus
@@ -63,7 +67,10 @@ class Processes(Executor):
         self.num_jobs = num_jobs
         context = multiprocessing.get_context("spawn")  # forking a process that has run torch can deadlock
         threads = max(1, _num_threads() // num_jobs)
-        self._pool = ProcessPoolExecutor(num_jobs, context, initializer=_start_worker, initargs=(threads,))
+        gpus = context.SimpleQueue()
+        for gpu in _shared_out(num_jobs, num_gpus):
+            gpus.put(gpu)
+        self._pool = ProcessPoolExecutor(num_jobs, context, initializer=_start_worker, initargs=(threads, gpus))
 
     def map(self, work: Callable[[Shard], Result], shards: Iterable[Shard]) -> Iterator[Result]:
         """In the order of ``shards``, of which two for each process are under way: what depends on what is always the same."""
@@ -105,9 +112,9 @@ def choose(name: str, num_jobs: int, num_gpus: int, sbatch: str, logs: Path) -> 
     if sbatch:
         raise UserError(f"--sbatch '{sbatch}' is for jobs of a cluster; give --executor slurm, too")
     if num_gpus:
-        from asrprune.hardware import pick_device
+        from asrprune.hardware import check_gpus
 
-        pick_device(num_gpus)  # what this machine lacks is said at once
+        check_gpus(num_gpus)  # what this machine lacks is said at once
     return processes(num_jobs, num_gpus)
 
 
@@ -129,8 +136,20 @@ def _do(work: bytes, shard: Any) -> Any:
         os._exit(1)
 
 
-def _start_worker(threads: int) -> None:
+def _shared_out(num_jobs: int, num_gpus: int) -> list[str]:
+    """A GPU for each process, by its name; none for the CPU."""
+    if not num_gpus:
+        return [""] * num_jobs
+    from asrprune.hardware import visible_gpus
+
+    gpus = visible_gpus()[:num_gpus]
+    return [gpus[number % len(gpus)] for number in range(num_jobs)]
+
+
+def _start_worker(threads: int, gpus: "multiprocessing.SimpleQueue[str]") -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch, which is not imported yet, reads it
+    if gpu := gpus.get():
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # this, too
     signal.signal(signal.SIGTERM, _end)
     _end_with_parent()
 

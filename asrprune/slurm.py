@@ -63,6 +63,7 @@ class Slurm(Executor):
             UserError: sbatch or submitit is missing here, or the options cannot be read.
         """
         super().__init__(num_gpus)
+        self.restarts = True
         if shutil.which("sbatch") is None:
             raise UserError("--executor slurm: no sbatch on this machine; go to one of a cluster, or give --executor local")
         try:
@@ -115,6 +116,7 @@ class Slurm(Executor):
         sender, said = submitit.SlurmExecutor(folder), io.StringIO()
         sender.update_parameters(
             job_name="asrprune",
+            array_parallelism=len(shares),  # submitit would run 256 at a time
             time=None,  # submitit would limit it to five minutes
             wckey=None,
             use_srun=False,  # a step of the job would have one core, whatever the job has

@@ -74,6 +74,20 @@ def test_they_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         assert list(two.map(num_threads, [0])) == [1]
 
 
+def gpu(_: int) -> tuple[int, str | None]:
+    time.sleep(0.5)  # or one process would do it all
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize(("num_gpus", "shares"), [(2, {"5", "7"}), (1, {"5"}), (0, {"5,7,9"})])
+def test_each_process_has_a_gpu(monkeypatch: pytest.MonkeyPatch, num_gpus: int, shares: set[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,9")
+    with processes(2, num_gpus) as two:
+        found = dict(two.map(gpu, range(4)))
+    assert len(found) == 2
+    assert set(found.values()) == shares
+
+
 @pytest.mark.parametrize("num_jobs", [1, 2])
 def test_a_shard_is_asked_for_when_there_is_a_process_for_it(num_jobs: int) -> None:
     asked = 0

@@ -45,9 +45,9 @@ class Tokenizer:
 
         The word ``<unk>``, which some corpora have where nobody could tell what was said, is the unknown piece.
         """
-        words = text.split()
-        pieces = zip(words, self._processor.encode(words), strict=True)
-        return [piece + 1 for word, own in pieces for piece in (self._unknown if word == UNKNOWN else own)]
+        encode = self._processor.encode  # of a list it would start threads, each time
+        own = (self._unknown if word == UNKNOWN else encode(word) for word in text.split())
+        return [piece + 1 for pieces in own for piece in pieces]
 
     def decode(self, labels: Sequence[int]) -> str:
         """Text of labels (no blanks among them); an unknown piece becomes `<unk>`."""

@@ -52,7 +52,7 @@ def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubMode
     if not keeps:
         return list(outputs)
     parts = experiment.path / "decode" / directory.name / "parts"
-    with held(parts):
+    with held(parts.parent):  # not parts, which is removed: on NFS the open lock file would remain in it
         texts = decode_in_parts(experiment, corpus, keeps, parts, executor)
         for output in missing:
             for stale in ("decode.json", "score.json"):

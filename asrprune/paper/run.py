@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from asrprune.config import resolved
 from asrprune.doctor import usable_cores
 from asrprune.errors import UserError
 from asrprune.experiment import read_experiment_config
 from asrprune.files import held, read_json, write_json
+from asrprune.hardware import visible_gpus
 from asrprune.paper.grid import Cell, Grid, as_overrides, cells, read_grid, without_clock
 from asrprune.paper.record import make_record, read_records, record_path
 
@@ -87,9 +86,7 @@ class Run:
 
 def _gpus(slot: int, jobs: int) -> dict[str, str]:
     """The environment in which a run sees its share of the GPUs; empty where there are none."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [gpu for gpu in visible.split(",") if gpu] if visible is not None else [*map(str, range(torch.cuda.device_count()))]
-    if not gpus:
+    if not (gpus := visible_gpus()):
         return {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot::jobs] or [gpus[slot % len(gpus)]])}
 

@@ -66,6 +66,8 @@ class DevScorer:
                 errors (with "ctc" loss) than the worst of the first ``best`` of ``keeps`` has in all. None: all are wanted.
         """
         self.naive_layer_forwards += sum(map(len, keeps))
+        if self.executor.restarts:  # which takes longer than what could be given up
+            best = None
         counts = self._pass(keeps[:best])
         if best is not None:
             counts |= self._pass(keeps[best:], max(map(self._total, counts.values())))

@@ -81,7 +81,7 @@ class Trainer:
             config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
         )
         self.kept = _keep_feasible(train, exp, config.frontend.frame_shift_ms, self.writes)
-        self.total_steps = sum(len(self._updates(epoch)) for epoch in range(1, config.train.epochs + 1))
+        self.total_steps = self._count_updates() if config.train.schedule.name == "cosine" else 0  # noam has no end
         model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
         self.model = fabric.setup_module(model)
         self.optimizer = cast(Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train)))  # after FSDP's split
@@ -95,7 +95,7 @@ class Trainer:
     def run(self) -> None:
         """Train to the last epoch."""
         if self.progress.epoch <= self.config.train.epochs:
-            self._try_largest_batch()
+            self._try_largest_batches()
         while self.progress.epoch <= self.config.train.epochs:
             self._run_epoch()
             self._finish_epoch()
@@ -109,6 +109,10 @@ class Trainer:
         batches = [self.kept[batch] for batch in batches]
         count = self.config.batch.accumulate
         return [batches[i : i + count] for i in range(0, len(batches), count)]
+
+    def _count_updates(self) -> int:
+        """Of all epochs: each is planned, as it may have a batch more or less."""
+        return sum(len(self._updates(epoch)) for epoch in range(1, self.config.train.epochs + 1))
 
     def _run_epoch(self) -> None:
         progress = self.progress
@@ -173,25 +177,29 @@ class Trainer:
     def _module(self) -> CtcModel:
         return cast(CtcModel, self.model.module)  # without fabric's wrapper
 
-    def _try_largest_batch(self) -> None:
-        """Run the batch with the most padded frames once, without an update: memory runs out now or never.
+    def _try_largest_batches(self) -> None:
+        """Run what takes most memory once, without an update: memory runs out now or never.
 
-        It also gives every layer a gradient, which updates set to 0 and never to None, so a layer that is skipped in the first
-        update is treated as in any other.
+        That is the batch with the most padded frames, or, as attention of relative positions holds a value for each pair of
+        them, the one with the most pairs. It also gives every layer a gradient, which updates set to 0 and never to None, so a
+        layer that is skipped in the first update is treated as in any other.
         """
         batches = [batch for update in self._updates(self.progress.epoch) for batch in update]
         lengths = self.train_corpus.lengths
-        largest = max(batches, key=lambda batch: int(lengths[batch].max()) * len(batch))
+        largest, *others = [
+            max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()) ** power)
+            for power in ((1, 2) if self.config.model.layer == "conformer" else (1,))
+        ]
         logger.info(
             "%d batches an epoch, %.1f %% of their frames are padding; largest: %d utterances x %d frames",
             len(batches), 100 * padding_share(lengths, batches), len(largest), int(lengths[largest].max()),
         )  # fmt: skip
         self.model.train()
-        batch = next(self._load([largest]))
         buffers = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
-        self.fabric.backward(self._module.total(self._losses(batch, list(range(1, self.config.model.num_layers + 1)))))
-        self.optimizer.zero_grad(set_to_none=False)
-        for buffer, before in buffers:  # BatchNorm must not count this batch, or a resumed run would count it once more
+        for batch in self._load([largest, *others]):
+            self.fabric.backward(self._module.total(self._losses(batch, list(range(1, self.config.model.num_layers + 1)))))
+            self.optimizer.zero_grad(set_to_none=False)
+        for buffer, before in buffers:  # BatchNorm must not count these, or a resumed run would count it once more
             buffer.copy_(before)
 
     # -- bookkeeping -------------------------------------------------------------------------------------------------

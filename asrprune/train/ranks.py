@@ -5,8 +5,11 @@ Only what is drawn for each frame or unit, dropout and augmentation, is drawn by
 
 import logging
 import os
+import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -82,12 +85,31 @@ def end_with_launcher() -> None:
 
 def _check_rendezvous(num_nodes: int) -> None:
     """Raise ``UserError`` unless the environment says where several machines meet."""
-    wanting = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
-    if num_nodes > 1 and wanting and not TorchElasticEnvironment.detect():
+    if num_nodes == 1 or TorchElasticEnvironment.detect():
+        return
+    rank, port = os.environ.get("NODE_RANK", ""), os.environ.get("MASTER_PORT", "")
+    right = {
+        "MASTER_ADDR": bool(os.environ.get("MASTER_ADDR")),
+        "MASTER_PORT": port.isdecimal() and 0 < int(port) < 65536,
+        "NODE_RANK": rank.isdecimal() and int(rank) < num_nodes,
+    }
+    if wrong := [name for name, fine in right.items() if not fine]:
         raise UserError(
-            f"--num-nodes {num_nodes}: set {', '.join(wanting)} on each machine: MASTER_ADDR, the first one's address;"
-            " MASTER_PORT, a port that is free there; NODE_RANK, 0 on the first, 1 on the second ...; or start it by torchrun"
+            f"--num-nodes {num_nodes}: set {', '.join(wrong)} on each machine: MASTER_ADDR, the first one's address;"
+            f" MASTER_PORT, a port that is free there; NODE_RANK, 0 on the first, up to {num_nodes - 1} on the last; or"
+            " start it by torchrun"
         )
+
+
+@contextmanager
+def signals_end_it() -> Iterator[None]:
+    """While processes wait for one another in C++, where Python's handlers of signals never run: have them end it."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _strategy(name: str, world: int) -> Strategy | str:

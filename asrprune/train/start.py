@@ -1,6 +1,7 @@
 """Starting, or going on with, a training run from paths and a config."""
 
 import logging
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from asrprune.hardware import keep_freed_memory
 from asrprune.nn.model import num_params
 from asrprune.progress import is_first
 from asrprune.train.loop import Trainer
-from asrprune.train.ranks import LOST_PEER, end_with_launcher, is_lost_peer, make_fabric
+from asrprune.train.ranks import LOST_PEER, end_with_launcher, is_lost_peer, make_fabric, signals_end_it
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +60,12 @@ def train(
             corpora = _corpora(exp, train_dir, dev_dir)
             experiment.check_data(exp, *corpora)
         try:
-            fabric.launch()
             end_with_launcher()
-            fabric.barrier()
+            if num_nodes > 1 and is_first():
+                logger.info("waiting for the other machines at %s:%s", *map(os.environ.get, ("MASTER_ADDR", "MASTER_PORT")))
+            with signals_end_it() if num_nodes > 1 else nullcontext():
+                fabric.launch()
+                fabric.barrier()
             _trainer(config, exp, *(corpora or _corpora(exp, train_dir, dev_dir)), fabric).run()
         except RuntimeError as error:
             if fabric.world_size > 1 and is_lost_peer(error):

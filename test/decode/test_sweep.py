@@ -90,6 +90,22 @@ def test_texts_are_those_of_utterances_decoded_alone(own: Experiment, tiny_data:
         assert any(found.values())
 
 
+def test_no_open_file_is_removed(own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS it would leave a file behind, and its directory could not be removed."""
+    removed: list[str] = []
+    remove = shutil.rmtree
+
+    def watched(path: Path) -> None:
+        opened = {str(path.resolve()) for path in Path("/proc/self/fd").iterdir()}
+        removed.extend(file for file in map(str, Path(path).rglob("*")) if file in opened)
+        remove(path)
+
+    monkeypatch.setattr(sweep.shutil, "rmtree", watched)
+    decode_set(own, tiny_data / "dev", sub_models([TOP], [2]))
+    assert removed == []
+    assert not (own.path / "decode/dev/parts").exists()
+
+
 def test_the_record_says_what_was_decoded_by_what(own: Experiment, tiny_data: Path) -> None:
     (output,) = decode_set(own, tiny_data / "dev", [SubModel("odd", (2, 4))])
     record = json.loads((output / "decode.json").read_text())
@@ -197,7 +213,8 @@ def test_processes_write_the_same_bytes(in_batches: Experiment, tiny_data: Path)
         outputs = decode_set(in_batches, tiny_data / "dev", wanted, two)
     for output, files in zip(outputs, one, strict=True):
         assert {name: text for name, (_, text) in snapshot(output).items()} == {name: text for name, (_, text) in files.items()}
-    assert sorted(path.name for path in (in_batches.path / "decode/dev").iterdir()) == sorted(path.name for path in outputs)
+    made = sorted(path.name for path in (in_batches.path / "decode/dev").glob("[!.]*"))
+    assert made == sorted(path.name for path in outputs)
 
 
 @pytest.mark.parametrize(("again", "kept"), [([4, 2], True), ([2], True), ([2, 1], False)])
@@ -236,11 +253,11 @@ def test_another_model_has_no_use_for_them(in_batches: Experiment, tiny_data: Pa
 
 def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> None:
     code = "import pathlib, sys; from asrprune.files import held\nwith held(pathlib.Path(sys.argv[1])): print(); input()"
-    command = [sys.executable, "-c", code, str(own.path / "decode/dev/parts")]
+    command = [sys.executable, "-c", code, str(own.path / "decode/dev")]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(UserError, match="parts: another process is at work here"):
+        with pytest.raises(UserError, match="decode/dev: another process is at work here"):
             decode_set(own, tiny_data / "dev", sub_models([TOP], [4]))
         other.communicate(b"\n")
 

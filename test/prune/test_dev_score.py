@@ -129,6 +129,20 @@ def test_batches_on_another_budget_change_nothing_of_note(exp: Experiment, corpu
     assert small == pytest.approx(large, rel=1e-5)
 
 
+def test_where_each_pass_starts_anew_there_is_one(exp: Experiment, corpus: Corpus) -> None:
+    class Cluster(Executor):
+        restarts, passes = True, 0
+
+        def map(self, work: Callable, shards: Iterable) -> Iterator:
+            self.passes += 1
+            return map(work, shards)
+
+    cluster, sets = Cluster(), list(itertools.combinations(ALL, 3))
+    found = scorer_of(exp, corpus, "ctc", 150, cluster)(sets, 1)
+    assert cluster.passes == 1
+    assert found == scorer_of(exp, corpus, "ctc", 150)(sets)
+
+
 class Shares(Executor):
     """Two large shares, as the jobs of a cluster get them: in this process, in the wrong order."""
 

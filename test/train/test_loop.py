@@ -155,7 +155,7 @@ def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
 ) -> None:
     trainer = make_trainer(tiny_config_with("model.stochastic_depth.rate=0.7", "model.stochastic_depth.mode=uniform"))
-    trainer._try_largest_batch()
+    trainer._try_largest_batches()
     skipped_before = set()
     for step in range(1, 6):
         update(trainer, batches_of(trainer, range(4)), Window())
@@ -224,17 +224,34 @@ def test_largest_batch_is_tried_first_and_changes_nothing(
 
     monkeypatch.setattr(trainer, "_losses", watched)
     before = weights(trainer)
-    trainer._try_largest_batch()
+    trainer._try_largest_batches()
     assert seen[0][1] == [1, 2, 3, 4]
     torch.testing.assert_close(weights(trainer), before, rtol=0.0, atol=0.0)
     trainer._run_epoch()
     assert seen[0][0] == max(size for size, _ in seen[1:])
 
 
+def test_of_conformers_the_batch_with_most_pairs_of_frames_is_tried_too(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_config_with("model.layer=conformer"))
+    corpus, seen, losses = trainer.train_corpus, [], trainer._losses
+    corpus.lengths[:] = 50
+    corpus.lengths[3] = 70  # alone it has fewer frames than three of 50, and more pairs
+    monkeypatch.setattr(trainer, "_updates", lambda epoch: [[np.array([0, 1])], [np.array([3])]])
+    monkeypatch.setattr(trainer, "_losses", lambda batch, keep: (seen.append(batch.index.tolist()), losses(batch, keep))[1])
+    trainer._try_largest_batches()
+    assert seen == [[0, 1], [0, 1]], "70^2 is less than 2 * 50^2"
+    corpus.lengths[3] = 80
+    trainer._try_largest_batches()
+    assert seen[2:] == [[0, 1], [3]]
+
+
 def test_every_utterance_is_seen_once_an_epoch_in_the_planned_updates(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
 ) -> None:
-    trainer = make_trainer(tiny_config_with("batch.max_frames=300", "batch.accumulate=3"))
+    cosine = "train.schedule.name=cosine"  # which needs to know how many there will be
+    trainer = make_trainer(tiny_config_with("batch.max_frames=300", "batch.accumulate=3", cosine))
     updates = trainer._updates(1)
     assert sorted(index for update in updates for batch in update for index in batch) == list(range(24))
     assert [len(update) for update in updates[:-1]] == [3] * (len(updates) - 1)

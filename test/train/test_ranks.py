@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -142,6 +143,47 @@ def test_several_machines_need_to_know_where_they_meet(monkeypatch: pytest.Monke
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     with pytest.raises(UserError, match=r"--num-nodes 2: set MASTER_PORT, NODE_RANK on each machine"):
         make_fabric("float32", num_procs=1, num_nodes=2)
+    monkeypatch.setenv("MASTER_PORT", "http")
+    monkeypatch.setenv("NODE_RANK", "2")
+    with pytest.raises(UserError, match=r"set MASTER_PORT, NODE_RANK on each .* 0 on the first, up to 1 on the last"):
+        make_fabric("float32", num_procs=1, num_nodes=2)
+
+
+def machine(rank: int, port: int, arguments: list[str]) -> "subprocess.Popen[str]":
+    there = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "NODE_RANK": str(rank)}
+    return subprocess.Popen([*PYTHON, *arguments], env={**os.environ, **there}, stderr=subprocess.PIPE, text=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_two_machines_learn_what_one_process_learns(
+    config: Config, tiny_data: Path, run_training: Callable[[Config, Path], None], tmp_path: Path
+) -> None:
+    run_training(config, tmp_path / "one")
+    port, arguments = free_port(), command(config, tiny_data, tmp_path / "two", "--num-nodes", "2")
+    first = machine(0, port, arguments)
+    assert first.stderr is not None
+    assert any(f"waiting for the other machines at localhost:{port}" in line for line in first.stderr)
+    second = machine(1, port, arguments)
+    said = first.communicate(timeout=300)[1] + second.communicate(timeout=300)[1]
+    assert (first.returncode, second.returncode) == (0, 0), said
+    for ours, theirs in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_waiting_for_another_machine_can_be_ended(how: signal.Signals, config: Config, tiny_data: Path, tmp_path: Path) -> None:
+    first = machine(0, free_port(), command(config, tiny_data, tmp_path / "exp", "--num-nodes", "2"))
+    assert first.stderr is not None
+    assert any("waiting for the other machines" in line for line in first.stderr)
+    time.sleep(1.0)
+    first.send_signal(how)
+    first.communicate(timeout=20)
+    assert first.returncode == -how
 
 
 def test_a_process_ends_when_the_one_that_started_it_is_gone(tmp_path: Path) -> None:

@@ -128,7 +128,10 @@ def naive_search(exp: str, dev: str) -> tuple[Work, dict[str, Any]]:
     def each(keeps: Sequence[Keep], best: int | None) -> dict[Keep, DevScore]:
         return {keep: score([keep])[keep] for keep in keeps}
 
-    return lambda: greedy_search(experiment.num_layers, each, min(experiment.config.depths())), {"warm_up": 0}
+    def work() -> list[Keep]:
+        return [step.keep for step in greedy_search(experiment.num_layers, each, min(experiment.config.depths()))]
+
+    return work, {"warm_up": 0}
 
 
 def matmul(size: int, dtype: str) -> tuple[Work, dict[str, Any]]:

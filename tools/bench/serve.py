@@ -2,7 +2,8 @@
 
 Each toolkit works in a process and an environment of its own; the benchmark lets them take turns. A line of JSON comes in on
 stdin, a line goes out on stdout: ``{"case": NAME, ...options}`` -> ``{"ready": {...facts}}``; ``{"run": N}`` ->
-``{"seconds": S}``, the mean of N runs; ``{"peak": "memory"}`` -> ``{"peak_gb": G}``, of the process so far.
+``{"seconds": S}``, the mean of N runs; ``{"peak": "memory"}`` -> ``{"peak_gb": G}``, of the process so far;
+``{"found": "last"}`` -> ``{"found": ...}``, what the last run returned.
 """
 
 import json
@@ -33,6 +34,7 @@ def serve(cases: dict[str, Case]) -> None:
     """Answer until stdin ends."""
     out, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints must not get between the answers
     work: Work = lambda: None  # noqa: E731
+    found: object = None
     for line in sys.stdin:
         message = json.loads(line)
         if "case" in message:
@@ -42,9 +44,11 @@ def serve(cases: dict[str, Case]) -> None:
             answer: dict[str, Any] = {"ready": facts}
         elif "peak" in message:
             answer = {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+        elif "found" in message:
+            answer = {"found": found}
         else:
             started = time.perf_counter()
             for _ in range(message["run"]):
-                work()
+                found = work()
             answer = {"seconds": (time.perf_counter() - started) / message["run"]}
         print(json.dumps(answer), file=out, flush=True)
