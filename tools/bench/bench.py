@@ -209,9 +209,9 @@ class Bench:
         taken = take_turns(workers, self.turns)
         self.raw["decoding"] = {"seconds": taken, "wer": wer}
         self.keys["decode_bf16_vs_fp32"] = ratio(taken["fp32"], taken["bf16"])
-        changes = {depth: wer["bf16"][depth] - value for depth, value in wer["fp32"].items()}
+        changes: dict[str, float] = {depth: wer["bf16"][depth] - value for depth, value in wer["fp32"].items()}
         self.keys["bf16_wer_change_full"] = round(next(iter(changes.values())), 4)
-        self.keys["bf16_wer_change_largest"] = round(max(changes.values(), key=lambda change: abs(change)), 4)
+        self.keys["bf16_wer_change_largest"] = round(max(changes.values(), key=abs), 4)
 
     def search(self) -> None:
         """Greedy search over the dev set of an experiment, with a beam of 3, and with every sub-model run by itself."""
