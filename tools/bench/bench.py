@@ -211,7 +211,8 @@ class Bench:
         self.keys["decode_bf16_vs_fp32"] = ratio(taken["fp32"], taken["bf16"])
         changes: dict[str, float] = {depth: wer["bf16"][depth] - value for depth, value in wer["fp32"].items()}
         self.keys["bf16_wer_change_full"] = round(next(iter(changes.values())), 4)
-        self.keys["bf16_wer_change_largest"] = round(max(changes.values(), key=abs), 4)
+        largest = max(changes.values(), key=abs)
+        self.keys["bf16_wer_change_largest"] = round(largest, 4)
 
     def search(self) -> None:
         """Greedy search over the dev set of an experiment, with a beam of 3, and with every sub-model run by itself."""
