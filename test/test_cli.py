@@ -147,7 +147,7 @@ def test_decode_and_score_of_chosen_layers(exp: Path, tiny_data: Path) -> None:
 def test_decode_takes_the_depths_it_is_told(exp: Path, tiny_data: Path) -> None:
     asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top")
     asrprune("decode", "--exp", exp, tiny_data / "dev", "--strategy", "top", "--depth", 1, "--depth", 3)
-    assert sorted(path.name for path in (exp / "decode/dev").iterdir()) == ["top_d1", "top_d3"]
+    assert sorted(path.name for path in (exp / "decode/dev").glob("[!.]*")) == ["top_d1", "top_d3"]
 
 
 def test_prune_with_layers_makes_an_experiment(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
