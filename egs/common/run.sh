@@ -69,7 +69,11 @@ run_stage() {
     key=$(printf '%s\n' "$key" "$4" | cksum)
     now="$key, $(cksum <<< "${also:-}")"
     shift 5
-    if [ "$number" = 2 ]; then features_key=$key; fi
+    if [ "$number" = 2 ]; then
+        features_key=$key
+        if [ "$search_dir" != "$datadir/$dev_set" ]; then features_key+=", $copies"; fi
+        now="$key, $copies, $(cksum <<< "$also")"
+    fi
     if [ "$number" -lt "$stage" ] || [ "$number" -gt "$stop_stage" ]; then return; fi
     if [ "$(cat "$mark" 2> /dev/null)" = "$now" ] && all_there "$@"; then
         echo "stage $number ($name): done before; to run it again: rm '$mark'"
@@ -101,7 +105,7 @@ check_installation() {  # what later stages lack is found now, not after hours
     echo "$now" > "$mark"
 }
 check_features() {  # another experiment may have computed its own
-    if [ "$(cut -d, -f1 "$datadir/.done/2" 2> /dev/null || echo "$features_key")" != "$features_key" ]; then
+    if [[ $(cat "$datadir/.done/2" 2> /dev/null || echo "$features_key,") != "$features_key,"* ]]; then
         die "the features in $datadir are those of another config or other data; run stage 2, or take another --datadir"
     fi
 }
@@ -150,7 +154,8 @@ run_stage 1 data "$datadir" "$(cat local/*.* conf/corpus* 2> /dev/null) $local_o
     "data directories of $train_set, $dev_set, $test_sets, in $datadir" \
     "$datadir/$train_set/text" "$datadir/$dev_set/text" "${tests[@]/%//text}"
 key=  # what counts from here on is what the data directories hold, not how it came there
-also="$(tables_of $test_sets)$(config_of prune.speeds)" \
+copies=$(config_of prune.speeds | cksum)  # of the dev set
+also=$(tables_of $test_sets) \
     run_stage 2 fbank "$datadir" "$(tables_of "$train_set" "$dev_set") $(config_of 'frontend|augment.speeds')" \
     "speed perturbation, features and CMVN, in $train_sp, $datadir/$dev_set and the test sets" \
     "$train_sp/feats.scp" "$train_sp/cmvn" "$datadir/$dev_set/feats.scp" "$search_dir/feats.scp" "${tests[@]/%//feats.scp}"

@@ -420,6 +420,19 @@ def test_experiments_share_data_and_notice_that_another_changed_them(recipe: Rec
     assert recipe.commands() == ["perturb", "fbank", "average", "svcca", "search", "decode", "score", "bench", "report"]
 
 
+def test_layers_are_not_chosen_on_the_copies_of_another_experiment(recipe: Recipe) -> None:
+    recipe.config("prune: {speeds: [0.9, 1.0]}", "two")
+    recipe.config("prune: {speeds: [0.9, 1.0, 1.1]}", "three")
+    for name in ("two", "three"):
+        recipe.run("--stop_stage", "5", "--config", f"conf/{name}.yaml")
+    recipe.calls()
+    _, err = recipe.run("--stage", "6", "--config", "conf/two.yaml", status=1)
+    assert "the features in data are those of another config" in err
+    recipe.run("--stage", "6", "--stop_stage", "6", "--config", "conf/three.yaml")
+    recipe.run("--stage", "6", "--stop_stage", "6", "--exp_tag", "two", "--config_opts", "--set prune.speeds=[1.0]")
+    assert recipe.commands() == ["svcca", "svcca"], "the dev set itself is the same for all"
+
+
 def test_an_unwritable_place_is_one_sentence(recipe: Recipe) -> None:
     (recipe.root / "a file").touch()
     _, err = recipe.run("--expdir", str(recipe.root / "a file"), status=1)
