@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -29,7 +30,24 @@ def _no_switch(value: Any) -> Any:
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, BeforeValidator(_no_switch), Field(ge=1)]
-Speeds = tuple[Annotated[float, Field(ge=0.5, le=2.0)], ...]
+Item = TypeVar("Item")
+
+
+def _some(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    if not values:
+        raise ValueError("is empty; give a value, or leave the key out")
+    return values
+
+
+def _no_repeats(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"has a value twice: {', '.join(map(str, values))}")
+    return values
+
+
+Several = Annotated[tuple[Item, ...], AfterValidator(_some)]
+Different = Annotated[Several[Item], AfterValidator(_no_repeats)]
+Speeds = Different[Annotated[float, Field(ge=0.5, le=2.0)]]
 
 
 class Section(BaseModel):
@@ -64,6 +82,10 @@ class FrontendConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "FrontendConfig":
+        if self.frame_shift_ms > self.frame_length_ms:
+            raise ValueError(
+                f"frame_shift_ms must not exceed frame_length_ms = {self.frame_length_ms:g}, got {self.frame_shift_ms:g}"
+            )
         nyquist = self.sample_rate / 2
         high = self.high_freq if self.high_freq > 0 else nyquist + self.high_freq
         if not 0 <= self.low_freq < high <= nyquist:
@@ -193,8 +215,8 @@ Strategy = Literal["top", "every", "greedy", "svcca"]
 class PruneConfig(Section):
     """Depths and strategies that are searched, decoded and reported."""
 
-    strategies: tuple[Strategy, ...] = ("greedy", "svcca", "top", "every")
-    depths: tuple[Positive, ...] | None = None  # None: every depth from num_layers to 1 is searched and decoded
+    strategies: Different[Strategy] = ("greedy", "svcca", "top", "every")
+    depths: Several[Positive] | None = None  # None: every depth from num_layers to 1 is searched and decoded
     min_depth: Positive = 1
     metric: Literal["wer", "ctc"] = "wer"  # what decides on the dev set: word errors or the loss
     beam: Positive = 1  # greedy goes on from this many sub-models of each depth
@@ -224,7 +246,7 @@ class BenchConfig(Section):
 class Config(Section):
     """Everything that a recipe chooses; paths are not in it."""
 
-    seed: int = 1
+    seed: int = Field(1, ge=0)
     frontend: FrontendConfig = FrontendConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -327,11 +349,19 @@ def resolved(config: Config) -> dict[str, Any]:
     return values
 
 
-def without(values: dict[str, Any], sections: Sequence[str], train_keys: Sequence[str]) -> dict[str, Any]:
-    """A resolved config without these sections, and without these keys of ``train``: what two runs need not share."""
-    kept = {key: value for key, value in values.items() if key not in sections}
-    kept["train"] = {key: value for key, value in values["train"].items() if key not in train_keys}
-    return kept
+# These numbers change how fast a training goes, not what is learnt.
+PACE = ("train.log_every_steps", "train.checkpoint_every_s", "train.num_workers", "train.strategy")
+
+
+def without(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A resolved config without these sections (``bench``) and numbers (``train.eps``): what two runs need not share."""
+    return {
+        section: {key: value for key, value in numbers.items() if f"{section}.{key}" not in names}
+        if isinstance(numbers, dict)
+        else numbers
+        for section, numbers in values.items()
+        if section not in names
+    }
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

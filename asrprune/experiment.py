@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from asrprune.config import Config, parse_config, read_yaml, resolved, without, write_config
+from asrprune.config import PACE, Config, parse_config, read_yaml, resolved, without, write_config
 from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import read_cmvn
 from asrprune.data.tokenizer import Tokenizer
@@ -21,8 +21,7 @@ from asrprune.nn.model import CtcModel, num_params
 from asrprune.train.checkpoint import average, best_epochs, epoch_file, load_state, load_weights, save_weights
 
 # May change between two starts of one training run: they do not change what is learnt.
-FREE_TO_CHANGE = ("prune", "decode", "bench")
-FREE_TRAIN_KEYS = ("log_every_steps", "checkpoint_every_s", "num_workers", "strategy", "average")
+FREE_TO_CHANGE = ("prune", "decode", "bench", *PACE, "train.average")
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def _check_same_file(old: Path, new: Path) -> None:
 
 
 def _fixed(values: dict[str, Any]) -> dict[str, Any]:
-    return without(values, FREE_TO_CHANGE, FREE_TRAIN_KEYS)
+    return without(values, FREE_TO_CHANGE)
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Sequence[tuple[str, str, str]]:

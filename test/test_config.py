@@ -62,6 +62,13 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ("prune: {min_depth: 13}", "prune.min_depth must not exceed model.num_layers = 12, got 13"),
         ("prune: {depths: [0]}", "prune.depths.0: input should be greater than or equal to 1, got 0"),
         ("prune: {strategies: [best]}", "prune.strategies.0: input should be 'top', 'every', 'greedy' or 'svcca', got 'best'"),
+        ("prune: {strategies: []}", "prune.strategies: is empty; give a value, or leave the key out"),
+        ("prune: {strategies: [top, every, top]}", "prune.strategies: has a value twice: top, every, top"),
+        ("prune: {depths: []}", "prune.depths: is empty; give a value, or leave the key out"),
+        ("augment: {speeds: []}", "augment.speeds: is empty; give a value, or leave the key out"),
+        ("prune: {speeds: [1.0, 1]}", "prune.speeds: has a value twice: 1.0, 1.0"),
+        ("seed: -1", "seed: input should be greater than or equal to 0, got -1"),
+        ("frontend: {frame_shift_ms: 30}", "frontend: frame_shift_ms must not exceed frame_length_ms = 25, got 30"),
         ("tokenizer: {vocab_size: null}", "tokenizer: vocab_size must be a number with type bpe"),
         ("frontend: {num_mels: 6}", "frontend.num_mels: input should be greater than or equal to 7, got 6"),
         (

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from asrprune.config import Config, Positive, Section, Strategy, check, read_config, read_yaml, resolved, without
+from asrprune.config import PACE, Config, Positive, Section, Strategy, check, read_config, read_yaml, resolved, without
 from asrprune.errors import UserError
 
 Numbers = dict[str, Any]  # section.key -> value, as with --set
@@ -89,7 +89,7 @@ class Cell:
 
 def without_clock(numbers: dict[str, Any]) -> dict[str, Any]:
     """A resolved config without what only changes how fast things go."""
-    return without(numbers, ("bench", "decode"), ("log_every_steps", "checkpoint_every_s", "num_workers", "strategy"))
+    return without(numbers, ("bench", "decode.max_frames", *PACE))
 
 
 def read_grid(path: Path) -> Grid:

@@ -63,6 +63,8 @@ def test_a_cell_is_another_one_if_what_is_learnt_differs(tmp_path: Path) -> None
         made(tmp_path, TEXT.replace("epochs: 3", "epochs: 3, bench.repeats: 9, train.num_workers: 0"))[0].learnt == first.learnt
     )
     assert made(tmp_path, TEXT.replace("epochs: 3", "epochs: 4"))[0].learnt != first.learnt
+    assert made(tmp_path, TEXT.replace("epochs: 3", "epochs: 3, decode.max_frames: 500"))[0].learnt == first.learnt
+    assert made(tmp_path, TEXT.replace("epochs: 3", "epochs: 3, decode.precision: bf16"))[0].learnt != first.learnt
     assert "bench" not in without_clock(first.config.model_dump(mode="json"))
 
 
