@@ -21,6 +21,7 @@ import torch
 import yaml
 from commands import Done, asrprune
 
+from asrprune.data.ark import read_matrix, write_ark
 from asrprune.data.tables import read_table, write_table
 
 FS = 16000
@@ -395,7 +396,9 @@ def test_search_says_what_is_wrong_before_it_begins(exp: Path, tiny_data: Path) 
         done = asrprune("search", "--exp", exp, *options, "--strategy", "foo")
         refused(done, "search", "strategies.1: input should be 'top', 'every', 'greedy' or 'svcca', got 'foo'")
         refused(
-            asrprune("search", "--exp", exp, *options, "--strategy", "svcca"), "search", "svcca/dev.npz: no such file; stage 6"
+            asrprune("search", "--exp", exp, *options, "--strategy", "svcca"),
+            "search",
+            "svcca/dev.npz: no such file; stage 6",
         )
 
 
@@ -449,6 +452,33 @@ def test_other_corrupted_files(name: str, break_it: Callable[[Path], None], exp:
     with unchanged(exp):
         done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp, "--plan", "top", "--depth", 2)
     refused(done, "transcribe", str(exp / name))
+
+
+def test_features_of_another_width(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    narrow = {key: read_matrix(entry)[:, :7] for key, entry in read_table(dev / "feats.scp").items()}
+    ark = tmp_path / "narrow.ark"
+    write_table(dev / "feats.scp", write_ark(ark, ark, narrow.items()))
+    greedy = ("search", "--dev", dev, "--strategy", "greedy")
+    for command, *options in (("decode", dev, "--layers", "1,2"), greedy, ("svcca", "--data", dev)):
+        done = asrprune(command, "--exp", exp, *options)
+        refused(done, command, "the features have 7 filters, but the model's had")
+
+
+def test_lengths_that_are_no_numbers(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    write_table(dev / "utt2num_frames", {key: f"{value}.0" for key, value in read_table(dev / "utt2num_frames").items()})
+    refused(
+        asrprune("decode", "--exp", exp, dev, "--layers", "1,2"), "decode", "utt2num_frames: `", "is not a whole number above 0"
+    )
+
+
+def test_a_decode_of_what_the_set_was_before(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    assert asrprune("decode", "--exp", exp, dev, "--layers", "1,2").code == 0
+    write_table(dev / "text", {f"{key}x": text for key, text in read_table(dev / "text").items()})
+    done = asrprune("score", "--exp", exp, dev)
+    refused(done, "score", f"{exp}/decode/dev/", "references without a hypothesis", "or remove this directory")
 
 
 def test_a_plan_of_another_model(exp: Path, tiny_data: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asrprune.data.ark import read_matrix
+from asrprune.data.check import value_fault
 from asrprune.data.packed import Packed
 from asrprune.data.tables import stream_table
 from asrprune.data.tokenizer import Tokenizer
@@ -58,7 +59,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         for key, entry in stream_table(directory / "feats.scp"):
             self.ids.append(key)
             self._entries.append(entry)
-        self.lengths = np.fromiter(map(int, self._values("utt2num_frames")), dtype=np.int64, count=len(self.ids))
+        self.lengths = np.fromiter(map(self._frames, self._values("utt2num_frames")), dtype=np.int64, count=len(self.ids))
         has_text = tokenizer is not None or (directory / "text").is_file()
         for text in self._values("text") if has_text else [""] * len(self.ids):
             self.texts.append(text)
@@ -66,6 +67,11 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
     def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, Tokenizer | None]]:
         """It is pickled as its path, and read where it arrives."""
         return Corpus, (self.directory, self.tokenizer)
+
+    def _frames(self, value: str) -> int:
+        if fault := value_fault("utt2num_frames", value):
+            raise UserError(f"{self.directory}/utt2num_frames: {fault}, or run stage 2 (fbank) again")
+        return int(value)
 
     def _values(self, name: str) -> Iterator[str]:
         """The values of a file of the directory that must have the same utterances."""

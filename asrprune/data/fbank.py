@@ -19,7 +19,7 @@ from asrprune.data.tables import read_table, write_table
 from asrprune.doctor import import_torchaudio
 from asrprune.errors import UserError
 from asrprune.executor import Executor
-from asrprune.files import LOCK, atomic_path, held, write_json
+from asrprune.files import LOCK, atomic_path, held, read_json, write_json
 from asrprune.progress import track
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
     for base in bases:
         entries = read_table(base.with_suffix(".scp"))  # the directory may have been moved since they were written
         scp.update({key: f"{base.with_suffix('.ark')}:{entry.rpartition(':')[2]}" for key, entry in entries.items()})
-        frames.update(json.loads(base.with_suffix(".frames").read_text()))
+        frames.update(read_json(base.with_suffix(".frames")))
     write_table(directory / "utt2num_frames", {key: str(count) for key, count in frames.items()})
     write_table(directory / "utt2dur", {key: f"{count * options.frame_shift_ms / 1000:.3f}" for key, count in frames.items()})
     write_table(directory / "feats.scp", scp)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config import ModelConfig
+from asrprune.errors import UserError
 from asrprune.nn.conformer import ConformerLayer
 from asrprune.nn.encoder import Encoded, Encoder
 
@@ -51,7 +52,16 @@ class CtcModel(nn.Module):
         self.cmvn_scale.copy_(scale)
 
     def normalise(self, features: Tensor) -> Tensor:
-        """CMVN on (B, T, F)."""
+        """CMVN on (B, T, F).
+
+        Raises:
+            UserError: the features are not as wide as the model's.
+        """
+        if features.shape[-1] != len(self.cmvn_mean):
+            raise UserError(
+                f"the features have {features.shape[-1]} filters, but the model's had {len(self.cmvn_mean)}; compute them"
+                " with its config (stage 2, fbank)"
+            )
         return (features - self.cmvn_mean) * self.cmvn_scale
 
     def encode(

@@ -12,6 +12,7 @@ from asrprune.data.dataset import Corpus
 from asrprune.errors import UserError
 from asrprune.executor import HERE, Executor
 from asrprune.experiment import Experiment, fingerprint
+from asrprune.files import read_arrays
 from asrprune.hardware import version
 from asrprune.prune import search
 from asrprune.prune.dev_score import DevScorer
@@ -90,9 +91,7 @@ def similarity_path(exp: Path, set_name: str) -> Path:
 def read_similarity(experiment: Experiment, set_name: str) -> np.ndarray:
     """The SVCCA matrix (L + 1, L + 1) of this model on a set; stage 6 makes it."""
     path = similarity_path(experiment.path, set_name)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; stage 6 (`asrprune svcca`) makes it")
-    with np.load(path) as stored:
-        if str(stored["model_sha256"]) != experiment.info["model_sha256"]:
-            raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
-        return stored["similarity"]
+    stored = read_arrays(path, "stage 6 (`asrprune svcca`)")
+    if str(stored["model_sha256"]) != experiment.info["model_sha256"]:
+        raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
+    return stored["similarity"]

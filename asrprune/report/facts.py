@@ -51,7 +51,7 @@ def _headline(results: Results, name: str) -> str:
 
 
 def _model(results: Results) -> str:
-    model, config = results["model"], results["config"].get("model", {})
+    model, config = results["model"], results["config"]["model"]
     known = {"dim": "width {}", "heads": "{} heads", "ffn": "feed-forward {}", "tap_weight": "tap weight {}"}
     shape = [text.format(config[key]) for key, text in known.items() if config.get(key) is not None]
     taps = [f"intermediate CTC after layers {compact(config['taps'])}"] if config.get("taps") else []
@@ -116,8 +116,8 @@ def _speed(results: Results) -> str:
     bench = results["bench"]
     if bench is None:
         return ""
-    machine = bench.get("environment", {})
-    device = machine.get("gpu") if bench.get("device") == "cuda" else machine.get("cpu")
+    machine = bench["environment"]
+    device = machine.get("gpu") if bench["device"] == "cuda" else machine.get("cpu")
     where = f" on {device}" if device else ""
     threads = "1 thread" if bench["threads"] == 1 else f"{bench['threads']} threads"
     return (

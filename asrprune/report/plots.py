@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from asrprune.files import atomic_path
+from asrprune.files import atomic_path, read_arrays
 from asrprune.report.results import Results, Row, read_log, similarities, strategy_rank
 from asrprune.report.tables import set_names
 
@@ -164,11 +164,10 @@ def svcca(matrices: Sequence[Path]) -> Figure:
     """A row per set: SVCCA similarity and linear CKA of every pair of x_0 ... x_L on one fixed colour scale from 0 to 1."""
     figure, panels = panel_grid(2 * len(matrices), width=3.2, height=2.9)
     for place, path in enumerate(matrices):
-        with np.load(path, allow_pickle=False) as arrays:
-            layers, frames = arrays["layers"], int(arrays["frames"])
-            for axes, key, title in zip(panels[2 * place :], ("similarity", "cka"), ("SVCCA", "linear CKA"), strict=False):
-                image = heat_map(axes, arrays[key], layers)
-                axes.set_title(f"{title}, {path.stem} ({frames:,} frames)")
+        arrays = read_arrays(path, "stage 6 (`asrprune svcca`)")
+        for axes, key, title in zip(panels[2 * place :], ("similarity", "cka"), ("SVCCA", "linear CKA"), strict=False):
+            image = heat_map(axes, arrays[key], arrays["layers"])
+            axes.set_title(f"{title}, {path.stem} ({int(arrays['frames']):,} frames)")
     figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
     return figure
 

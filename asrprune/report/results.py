@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
-
+from asrprune.config import resolved
 from asrprune.errors import UserError
-from asrprune.files import read_json
+from asrprune.experiment import read_experiment_config
+from asrprune.files import read_arrays, read_json
 from asrprune.hardware import environment
 from asrprune.train.journal import read_journal
 
@@ -32,7 +31,7 @@ def collect(exp: Path) -> Results:
     Raises:
         UserError: nothing is decoded or scored, a file that the report cannot do without is missing, or two files disagree.
     """
-    config = _read_config(exp / "config.yaml")
+    config = resolved(read_experiment_config(exp))
     decodes = sorted(exp.glob("decode/*/*/decode.json"))
     if not decodes:
         raise UserError(f"{exp}/decode: nothing is decoded yet, so there is nothing to report; run stage 8 (`asrprune decode`)")
@@ -66,11 +65,10 @@ def similarities(exp: Path, model_sha256: str) -> tuple[list[Path], list[str]]:
     """The ``svcca/<set>.npz`` files of the present model, and a sentence about each file of another model."""
     current, old = [], []
     for path in sorted(exp.glob("svcca/*.npz")):
-        with np.load(path, allow_pickle=False) as arrays:
-            if str(arrays.get("model_sha256", model_sha256)) == model_sha256:
-                current.append(path)
-            else:
-                old.append(_of_another_model(f"svcca/{path.name}", "stage 6 (`asrprune svcca`)"))
+        if str(read_arrays(path, "stage 6 (`asrprune svcca`)")["model_sha256"]) == model_sha256:
+            current.append(path)
+        else:
+            old.append(_of_another_model(f"svcca/{path.name}", "stage 6 (`asrprune svcca`)"))
     return current, old
 
 
@@ -82,15 +80,6 @@ def strategy_rank(strategy: str) -> tuple[int, str]:
 def _title(exp: Path) -> str:
     """``an4/exp/train`` in a recipe's directory, elsewhere the experiment's own name."""
     return "/".join(exp.parts[-3:]) if exp.parent.name == "exp" else exp.name
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise UserError(f"{path}: no such file, so {path.parent} is not an experiment; stage 4 (`asrprune train`) makes one")
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: must be a mapping of names to values; stage 4 (`asrprune train`) writes it")
-    return config
 
 
 def _read_record(path: Path, made_by: str) -> dict[str, Any]:
@@ -136,13 +125,17 @@ def _read_score(path: Path, utterances: int) -> Row:
 def _data(usable: Sequence[tuple[Row, Row]]) -> dict[str, Row]:
     """What was decoded, per set; every decode of a set must have seen the same utterances and transcripts."""
     data: dict[str, Row] = {}
+    first: dict[str, str] = {}
     for decode, _ in usable:
         seen = {key: decode[key] for key in ("utterances", "hours", "text_sha256")}
+        name = f"decode/{decode['set']}/{decode['strategy']}_d{decode['depth']}"
         if data.setdefault(decode["set"], seen) != seen:
             raise UserError(
-                f"decode/{decode['set']}/{decode['strategy']}_d{decode['depth']}: its utterances or transcripts are not those "
-                "of the set's other decodes; run stages 8 and 9 (`asrprune decode`, `asrprune score`) again"
+                f"{name}: its utterances or transcripts are not those "
+                f"of {first[decode['set']]}; run stages 8 and 9 (`asrprune decode`, `asrprune score`) again, and remove those"
+                " of the set's directories that they do not renew"
             )
+        first.setdefault(decode["set"], name)
     return data
 
 
@@ -203,7 +196,7 @@ def _read_plans(exp: Path, model_sha256: str) -> tuple[dict[str, Row], list[str]
 def _read_bench(path: Path, model_sha256: str) -> tuple[Row | None, list[str]]:
     """``bench.json`` if it is the present model's, and a sentence if it is another's."""
     bench = _read_record(path, "asrprune bench") if path.exists() else None
-    if bench and bench.get("model_sha256", model_sha256) != model_sha256:
+    if bench and bench["model_sha256"] != model_sha256:
         return None, [_of_another_model("bench.json", "stage 10 (`asrprune bench`)")]
     return bench, []
 

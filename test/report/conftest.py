@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
+from asrprune.config import parse_config, write_config
 from asrprune.report.build import write_report
 
 NUM_LAYERS = 12
@@ -41,14 +41,8 @@ def make_experiment(exp: Path) -> Path:
     """Write the whole experiment directory."""
     exp.mkdir(parents=True)
     model = {"dim": 144, "heads": 4, "ffn": 576, "num_layers": NUM_LAYERS, "taps": [3, 6, 9], "tap_weight": 0.66}
-    config = {
-        "seed": 1,
-        "frontend": {"num_bins": 80},
-        "tokenizer": {"vocab_size": 256},
-        "model": model,
-        "train": {"epochs": 18},
-    }
-    (exp / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    config = {"tokenizer": {"vocab_size": 256}, "model": model, "train": {"epochs": 18}}
+    write_config(parse_config(config, "the made-up config"), exp / "config.yaml")
     members = [{"epoch": epoch, "dev_wer": dev_wer(epoch, 12)} for epoch in (14, 16, 17, 18)]
     record = {"format": 1, "model_sha256": MODEL_SHA256, "members": members, "num_layers": NUM_LAYERS, "params_m": params(12)}
     write(exp / "model.json", record | {"asrprune": "0.1.0+abcdef1234", "seed": 1})
@@ -97,7 +91,9 @@ def make_svcca(path: Path) -> None:
     layers = np.arange(NUM_LAYERS + 1)
     place = np.cumsum([0, 3.0, 1.2, 0.8, 0.6, 0.5, 0.4, 0.3, 0.3, 0.25, 0.25, 0.3, 0.9])
     gap = np.abs(place[:, None] - place[None, :])
-    np.savez(path, similarity=np.exp(-0.12 * gap), cka=np.exp(-0.3 * gap), frames=21_540, layers=layers)
+    np.savez(
+        path, similarity=np.exp(-0.12 * gap), cka=np.exp(-0.3 * gap), frames=21_540, layers=layers, model_sha256=MODEL_SHA256
+    )
 
 
 def make_plan(path: Path, strategy: str) -> None:
@@ -161,7 +157,8 @@ def make_bench(path: Path) -> None:
     ]
     head = {"format": 1, "set": "test", "utterances": 100, "audio_s": 220.1, "threads": 2, "batch": 1, "dtype": "float32"}
     machine = {"cpu": "A Processor 9000", "python": "3.11.9", "torch": "2.14.1"}
-    write(path, head | {"repeats": 5, "features_rtf": 0.0011, "environment": machine, "rows": rows})
+    head |= {"repeats": 5, "features_rtf": 0.0011, "device": "cpu", "model_sha256": MODEL_SHA256}
+    write(path, head | {"environment": machine, "rows": rows})
 
 
 @pytest.fixture

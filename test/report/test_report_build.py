@@ -84,7 +84,7 @@ def test_the_page_escapes_and_shows_every_number(reported: Path, page: Page) -> 
         for line in table_lines(results, name):
             assert all(cell in page.text for cell in line.cells)
     assert text.count('<tr class="full') == 2
-    assert "num_bins: 80" in page.text
+    assert "num_mels: 80" in page.text
     assert "`" not in page.text
     assert {("meta", "name", "viewport"), ("meta", "name", "color-scheme")} <= set(page.attributes)
     assert "prefers-color-scheme: dark" in text

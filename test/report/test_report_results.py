@@ -152,6 +152,19 @@ def test_a_missing_part_names_its_stage(experiment: Path, name: str, stage: str,
     assert (results["rows"][0]["speedup"] is None) == (name == "bench.json")
 
 
+def test_a_config_that_was_cut_short_is_told(experiment: Path) -> None:
+    text = (experiment / "config.yaml").read_text(encoding="utf-8")
+    (experiment / "config.yaml").write_text(text[: len(text) // 2], encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.yaml: lacks .*; it was cut short"):
+        collect(experiment)
+
+
+def test_decodes_of_other_transcripts_are_both_named(experiment: Path) -> None:
+    change(experiment / "decode/dev/top_d4/decode.json", text_sha256="others")
+    with pytest.raises(UserError, match=r"decode/dev/top_d4: .* not those of decode/dev/every_d10; .* remove those"):
+        collect(experiment)
+
+
 def stale_decode(exp: Path) -> str:
     change(exp / "decode/dev/top_d4/decode.json", model_sha256="0" * 64)
     return "decode/dev/top_d4"
