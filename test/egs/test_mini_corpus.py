@@ -22,6 +22,7 @@ from asrprune.data.audio import read_audio
 from asrprune.data.check import check_data_dir
 from asrprune.data.kaldi import read_data_dir
 from asrprune.errors import UserError
+from asrprune.files import LOCK
 
 pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed: pip install 'asrprune[mini]'")
 
@@ -78,6 +79,11 @@ def _contents(data_dir: Path) -> dict[str, bytes]:
     """Every file, with the place of the corpus taken out of wav.scp."""
     files = (path for path in data_dir.rglob("*") if path.is_file())
     return {str(path.relative_to(data_dir)): path.read_bytes().replace(bytes(data_dir), b"DATA") for path in files}
+
+
+def _times(data_dir: Path) -> dict[Path, int]:
+    """When each file and directory was written, but for the lock, which every run opens anew."""
+    return {path: path.stat().st_mtime_ns for path in data_dir.rglob("*") if path.name != LOCK}
 
 
 @pytest.fixture(scope="module")
@@ -301,11 +307,11 @@ def test_second_run_changes_nothing_and_a_lost_file_comes_back(tmp_path: Path, c
     config, data_dir = _config(tmp_path), tmp_path / "data"
     mini.make_corpus(config, data_dir, jobs=1)
     before = _contents(data_dir)
-    times = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
+    times = _times(data_dir)
     with caplog.at_level("INFO"):
         mini.make_corpus(config, data_dir, jobs=1)
     assert caplog.messages == [f"{data_dir}: is up to date"]
-    assert {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")} == times
+    assert _times(data_dir) == times
     (data_dir / "audio/dev/en-us-f4.wav").unlink()
     (data_dir / "test/wav.scp").unlink()
     mini.make_corpus(config, data_dir, jobs=1)
@@ -336,7 +342,25 @@ def test_another_corpus_is_not_touched(config_file: Path, tmp_path: Path) -> Non
         done.stderr
         == f"error: {tmp_path}/dev: exists, but this script did not make it; choose another --data_dir or move it away\n"
     )
-    assert _contents(tmp_path) == {"dev/text": b"somebody else's\n"}
+    assert _contents(tmp_path) == {"dev/text": b"somebody else's\n", f"audio/{LOCK}": b""}
+
+
+def test_second_run_beside_a_first_is_refused_and_removes_nothing(config_file: Path, tmp_path: Path) -> None:
+    code = "import pathlib, sys; from asrprune.files import held\nwith held(pathlib.Path(sys.argv[1])): print(); input()"
+    audio_dir = tmp_path / "data/audio"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(audio_dir)], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        (audio_dir / "train").mkdir()
+        (audio_dir / "train/.en-us-f1.1.tmp.wav").write_text("what the first is writing")
+        done = _run("--config", config_file, "--data_dir", tmp_path / "data")
+        assert first.communicate(b"\n")[0] == b""
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].endswith("data/audio: another process is at work here; wait for it, or stop it")
+    assert len(done.stderr.splitlines()) == 1
+    assert _contents(tmp_path / "data").keys() == {f"audio/{LOCK}", "audio/train/.en-us-f1.1.tmp.wav"}
 
 
 # --- room, noise, level ---

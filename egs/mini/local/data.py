@@ -26,7 +26,7 @@ from espeak import SAMPLE_RATE, Voice, check_voice, installed_version, say
 from asrprune.data.kaldi import Utterance, write_data_dir
 from asrprune.errors import UserError
 from asrprune.executor import processes
-from asrprune.files import atomic_path, read_json, write_json
+from asrprune.files import atomic_path, held, read_json, remove_temporaries, write_json
 from asrprune.progress import track
 
 logger = logging.getLogger(__name__)
@@ -144,17 +144,19 @@ def utterances(config: CorpusConfig, audio_dir: Path, speaker: Speaker) -> Itera
 def make_corpus(config: CorpusConfig, data_dir: Path, jobs: int) -> None:
     """Bring ``data_dir`` up to date: whatever is missing is made, what another configuration made is replaced.
 
-    Raises ``UserError`` if espeak-ng or one of the voices is missing, or ``data_dir`` holds somebody else's corpus.
+    Raises ``UserError`` if espeak-ng or one of the voices is missing, ``data_dir`` holds somebody else's corpus, or another
+    process is making it.
     """
     installed_version()
     audio_dir = data_dir / "audio"
     everyone = [speaker for name in SET_NAMES for speaker in speakers(config, name)]
     for speaker in everyone:
         check_voice(speaker.voice)
-    _claim(config, data_dir)
-    missing = [speaker for speaker in everyone if not _is_made(audio_dir, speaker)]
-    _make_all(partial(make_speaker, config, audio_dir), missing, jobs)
-    _write_data_dirs(config, data_dir, everyone)
+    with held(audio_dir):
+        _claim(config, data_dir)
+        missing = [speaker for speaker in everyone if not _is_made(audio_dir, speaker)]
+        _make_all(partial(make_speaker, config, audio_dir), missing, jobs)
+        _write_data_dirs(config, data_dir, everyone)
     logger.info("%s: %s", data_dir, f"made {len(missing)} speakers" if missing else "is up to date")
 
 
@@ -175,8 +177,8 @@ def _claim(config: CorpusConfig, data_dir: Path) -> None:
     if found != identity:
         _make_room(data_dir, ours=found is not None)
         write_json(stamp, {"sha256": identity, "espeakng-loader": installed_version()})
-    for half_written in stamp.parent.rglob(".*.tmp*"):
-        half_written.unlink()
+    for directory in (stamp.parent, *(stamp.parent / name for name in SET_NAMES)):
+        remove_temporaries(directory)
 
 
 def _make_room(data_dir: Path, ours: bool) -> None:
