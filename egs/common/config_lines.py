@@ -10,7 +10,7 @@ from typing import Any
 
 try:
     from asrprune.config import read_config, resolved
-    from asrprune.errors import UserError
+    from asrprune.errors import exit_status
 except ImportError as error:
     sys.exit(f"{sys.executable}: {error}; activate the environment that asrprune is installed in, or run `make demo` once")
 
@@ -24,17 +24,14 @@ def lines(values: Any, name: str = "") -> Iterator[str]:
         yield f"{name}={json.dumps(values)}"
 
 
-def main() -> None:
-    """The command line is that of the commands: --config FILE [--set section.key=value ...]."""
+def main() -> int:
+    """The command line is that of the commands: --config FILE [--set section.key=value ...]; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     args = parser.parse_args()
-    try:
-        print("\n".join(lines(resolved(read_config(args.config, args.overrides)))))
-    except UserError as error:
-        sys.exit(str(error))
+    return exit_status(lambda: print("\n".join(lines(resolved(read_config(args.config, args.overrides))))))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -339,8 +339,7 @@ def test_another_corpus_is_not_touched(config_file: Path, tmp_path: Path) -> Non
     done = _run("--config", config_file, "--data_dir", tmp_path)
     assert done.returncode == 1
     assert (
-        done.stderr
-        == f"error: {tmp_path}/dev: exists, but this script did not make it; choose another --data_dir or move it away\n"
+        done.stderr == f"{tmp_path}/dev: exists, but this script did not make it; choose another --data_dir or move it away\n"
     )
     assert _contents(tmp_path) == {"dev/text": b"somebody else's\n", f"audio/{LOCK}": b""}
 

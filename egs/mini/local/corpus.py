@@ -2,12 +2,11 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from asrprune.config import Positive, Section, read_yaml
-from asrprune.errors import UserError
+from asrprune.config import Positive, Section, check, read_yaml
 
 MAX_BABBLE_VOICES = 20
 
@@ -84,15 +83,4 @@ class CorpusConfig(Section):
 
 def read_config(path: Path) -> CorpusConfig:
     """Read the YAML file; all mistakes, unknown keys among them, are raised in one ``UserError``, a line each."""
-    values = read_yaml(path)
-    try:
-        return CorpusConfig.model_validate(values)
-    except ValidationError as error:
-        mistakes = (f"{path}: {'.'.join(map(str, item['loc'])) or 'file'}: {_what(item)}" for item in error.errors())
-        raise UserError("\n".join(mistakes)) from None
-
-
-def _what(mistake: Any) -> str:
-    if mistake["type"] == "extra_forbidden":
-        return "unknown key; take it out or correct its spelling"
-    return f"{mistake['msg'].removeprefix('Value error, ')}, got {mistake['input']!r}" if mistake["loc"] else mistake["msg"]
+    return check(CorpusConfig, read_yaml(path), str(path))

@@ -24,7 +24,7 @@ from corpus import MAX_BABBLE_VOICES, CorpusConfig, SetConfig, read_config
 from espeak import SAMPLE_RATE, Voice, check_voice, installed_version, say
 
 from asrprune.data.kaldi import Utterance, write_data_dir
-from asrprune.errors import UserError
+from asrprune.errors import UserError, exit_status
 from asrprune.executor import processes
 from asrprune.files import atomic_path, held, read_json, remove_temporaries, write_json
 from asrprune.progress import track
@@ -144,9 +144,11 @@ def utterances(config: CorpusConfig, audio_dir: Path, speaker: Speaker) -> Itera
 def make_corpus(config: CorpusConfig, data_dir: Path, jobs: int) -> None:
     """Bring ``data_dir`` up to date: whatever is missing is made, what another configuration made is replaced.
 
-    Raises ``UserError`` if espeak-ng or one of the voices is missing, ``data_dir`` holds somebody else's corpus, or another
-    process is making it.
+    Raises ``UserError`` if there are no ``jobs``, espeak-ng or one of the voices is missing, ``data_dir`` holds somebody else's
+    corpus, or another process is making it.
     """
+    if jobs < 1:
+        raise UserError(f"--nj {jobs}: at least one process is needed")
     installed_version()
     audio_dir = data_dir / "audio"
     everyone = [speaker for name in SET_NAMES for speaker in speakers(config, name)]
@@ -198,21 +200,14 @@ def _make_all(make: "partial[None]", missing: list[Speaker], jobs: int) -> None:
 
 
 def main() -> int:
-    """The command line; a user's mistake is one sentence on stderr and exit status 1."""
+    """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("conf/corpus.yaml"), help="what to make (default: %(default)s)")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="where (default: %(default)s)")
     parser.add_argument("--nj", type=int, default=2, help="processes (default: %(default)s)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        if args.nj < 1:
-            raise UserError(f"--nj {args.nj}: at least one process is needed")
-        make_corpus(read_config(args.config), args.data_dir, args.nj)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: make_corpus(read_config(args.config), args.data_dir, args.nj))
 
 
 if __name__ == "__main__":
