@@ -20,6 +20,7 @@ from asrprune.prune.plan import Plan, Step, write_plan
 from asrprune.prune.remembered import RememberedScorer
 
 logger = logging.getLogger(__name__)
+Found = tuple[tuple[Step, ...], str | None, dict[str, Any]]  # steps, the metric that chose them if one did, other facts
 
 
 def plan_path(exp: Path, strategy: str) -> Path:
@@ -43,29 +44,36 @@ def propose(
     Raises:
         UserError: no such strategy; svcca's matrix is missing or of another model.
     """
-    layers, depths = experiment.num_layers, experiment.config.depths()
-    metric, facts = None, dict[str, Any]()
     options = options or experiment.config.prune
     if strategy == "greedy":
-        score, metric = _scorer(experiment, strategy, dev, options, executor), options.metric
-        steps = search.beam(layers, score, min(depths), options.beam)
-        facts = {"beam": options.beam, **_cost(score)}
+        steps, metric, facts = _greedy(experiment, dev, options, executor)
     elif strategy == "svcca":
-        proposals = search.svcca(read_similarity(experiment, dev.name), depths, options.rerank)
-        steps = tuple(Step(proposals[depth][0]) for depth in depths)
-        if options.rerank > 1:
-            score, metric = _scorer(experiment, strategy, dev, options, executor), options.metric
-            steps = search.rerank(proposals, score)
-            facts = {"rerank": options.rerank, **_cost(score)}
+        steps, metric, facts = _svcca(experiment, dev, options, executor)
     elif strategy in ("top", "every"):
-        steps = (search.top if strategy == "top" else search.every)(layers, depths)
+        chosen = search.top if strategy == "top" else search.every
+        steps, metric, facts = chosen(experiment.num_layers, experiment.config.depths()), None, {}
     else:
         raise UserError(f"--strategy {strategy}: no such strategy; choose from top, every, greedy and svcca")
     facts = {**facts, "asrprune": version()}
     used_dev = dev.name if strategy in ("greedy", "svcca") else None
-    plan = Plan(strategy, layers, steps, experiment.info["model_sha256"], metric, used_dev, facts)
+    plan = Plan(strategy, experiment.num_layers, steps, experiment.info["model_sha256"], metric, used_dev, facts)
     write_plan(plan_path(experiment.path, strategy), plan)
     return plan
+
+
+def _greedy(experiment: Experiment, dev: Path, options: PruneConfig, executor: Executor) -> Found:
+    score = _scorer(experiment, "greedy", dev, options, executor)
+    steps = search.beam(experiment.num_layers, score, min(experiment.config.depths()), options.beam)
+    return steps, options.metric, {"beam": options.beam, **_cost(score)}
+
+
+def _svcca(experiment: Experiment, dev: Path, options: PruneConfig, executor: Executor) -> Found:
+    depths = experiment.config.depths()
+    proposals = search.svcca(read_similarity(experiment, dev.name), depths, options.rerank)
+    if options.rerank == 1:
+        return tuple(Step(proposals[depth][0]) for depth in depths), None, {}
+    score = _scorer(experiment, "svcca", dev, options, executor)
+    return search.rerank(proposals, score), options.metric, {"rerank": options.rerank, **_cost(score)}
 
 
 def _scorer(experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor) -> RememberedScorer:
