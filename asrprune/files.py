@@ -52,14 +52,21 @@ def held(directory: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / LOCK, "w", encoding="utf-8") as handle:
+    with locked(directory / LOCK, directory):
+        yield
+
+
+@contextmanager
+def locked(lock: Path, target: Path) -> Iterator[None]:
+    """Hold the file ``lock``, and so ``target``, for this process alone, as ``held`` does."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "w", encoding="utf-8") as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by processes that outlive this one
         except (BlockingIOError, PermissionError):
-            raise UserError(f"{directory}: another process is at work here; wait for it, or stop it") from None
+            raise UserError(f"{target}: another process is at work here; wait for it, or stop it") from None
         except OSError as error:
-            logger.warning("%s: this file system has no locks (%s); let only one process work here", directory, error.strerror)
+            logger.warning("%s: this file system has no locks (%s); let only one process work here", target, error.strerror)
         yield
 
 

@@ -1,6 +1,5 @@
 """Archives of corpora: found or fetched once, checked against their SHA-256, unpacked whole or not at all."""
 
-import fcntl
 import functools
 import http.client
 import io
@@ -14,12 +13,12 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from asrprune.errors import UserError
-from asrprune.files import sha256_of
+from asrprune.files import locked, sha256_of
 from asrprune.progress import track
 
 logger = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ def _unpack_into(work_dir: Path, archive: Archive, file: Path) -> Path:
     return target / archive.holds
 
 
-def fetch(url: str, sha256: str | None, target: Path, local_dir: Path | None) -> Path:
+def fetch(url: str, sha256: str | None, target: Path, local_dir: Path) -> Path:
     """Return the path of the file at ``url``: in ``local_dir`` if that holds it, else ``target``, downloaded if need be.
 
     ``local_dir`` (the user's --download_dir) is only read. A download that was cut short goes on where it stopped. ``sha256``
@@ -131,13 +130,13 @@ def unpack(archive: Path, target: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _held(target: Path, local_dir: Path | None) -> Path | None:
+def _held(target: Path, local_dir: Path) -> Path | None:
     """Where the file already is, if anywhere."""
-    if local_dir is not None and (local_dir / target.name).is_file():
+    if (local_dir / target.name).is_file():
         return local_dir / target.name
     if target.is_file():
         return target
-    if local_dir is not None and local_dir.resolve() != target.parent.resolve():
+    if local_dir.resolve() != target.parent.resolve():
         if not local_dir.is_dir():
             raise UserError(f"{local_dir}: no such directory; --download_dir names the directory that holds {target.name}")
         logger.info("%s does not hold %s: it is downloaded to %s", local_dir, target.name, target.parent)
@@ -274,18 +273,9 @@ def _check_end(tar: tarfile.TarFile) -> None:
         pass
 
 
-@contextmanager
-def _sole_writer(target: Path) -> Iterator[None]:
-    """Hold a lock beside ``target``; the kernel gives it back even if we are killed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target.with_name(f".{target.name}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{target}: another run is making it; wait for that run to end, then run this again") from None
-        except OSError as error:
-            logger.warning("%s: cannot be locked (%s): do not run this twice at a time", target, error.strerror)
-        yield
+def _sole_writer(target: Path) -> AbstractContextManager[None]:
+    """Hold ``target`` by a lock beside it, for its directory may be that of other downloads."""
+    return locked(target.with_name(f".{target.name}.lock"), target)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def _sentence(call: Callable[[], object]) -> str:
 def test_downloads_once(site: Site, tmp_path: Path) -> None:
     target = tmp_path / "downloads" / "corpus.tar.gz"
     for _ in range(2):
-        assert fetch(site.url, SHA256, target, None) == target
+        assert fetch(site.url, SHA256, target, target.parent) == target
     assert target.read_bytes() == BODY
     assert _names(target.parent) == ["corpus.tar.gz"]
     assert site.ranges == [None]
@@ -107,7 +107,7 @@ def test_downloads_once(site: Site, tmp_path: Path) -> None:
 
 def test_goes_on_after_a_broken_connection(site: Site, tmp_path: Path) -> None:
     site.cuts = [1_200_000, 700_000]
-    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", None).read_bytes() == BODY
+    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path).read_bytes() == BODY
     assert site.ranges == [None, "bytes=1200000-", "bytes=1900000-"]
 
 
@@ -116,14 +116,14 @@ def test_goes_on_after_a_kill(site: Site, tmp_path: Path) -> None:
     part = tmp_path / "corpus.tar.gz.part"
     site.cuts, site.hang = [2_500_000], True
     script = (
-        "import sys, pathlib as p; from asrprune.data.download import fetch; fetch(*sys.argv[1:3], p.Path(sys.argv[3]), None)"
+        "import sys, pathlib as p; from asrprune.data.download import fetch; fetch(*sys.argv[1:3], *map(p.Path, sys.argv[3:]))"
     )
-    child = subprocess.Popen([sys.executable, "-c", script, site.url, SHA256, str(target)])
+    child = subprocess.Popen([sys.executable, "-c", script, site.url, SHA256, str(target), str(tmp_path)])
     try:
         deadline = time.monotonic() + 30
         while not (part.exists() and part.stat().st_size >= 2 << 20) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert "another run" in _sentence(lambda: fetch(site.url, SHA256, target, None))
+        assert "corpus.tar.gz: another process is at work" in _sentence(lambda: fetch(site.url, SHA256, target, tmp_path))
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -131,29 +131,29 @@ def test_goes_on_after_a_kill(site: Site, tmp_path: Path) -> None:
     assert _names(tmp_path) == ["corpus.tar.gz.part"]
     kept = part.stat().st_size
     assert kept >= 2 << 20
-    assert fetch(site.url, SHA256, target, None).read_bytes() == BODY
+    assert fetch(site.url, SHA256, target, tmp_path).read_bytes() == BODY
     assert site.ranges == [None, f"bytes={kept}-"]
 
 
 def test_killed_right_before_the_renaming(site: Site, tmp_path: Path) -> None:
     (tmp_path / "corpus.tar.gz.part").write_bytes(BODY)
-    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", None).read_bytes() == BODY
+    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path).read_bytes() == BODY
     assert site.ranges == [f"bytes={len(BODY)}-"]
 
 
 def test_the_file_became_shorter_at_its_source(site: Site, tmp_path: Path) -> None:
     (tmp_path / "corpus.tar.gz.part").write_bytes(BODY + b"more")
-    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", None).read_bytes() == BODY
+    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path).read_bytes() == BODY
     assert site.ranges == [f"bytes={len(BODY) + 4}-", None]
 
 
 def test_server_without_ranges_sends_all_again(site: Site, tmp_path: Path) -> None:
     site.knows_ranges, site.cuts = False, [1_200_000]
-    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", None).read_bytes() == BODY
+    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path).read_bytes() == BODY
 
 
 def test_wrong_checksum(site: Site, tmp_path: Path) -> None:
-    said = _sentence(lambda: fetch(site.url, "0" * 64, tmp_path / "corpus.tar.gz", None))
+    said = _sentence(lambda: fetch(site.url, "0" * 64, tmp_path / "corpus.tar.gz", tmp_path))
     assert site.url in said
     assert SHA256 in said
     assert "--download_dir" in said
@@ -161,13 +161,13 @@ def test_wrong_checksum(site: Site, tmp_path: Path) -> None:
 
 
 def test_no_checksum_known(site: Site, tmp_path: Path) -> None:
-    assert fetch(site.url, None, tmp_path / "corpus.tar.gz", None).read_bytes() == BODY
+    assert fetch(site.url, None, tmp_path / "corpus.tar.gz", tmp_path).read_bytes() == BODY
 
 
 def test_missing_at_the_server(site: Site, tmp_path: Path) -> None:
     (tmp_path / "corpus.tar.gz.part").write_bytes(BODY[:100])
     site.statuses = [404]
-    said = _sentence(lambda: fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", None))
+    said = _sentence(lambda: fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path))
     assert f"{site.url}: the server answers 404" in said
     assert "--download_dir" in said
     assert len(site.ranges) == 1
@@ -176,9 +176,9 @@ def test_missing_at_the_server(site: Site, tmp_path: Path) -> None:
 
 def test_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
     site.statuses = [503, 500]
-    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", None).read_bytes() == BODY
+    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path).read_bytes() == BODY
     site.statuses = [503] * 9
-    said = _sentence(lambda: fetch(site.url, SHA256, tmp_path / "again.tar.gz", None))
+    said = _sentence(lambda: fetch(site.url, SHA256, tmp_path / "again.tar.gz", tmp_path))
     assert "503" in said
     assert len(site.statuses) == 5
 
@@ -186,7 +186,7 @@ def test_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_PAUSES_S", (0.0,))
     url = "http://127.0.0.1:1/corpus.tar.gz"
-    said = _sentence(lambda: fetch(url, SHA256, tmp_path / "corpus.tar.gz", None))
+    said = _sentence(lambda: fetch(url, SHA256, tmp_path / "corpus.tar.gz", tmp_path))
     assert f"{url}: cannot be downloaded" in said
     assert "refused" in said
     assert "--download_dir" in said
@@ -195,7 +195,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_full_disk(site: Site, tmp_path: Path) -> None:
     (tmp_path / "corpus.tar.gz.part").symlink_to("/dev/full")
-    said = _sentence(lambda: fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", None))
+    said = _sentence(lambda: fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path))
     assert "No space left on device" in said
     assert str(tmp_path) in said
     assert len(site.ranges) == 1, "a full disk is no reason to ask again"
@@ -203,7 +203,7 @@ def test_full_disk(site: Site, tmp_path: Path) -> None:
 
 def test_no_directory_can_be_made(site: Site, tmp_path: Path) -> None:
     (tmp_path / "downloads").write_text("a file")
-    assert "downloads" in _sentence(lambda: fetch(site.url, SHA256, tmp_path / "downloads" / "corpus.tar.gz", None))
+    assert "downloads" in _sentence(lambda: fetch(site.url, SHA256, tmp_path / "downloads" / "corpus.tar.gz", tmp_path))
 
 
 def test_local_file_is_used_where_it_is(site: Site, tmp_path: Path) -> None:
