@@ -19,10 +19,10 @@ from asrprune.progress import track
 _RESERVED = frozenset(("<s>", "</s>", "#0"))
 
 
-def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False, need_text: bool = True) -> list[str]:
+def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False) -> list[str]:
     """Every fault of a directory; with ``audio`` also those that opening each recording shows."""
     tables = open_tables(path)
-    faults = structure_faults(path, tables, need_text)
+    faults = structure_faults(path, tables, need_text=True)
     if audio and "wav.scp" in tables:
         faults += _audio_faults(tables, allow_pipes)
     return faults

@@ -1,7 +1,7 @@
 """Fixing Kaldi data directories, as Kaldi's fix_data_dir.sh does."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from asrprune.data.check import faults_of_rows, first_descent, spk2utt_of, value_fault
@@ -16,6 +16,7 @@ from asrprune.data.tables import (
     not_utf8,
     raise_faults,
     render,
+    some,
     split_line,
     write_table,
 )
@@ -39,7 +40,7 @@ def fix_data_dir(path: Path) -> list[str]:
     every, rows = rows, restrict(rows, _complete_utterances(path, rows, said))
     for name in sorted({"utt2speed", *MADE_LATER, *(["wav.scp"] if "segments" in rows else [])} & rows.keys()):
         if unused := sorted(every[name].keys() - rows[name].keys()):
-            said.append(f"{name}: dropped {_some(unused)}: no utterance that remains needs it")
+            said.append(f"{name}: dropped {some(unused)}: no utterance that remains needs it")
     if "utt2dur" in rows and len(rows["utt2dur"]) < len(rows["utt2spk"]):
         del rows["utt2dur"]
         said.append("utt2dur: removed, it lacked utterances; it is made again when it is needed")
@@ -63,7 +64,7 @@ def _clean(path: Path, said: list[str]) -> dict[str, str]:
             dropped.setdefault(why, []).append(f"{key} (line {number})")
         elif key:
             rows[key] = value
-    said += [f"{name}: dropped {_some(lines)}: {why}" for why, lines in dropped.items()]
+    said += [f"{name}: dropped {some(lines)}: {why}" for why, lines in dropped.items()]
     return rows
 
 
@@ -77,11 +78,6 @@ def _reason_to_drop(name: str, raw: bytes, key: str, value: str, rows: Mapping[s
     return value_fault(name, value).partition(";")[0]
 
 
-def _some(items: Sequence[str]) -> str:
-    """The first few of a list, and how many more there are."""
-    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
-
-
 def _complete_utterances(path: Path, rows: Rows, said: list[str]) -> set[str]:
     """Utterances that have a line in every file that needs one, and a recording; tells ``said`` which are dropped, and why."""
     has: dict[str, set[str]] = {name: set(rows[name]) for name in ("utt2spk", "text", "segments") if name in rows}
@@ -92,7 +88,7 @@ def _complete_utterances(path: Path, rows: Rows, said: list[str]) -> set[str]:
     every = set.union(*has.values())
     for name, keys in has.items():
         if lacking := sorted(every - keys):
-            said.append(f"dropped {_some(lacking)}: no line in {name}")
+            said.append(f"dropped {some(lacking)}: no line in {name}")
             every -= set(lacking)
     if not every:
         raise UserError(f"{path}: no utterance has a line in each of {', '.join(has)}; {BY_STAGE_1}")

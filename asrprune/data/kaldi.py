@@ -1,4 +1,4 @@
-"""Kaldi data directories: read, write, take subsets.
+"""Kaldi data directories: read, write, describe.
 
 A directory holds wav.scp, text, utt2spk, spk2utt, optionally segments, utt2dur and utt2speed (``utterance factor``: speed
 perturbation, applied when features are computed), later feats.scp and utt2num_frames.
@@ -45,7 +45,9 @@ def read_data_dir(path: Path, need_text: bool = True) -> list[Utterance]:
 
     Audio is not opened. Without ``need_text`` the file ``text`` may be missing, and texts are then empty.
     """
-    return _utterances(_load(path, need_text))
+    tables = open_tables(path)
+    raise_faults(structure_faults(path, tables, need_text))
+    return _utterances({name: dict(table) for name, table in tables.items()})
 
 
 def write_data_dir(path: Path, utterances: Sequence[Utterance]) -> None:
@@ -59,21 +61,6 @@ def write_data_dir(path: Path, utterances: Sequence[Utterance]) -> None:
     rows = _rows_of(path, utterances)
     raise_faults(faults_of_rows(path, rows))
     _write_files(path, rows)
-
-
-def subset_data_dir(source: Path, target: Path, ids: Collection[str]) -> None:
-    """Write the utterances ``ids`` of ``source`` to ``target``, with their durations and features if ``source`` has them.
-
-    ``{utt.id for utt in utts if utt.speaker in speakers}`` takes speakers, ``[utt.id for utt in utts[:n]]`` the first n,
-    ``[utt.id for utt in spread_evenly(utts, n)]`` n from all over.
-    """
-    wanted = set(ids)
-    rows = _load(source, need_text=False)
-    unknown = sorted(wanted - rows["utt2spk"].keys())
-    raise_faults([f"{source}: {key}: no such utterance; choose from the ids in its utt2spk" for key in unknown])
-    if not wanted:
-        raise UserError(f"{target}: a subset of no utterances was asked for; name at least one of {source}")
-    _write_files(target, restrict(rows, wanted))
 
 
 def describe(utterances: Sequence[Utterance]) -> str:
@@ -90,31 +77,6 @@ def spread_evenly(items: Sequence[T], count: int) -> list[T]:
     """``count`` of ``items`` at even distances, in order; all of them if there are fewer."""
     count = min(count, len(items))
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
-
-
-def durations(path: Path, allow_pipes: bool = False) -> dict[str, float]:
-    """Seconds of each utterance after its speed is applied: from utt2dur, else from segments and the headers of recordings."""
-    rows = _load(path, need_text=False)
-    if "utt2dur" in rows:
-        return {key: float(value) for key, value in rows["utt2dur"].items()}
-    utterances = _utterances(rows)
-    lengths = _recording_lengths(path, utterances, allow_pipes)
-    return {utt.id: (_end_s(utt, lengths) - utt.start_s) / utt.speed for utt in utterances}
-
-
-def write_utt2dur(path: Path, allow_pipes: bool = False) -> dict[str, float]:
-    """Write utt2dur if it is not there, and return it: the durations in seconds."""
-    seconds = durations(path, allow_pipes)
-    if not (path / "utt2dur").exists():
-        write_table(path / "utt2dur", {key: _number(value) for key, value in seconds.items()})
-    return seconds
-
-
-def _load(path: Path, need_text: bool) -> Rows:
-    """Rows of all files of a directory that has no structural fault."""
-    tables = open_tables(path)
-    raise_faults(structure_faults(path, tables, need_text))
-    return {name: dict(table) for name, table in tables.items()}
 
 
 def _write_files(path: Path, rows: Rows) -> None:
@@ -179,13 +141,13 @@ def _wav_scp(path: Path, utterances: Iterable[Utterance]) -> dict[str, str]:
     return entries
 
 
-def _recording_lengths(path: Path, utterances: Iterable[Utterance], allow_pipes: bool = False) -> dict[str, float]:
+def _recording_lengths(path: Path, utterances: Iterable[Utterance]) -> dict[str, float]:
     """Seconds of the recordings that an utterance runs to the end of, by wav.scp entry; each header is read once."""
     lengths: dict[str, float] = {}
     for utt in utterances:
         if utt.end_s is None and utt.audio not in lengths:
             try:
-                lengths[utt.audio] = audio_info(utt.audio, allow_pipes).duration_s
+                lengths[utt.audio] = audio_info(utt.audio).duration_s
             except UserError as error:
                 raise UserError(f"{path / 'wav.scp'}: {utt.recording}: {error}") from None
     return lengths

@@ -19,6 +19,7 @@ BY_STAGE_1 = "stage 1 (data preparation) makes it"
 FIX = "`asrprune fix-data` does it"
 ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff]")  # other blanks, control characters, byte order marks
 _MOST_SHOWN = 20
+_NAMED = 5  # ids in a sentence
 
 Row = tuple[str, str, int]  # key, value, and the line that they stand on
 Rows = dict[str, dict[str, str]]  # file name -> its rows
@@ -109,12 +110,12 @@ def open_table(path: Path, allow_empty: bool = False) -> Table:
     return table
 
 
-def read_table(path: Path, allow_empty: bool = False) -> dict[str, str]:
+def read_table(path: Path) -> dict[str, str]:
     """Rows of a table, ``{key: rest of the line}``; faults are raised as by ``open_table``."""
-    return dict(open_table(path, allow_empty))
+    return dict(open_table(path))
 
 
-def stream_table(path: Path, allow_empty: bool = False) -> Iterator[tuple[str, str]]:
+def stream_table(path: Path) -> Iterator[tuple[str, str]]:
     """Rows of a table one by one, in one pass; at the first sign of a fault all are raised, as by ``open_table``."""
     previous, whole = "", False
     if path.is_file():
@@ -122,13 +123,13 @@ def stream_table(path: Path, allow_empty: bool = False) -> Iterator[tuple[str, s
             for raw in handle:
                 line = raw[:-1].decode("utf-8", "replace")
                 key, value = split_line(line)
-                whole = raw.endswith(b"\n") and key > previous and not _line_faults(raw[:-1], line, key, value, allow_empty)
+                whole = raw.endswith(b"\n") and key > previous and not _line_faults(raw[:-1], line, key, value)
                 if not whole:
                     break
                 yield key, value
                 previous = key
     if not whole:
-        open_table(path, allow_empty)
+        open_table(path)
         raise AssertionError(f"{path} was refused line by line, but not as a whole")
 
 
@@ -164,7 +165,7 @@ def split_line(line: str) -> tuple[str, str]:
     return key, "".join(value)
 
 
-def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool) -> list[str]:
+def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool = False) -> list[str]:
     """What is wrong with one line on its own: the first fault found."""
     if not key:
         return [f"the line is empty; delete it, {FIX}"]
@@ -206,6 +207,11 @@ def raise_faults(faults: Sequence[str]) -> None:
     if faults:
         more = [f"... and {len(faults) - _MOST_SHOWN} more"] if len(faults) > _MOST_SHOWN else []
         raise UserError("\n".join([*faults[:_MOST_SHOWN], *more]))
+
+
+def some(items: Sequence[str]) -> str:
+    """The first few of a list, and how many more there are."""
+    return ", ".join(items[:_NAMED]) + (f" and {len(items) - _NAMED} more" if len(items) > _NAMED else "")
 
 
 def missing(path: Path) -> str:

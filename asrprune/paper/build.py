@@ -13,19 +13,18 @@ from asrprune.report.tables import seen
 _POOLED = "tables pool their errors, utterance by utterance"
 
 
-def write_comparison(grid_file: Path, output: Path, root: Path = Path()) -> list[Table]:
-    """Compare the recorded cells of a grid, write it down, and return the tables.
+def write_comparison(grid_file: Path, output: Path) -> list[Table]:
+    """Compare the recorded cells of a grid of the recipe in this directory, write it down, and return the tables.
 
     Args:
         grid_file: the grid.
         output: holds ``cells/``; gets summary.json, tables.tex, RESULTS.md and figures/.
-        root: the recipe's directory.
 
     Raises:
         UserError: as ``summarise``.
     """
     grid = read_grid(grid_file)
-    wanted = cells(grid, root)
+    wanted = cells(grid)
     records = read_records(output, wanted)
     write_json(output / "summary.json", summarise(grid, records))
     summary = read_json(output / "summary.json")  # what is shown is what is on disk

@@ -3,7 +3,6 @@
 import dataclasses
 import locale
 import random
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,23 +12,18 @@ import pytest
 import soundfile
 
 from asrprune.data import kaldi
-from asrprune.data.audio import read_audio
 from asrprune.data.check import check_data_dir
 from asrprune.data.fix import fix_data_dir
 from asrprune.data.kaldi import (
     Utterance,
     describe,
-    durations,
     read_data_dir,
     spread_evenly,
-    subset_data_dir,
     write_data_dir,
-    write_utt2dur,
 )
-from asrprune.data.tables import read_table, write_table
+from asrprune.data.tables import open_table, read_table, write_table
 from asrprune.errors import UserError
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 FIX = "`asrprune fix-data` does it"
 ADD = f"add one or remove the utterance, {FIX}"
 ANEW = f"make spk2utt anew, {FIX}"
@@ -58,9 +52,9 @@ def contents(path: Path) -> dict[str, str]:
     return {file.name: file.read_text(encoding="utf-8") for file in path.iterdir() if file.is_file()}
 
 
-def faults(path: Path, **options: bool) -> list[str]:
+def faults(path: Path) -> list[str]:
     """Structural faults with the directory's own path left out."""
-    return [fault.removeprefix(f"{path}/") for fault in check_data_dir(path, audio=False, **options)]
+    return [fault.removeprefix(f"{path}/") for fault in check_data_dir(path, audio=False)]
 
 
 # ---- reading and writing
@@ -141,13 +135,15 @@ def test_a_whole_recording_among_segments_gets_its_length_as_end(tmp_path: Path)
     whole = Utterance("b", str(tmp_path / "b.wav"), 0.0, None, "b", "B")
     write_data_dir(tmp_path / "d", [Utterance("a", "/a.wav", 0.5, 1.0, "a", "A", recording="ra"), whole])
     assert read_data_dir(tmp_path / "d")[1] == dataclasses.replace(whole, end_s=1.25)
+    (tmp_path / "b.wav").unlink()
+    with pytest.raises(UserError, match=r"wav\.scp: b: .* cannot be read"):
+        write_data_dir(tmp_path / "d", [Utterance("a", "/a.wav", 0.5, 1.0, "a", "A", recording="ra"), whole])
 
 
 def test_texts_may_be_left_out(tmp_path: Path) -> None:
     write_data_dir(tmp_path, [Utterance("a", "/a.wav", 0.0, None, "a", "")])
     assert not (tmp_path / "text").exists()
     assert faults(tmp_path) == ["text: does not exist; stage 1 (data preparation) makes it"]
-    assert faults(tmp_path, need_text=False) == []
     assert read_data_dir(tmp_path, need_text=False)[0].text == ""
     with pytest.raises(UserError, match="text: does not exist"):
         read_data_dir(tmp_path)
@@ -243,13 +239,13 @@ def test_a_table_of_many_faults_shows_twenty(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_table(tmp_path / "t20")
     assert len(str(caught.value).splitlines()) == 20
-    assert read_table(tmp_path / "t", allow_empty=True) == dict.fromkeys((f"{i:03d}" for i in range(100)), "")
+    assert dict(open_table(tmp_path / "t", allow_empty=True)) == dict.fromkeys((f"{i:03d}" for i in range(100)), "")
 
 
 def test_tables_keep_spaces_within_values_and_line_separators_of_unicode_are_no_line_ends(tmp_path: Path) -> None:
     rows = {"a": "sox  x.wav -t wav - |", "b": ""}
     write_table(tmp_path / "t", rows)
-    assert read_table(tmp_path / "t", allow_empty=True) == rows
+    assert dict(open_table(tmp_path / "t", allow_empty=True)) == rows
     (tmp_path / "t").write_bytes("a x\u2028y\n".encode())
     with pytest.raises(UserError, match=r"t:1: a: holds '\\u2028'"):
         read_table(tmp_path / "t")
@@ -262,7 +258,7 @@ def test_tables_keep_spaces_within_values_and_line_separators_of_unicode_are_no_
 
 def test_a_missing_directory_or_file_names_the_stage_that_makes_it(tmp_path: Path) -> None:
     assert check_data_dir(tmp_path / "no") == [f"{tmp_path / 'no'}: does not exist; stage 1 (data preparation) makes it"]
-    for read in (read_data_dir, durations, fix_data_dir):
+    for read in (read_data_dir, fix_data_dir):
         with pytest.raises(UserError, match=r"does not exist; stage 1 \(data preparation\) makes it"):
             read(tmp_path / "no")
     for name in PLAIN:
@@ -377,8 +373,6 @@ def test_each_recording_is_opened_once(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(soundfile, "SoundFile", lambda source, **layout: opened.append(source) or real(source, **layout))
     assert check_data_dir(tmp_path / "d") == []
     assert opened == [audio]
-    assert durations(tmp_path / "d") == {f"a-{i}": 1.0 for i in range(10)}
-    assert opened == [audio]  # segments know their length
 
 
 def test_time_grows_with_the_number_of_utterances(tmp_path: Path) -> None:
@@ -393,75 +387,13 @@ def test_time_grows_with_the_number_of_utterances(tmp_path: Path) -> None:
     assert time.process_time() - start < 20
 
 
-# ---- durations and subsets
-
-
-def test_durations_of_real_recordings_and_utt2dur(tmp_path: Path) -> None:
-    source = SHARED / "librispeech/test-clean.tar.gz"
-    if not source.exists():
-        pytest.skip(f"{source} is not there")
-    with tarfile.open(source) as tar:
-        tar.extractall(tmp_path, filter="data")
-    paths = sorted(tmp_path.glob("LibriSpeech/**/*.flac"))
-    utts = [
-        Utterance(path.stem, str(path), 0.0, None, path.stem.split("-")[0], "X", 1.25 * (i == 0) or 1.0)
-        for i, path in enumerate(paths)
-    ]
-    write_data_dir(tmp_path / "d", utts)
-    assert check_data_dir(tmp_path / "d") == []
-    expected = {utt.id: len(read_audio(utt.audio, 16000)) / 16000 / utt.speed for utt in utts}
-    assert durations(tmp_path / "d") == expected
-    assert len(expected) == 4
-    assert not (tmp_path / "d/utt2dur").exists()
-    assert write_utt2dur(tmp_path / "d") == expected
-    assert check_data_dir(tmp_path / "d") == []
-    for path in paths:
-        path.unlink()  # from here on only utt2dur can tell
-    assert durations(tmp_path / "d") == pytest.approx(expected, abs=1e-6)
-    (tmp_path / "d/utt2dur").unlink()
-    with pytest.raises(UserError, match=rf"wav\.scp: {paths[0].stem}: .* cannot be read"):
-        durations(tmp_path / "d")
+# ---- what recipes say and choose
 
 
 def test_the_size_of_a_set() -> None:
     utts = [Utterance("al-1", "/a", 1.0, 1801.0, "al", "ONE"), Utterance("al-2", "/a", 7.0, 907.0, "al", "TWO  WORDS")]
     assert describe(utts) == "2 utterances, 1 speakers, 3 words, 0.7500 hours"
     assert describe([*utts, Utterance("bo-1", "/b", 0.0, None, "bo", "")]) == "3 utterances, 2 speakers, 3 words"
-
-
-def test_subsets_carry_what_is_known_of_their_utterances(tmp_path: Path) -> None:
-    later = {
-        "utt2dur": "al-1 1.5\nal-2 0.5\nbo-1 2.75\n",
-        "feats.scp": "al-1 f:1\nbo-1 f:2\n",
-        "utt2num_frames": "al-1 9\nbo-1 8\n",
-    }
-    source = lay(tmp_path / "all", SEGMENTED | later | {"utt2speed": "al-1 0.9\n"})
-    subset_data_dir(source, tmp_path / "some", ["bo-1", "al-2"])
-    assert contents(tmp_path / "some") == {
-        "wav.scp": "ra /a.wav\nrb /b.wav\n",
-        "segments": "al-2 ra 1.5 2\nbo-1 rb 0.25 3\n",
-        "text": "al-2 TWO WORDS\nbo-1 ÜBER\n",
-        "utt2spk": "al-2 al\nbo-1 bo\n",
-        "spk2utt": "al al-2\nbo bo-1\n",
-        "utt2dur": "al-2 0.5\nbo-1 2.75\n",
-        "feats.scp": "bo-1 f:2\n",
-        "utt2num_frames": "bo-1 8\n",
-    }
-    subset_data_dir(source, source, {"al-1"})
-    assert contents(source)["wav.scp"] == "ra /a.wav\n"
-    assert read_data_dir(source) == [Utterance("al-1", "/a.wav", 0.0, 1.5, "al", "ONE", 0.9, "ra")]
-
-
-def test_a_subset_of_nothing_or_of_unknown_utterances_is_refused(tmp_path: Path) -> None:
-    source = lay(tmp_path / "all", PLAIN)
-    with pytest.raises(UserError, match="a subset of no utterances was asked for"):
-        subset_data_dir(source, tmp_path / "none", [])
-    with pytest.raises(UserError) as caught:
-        subset_data_dir(source, tmp_path / "none", ["al-1", "x-3", "x-1", "x-2", "x-4"])
-    assert str(caught.value).splitlines() == [
-        f"{source}: x-{i}: no such utterance; choose from the ids in its utt2spk" for i in (1, 2, 3, 4)
-    ]
-    assert not (tmp_path / "none").exists()
 
 
 def test_items_spread_evenly() -> None:

@@ -13,7 +13,7 @@ from asrprune import experiment
 from asrprune.config import Config, TokenizerConfig
 from asrprune.data.fbank import extract
 from asrprune.data.kaldi import read_data_dir
-from asrprune.data.tables import read_table
+from asrprune.data.tables import open_table
 from asrprune.data.tokenizer import train_tokenizer
 from asrprune.decode import recognizer as module
 from asrprune.decode.recognizer import Recognizer, find_plan
@@ -70,7 +70,8 @@ def test_text_is_that_of_decoding_at_every_depth(exp: Path, wavs: dict[str, Path
     for step in GREEDY:
         (output,) = decode_set(own, dev, [SubModel("greedy", step.keep)])
         found = {key: asr.transcribe(path, depth=step.depth) for key, path in wavs.items()}
-        assert {key: hypothesis.text for key, hypothesis in found.items()} == read_table(output / "text", allow_empty=True)
+        texts = {key: hypothesis.text for key, hypothesis in found.items()}
+        assert texts == dict(open_table(output / "text", allow_empty=True))
         assert {hypothesis.layers for hypothesis in found.values()} == {step.keep}
 
 
@@ -173,7 +174,7 @@ def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path]
     (output,) = decode_set(own, dev, [SubModel("top", (1, 2))])
     asr = Recognizer.load(spelling)
     found = {key: asr.transcribe(path, depth=2).text for key, path in wavs.items()}
-    assert found == read_table(output / "text", allow_empty=True)
+    assert found == dict(open_table(output / "text", allow_empty=True))
     assert any(" " in text for text in found.values())
 
 

@@ -17,7 +17,7 @@ from scripts import load_script, snapshot
 
 from asrprune.data.audio import read_audio
 from asrprune.data.check import check_data_dir
-from asrprune.data.kaldi import durations, read_data_dir
+from asrprune.data.kaldi import read_data_dir
 from asrprune.data.tables import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -297,8 +297,6 @@ def test_a_sample_holds_what_its_archive_holds(name: str, size: tuple[int, int],
     joined = {key: text.replace(" '", "'") for key, text in facts.items()}
     assert {(utt.recording, utt.start_s, utt.end_s): utt.text for utt in utts} == joined
     assert (len(utts), sum(len(text.split()) for text in joined.values())) == size
-    hours = sum(end - start for _, start, end in facts) / 3600
-    assert sum(durations(sample / "data" / name).values()) / 3600 == pytest.approx(hours)
     assert check_data_dir(sample / "data" / name) == []
     talks = {talk for talk, _, _ in facts}
     assert read_table(sample / "data" / name / "wav.scp").keys() == talks
