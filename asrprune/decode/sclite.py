@@ -12,8 +12,8 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from asrprune.data.packed import Packed
-from asrprune.data.tables import joined
-from asrprune.decode.score import Alignment, Score, Tally, Texts, aligned, check_texts, some
+from asrprune.data.tables import joined, some
+from asrprune.decode.score import Alignment, Score, Tally, Texts, aligned, check_texts
 from asrprune.errors import UserError
 from asrprune.files import atomic_file, write_json
 

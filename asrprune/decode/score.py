@@ -1,23 +1,21 @@
-"""Scoring hypotheses against references with sclite's counts: WER, CER and their intervals."""
+"""Scoring hypotheses against references with sclite's counts: WER, CER, sentence errors."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from statistics import NormalDist
 
 import numpy as np
 
 from asrprune.data.packed import Packed
-from asrprune.data.tables import joined
+from asrprune.data.tables import joined, some
+from asrprune.decode.bootstrap import bootstrap_interval
 from asrprune.errors import UserError
 
 _SUB_COST = 4  # sclite's weights; an insertion with a deletion (6) is dearer than a substitution
 _GAP_COST = 3
-_MAX_CELLS = 1 << 20  # cells or draws computed at once, which bounds memory: 4-8 MB each
+_MAX_CELLS = 1 << 20  # of cost tables computed at once, which bounds memory: 4 bytes each
 _ALIGNED_AT_ONCE = 10_000  # utterances; alone they would be aligned 7 times more slowly
-_MOST_RESAMPLED = 100_000  # utterances, 10,000 resamples of which take half a minute
-_NAMED = 5  # ids that an error message names
 
 Pair = tuple[Sequence[str], Sequence[str]]
 Texts = Iterable[tuple[str, str]]  # (utterance id, text), ids in bytewise order; may be read several times
@@ -77,16 +75,6 @@ class Score(Counts):
     def utterances(self) -> int:
         return len(self.utterance_counts)
 
-    @property
-    def utterance_errors(self) -> np.ndarray:
-        """Errors of each utterance, (U,), for ``paired_bootstrap``."""
-        return self.utterance_counts[:, 1:].sum(axis=1)
-
-    @property
-    def utterance_words(self) -> np.ndarray:
-        """Reference words of each utterance, (U,), for ``paired_bootstrap``."""
-        return self.utterance_counts[:, :3].sum(axis=1)
-
     def to_dict(self) -> dict[str, float | int | list[float]]:
         """What score.json holds: percentages with 4 digits, counts as integers."""
         return {
@@ -101,30 +89,6 @@ class Score(Counts):
             "utterances": self.utterances,
             "sentence_error": round(self.sentence_error, 4),
         }
-
-
-@dataclass(frozen=True)
-class PairedBootstrap:
-    """System a minus system b, in points of WER; positive: a is worse."""
-
-    difference: float
-    ci95: tuple[float, float]
-    probability_worse: float
-
-
-def align(ref: Sequence[str], hyp: Sequence[str]) -> Alignment:
-    """The alignment sclite chooses: least 4 * substitutions + 3 * insertions + 3 * deletions.
-
-    Three substitutions cost what two insertions with two deletions cost, so ties change the counts. sclite settles
-    them from the last word backwards: pair two words if that is among the cheapest, else insert, else delete.
-    Memory is 4 bytes * (len(ref) + 1) * (len(hyp) + 1).
-    """
-    return _align_all([(ref, hyp)])[0]
-
-
-def count(ref: Sequence[str], hyp: Sequence[str]) -> Counts:
-    """The counts of ``align``, those of sclite."""
-    return align(ref, hyp).counts
 
 
 def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
@@ -172,83 +136,17 @@ class Tally:
 
 
 def aligned(refs: Texts, hyps: Texts) -> Iterator[tuple[Alignment, Alignment]]:
-    """The alignments of each utterance in words and in characters, made for thousands of utterances at a time."""
+    """The alignments of each utterance in words and in characters, made for thousands of utterances at a time.
+
+    They are those that sclite chooses: least 4 * substitutions + 3 * insertions + 3 * deletions. Three substitutions cost what
+    two insertions with two deletions cost, so ties change the counts. sclite settles them from the last word backwards: pair
+    two words if that is among the cheapest, else insert, else delete.
+    Memory for a pair is 4 bytes * (length of the reference + 1) * (length of the hypothesis + 1).
+    """
     texts = ((ref.split(), hyp.split()) for (_, ref), (_, hyp) in zip(refs, hyps, strict=True))
     while words := list(islice(texts, _ALIGNED_AT_ONCE)):
         characters = [(" ".join(ref), " ".join(hyp)) for ref, hyp in words]
         yield from zip(_align_all(words), _align_all(characters), strict=True)
-
-
-def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0, resamples: int = 10000) -> tuple[float, float]:
-    """95 % percentile interval of sum(errors) / sum(ref_words) in percent, both (U,), resampling whole utterances.
-
-    Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
-    Of more than 100,000 utterances the interval is that of the normal distribution which the resampled rates tend to.
-    """
-    if len(ref_words) > _MOST_RESAMPLED:
-        return normal_interval(errors, ref_words)
-    return interval95(resampled_rates(errors[None], ref_words, seed, resamples)[0])
-
-
-def normal_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, float]:
-    """``bootstrap_interval`` by the delta method: r = sum(e) / sum(w), r +- 1.96 sqrt(sum((e - r w)^2)) / sum(w), in percent.
-
-    This is the variance of a ratio of sums over utterances drawn with replacement, to first order.
-    Source: Cochran, "Sampling techniques", 3rd edition, 1977, chapter 6 (ratio estimators).
-    """
-    total = float(ref_words.sum())
-    rate = float(errors.sum()) / total
-    spread = NormalDist().inv_cdf(0.975) * float(np.linalg.norm(errors - rate * ref_words)) / total
-    return 100 * max(0.0, rate - spread), 100 * (rate + spread)
-
-
-def paired_bootstrap(
-    errors_a: np.ndarray,
-    errors_b: np.ndarray,
-    ref_words: np.ndarray,
-    margin: float = 0.0,
-    seed: int = 0,
-    resamples: int = 10000,
-) -> PairedBootstrap:
-    """Compare two systems on the same utterances, all arrays (U,): each resample scores both on the same draw.
-
-    ``probability_worse`` is the share of resamples in which a's WER is more than ``margin`` points above b's (the
-    "probability of improvement" of Bisani and Ney 2004, seen from b).
-    """
-    rates = resampled_rates(np.stack([errors_a, errors_b]), ref_words, seed, resamples)
-    observed = 100 * float(errors_a.sum() - errors_b.sum()) / float(ref_words.sum())
-    return compare(observed, rates[0], rates[1], margin)
-
-
-def compare(observed: float, rates_a: np.ndarray, rates_b: np.ndarray, margin: float = 0.0) -> PairedBootstrap:
-    """As ``paired_bootstrap``, from the ``resampled_rates`` of two systems and the ``observed`` difference of their WERs."""
-    difference = rates_a - rates_b
-    return PairedBootstrap(observed, interval95(difference), float(np.mean(difference > margin)))
-
-
-def resampled_rates(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0, resamples: int = 10000) -> np.ndarray:
-    """WER in percent of each resample of the utterances: errors (S, U) of S systems, ref_words (U,) -> (S, resamples).
-
-    A resample draws the same utterances for all systems.
-    """
-    assert errors.shape[1:] == ref_words.shape, f"{errors.shape[1:]} error counts for {ref_words.shape} references"
-    assert ref_words.size, "there are no utterances to draw from"
-    assert ref_words.min() > 0, "every utterance needs reference words"
-    rng, count = np.random.default_rng(seed), len(ref_words)
-    step = max(1, _MAX_CELLS // count)
-    rates = []
-    for done in range(0, resamples, step):
-        rows = min(step, resamples - done)
-        drawn = rng.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
-        rates.append(100 * (errors @ times.T) / (times @ ref_words))  # sums of integers: exact
-    return np.concatenate(rates, axis=1)
-
-
-def interval95(values: np.ndarray) -> tuple[float, float]:
-    """The percentiles 2.5 and 97.5."""
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
 
 
 # Alignment
@@ -321,7 +219,7 @@ def _cost_tables(refs: np.ndarray, hyps: np.ndarray) -> np.ndarray:
 
 
 def _edits(ref: Sequence[str], hyp: Sequence[str], cost: Callable[[int, int], int]) -> str:
-    """Edit letters of one cheapest path through a cost table, with sclite's preference among equals (see ``align``)."""
+    """Edit letters of one cheapest path through a cost table, with sclite's preference among equals (see ``aligned``)."""
     i, j = len(ref), len(hyp)
     letters: list[str] = []
     while i and j:
@@ -366,7 +264,3 @@ def check_texts(refs: Texts, hyps: Texts) -> None:
         faults = [f"references without a hypothesis: {some(missing)}"] if missing else []
         faults += [f"hypotheses without a reference: {some(extra)}"] if extra else []
         raise UserError(f"{'; '.join(faults)}; ids must be the same on both sides, so decode and score the same set")
-
-
-def some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:_NAMED]) + (f", ... ({len(ids)} in all)" if len(ids) > _NAMED else "")

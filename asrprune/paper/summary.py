@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from asrprune.decode.score import compare, interval95, resampled_rates
+from asrprune.decode.bootstrap import compare, interval95, resampled_rates
 from asrprune.errors import UserError
 from asrprune.paper.grid import Grid
 from asrprune.paper.record import Record, numbers

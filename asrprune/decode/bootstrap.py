@@ -1,0 +1,76 @@
+"""How sure an error rate and the difference of two are: the bootstrap over utterances."""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+_MAX_DRAWS = 1 << 20  # at once, which bounds memory: 8 MB each array
+_MOST_RESAMPLED = 100_000  # utterances, 10,000 resamples of which take half a minute
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """System a minus system b, in points of WER; positive: a is worse."""
+
+    difference: float
+    ci95: tuple[float, float]
+    probability_worse: float
+
+
+def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of sum(errors) / sum(ref_words) in percent, both (U,), resampling whole utterances.
+
+    Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
+    Of more than 100,000 utterances the interval is that of the normal distribution which the resampled rates tend to.
+    """
+    if len(ref_words) > _MOST_RESAMPLED:
+        return normal_interval(errors, ref_words)
+    return interval95(resampled_rates(errors[None], ref_words)[0])
+
+
+def normal_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, float]:
+    """``bootstrap_interval`` by the delta method: r = sum(e) / sum(w), r +- 1.96 sqrt(sum((e - r w)^2)) / sum(w), in percent.
+
+    This is the variance of a ratio of sums over utterances drawn with replacement, to first order.
+    Source: Cochran, "Sampling techniques", 3rd edition, 1977, chapter 6 (ratio estimators).
+    """
+    total = float(ref_words.sum())
+    rate = float(errors.sum()) / total
+    spread = NormalDist().inv_cdf(0.975) * float(np.linalg.norm(errors - rate * ref_words)) / total
+    return 100 * max(0.0, rate - spread), 100 * (rate + spread)
+
+
+def compare(observed: float, rates_a: np.ndarray, rates_b: np.ndarray, margin: float = 0.0) -> PairedBootstrap:
+    """Compare two systems from their ``resampled_rates`` of one call (R,) and the ``observed`` difference of their WERs.
+
+    ``probability_worse`` is the share of resamples in which a's WER is more than ``margin`` points above b's (the
+    "probability of improvement" of Bisani and Ney 2004, seen from b).
+    """
+    difference = rates_a - rates_b
+    return PairedBootstrap(observed, interval95(difference), float(np.mean(difference > margin)))
+
+
+def resampled_rates(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0, resamples: int = 10000) -> np.ndarray:
+    """WER in percent of each resample of the utterances: errors (S, U) of S systems, ref_words (U,) -> (S, resamples).
+
+    A resample draws the same utterances for all systems.
+    """
+    assert errors.shape[1:] == ref_words.shape, f"{errors.shape[1:]} error counts for {ref_words.shape} references"
+    assert ref_words.size, "there are no utterances to draw from"
+    assert ref_words.min() > 0, "every utterance needs reference words"
+    rng, count = np.random.default_rng(seed), len(ref_words)
+    step = max(1, _MAX_DRAWS // count)
+    rates = []
+    for done in range(0, resamples, step):
+        rows = min(step, resamples - done)
+        drawn = rng.integers(0, count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+        rates.append(100 * (errors @ times.T) / (times @ ref_words))  # sums of integers: exact
+    return np.concatenate(rates, axis=1)
+
+
+def interval95(values: np.ndarray) -> tuple[float, float]:
+    """The percentiles 2.5 and 97.5."""
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
