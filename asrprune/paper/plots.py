@@ -81,7 +81,7 @@ def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 
 def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequence[tuple[str, str, str, str, str]]) -> Figure:
     """WER by depth of models trained for each depth, and of ``lines``: label, method, strategy, colour and marker."""
-    figure, panels = panel_grid(len(names), width=4.6, height=3.2)
+    figure, panels = panel_grid(len(names), width=5.2, height=3.9)
     for axes, name in zip(panels, names, strict=True):
         rows = shown(summary, name)
         drawn = _alone(axes, rows, grid)
@@ -93,7 +93,7 @@ def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequenc
         percent_scale(axes, [end for row in drawn for end in row["wer_ci95"]])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
         axes.set(title=name, xlabel="depth (layers)")
-    panels[0].legend(loc="upper right")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
