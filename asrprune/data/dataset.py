@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asrprune.data.ark import read_matrix
-from asrprune.data.check import value_fault
 from asrprune.data.packed import Packed
 from asrprune.data.tables import stream_table
 from asrprune.data.tokenizer import Tokenizer
@@ -69,8 +68,8 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return Corpus, (self.directory, self.tokenizer)
 
     def _frames(self, value: str) -> int:
-        if fault := value_fault("utt2num_frames", value):
-            raise UserError(f"{self.directory}/utt2num_frames: {fault}, or run stage 2 (fbank) again")
+        if not value.isdecimal():
+            raise UserError(f"{self.directory}/utt2num_frames: `{value}` is not a whole number; run stage 2 (fbank) again")
         return int(value)
 
     def _values(self, name: str) -> Iterator[str]:
