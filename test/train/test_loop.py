@@ -316,7 +316,9 @@ def test_infeasible_utterances_are_listed_and_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    trainer = make_trainer(tiny_config_with("frontend.frame_length_ms=1000", "frontend.frame_shift_ms=1000"), data_with_long_texts)
+    trainer = make_trainer(
+        tiny_config_with("frontend.frame_length_ms=1000", "frontend.frame_shift_ms=1000"), data_with_long_texts
+    )
     frames = (int(trainer.train_corpus.lengths[0] - 1) // 2 - 1) // 2
     dropped = (trainer.checkpoints.parent / "dropped.tsv").read_text().splitlines()
     assert dropped == ["utterance\tencoder_frames\tneeded_frames", f"{trainer.train_corpus.ids[0]}\t{frames}\t119"]
