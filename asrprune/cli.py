@@ -348,10 +348,7 @@ def score(
             raise UserError(f"{exp}: nothing is decoded of {directory.name}; stage 8 (`asrprune decode`) does it")
         for record in decoded:
             hypotheses = open_table(record.parent / "text", allow_empty=True)
-            try:
-                result = write_score(record.parent, references, hypotheses, speakers)
-            except UserError as error:
-                raise UserError(f"{record.parent}: {error}, or remove this directory if it is not wanted any more") from None
+            result = write_score(record.parent, references, hypotheses, speakers)
             low, high = result.wer_ci95
             _say(f"{record.parent}: WER {result.wer:.2f} % ({low:.2f} to {high:.2f})")
 

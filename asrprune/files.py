@@ -5,13 +5,10 @@ import hashlib
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
-
-import numpy as np
 
 from asrprune.errors import UserError
 
@@ -97,17 +94,6 @@ def read_json(path: Path, made_by: str = "") -> Any:
         raise UserError(f"{path}: no such file{hint}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}){hint}") from None
-
-
-def read_arrays(path: Path, made_by: str) -> dict[str, np.ndarray]:
-    """Read an .npz file; a missing or broken one is a ``UserError`` that names ``made_by``, what writes it."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {made_by} makes it") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a whole .npz file ({error}); {made_by} makes it again") from None
 
 
 def sha256_of(path: Path) -> str:

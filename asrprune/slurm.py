@@ -50,6 +50,8 @@ class _Failure:
 class Slurm(Executor):
     """Does it in the jobs of a cluster: one array of jobs for each ``map``."""
 
+    restarts = True
+
     def __init__(self, num_jobs: int, sbatch: str, logs: Path, num_gpus: int = 0) -> None:
         """See what is needed for it.
 
@@ -63,7 +65,6 @@ class Slurm(Executor):
             UserError: sbatch or submitit is missing here, or the options cannot be read.
         """
         super().__init__(num_gpus)
-        self.restarts = True
         if shutil.which("sbatch") is None:
             raise UserError("--executor slurm: no sbatch on this machine; go to one of a cluster, or give --executor local")
         try:

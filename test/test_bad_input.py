@@ -468,9 +468,7 @@ def test_features_of_another_width(exp: Path, tiny_data: Path, tmp_path: Path) -
 def test_lengths_that_are_no_numbers(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     write_table(dev / "utt2num_frames", {key: f"{value}.0" for key, value in read_table(dev / "utt2num_frames").items()})
-    refused(
-        asrprune("decode", "--exp", exp, dev, "--layers", "1,2"), "decode", "utt2num_frames: `", "is not a whole number"
-    )
+    refused(asrprune("decode", "--exp", exp, dev, "--layers", "1,2"), "decode", "utt2num_frames: `", "is not a whole number")
 
 
 def test_a_decode_of_what_the_set_was_before(exp: Path, tiny_data: Path, tmp_path: Path) -> None:

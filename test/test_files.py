@@ -9,11 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from asrprune.errors import UserError
-from asrprune.files import atomic_path, held, read_arrays, read_json, remove_temporaries, sha256_of, write_json, write_text
+from asrprune.files import atomic_path, held, read_json, remove_temporaries, sha256_of, write_json, write_text
 
 
 def names(directory: Path) -> list[str]:
@@ -94,19 +93,6 @@ def test_missing_or_broken_json_names_the_command_that_makes_it(tmp_path: Path) 
         (tmp_path / "v.json").write_bytes(content)
         with pytest.raises(UserError, match=r"v\.json: not valid JSON .*; `asrprune average` makes it"):
             read_json(tmp_path / "v.json", "asrprune average")
-
-
-def test_missing_or_broken_arrays_name_the_stage_that_makes_them(tmp_path: Path) -> None:
-    path = tmp_path / "v.npz"
-    with pytest.raises(UserError, match=r"v\.npz: no such file; stage 6 makes it"):
-        read_arrays(path, "stage 6")
-    np.savez(path, similarity=np.eye(50))
-    assert (read_arrays(path, "stage 6")["similarity"] == np.eye(50)).all()
-    whole = path.read_bytes()
-    for content in (b"", whole[:100], whole[:-50], whole[:300] + b"0" * 100 + whole[400:], b"garbage"):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=r"v\.npz: not a whole \.npz file .*; stage 6 makes it again"):
-            read_arrays(path, "stage 6")
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 7])

@@ -30,7 +30,10 @@ def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts) -> S
     Raises:
         UserError: as ``check_texts``, or an utterance has no speaker.
     """
-    check_texts(refs, hyps)
+    try:
+        check_texts(refs, hyps)
+    except UserError as error:
+        raise UserError(f"{directory}: {error}, or remove this directory if it is not wanted any more") from None
     _check_speakers(refs, speakers)
     tally = Tally()
     with ExitStack() as files:

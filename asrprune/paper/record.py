@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from asrprune.analysis.matrices import read_matrices
 from asrprune.config import Config, parse_config, resolved
 from asrprune.errors import UserError
-from asrprune.files import read_arrays, read_json
+from asrprune.files import read_json
 from asrprune.nn.stochastic_depth import draw_layers, drop_probabilities
 from asrprune.paper.grid import Cell, without_clock
 from asrprune.report.results import Results, collect, similarities
@@ -119,5 +120,5 @@ def _utterances(path: Path) -> np.ndarray:
 def _similarity(exp: Path, results: Results) -> list[list[float]] | None:
     """The SVCCA matrix (L + 1, L + 1) of the first set that was measured."""
     for path in similarities(exp, results["model"]["model_sha256"])[0]:
-        return np.round(read_arrays(path, "stage 6 (`asrprune svcca`)")["similarity"], 4).tolist()
+        return np.round(read_matrices(path)["similarity"], 4).tolist()
     return None

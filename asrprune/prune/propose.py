@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 import asrprune
+from asrprune.analysis.matrices import read_matrices, similarity_path
 from asrprune.config import PruneConfig
 from asrprune.data.dataset import Corpus
 from asrprune.errors import UserError
 from asrprune.executor import HERE, Executor
 from asrprune.experiment import Experiment, fingerprint
-from asrprune.files import read_arrays
 from asrprune.hardware import version
 from asrprune.prune import search
 from asrprune.prune.dev_score import DevScorer
@@ -91,15 +91,10 @@ def _cost(scorer: RememberedScorer) -> dict[str, Any]:
     return {"layer_forwards": made, "naive_layer_forwards": naive, "seconds": round(scorer.seconds, 2)}
 
 
-def similarity_path(exp: Path, set_name: str) -> Path:
-    """Where the similarities of a set lie."""
-    return exp / "svcca" / f"{set_name}.npz"
-
-
 def read_similarity(experiment: Experiment, set_name: str) -> np.ndarray:
     """The SVCCA matrix (L + 1, L + 1) of this model on a set; stage 6 makes it."""
     path = similarity_path(experiment.path, set_name)
-    stored = read_arrays(path, "stage 6 (`asrprune svcca`)")
+    stored = read_matrices(path)
     if str(stored["model_sha256"]) != experiment.info["model_sha256"]:
         raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
     return stored["similarity"]

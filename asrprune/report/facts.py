@@ -53,8 +53,8 @@ def _headline(results: Results, name: str) -> str:
 def _model(results: Results) -> str:
     model, config = results["model"], results["config"]["model"]
     known = {"dim": "width {}", "heads": "{} heads", "ffn": "feed-forward {}", "tap_weight": "tap weight {}"}
-    shape = [text.format(config[key]) for key, text in known.items() if config.get(key) is not None]
-    taps = [f"intermediate CTC after layers {compact(config['taps'])}"] if config.get("taps") else []
+    shape = [text.format(config[key]) for key, text in known.items()]
+    taps = [f"intermediate CTC after layers {compact(config['taps'])}"] if config["taps"] else []
     parts = [f"{model['num_layers']} layers", *shape, *taps, f"{model['params_m']:.2f} M parameters"]
     return ", ".join(parts) + f"; SHA-256 of the weights `{model['model_sha256'][:16]}`."
 

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from asrprune.files import atomic_path, read_arrays
+from asrprune.analysis.matrices import read_matrices
+from asrprune.files import atomic_path
 from asrprune.report.results import Results, Row, read_log, similarities, strategy_rank
 from asrprune.report.tables import set_names
 
@@ -164,7 +165,7 @@ def svcca(matrices: Sequence[Path]) -> Figure:
     """A row per set: SVCCA similarity and linear CKA of every pair of x_0 ... x_L on one fixed colour scale from 0 to 1."""
     figure, panels = panel_grid(2 * len(matrices), width=3.2, height=2.9)
     for place, path in enumerate(matrices):
-        arrays = read_arrays(path, "stage 6 (`asrprune svcca`)")
+        arrays = read_matrices(path)
         for axes, key, title in zip(panels[2 * place :], ("similarity", "cka"), ("SVCCA", "linear CKA"), strict=False):
             image = heat_map(axes, arrays[key], arrays["layers"])
             axes.set_title(f"{title}, {path.stem} ({int(arrays['frames']):,} frames)")

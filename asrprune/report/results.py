@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from asrprune.analysis.matrices import read_matrices
 from asrprune.config import resolved
 from asrprune.errors import UserError
 from asrprune.experiment import read_experiment_config
-from asrprune.files import read_arrays, read_json
+from asrprune.files import read_json
 from asrprune.hardware import environment
 from asrprune.train.journal import read_journal
 
@@ -65,7 +66,7 @@ def similarities(exp: Path, model_sha256: str) -> tuple[list[Path], list[str]]:
     """The ``svcca/<set>.npz`` files of the present model, and a sentence about each file of another model."""
     current, old = [], []
     for path in sorted(exp.glob("svcca/*.npz")):
-        if str(read_arrays(path, "stage 6 (`asrprune svcca`)")["model_sha256"]) == model_sha256:
+        if str(read_matrices(path)["model_sha256"]) == model_sha256:
             current.append(path)
         else:
             old.append(_of_another_model(f"svcca/{path.name}", "stage 6 (`asrprune svcca`)"))
@@ -124,19 +125,17 @@ def _read_score(path: Path, utterances: int) -> Row:
 
 def _data(usable: Sequence[tuple[Row, Row]]) -> dict[str, Row]:
     """What was decoded, per set; every decode of a set must have seen the same utterances and transcripts."""
-    data: dict[str, Row] = {}
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, Row]] = {}
     for decode, _ in usable:
         seen = {key: decode[key] for key in ("utterances", "hours", "text_sha256")}
         name = f"decode/{decode['set']}/{decode['strategy']}_d{decode['depth']}"
-        if data.setdefault(decode["set"], seen) != seen:
+        other, expected = first.setdefault(decode["set"], (name, seen))
+        if seen != expected:
             raise UserError(
-                f"{name}: its utterances or transcripts are not those "
-                f"of {first[decode['set']]}; run stages 8 and 9 (`asrprune decode`, `asrprune score`) again, and remove those"
-                " of the set's directories that they do not renew"
+                f"{name}: its utterances or transcripts are not those of {other}; run stages 8 and 9 (`asrprune decode`,"
+                " `asrprune score`) again, and remove those of the set's directories that they do not renew"
             )
-        first.setdefault(decode["set"], name)
-    return data
+    return {name: seen for name, (_, seen) in first.items()}
 
 
 def _rows(usable: Sequence[tuple[Row, Row]], bench: Row | None, num_layers: int) -> list[Row]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from asrprune import experiment
+from asrprune.analysis.matrices import similarity_path
 from asrprune.analysis.measure import measure_layers
 from asrprune.data.dataset import Corpus
 from asrprune.errors import UserError
@@ -20,7 +21,7 @@ from asrprune.experiment import Experiment
 from asrprune.prune import search
 from asrprune.prune.dev_score import DevScorer
 from asrprune.prune.plan import Keep, read_plan
-from asrprune.prune.propose import plan_path, propose, similarity_path
+from asrprune.prune.propose import plan_path, propose
 from asrprune.prune.search import DevScore
 
 STRATEGIES = ("top", "every", "greedy", "svcca")

@@ -1,0 +1,30 @@
+"""The file of similarity matrices, svcca/<set>.npz: where it lies, and reading it."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from asrprune.errors import UserError
+
+_STAGE = "stage 6 (`asrprune svcca`)"
+
+
+def similarity_path(exp: Path, set_name: str) -> Path:
+    """Where the similarities of a set lie."""
+    return exp / "svcca" / f"{set_name}.npz"
+
+
+def read_matrices(path: Path) -> dict[str, np.ndarray]:
+    """What ``measure_layers`` wrote: matrices, layers, frames, model_sha256.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {_STAGE} makes it") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a whole .npz file ({error}); {_STAGE} makes it again") from None
