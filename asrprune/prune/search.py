@@ -68,10 +68,11 @@ def greedy(num_layers: int, score: Scorer, min_depth: int = 1) -> tuple[Step, ..
 
 
 def beam(num_layers: int, score: Scorer, min_depth: int, width: int) -> tuple[Step, ...]:
-    """As ``greedy``, but go on from the ``width`` best sub-models of each depth, greedy's among them: no depth can be worse.
+    """As ``greedy``, but go on from the ``width`` best sub-models of each depth, those of ``greedy`` and of ``top`` among them.
 
-    The steps need not be nested. Removals from the best parents come first, of one parent those that harm the full model least:
-    the hopeless ones come last and are given up.
+    No depth can be worse than theirs; ``top`` is there as greedy never takes a layer back, which it may need below a tap. The
+    steps need not be nested. Removals from the best parents come first, of one parent those that harm the full model least: the
+    hopeless ones come last and are given up.
     """
     known: dict[Keep, DevScore] = {}
 
@@ -86,7 +87,8 @@ def beam(num_layers: int, score: Scorer, min_depth: int, width: int) -> tuple[St
     frontier, chosen, harm = [chain[0].keep], [chain[0].keep], chain[0].without
     for step in chain[1:]:  # the frontier holds the best sub-models with one layer more
         promise = {_less(parent, layer): (known[parent], harm[layer]) for parent in reversed(frontier) for layer in parent}
-        found = {step.keep: known[step.keep], **remembered(sorted(promise, key=promise.__getitem__), width)}
+        tried = dict.fromkeys([*sorted(promise, key=promise.__getitem__), chain[0].keep[: step.depth]])
+        found = {step.keep: known[step.keep], **remembered(list(tried), width)}
         frontier = sorted(found, key=lambda keep: (found[keep], keep))[:width]
         chosen.append(frontier[0])
     return tuple(Step(keep, known[keep].primary, _without(keep, known)) for keep in chosen)
