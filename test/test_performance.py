@@ -25,6 +25,8 @@ def test_workers_time_what_they_are_asked_for() -> None:
         {"run": 2},
         {"case": "encode", **model, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60},
         {"run": 1},
+        {"case": "greedy", **model, "utterances": 2, "frames": 60},
+        {"run": 1},
         {"case": "matmul", "size": 64, "dtype": "bf16"},
         {"run": 3},
         {"case": "plan", "utterances": 1000},
@@ -43,9 +45,9 @@ def test_workers_time_what_they_are_asked_for() -> None:
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     *answers, found, memory = map(json.loads, done.stdout.splitlines())
-    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 7
+    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 8
     assert all(0 < answer["seconds"] < 60 for answer in answers[1::2])
-    assert answers[4]["ready"]["matmul_flops"] == 2 * 64**3
+    assert answers[6]["ready"]["matmul_flops"] == 2 * 64**3
     assert found == {"found": None}
     assert 0.05 < memory["peak_gb"] < 20
 

@@ -199,12 +199,16 @@ class Bench:
                 self.keys[f"rtf_ratio_{label}_{channels}_{size}_{name}"] = ratio(taken[label], taken["full"])
 
     def decoding(self) -> None:
-        """A dev set decoded in float32 and in bfloat16: WER at every depth of the greedy plan, and time at full depth."""
+        """Features to text units beside ESPnet; a dev set in float32 and in bfloat16: WER by depth, and time at full depth."""
+        shared = {**MODELS["12"], **SHAPES["b16"]}
+        taken = take_turns({"greedy": self.ours("greedy", **shared), **self.theirs("greedy", **shared)}, self.turns)
+        self.raw["greedy"] = {**shared, "seconds": taken}
+        self.against_espnet("greedy_vs_espnet", taken, "greedy")
         if self.exp is None or self.dev is None:
             self.skipped["decoding"] = NO_EXPERIMENT
             return
-        shared = {"exp": str(self.exp.resolve()), "dev": str(self.dev.resolve())}
-        workers = {name: self.ours("decode", dtype=dtype, **shared) for name, dtype in DTYPES.items()}
+        data = {"exp": str(self.exp.resolve()), "dev": str(self.dev.resolve())}
+        workers = {name: self.ours("decode", dtype=dtype, **data) for name, dtype in DTYPES.items()}
         wer = {name: worker.facts["wer"] for name, worker in workers.items()}
         taken = take_turns(workers, self.turns)
         self.raw["decoding"] = {"seconds": taken, "wer": wer}

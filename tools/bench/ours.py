@@ -22,6 +22,7 @@ from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus
 from asrprune.data.fbank import compute_fbank
 from asrprune.data.tables import open_table
+from asrprune.decode.ctc import greedy as best_labels
 from asrprune.decode.parts import hypotheses
 from asrprune.decode.recognizer import find_plan
 from asrprune.decode.sclite import write_score
@@ -105,6 +106,19 @@ def encode(
             model.encode(features, lens, keep)
 
     return work, {"matmul_flops": matmul_flops(model, (features, lens), keep=keep), "shares": where_it_goes(work)}
+
+
+def greedy(layers: int, ffn: int, utterances: int, frames: int) -> tuple[Work, dict[str, Any]]:
+    """Features to text units, all layers, in float32."""
+    model = build(layers, ffn, (), 0.0).eval()
+    features, lens, *_ = batch(utterances, frames, 1)
+
+    def work() -> list[list[int]]:
+        with inference("float32", features.device):
+            encoded = model.encode(features, lens)
+            return best_labels(model.log_probs(encoded.x), encoded.lens)
+
+    return work, {}
 
 
 def decode(exp: str, dev: str, dtype: str) -> tuple[Work, dict[str, Any]]:
@@ -277,5 +291,5 @@ def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = F
 
 if __name__ == "__main__":
     keep_freed_memory()
-    cases = (train, encode, decode, naive_search, matmul, fbank, plan, manifest, validate, score)
+    cases = (train, encode, greedy, decode, naive_search, matmul, fbank, plan, manifest, validate, score)
     serve({case.__name__: case for case in cases})

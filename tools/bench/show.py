@@ -44,6 +44,7 @@ ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "peak_share_train_bf16": ("the same in bfloat16", ""),
     "peak_share_encode_fp32": ("encoder: the same share, float32", ""),
     "peak_share_encode_bf16": ("the same in bfloat16", ""),
+    "greedy_vs_espnet": ("features to text units, 12 layers, sixteen utterances, float32: times as fast as ESPnet2", ""),
     "decode_bf16_vs_fp32": ("decoding a dev set with all layers: times as fast in bfloat16 as in float32", ""),
     "bf16_wer_change_full": ("its WER in bfloat16 minus that in float32, all layers, in points", ""),
     "bf16_wer_change_largest": ("and the largest change at any depth of the greedy plan", ""),

@@ -1,6 +1,7 @@
 """The benchmark's cases in ESPnet2; runs in an environment of its own (tools/bench/README.md says how to make it)."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -58,6 +59,21 @@ def encode(layers: int, ffn: int, dtype: str, utterances: int, frames: int) -> t
     return work, {}
 
 
+def greedy(layers: int, ffn: int, utterances: int, frames: int) -> tuple[Work, dict[str, Any]]:
+    """Features to text units. Its own decoder takes one utterance at a time and is a beam search, which would be slower."""
+    encoder, ctc = build(layers, ffn, ())
+    encoder.eval()
+    features, lens, *_ = batch(utterances, frames, 1)
+
+    def work() -> list[list[int]]:
+        with torch.inference_mode():
+            out, out_lens, _ = encoder(features, lens)
+            paths = zip(ctc.argmax(out).tolist(), out_lens.tolist(), strict=True)
+            return [[label for label, _ in groupby(path[:length]) if label != 0] for path, length in paths]
+
+    return work, {}
+
+
 def fbank(seconds: float, utterances: int) -> tuple[Work, dict[str, Any]]:
     """Log-mel features of noise on one core, by the front end of its recipes."""
     from espnet2.asr.frontend.default import DefaultFrontend  # type: ignore[import-not-found]
@@ -76,4 +92,4 @@ def fbank(seconds: float, utterances: int) -> tuple[Work, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    serve({"train": train, "encode": encode, "fbank": fbank})
+    serve({"train": train, "encode": encode, "greedy": greedy, "fbank": fbank})
