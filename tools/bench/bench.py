@@ -296,12 +296,12 @@ def run(given: argparse.Namespace) -> None:
     if given.repeats < 1:
         raise UserError(f"--repeats {given.repeats}: at least 1")
     exp, dev = searched(given.exp, given.dev)
-    espnet = working(given.espnet)
+    espnet, machine = working(given.espnet), environment()  # now, while the tree is as clean as it is
     for part in parts:
         print(f"{part} ...", file=sys.stderr)
         bench = Bench(espnet, given.repeats, exp, dev)
         getattr(bench, part)()
-        note(given.output / "performance.json", part, bench)
+        note(given.output / "performance.json", part, machine, bench)
     print(write_page(given.output))
 
 
@@ -327,13 +327,13 @@ def working(espnet: str | None) -> str | None:
     return espnet
 
 
-def note(path: Path, part: str, bench: Bench) -> None:
+def note(path: Path, part: str, machine: Facts, bench: Bench) -> None:
     """Put what a part measured in the place of what it had measured before."""
     before = read_json(path) if path.exists() else {"parts": {}, "raw": {}}
     old = before["parts"].get(part, {"keys": [], "raw": []})
     keys = {k: v for k, v in before.items() if k not in ("parts", "raw", *old["keys"])} | bench.keys
     raw = {k: v for k, v in before["raw"].items() if k not in old["raw"]} | bench.raw
-    facts = {"environment": environment(), "skipped": bench.skipped, "keys": list(bench.keys), "raw": list(bench.raw)}
+    facts = {"environment": machine, "skipped": bench.skipped, "keys": list(bench.keys), "raw": list(bench.raw)}
     write_json(path, {**keys, "parts": {**before["parts"], part: facts}, "raw": raw})
 
 

@@ -219,9 +219,11 @@ def planning(cases: Mapping[str, Mapping[str, Facts]]) -> Figure:
     for axes, key, name in zip(panels, ("seconds", "peak_gb"), ("seconds", "GB of memory"), strict=True):
         for colour, (case, sizes) in zip(COLOURS, cases.items(), strict=False):
             utterances, values = [int(size) for size in sizes], [facts[key] for facts in sizes.values()]
-            axes.loglog(utterances, values, marker="o", color=colour, label=case)
+            axes.plot(utterances, values, marker="o", color=colour, label=case)
             if key == "seconds":
-                axes.loglog(utterances, [values[-1] * n / utterances[-1] for n in utterances], "--", color=GREY, linewidth=0.7)
-        axes.set(xlabel="utterances", ylabel=name)
+                axes.plot(utterances, [values[-1] * n / utterances[-1] for n in utterances], "--", color=GREY, linewidth=0.7)
+        axes.set(xlabel="utterances", ylabel=name, xscale="log")
+    panels[0].set_yscale("log")
+    panels[1].set_ylim(bottom=0)
     panels[0].legend()
     return figure
