@@ -60,7 +60,7 @@ def encode(layers: int, ffn: int, dtype: str, utterances: int, frames: int) -> t
 
 
 def greedy(layers: int, ffn: int, utterances: int, frames: int) -> tuple[Work, dict[str, Any]]:
-    """Features to text units. Its own decoder takes one utterance at a time and is a beam search, which would be slower."""
+    """Features to text units. Not by its own decoder, which is a beam search of one utterance at a time."""
     encoder, ctc = build(layers, ffn, ())
     encoder.eval()
     features, lens, *_ = batch(utterances, frames, 1)
