@@ -29,6 +29,7 @@ def _no_switch(value: Any) -> Any:
 
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, BeforeValidator(_no_switch), Field(ge=1)]
 Item = TypeVar("Item")
 
@@ -149,7 +150,12 @@ class ModelConfig(Section):
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.0
     taps: tuple[Positive, ...] | None = None  # None: num_layers // 4 and num_layers // 2
-    tap_weight: float = Field(0.66, ge=0.0, lt=1.0)
+    tap_weight: Share | dict[Positive, Share] = (
+        0.66  # share of the loss of all taps together, or of each; the last layer has the rest
+    )
+    truncated: dict[Positive, Share] = Field(
+        default_factory=dict
+    )  # share of the updates that end at each tap; the rest run all layers
     stochastic_depth: StochasticDepthConfig = StochasticDepthConfig()
     self_conditioning: bool = False
 
@@ -163,9 +169,40 @@ class ModelConfig(Section):
         taps = list(self.taps or ())
         if taps != sorted(set(taps)) or any(tap > self.num_layers for tap in taps):
             mistakes.append(f"taps must ascend and lie in 1..num_layers = 1..{self.num_layers}, got {taps}")
+        mistakes += self._wrong_shares()
         if mistakes:
             raise ValueError("; ".join(mistakes))
         return self
+
+    def _wrong_shares(self) -> list[str]:
+        tapped, mistakes = set(self.tap_layers), []
+        if isinstance(self.tap_weight, dict):
+            if set(self.tap_weight) != tapped:
+                mistakes.append(
+                    f"tap_weight must be a number, or have one for each tap {sorted(tapped)}, got {self.tap_weight}"
+                )
+            elif sum(self.tap_weight.values()) >= 1.0:
+                mistakes.append(f"tap_weight must leave something to the last layer: a sum below 1, got {self.tap_weight}")
+        if not set(self.truncated) <= (below := tapped - {self.num_layers}):
+            mistakes.append(f"truncated: updates end at taps below the last layer, {sorted(below)}, got {self.truncated}")
+        if sum(self.truncated.values()) >= 1.0:
+            mistakes.append(f"truncated must leave some updates to all layers: a sum below 1, got {self.truncated}")
+        return mistakes
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The layers with a loss of their own: the taps, then the last layer (twice, if a tap is on it)."""
+        return (*self.tap_layers, self.num_layers)
+
+    @property
+    def exit_weights(self) -> tuple[float, ...]:
+        """The share of the loss of each of ``exits``; they sum to 1."""
+        taps = self.tap_layers
+        if isinstance(self.tap_weight, dict):
+            shares = [self.tap_weight[tap] for tap in taps]
+        else:
+            shares = [self.tap_weight / max(1, len(taps))] * len(taps)
+        return (*shares, 1.0 - sum(shares))
 
     @property
     def tap_layers(self) -> tuple[int, ...]:

@@ -101,8 +101,9 @@ class CtcModel(nn.Module):
         label_lens: Tensor,
         keep: Sequence[int] | None = None,
         scales: Sequence[float] | None = None,
+        depth: int | None = None,
     ) -> Tensor:
-        """CTC losses of a training step, summed over its utterances: (K + 1,), the taps in order, then the last layer.
+        """CTC losses of a training step, summed over its utterances: (E,), one for each exit up to ``depth``.
 
         Args:
             features: (B, T, F), normalised (and augmented).
@@ -110,19 +111,21 @@ class CtcModel(nn.Module):
             labels: (B, U) int64, padded; ``label_lens`` (B,) says how far they are real.
             keep: the layers that stochastic depth runs in this step.
             scales: c_l of every layer.
+            depth: the exit at which a truncated step ends; None: the last layer. ``keep`` has no layer above it.
         """
-        taps = self.config.tap_layers
-        encoded = self.encode(features, lens, keep, taps, scales)
-        streams = torch.cat([*(encoded.taps[tap] for tap in taps), encoded.x])  # one head call for all: ((K+1)B, T', D)
+        exits = [exit for exit in self.config.exits if depth is None or exit <= depth]
+        encoded = self.encode(features, lens, keep, exits, scales)
+        streams = torch.cat([encoded.taps[exit] for exit in exits])  # one head call for all: (E * B, T', D)
         losses = ctc_losses(self.log_probs(streams), encoded.lens, labels, label_lens)
-        return losses.view(len(taps) + 1, -1).sum(dim=1) + self._touch(keep)
+        return losses.view(len(exits), -1).sum(dim=1) + self._touch(keep)
 
     def total(self, losses: Tensor) -> Tensor:
-        """(1 - w) * CTC of the last layer + w * mean over the taps; ``losses`` as ``forward`` returns them."""
-        weight = self.config.tap_weight
-        if len(losses) == 1:
-            return losses[0]
-        return (1.0 - weight) * losses[-1] + weight * losses[:-1].mean()
+        """The weighted mean of the losses of the lowest exits, as many as there are; ``losses`` as ``forward`` returns them.
+
+        With one weight w for all taps, and all exits: (1 - w) * CTC of the last layer + w * mean over the taps.
+        """
+        weights = torch.tensor(self.config.exit_weights[: len(losses)], device=losses.device)
+        return (weights * losses).sum() / weights.sum()
 
     def _conditioner(self) -> "Conditioner | None":
         return None if self.condition is None else Conditioner(self)

@@ -1,6 +1,10 @@
 """Stochastic depth: which layers a training step runs, as pure functions (arXiv 1603.09382; LayerDrop is arXiv 1909.11556)."""
 
+from collections.abc import Mapping
+
 import torch
+
+_GOLDEN = (5.0**0.5 - 1.0) / 2.0
 
 
 def drop_probabilities(num_layers: int, rate: float, mode: str) -> list[float]:
@@ -23,6 +27,23 @@ def draw_layers(probabilities: list[float], seed: int, step: int) -> list[int]:
     generator = torch.Generator().manual_seed(mix(seed, step))
     draws = torch.rand(len(probabilities), generator=generator).tolist()
     return [layer for layer, (draw, p) in enumerate(zip(draws, probabilities, strict=True), start=1) if draw >= p]
+
+
+def draw_depth(shares: Mapping[int, float], num_layers: int, seed: int, step: int) -> int:
+    """How many layers this update runs: those from 1 up to a tap, with the tap's share of the updates, else all.
+
+    The draws are a low-discrepancy sequence (multiples of the golden ratio, modulo 1, from a start that the seed gives), so that
+    every few dozen updates have these shares, whatever the seed. They depend on (seed, step) alone.
+
+    >>> [draw_depth({2: 0.25}, 12, 1, step) for step in range(1, 9)].count(2)
+    2
+    """
+    point = (mix(seed) / 2**63 + step * _GOLDEN) % 1.0
+    for depth, share in sorted(shares.items()):
+        if point < share:
+            return depth
+        point -= share
+    return num_layers
 
 
 def branch_scales(probabilities: list[float]) -> list[float]:

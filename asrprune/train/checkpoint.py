@@ -17,7 +17,7 @@ from asrprune.files import atomic_path
 logger = logging.getLogger(__name__)
 STATE = "last.pt"
 PREVIOUS = "previous.pt"
-FORMAT = 2
+FORMAT = 3
 _BROKEN = (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)  # what torch.load raises on broken files
 
 
@@ -94,8 +94,8 @@ def epoch_file(directory: Path, epoch: int) -> Path:
 
 
 def best_epochs(records: Sequence[Mapping[str, Any]], count: int) -> list[int]:
-    """The ``count`` epochs with the lowest dev WER of the full model; ties: the lower dev loss, then the later epoch."""
-    ranked = sorted(records, key=lambda record: (record["wer"], record["loss"], -record["epoch"]))
+    """The ``count`` epochs with the lowest dev WER, the mean over all exits; ties: the lower dev loss, then the later epoch."""
+    ranked = sorted(records, key=lambda record: (record["mean_wer"], record["mean_loss"], -record["epoch"]))
     return sorted(record["epoch"] for record in ranked[:count])
 
 

@@ -2,8 +2,10 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +22,7 @@ from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
 from asrprune.errors import UserError
 from asrprune.nn.model import CtcModel
-from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities, mix
+from asrprune.nn.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities, mix
 from asrprune.progress import track
 from asrprune.train.checkpoint import (
     FORMAT,
@@ -59,9 +61,12 @@ class Progress:
 class Window:
     """Sums since the last line of the log."""
 
-    losses: Tensor = field(default_factory=lambda: torch.zeros(()))  # (K + 1,) summed over utterances
+    losses: Tensor  # (E,) of each exit, summed over the utterances of the updates that reach it
+    reached: Tensor  # (E,) how many utterances these are
     utterances: int = 0
     frames: int = 0
+    layers_run: int = 0  # summed over updates
+    ended_at: Counter[int] = field(default_factory=Counter)  # layer -> updates that ran no layer above it
     grad_norm: float = 0.0  # of the newest update, before clipping
     started: float = field(default_factory=time.monotonic)
 
@@ -90,7 +95,7 @@ class Trainer:
         self._prune_epochs()  # a kill may have come between the last save and this
         self.journal = Journal(exp, self.progress.step, self.progress.epoch) if self.writes else SilentJournal()
         self.saved_at = time.monotonic()
-        self.log_names = [*map(str, config.model.tap_layers), str(config.model.num_layers)]
+        self.exits = [*map(str, config.model.exits)]
 
     def run(self) -> None:
         """Train to the last epoch."""
@@ -118,7 +123,7 @@ class Trainer:
         progress = self.progress
         updates = self._updates(progress.epoch)[progress.update :]
         batches = self._load([batch for update in updates for batch in update])
-        window = Window()
+        window = self._window()
         self.model.train()
         for update in track(updates, f"epoch {progress.epoch}/{self.config.train.epochs}"):
             self._update([next(batches) for _ in update], window, [len(batch) for batch in update])
@@ -144,17 +149,20 @@ class Trainer:
         progress.update += 1
         rank, world = self.fabric.global_rank, self.fabric.world_size
         torch.manual_seed(mix(self.config.seed, progress.step, 1 + rank))  # dropout and SpecAugment
-        keep = draw_layers(self.probabilities, self.config.seed, progress.step)
+        depth = self._draw_depth()
+        keep = [layer for layer in draw_layers(self.probabilities, self.config.seed, progress.step) if layer <= depth]
         utterances = sum(sizes)
         set_learning_rate(self.optimizer, learning_rate(progress.step, self.total_steps, self.config.train.schedule))
-        self.optimizer.zero_grad(set_to_none=False)  # a skipped layer has gradient 0, not None, on one process as on many
+        self._clear_gradients(depth)
         for number, (batch, size) in enumerate(zip(batches, sizes, strict=True), start=1):
             counts = int(rank < size)  # 0 if this process had no share and its utterance stands in
             with self.fabric.no_backward_sync(self.model, enabled=world > 1 and number < len(batches)):
-                losses = counts * self._losses(batch, keep)
+                losses = counts * self._losses(batch, keep, depth)
                 self.fabric.backward(self._module.total(losses) / utterances * world)  # DDP takes the mean over processes
-            window.losses = window.losses + losses.detach()
+            window.losses[: len(losses)] += losses.detach()
             window.frames += counts * int(batch.lens.sum())
+        for layer in self._module.encoder.layers[depth:]:  # they rest: None leaves their moments and weights as they are
+            layer.zero_grad(set_to_none=True)
         norm = self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False
         )
@@ -164,14 +172,29 @@ class Trainer:
             self.optimizer.step()
         else:
             logger.warning("step %d: the gradient is not finite; the update is left out", progress.step)
+        window.reached[: len(losses)] += utterances
         window.utterances += utterances
+        window.layers_run += len(keep)
+        window.ended_at[depth] += 1
         window.grad_norm = float(norm)
 
-    def _losses(self, batch: Batch, keep: list[int]) -> Tensor:
+    def _clear_gradients(self, depth: int) -> None:
+        """Set the gradient of all layers up to ``depth`` to 0, not to None: of a skipped one, too, on one process as on many."""
+        self.optimizer.zero_grad(set_to_none=False)
+        for parameter in self._module.encoder.layers[:depth].parameters():
+            if parameter.grad is None:  # the layer rested before
+                parameter.grad = torch.zeros_like(parameter)
+
+    def _draw_depth(self) -> int:
+        """The exit at which this update ends; the first one runs all layers, so that all weights have moments from then on."""
+        model, step = self.config.model, self.progress.step
+        return model.num_layers if step == 1 else draw_depth(model.truncated, model.num_layers, self.config.seed, step)
+
+    def _losses(self, batch: Batch, keep: list[int], depth: int | None = None) -> Tensor:
         options = self.config.augment
         features = self._module.normalise(change_vocal_tract(batch.features, self.config.frontend, options))
         features = spec_augment(change_volume(features, self._module.cmvn_scale, options), options)
-        return self.model(features, batch.lens, batch.labels, batch.label_lens, keep, branch_scales(self.probabilities))
+        return self.model(features, batch.lens, batch.labels, batch.label_lens, keep, branch_scales(self.probabilities), depth)
 
     @property
     def _module(self) -> CtcModel:
@@ -202,22 +225,29 @@ class Trainer:
 
     # -- bookkeeping -------------------------------------------------------------------------------------------------
 
+    def _window(self) -> Window:
+        exits, device = len(self.exits), self.fabric.device
+        return Window(torch.zeros(exits, device=device), torch.zeros(exits, device=device))
+
     def _log(self, window: Window) -> Window:
         """Write a line about the updates of ``window``; returns an empty one."""
         progress, seconds = self.progress, time.monotonic() - window.started
-        means = add_up(window.losses, self.fabric) / window.utterances
+        reached = window.reached > 0  # in few updates a high exit may not be
+        means = (add_up(window.losses, self.fabric) / window.reached)[reached]
+        weights = torch.tensor(self.config.model.exit_weights, device=means.device)[reached]
         frames = float(add_up(torch.tensor(float(window.frames), device=means.device), self.fabric))
-        loss = float(self._module.total(means))
+        loss = float((weights * means).sum() / weights.sum())
         progress.epoch_loss += loss * window.utterances
         progress.epoch_utterances += window.utterances
         progress.seconds += seconds
         self.journal.step({
             "step": progress.step, "epoch": progress.epoch, "loss": loss,
-            "tap_losses": dict(zip(self.log_names, means.tolist(), strict=True)),
+            "tap_losses": dict(zip(compress(self.exits, reached.tolist()), means.tolist(), strict=True)),
+            "layers_run": window.layers_run, "ended_at": {str(depth): count for depth, count in sorted(window.ended_at.items())},
             "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": window.grad_norm,
             "frames_per_s": frames / seconds, "elapsed_s": progress.seconds,
         })  # fmt: skip
-        return Window()
+        return self._window()
 
     def _finish_epoch(self) -> None:
         progress, options = self.progress, self.config.train
@@ -234,8 +264,11 @@ class Trainer:
         batches = sorted_batches(self.dev_corpus.lengths, self.config.decode.max_frames)
         metrics = evaluate(self._module, self.dev_corpus, batches, self.fabric)
         progress.seconds += time.monotonic() - started
-        full = self.log_names[-1]
-        record = {"epoch": progress.epoch, "wer": metrics.wer[full], "loss": metrics.loss[full]}
+        full, exits = self.exits[-1], len(metrics.wer)
+        record = {
+            "epoch": progress.epoch, "wer": metrics.wer[full], "loss": metrics.loss[full],
+            "mean_wer": sum(metrics.wer.values()) / exits, "mean_loss": sum(metrics.loss.values()) / exits,
+        }  # fmt: skip
         progress.records.append(record)
         train_loss = progress.epoch_loss / progress.epoch_utterances
         self.journal.epoch({

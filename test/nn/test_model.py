@@ -50,6 +50,23 @@ def test_total_is_the_papers_sum(weight: float) -> None:
     assert float(model.total(losses)) == pytest.approx((1 - weight) * 11.0 + weight * (3.0 + 5.0) / 2)
 
 
+def test_a_truncated_step_has_the_losses_of_the_exits_that_it_reaches() -> None:
+    model = make_model()
+    with torch.inference_mode():
+        whole = model(FEATURES, LENS, LABELS, LABEL_LENS)
+        for depth, exits in ((1, 1), (3, 2), (4, 3)):
+            losses = model(FEATURES, LENS, LABELS, LABEL_LENS, keep=range(1, depth + 1), depth=depth)
+            torch.testing.assert_close(losses, whole[:exits])
+
+
+def test_each_exit_may_have_a_weight_of_its_own() -> None:
+    model = make_model(tap_weight={1: 0.5, 3: 0.3})
+    losses = torch.tensor([3.0, 5.0, 11.0])
+    assert float(model.total(losses)) == pytest.approx(0.5 * 3.0 + 0.3 * 5.0 + 0.2 * 11.0)
+    assert float(model.total(losses[:2])) == pytest.approx((0.5 * 3.0 + 0.3 * 5.0) / 0.8), "of a truncated step"
+    assert float(model.total(losses[:1])) == pytest.approx(3.0)
+
+
 def test_without_taps_the_total_is_the_last_layers_loss() -> None:
     model = make_model(taps=())
     with torch.inference_mode():

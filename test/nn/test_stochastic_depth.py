@@ -5,7 +5,7 @@ import torch
 
 from asrprune.config import ModelConfig
 from asrprune.nn.encoder import Encoder
-from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities, mix
+from asrprune.nn.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities, mix
 
 STEPS = 4000
 
@@ -41,6 +41,22 @@ def test_draws_depend_on_seed_and_step_alone() -> None:
     assert draw_layers(probabilities, 3, 10) == first
     assert draw_layers(probabilities, 3, 11) != first
     assert draw_layers(probabilities, 4, 10) != first
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_hundred_updates_end_at_each_depth_in_its_share(seed: int) -> None:
+    shares = {2: 0.25, 4: 0.15, 9: 0.2}
+    for start in (1, 977, 31_000):
+        depths = [draw_depth(shares, 12, seed, step) for step in range(start, start + 100)]
+        counts = [depths.count(depth) for depth in (2, 4, 9, 12)]
+        assert counts == pytest.approx([25, 15, 20, 40], abs=3)
+        assert sum(counts) == 100
+
+
+def test_depths_depend_on_the_seed() -> None:
+    first, second = ([draw_depth({2: 0.5}, 4, seed, step) for step in range(40)] for seed in (1, 2))
+    assert first != second
+    assert [draw_depth({}, 4, 1, step) for step in range(40)] == [4] * 40, "no shares: all layers"
 
 
 def test_drawing_leaves_the_global_generator_alone() -> None:

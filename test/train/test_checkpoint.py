@@ -139,10 +139,10 @@ def test_full_disk_is_an_os_error(tmp_path: Path, what: str, monkeypatch: pytest
 
 def test_best_epochs_have_the_lowest_wer_then_loss_then_are_later() -> None:
     records = [
-        {"epoch": 1, "wer": 5.0, "loss": 0.5},
-        {"epoch": 2, "wer": 4.0, "loss": 9.0},
-        {"epoch": 3, "wer": 5.0, "loss": 1.0},
-        {"epoch": 4, "wer": 5.0, "loss": 1.0},
+        {"epoch": 1, "mean_wer": 5.0, "mean_loss": 0.5, "wer": 9.0},
+        {"epoch": 2, "mean_wer": 4.0, "mean_loss": 9.0, "wer": 9.0},
+        {"epoch": 3, "mean_wer": 5.0, "mean_loss": 1.0, "wer": 1.0},
+        {"epoch": 4, "mean_wer": 5.0, "mean_loss": 1.0, "wer": 9.0},
     ]
     assert [best_epochs(records, count) for count in (1, 2, 3, 4, 9)] == [[2], [1, 2], [1, 2, 4], [1, 2, 3, 4], [1, 2, 3, 4]]
     assert best_epochs([], 3) == []

@@ -14,7 +14,7 @@ from asrprune.data.dataset import Batch, Corpus
 from asrprune.data.tables import read_table, write_table
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.errors import UserError
-from asrprune.nn.stochastic_depth import draw_layers
+from asrprune.nn.stochastic_depth import draw_depth, draw_layers
 from asrprune.train.journal import read_journal
 from asrprune.train.loop import Trainer, Window
 from asrprune.train.ranks import make_fabric
@@ -98,7 +98,7 @@ def test_micro_batches_add_up_to_one_batch(tiny_config_with: ConfigWith, make_tr
     trainer = make_trainer(tiny_config_with(*CALM, "train.grad_clip=1e9", "train.schedule.peak=1e-12"))
     collected, windows = [], []
     for parts in ((range(8),), (range(6), range(6, 8))):
-        windows.append(Window())
+        windows.append(trainer._window())
         update(trainer, batches_of(trainer, *parts), windows[-1])
         collected.append(gradients(trainer))
     for name, expected in collected[0].items():
@@ -118,14 +118,15 @@ def test_gradient_is_that_of_the_mean_over_utterances(
     losses = trainer._module(features, batch.lens, batch.labels, batch.label_lens)
     (trainer._module.total(losses) / 4).backward()
     expected = gradients(trainer)
-    update(trainer, [batch], Window())
+    update(trainer, [batch], trainer._window())
     torch.testing.assert_close(gradients(trainer), expected)
 
 
 def test_gradient_is_clipped_and_its_norm_is_logged_unclipped(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
 ) -> None:
-    trainer, window = make_trainer(tiny_config_with("train.grad_clip=0.5")), Window()
+    trainer = make_trainer(tiny_config_with("train.grad_clip=0.5"))
+    window = trainer._window()
     update(trainer, batches_of(trainer, range(4)), window)
     norm = torch.stack([gradient.square().sum() for gradient in gradients(trainer).values()]).sum().sqrt()
     assert float(norm) == pytest.approx(0.5, rel=1e-4)
@@ -135,7 +136,8 @@ def test_gradient_is_clipped_and_its_norm_is_logged_unclipped(
 def test_update_without_a_finite_gradient_is_left_out(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer, window = make_trainer(tiny_config_with(*CALM)), Window()
+    trainer = make_trainer(tiny_config_with(*CALM))
+    window = trainer._window()
     batch = batches_of(trainer, range(4))[0]
     update(trainer, [batch], window)
     before, moments = weights(trainer), trainer.optimizer.state_dict()["state"][0]["exp_avg"].clone()
@@ -158,7 +160,7 @@ def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
     trainer._try_largest_batches()
     skipped_before = set()
     for step in range(1, 6):
-        update(trainer, batches_of(trainer, range(4)), Window())
+        update(trainer, batches_of(trainer, range(4)), trainer._window())
         ran = draw_layers([0.7] * 4, trainer.config.seed, step)
         for number, layer in enumerate(trainer._module.encoder.layers, start=1):
             gradient = layer.qkv.weight.grad
@@ -178,7 +180,7 @@ def test_randomness_of_an_update_depends_on_its_number_alone(
         trainer._module.load_state_dict(before)
         torch.manual_seed(len(collected))
         trainer.progress.step = step - 1
-        update(trainer, batches_of(trainer, range(4)), Window())
+        update(trainer, batches_of(trainer, range(4)), trainer._window())
         collected.append(gradients(trainer))
     torch.testing.assert_close(collected[1], collected[0], rtol=0.0, atol=0.0)
     assert not torch.allclose(collected[2]["ctc.weight"], collected[0]["ctc.weight"], rtol=1e-2)
@@ -189,8 +191,45 @@ def test_learning_rate_of_an_update_is_the_schedules(
 ) -> None:
     trainer = make_trainer(tiny_config_with("train.schedule.peak=5e-3", "train.schedule.warmup_steps=4"))
     for _ in range(2):
-        update(trainer, batches_of(trainer, range(2)), Window())
+        update(trainer, batches_of(trainer, range(2)), trainer._window())
     assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([2.5e-3, 2.5e-3])
+
+
+def test_truncated_updates_leave_the_layers_above_as_they_are(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
+) -> None:
+    """Not even their moments decay: a gradient of None, not of zero."""
+    trainer = make_trainer(tiny_config_with(*CALM, 'model.truncated={"1": 0.3, "2": 0.4}', "train.weight_decay=0.5"))
+    window, seen = trainer._window(), set()
+    for step in range(1, 13):
+        layers = [list(layer.parameters()) for layer in trainer._module.encoder.layers]
+        before = [[p.detach().clone() for p in layer] for layer in layers]
+        moments = [[trainer.optimizer.state[p]["exp_avg"].clone() if step > 1 else None for p in layer] for layer in layers]
+        update(trainer, batches_of(trainer, range(4)), window)
+        depth = 4 if step == 1 else draw_depth({1: 0.3, 2: 0.4}, 4, trainer.config.seed, step)
+        seen.add(depth)
+        for number, parameters in enumerate(layers, start=1):
+            moved = [not torch.equal(p, old) for p, old in zip(parameters, before[number - 1], strict=True)]
+            assert all(moved) if number <= depth else not any(moved), (step, number)
+            if number > depth:
+                states = [trainer.optimizer.state[p]["exp_avg"] for p in parameters]
+                assert all(torch.equal(now, old) for now, old in zip(states, moments[number - 1], strict=True))
+    assert seen == {1, 2, 4}
+    assert window.layers_run == sum(depth * count for depth, count in window.ended_at.items())
+    assert sum(window.ended_at.values()) == 12
+    assert window.reached.tolist() == [48, 4 * (12 - window.ended_at[1]), 4 * window.ended_at[4]]
+
+
+def test_logged_loss_is_that_of_the_exits_that_were_reached(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = make_trainer(tiny_config_with(*CALM, "model.tap_weight={1: 0.5, 2: 0.3}"))
+    window = trainer._window()
+    window.losses, window.reached, window.utterances = torch.tensor([8.0, 6.0, 0.0]), torch.tensor([4.0, 2.0, 0.0]), 4
+    trainer._log(window)
+    (record,) = read_journal(trainer.journal.path)
+    assert record["tap_losses"] == {"1": 2.0, "2": 3.0}
+    assert record["loss"] == pytest.approx((0.5 * 2.0 + 0.3 * 3.0) / 0.8)
 
 
 # -- one run ----------------------------------------------------------------------------------------------------------
@@ -218,9 +257,9 @@ def test_largest_batch_is_tried_first_and_changes_nothing(
     trainer = make_trainer(tiny_config_with())
     seen, losses = [], trainer._losses
 
-    def watched(batch: Batch, keep: list[int]) -> torch.Tensor:
+    def watched(batch: Batch, keep: list[int], depth: int | None = None) -> torch.Tensor:
         seen.append((batch.features.shape[0] * batch.features.shape[1], keep))
-        return losses(batch, keep)
+        return losses(batch, keep, depth)
 
     monkeypatch.setattr(trainer, "_losses", watched)
     before = weights(trainer)

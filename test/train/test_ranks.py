@@ -18,8 +18,14 @@ from asrprune.train.journal import read_journal
 from asrprune.train.ranks import LOST_PEER, make_fabric, share
 
 ConfigWith = Callable[..., Config]
-# No dropout and no SpecAugment, whose draws depend on who has which utterance; skipped layers, whose draws must not.
-CALM = ("model.dropout=0", "augment.num_freq_masks=0", "augment.num_time_masks=0", "model.stochastic_depth.rate=0.6")
+# No dropout and no SpecAugment, whose draws depend on who has which utterance; skipped layers and truncated updates, whose draws must not.
+CALM = (
+    "model.dropout=0",
+    "augment.num_freq_masks=0",
+    "augment.num_time_masks=0",
+    "model.stochastic_depth.rate=0.4",
+    'model.truncated={"1": 0.3}',
+)
 
 
 def command(config: Config, data: Path, exp: Path, *options: str) -> list[str]:
