@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -11,7 +11,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -20,6 +22,7 @@ from pydantic import (
 
 from asrprune.errors import UserError
 from asrprune.files import write_text
+from asrprune.lengths import min_frames
 
 
 def _no_switch(value: Any) -> Any:
@@ -75,7 +78,7 @@ class FrontendConfig(Section):
     """Log-mel filterbank features; the defaults are those of Kaldi and sherpa-onnx."""
 
     sample_rate: Positive = 16000  # Hz
-    num_mels: int = Field(80, ge=7)  # the convolutions of the encoder need 7
+    num_mels: int = Field(80, ge=4)  # torchaudio makes no fewer
     frame_length_ms: float = Field(25.0, gt=0)
     frame_shift_ms: float = Field(10.0, gt=0)
     low_freq: float = 20.0  # Hz
@@ -135,6 +138,41 @@ class StochasticDepthConfig(Section):
     mode: Literal["linear", "uniform"] = "linear"
 
 
+class SubsamplingConfig(Section):
+    """What all front ends have."""
+
+    type: str
+    channels: Positive | None = None  # of each convolution; None: as many as dim
+    factor: Literal[4, 8] = 4  # feature frames in an encoder frame: two or three convolutions of stride 2
+
+
+class Conv2dConfig(SubsamplingConfig):
+    """Convolutions over time and frequency, as in the paper. As wide as the model they cost as much as 9 to 14 layers."""
+
+    type: Literal["conv2d"] = "conv2d"
+
+    @property
+    def min_mels(self) -> int:
+        """Fewest mel bins: frequency is subsampled as time is."""
+        return min_frames(self.factor)
+
+
+class Conv1dConfig(SubsamplingConfig):
+    """Convolutions over time alone: they cost less than a layer."""
+
+    type: Literal["conv1d"] = "conv1d"
+    min_mels: ClassVar[int] = 1
+
+
+def _subsampling_type(value: Any) -> str:
+    return str(value.get("type", "conv2d") if isinstance(value, dict) else getattr(value, "type", "conv2d"))
+
+
+Subsampling = Annotated[
+    Annotated[Conv2dConfig, Tag("conv2d")] | Annotated[Conv1dConfig, Tag("conv1d")], Discriminator(_subsampling_type)
+]
+
+
 class ModelConfig(Section):
     """Transformer-CTC or Conformer-CTC encoder with intermediate CTC."""
 
@@ -143,7 +181,7 @@ class ModelConfig(Section):
     dim: Positive = 256
     heads: Positive = 4
     ffn: Positive = 2048
-    conv_channels: Positive | None = None  # of the subsampling; None: as many as dim
+    subsampling: Subsampling = Conv2dConfig()
     position_scale: float = Field(1.0, gt=0.0)  # factor of a transformer's sinusoids; more makes neighbours easier to find
     conv_kernel: Positive = 31  # frames that a conformer's convolution sees; odd
     conv_norm: Literal["batch", "layer"] = "batch"  # in it
@@ -158,6 +196,17 @@ class ModelConfig(Section):
     )  # share of the updates that end at each tap; the rest run all layers
     stochastic_depth: StochasticDepthConfig = StochasticDepthConfig()
     self_conditioning: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_conv_channels(cls, values: Any) -> Any:
+        """Take the name that earlier versions had for ``subsampling.channels``."""
+        if not isinstance(values, dict) or "conv_channels" not in values:
+            return values
+        if "subsampling" in values:
+            raise ValueError("conv_channels is the old name of subsampling.channels; give subsampling alone")
+        others = {key: value for key, value in values.items() if key != "conv_channels"}
+        return {**others, "subsampling": {"channels": values["conv_channels"]}}
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
@@ -296,6 +345,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
+        front_end = self.model.subsampling
+        if self.frontend.num_mels < front_end.min_mels:
+            raise ValueError(
+                f"frontend.num_mels must be {front_end.min_mels} or more with model.subsampling {front_end.type} of factor"
+                f" {front_end.factor}, got {self.frontend.num_mels}"
+            )
         least, most = self.prune.min_depth, self.model.num_layers
         if least > most:
             raise ValueError(f"prune.min_depth must not exceed model.num_layers = {most}, got {least}")
@@ -381,7 +436,7 @@ def resolved(config: Config) -> dict[str, Any]:
     """The config as plain data with its derived values filled in."""
     values = config.model_dump(mode="json")
     values["model"]["taps"] = list(config.model.tap_layers)
-    values["model"]["conv_channels"] = config.model.conv_channels or config.model.dim
+    values["model"]["subsampling"]["channels"] = config.model.subsampling.channels or config.model.dim
     values["prune"]["depths"] = list(config.depths())
     return values
 
@@ -419,20 +474,29 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: Any, section: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    names, holder = _locate(error["loc"], section)
+    where = ".".join(names)
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {_known_keys(section, error['loc'][:-1])}"
+        return f"{where}: unknown key; known keys here: {', '.join(holder.model_fields)}"
     if error["type"] == "model_type":
         return f"{where}: must be a section of `key: value` lines, got {error['input']!r}"
+    if error["type"] == "union_tag_invalid":
+        return f"{where}.type: input should be one of {error['ctx']['expected_tags']}, got '{error['ctx']['tag']}'"
     message = error["msg"].removeprefix("Value error, ")
     if not where or error["type"] == "value_error":
         return f"{where}: {message}".removeprefix(": ")
     return f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
 
 
-def _known_keys(section: type[BaseModel], sections: tuple[Any, ...]) -> str:
-    for name in sections:
-        if isinstance(name, str):  # a number is a place in a list
-            annotation: Any = section.model_fields[name].annotation
-            section = next((kind for kind in get_args(annotation) if isinstance(kind, type)), annotation)
-    return f"known keys here: {', '.join(section.model_fields)}"
+def _locate(loc: Sequence[str | int], section: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """The names on the way to a mistake, and the section in which the last one lies."""
+    names, kinds = [], [section]
+    for part in loc:
+        if len(kinds) > 1:  # of several alternatives; pydantic names the chosen one, which the config does not
+            kinds = [kind for kind in kinds if kind.model_fields["type"].default == part]
+            continue
+        names.append(str(part))
+        if part in kinds[0].model_fields:
+            annotation: Any = kinds[0].model_fields[str(part)].annotation
+            kinds = [kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")] or kinds
+    return names, kinds[0]

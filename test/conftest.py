@@ -27,7 +27,7 @@ def tiny_config() -> Config:
             "tokenizer": {"type": "word", "vocab_size": None},
             "augment": {"num_freq_masks": 1, "num_time_masks": 1},
             "batch": {"max_frames": 800},
-            "model": {"num_layers": 4, "dim": 16, "heads": 2, "ffn": 32, "conv_channels": 4, "taps": [1, 2]},
+            "model": {"num_layers": 4, "dim": 16, "heads": 2, "ffn": 32, "subsampling": {"channels": 4}, "taps": [1, 2]},
             "train": {
                 "epochs": 2, "schedule": {"peak": 3e-3, "warmup_steps": 5}, "precision": "float32",
                 "log_every_steps": 2, "keep_best": 2, "average": 2, "num_workers": 0,

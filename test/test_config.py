@@ -1,12 +1,13 @@
 """The config: every mistake is named at once, where it stands, and what is written with an experiment reads back the same."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from asrprune.config import Config, parse_config, read_config, read_yaml, resolved, write_config
+from asrprune.config import Config, Conv1dConfig, Conv2dConfig, parse_config, read_config, read_yaml, resolved, write_config
 from asrprune.errors import UserError
 
 
@@ -86,7 +87,35 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ("seed: -1", "seed: input should be greater than or equal to 0, got -1"),
         ("frontend: {frame_shift_ms: 30}", "frontend: frame_shift_ms must not exceed frame_length_ms = 25, got 30"),
         ("tokenizer: {vocab_size: null}", "tokenizer: vocab_size must be a number with type bpe"),
-        ("frontend: {num_mels: 6}", "frontend.num_mels: input should be greater than or equal to 7, got 6"),
+        ("frontend: {num_mels: 3}", "frontend.num_mels: input should be greater than or equal to 4, got 3"),
+        (
+            "frontend: {num_mels: 6}",
+            "frontend.num_mels must be 7 or more with model.subsampling conv2d of factor 4, got 6",
+        ),
+        (
+            "{frontend: {num_mels: 14}, model: {subsampling: {factor: 8}}}",
+            "frontend.num_mels must be 15 or more with model.subsampling conv2d of factor 8, got 14",
+        ),
+        ("model: {subsampling: {factor: 6}}", "model.subsampling.factor: input should be 4 or 8, got 6"),
+        (
+            "model: {subsampling: {type: conv1d, channels: 0}}",
+            "model.subsampling.channels: input should be greater than or equal to 1, got 0",
+        ),
+        (
+            "model: {subsampling: {type: conv3d}}",
+            "model.subsampling.type: input should be one of 'conv2d', 'conv1d', got 'conv3d'",
+        ),
+        ("model: {subsampling: {type: }}", "model.subsampling.type: input should be one of 'conv2d', 'conv1d', got 'None'"),
+        ("model: {subsampling: conv1d}", "model.subsampling: must be a section of `key: value` lines, got 'conv1d'"),
+        (
+            "model: {subsampling: {kernel: 3}}",
+            "model.subsampling.kernel: unknown key; known keys here: type, channels, factor",
+        ),
+        (
+            "model: {conv_channels: 32, subsampling: {channels: 32}}",
+            "model: conv_channels is the old name of subsampling.channels; give subsampling alone",
+        ),
+        ("model: {conv_channels: 0}", "model.subsampling.channels: input should be greater than or equal to 1, got 0"),
         (
             "frontend: {sample_rate: 8000, high_freq: 7600}",
             "frontend: low_freq and high_freq must ascend and lie in 0..4000 Hz, got 20 and 7600",
@@ -187,6 +216,50 @@ def test_depths_are_deepest_first_with_the_full_one(prune: dict[str, object], de
     assert parse_config({"model": {"num_layers": 6}, "prune": prune}, "test").depths() == depths
 
 
+# ---- the front end
+
+
+@pytest.mark.parametrize(
+    ("model", "front_end"),
+    [
+        ("", Conv2dConfig(channels=None, factor=4)),
+        ("subsampling:", Conv2dConfig()),
+        ("subsampling: {channels: 32}", Conv2dConfig(channels=32)),
+        ("subsampling: {factor: 8}", Conv2dConfig(factor=8)),
+        ("subsampling: {type: conv1d}", Conv1dConfig()),
+        ("subsampling: {type: conv1d, channels: 64, factor: 8}", Conv1dConfig(channels=64, factor=8)),
+        ("conv_channels: 32", Conv2dConfig(channels=32, factor=4)),  # before there was a choice
+        ("conv_channels:", Conv2dConfig(channels=None, factor=4)),
+    ],
+)
+def test_front_end_is_the_papers_unless_told_otherwise(tmp_path: Path, model: str, front_end: object) -> None:
+    config = read_config(write(tmp_path, f"model: {{dim: 32, {model}}}"))
+    assert config.model.subsampling == front_end
+    assert type(config.model.subsampling) is type(front_end)
+    written = resolved(config)["model"]
+    assert written["subsampling"] == {**front_end.model_dump(), "channels": config.model.subsampling.channels or 32}
+    assert "conv_channels" not in written
+
+
+@pytest.mark.parametrize("text", ["", "model:", "model: {subsampling: {channels: 16}}", "model: {subsampling: {type: conv1d}}"])
+def test_front_end_can_be_overridden_key_by_key(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    one = read_config(path, ["model.subsampling.channels=32"]).model.subsampling
+    assert (one.type, one.channels) == ("conv1d" if "conv1d" in text else "conv2d", 32)
+    other = read_config(path, ["model.subsampling.type=conv1d", "model.subsampling.factor=8"]).model.subsampling
+    assert other == Conv1dConfig(channels=16 if "16" in text else None, factor=8)
+
+
+def test_old_records_are_read_as_what_they_were() -> None:
+    """Records hold resolved configs, of a time when the channels were a key of the model."""
+    records = sorted((Path(__file__).resolve().parents[1] / "egs").glob("*/paper/cells/*.json"))
+    assert records
+    for path in records:
+        model = json.loads(path.read_text())["config"]["model"]
+        front_end = resolved(parse_config({"model": model}, path.name))["model"]["subsampling"]
+        assert front_end == (model.get("subsampling") or {"type": "conv2d", "channels": model["conv_channels"], "factor": 4})
+
+
 # ---- overrides
 
 
@@ -223,7 +296,8 @@ def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
         {"model": {"num_layers": 1}},
         {"model": {"num_layers": 24, "taps": [], "self_conditioning": True}, "prune": {"depths": [12, 6], "min_depth": 3}},
         {"augment": {"speeds": [0.9, 1.0, 1.1]}, "train": {"schedule": {"name": "cosine", "peak": 2.5e-3}}, "seed": 7},
-        {"tokenizer": {"type": "char", "vocab_size": None}, "model": {"conv_channels": 8}},
+        {"tokenizer": {"type": "char", "vocab_size": None}, "model": {"subsampling": {"channels": 8}}},
+        {"model": {"subsampling": {"type": "conv1d", "factor": 8}}, "frontend": {"num_mels": 10}},
     ],
 )
 def test_resolved_config_reads_back_the_same(tmp_path: Path, values: dict[str, object]) -> None:
@@ -240,5 +314,5 @@ def test_derived_values_are_written_out(tmp_path: Path) -> None:
     write_config(parse_config({"model": {"num_layers": 8, "dim": 32}}, "test"), tmp_path / "config.yaml")
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert written["model"]["taps"] == [2, 4]
-    assert written["model"]["conv_channels"] == 32
+    assert written["model"]["subsampling"] == {"type": "conv2d", "channels": 32, "factor": 4}
     assert written["prune"]["depths"] == [8, 7, 6, 5, 4, 3, 2, 1]

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from asrprune.data.batching import sorted_batches
-from asrprune.data.dataset import Corpus, encoder_frames
+from asrprune.data.dataset import Corpus
+from asrprune.lengths import output_length
 from asrprune.nn.model import CtcModel
 from asrprune.progress import track
 
@@ -23,7 +24,7 @@ def activations(model: CtcModel, corpus: Corpus, max_frames: int, batch_frames: 
     """
     model.eval()
     layers = range(model.config.num_layers + 1)
-    chosen = _enough_utterances(corpus, max_frames, seed)
+    chosen = _enough_utterances(corpus, model.encoder.factor, max_frames, seed)
     parts: list[list[np.ndarray]] = [[] for _ in layers]
     batches = [chosen[batch] for batch in sorted_batches(corpus.lengths[chosen], batch_frames)]
     for batch in track(corpus.loader(batches), f"activations {corpus.directory.name}", len(batches)):
@@ -35,7 +36,7 @@ def activations(model: CtcModel, corpus: Corpus, max_frames: int, batch_frames: 
     return [np.concatenate(part)[:max_frames] for part in parts]
 
 
-def _enough_utterances(corpus: Corpus, max_frames: int, seed: int) -> np.ndarray:
+def _enough_utterances(corpus: Corpus, factor: int, max_frames: int, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(corpus))
-    frames = np.cumsum(encoder_frames(corpus.lengths[order]))
+    frames = np.cumsum(output_length(corpus.lengths[order], factor))
     return order[: int(np.searchsorted(frames, max_frames)) + 1]

@@ -17,6 +17,7 @@ from asrprune.data.tables import stream_table
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.errors import UserError
 from asrprune.files import write_text
+from asrprune.lengths import output_length
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,6 @@ def _collate(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:
     return Batch(torch.from_numpy(features), torch.tensor(lens), torch.from_numpy(labels), torch.tensor(label_lens), index)
 
 
-def encoder_frames(frames: np.ndarray) -> np.ndarray:
-    """T' of T feature frames, as the encoder's subsampling has it."""
-    return np.maximum(0, ((frames - 1) // 2 - 1) // 2)
-
-
 def needed_frames(labels: Sequence[int]) -> int:
     """Fewest encoder frames with which CTC can emit ``labels``: one each, and a blank between equal neighbours.
 
@@ -138,13 +134,13 @@ def needed_frames(labels: Sequence[int]) -> int:
     return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
 
 
-def feasible(corpus: Corpus) -> np.ndarray:
-    """(N,) bool: utterances that CTC can learn from, i.e. with enough frames and at least one label."""
-    return (corpus.needed > 0) & (corpus.needed <= encoder_frames(corpus.lengths))
+def feasible(corpus: Corpus, factor: int) -> np.ndarray:
+    """(N,) bool: utterances that CTC can learn from, i.e. with enough frames after subsampling and at least one label."""
+    return (corpus.needed > 0) & (corpus.needed <= output_length(corpus.lengths, factor))
 
 
-def write_dropped(path: Path, corpus: Corpus, kept: np.ndarray) -> None:
+def write_dropped(path: Path, corpus: Corpus, kept: np.ndarray, factor: int) -> None:
     """List what training leaves out: ``id  encoder_frames  needed_frames`` a line, under a header."""
-    frames = encoder_frames(corpus.lengths)
+    frames = output_length(corpus.lengths, factor)
     rows = [f"{corpus.ids[int(i)]}\t{frames[i]}\t{corpus.needed[i]}\n" for i in np.flatnonzero(~kept)]
     write_text(path, "utterance\tencoder_frames\tneeded_frames\n" + "".join(rows))

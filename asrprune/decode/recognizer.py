@@ -21,7 +21,6 @@ from asrprune.prune.plan import Plan, check_layers, read_plan
 from asrprune.prune.propose import plan_path
 from asrprune.prune.search import top
 
-SUBSAMPLING = 4
 FIT_AUDIO_S = 5.0
 FIT_REPEATS = 3
 
@@ -147,7 +146,8 @@ class Recognizer:
         return float(np.median(times[1:])) / seconds
 
     def _words(self, log_probs: Tensor, path: BestPath) -> tuple[Word, ...]:
-        frame_s = SUBSAMPLING * self.experiment.config.frontend.frame_shift_ms / 1000
+        config = self.experiment.config
+        frame_s = config.model.subsampling.factor * config.frontend.frame_shift_ms / 1000
         pieces = self.experiment.tokenizer.pieces
         words: list[Word] = []
         for group in _group_by_word([pieces[label] for label in path.labels]):

@@ -1,6 +1,5 @@
 """The encoder, and the ONE loop over its layers: training, SVCCA, search, pruned decoding and benchmarks all call it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,9 +10,11 @@ from torch.nn import functional as F
 
 from asrprune.config import ModelConfig
 from asrprune.errors import UserError
+from asrprune.lengths import min_frames, output_length
 from asrprune.nn.conformer import ConformerLayer
 from asrprune.nn.dropout import dropout
-from asrprune.nn.layers import NORM_EPS, Subsampling, TransformerLayer, sinusoids, subsampled_length
+from asrprune.nn.layers import NORM_EPS, TransformerLayer, sinusoids
+from asrprune.nn.subsampling import make_subsampling
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,25 @@ class Encoder(nn.Module):
         super().__init__()
         self.dim = config.dim
         self.dropout = config.dropout
-        self.subsampling = Subsampling(num_mels, config.conv_channels or config.dim, config.dim)
+        self.factor = config.subsampling.factor
+        self.subsampling = make_subsampling(config, num_mels)
         self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
         self.position_scale = config.position_scale
         self.absolute_positions = config.layer == "transformer"  # a Conformer's attention knows relative ones
         self.final_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
 
     def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """x_0: (B, T, F) features -> (B, T', D) subsampled, scaled by sqrt(D), with any positions; and T' of each utterance.
+        """x_0: (B, T, F) features -> (B, T', D) subsampled, with any positions; and T' of each utterance.
 
-        Utterances shorter than 7 frames have T' = 0; a batch of nothing else is padded so that the convolutions run.
+        Utterances shorter than ``min_frames`` have T' = 0; a batch of nothing else is padded so that the convolutions run.
         """
-        if features.shape[1] < 7:
-            features = F.pad(features, (0, 0, 0, 7 - features.shape[1]))
-        x = self.subsampling(features) * math.sqrt(self.dim)
+        if (lacking := min_frames(self.factor) - features.shape[1]) > 0:
+            features = F.pad(features, (0, 0, 0, lacking))
+        x = self.subsampling(features)
         if self.absolute_positions:
             positions = torch.arange(x.shape[1], dtype=torch.float32, device=x.device)
             x = x + self.position_scale * sinusoids(positions, self.dim)
-        return dropout(x, self.dropout, self.training), subsampled_length(lens)
+        return dropout(x, self.dropout, self.training), output_length(lens, self.factor)
 
     def run(
         self,

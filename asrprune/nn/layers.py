@@ -1,4 +1,4 @@
-"""The parts of the encoder: convolutional subsampling, sinusoidal positions, one pre-norm Transformer layer."""
+"""The parts of the encoder: sinusoidal positions, one pre-norm Transformer layer."""
 
 import math
 
@@ -10,36 +10,6 @@ from asrprune.nn.dropout import dropout
 
 # ESPnet's LayerNorm; torch's default of 1e-5 changes the output by more than 1e-5.
 NORM_EPS = 1e-12
-
-
-def subsampled_length(frames: Tensor) -> Tensor:
-    """Encoder frames of ``frames`` feature frames: two unpadded 3-wide convolutions of stride 2; 0 below 7 frames."""
-    return (((frames - 1) // 2 - 1) // 2).clamp(min=0)
-
-
-class Subsampling(nn.Module):
-    """2 x (3x3 convolution, stride 2, ReLU), then a linear layer: (B, T, F) -> (B, T', D), T' about T / 4.
-
-    Mostly with the channels last in memory: the convolutions take 0.5 to 0.9 of the time then on a CPU.
-    """
-
-    def __init__(self, num_mels: int, channels: int, dim: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, channels, 3, stride=2)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=2)
-        self.linear = nn.Linear(channels * (((num_mels - 1) // 2 - 1) // 2), dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, F) -> (B, T', D)."""
-        x = F.relu(self.conv1(self._layout(x)), inplace=True)  # (B, C, T/2, F/2)
-        x = F.relu(self.conv2(x), inplace=True)  # (B, C, T', F')
-        return self.linear(x.transpose(1, 2).flatten(2))  # (B, T', C * F') -> (B, T', D)
-
-    def _layout(self, x: Tensor) -> Tensor:
-        """(B, T, F) -> (B, 1, T, F)."""
-        if torch.is_grad_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-            return x.unsqueeze(1)  # the float32 kernel for the weight gradient takes 1.5 to 3 times as long otherwise
-        return x.unsqueeze(3).permute(0, 3, 1, 2)  # channels last in memory
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:

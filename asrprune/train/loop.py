@@ -85,7 +85,7 @@ class Trainer:
         self.probabilities = drop_probabilities(
             config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
         )
-        self.kept = _keep_feasible(train, exp, config.frontend.frame_shift_ms, self.writes)
+        self.kept = _keep_feasible(train, exp, config, self.writes)
         self.total_steps = self._count_updates() if config.train.schedule.name == "cosine" else 0  # noam has no end
         model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
         self.model = fabric.setup_module(model)
@@ -316,12 +316,13 @@ class Trainer:
         logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 
-def _keep_feasible(corpus: Corpus, exp: Path, frame_shift_ms: float, writes: bool) -> np.ndarray:
+def _keep_feasible(corpus: Corpus, exp: Path, config: Config, writes: bool) -> np.ndarray:
     """Positions of the utterances that CTC can learn from; the others are listed in ``dropped.tsv``."""
-    kept = feasible(corpus)
+    factor = config.model.subsampling.factor
+    kept = feasible(corpus, factor)
     if writes:
-        write_dropped(exp / "dropped.tsv", corpus, kept)
-    hours = corpus.lengths * frame_shift_ms / 3_600_000
+        write_dropped(exp / "dropped.tsv", corpus, kept, factor)
+    hours = corpus.lengths * config.frontend.frame_shift_ms / 3_600_000
     logger.info("training on %d utterances, %.2f h", kept.sum(), hours[kept].sum())
     if not kept.all():
         logger.warning("%d utterances (%.2f h) are too short for their transcript, or have none, and are left out: %s",

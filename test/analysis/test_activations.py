@@ -11,9 +11,10 @@ from asrprune.analysis.activations import activations
 from asrprune.analysis.measure import measure_layers
 from asrprune.analysis.svcca import linear_cka, pwcca, similarity_matrix, subspace
 from asrprune.config import Config
-from asrprune.data.dataset import Corpus, encoder_frames
+from asrprune.data.dataset import Corpus
 from asrprune.errors import UserError
 from asrprune.experiment import Experiment
+from asrprune.lengths import output_length
 from asrprune.nn.model import CtcModel
 from asrprune.prune.propose import read_similarity
 
@@ -58,7 +59,7 @@ def test_all_real_frames_of_every_layer_whatever_the_batch(model: CtcModel, corp
     assert len(found) == 5
     shuffled = np.random.default_rng(0).permutation(len(corpus))
     longest_first = shuffled[np.argsort(-corpus.lengths[shuffled], kind="stable")]
-    total = sum(encoder_frames(int(length)) for length in corpus.lengths)
+    total = int(output_length(corpus.lengths, 4).sum())
     for layer in range(5):
         assert found[layer].shape == (total, 16)
         assert found[layer].dtype == np.float32
@@ -72,7 +73,7 @@ def test_as_many_frames_as_asked_for_and_no_more_utterances_than_needed(model: C
 
 def test_a_set_that_has_exactly_enough_frames_gives_them_all(model: CtcModel, tiny_data: Path) -> None:
     corpus = Corpus(tiny_data / "train", None)
-    total = sum(encoder_frames(int(length)) for length in corpus.lengths)
+    total = int(output_length(corpus.lengths, 4).sum())
     for seed in range(10):
         assert len(activations(model, corpus, total, 300, seed)[0]) == total
 

@@ -10,11 +10,10 @@ import torch
 
 from asrprune.data.ark import read_matrix
 from asrprune.data.batching import sorted_batches
-from asrprune.data.dataset import Corpus, encoder_frames, feasible, needed_frames, write_dropped
+from asrprune.data.dataset import Corpus, feasible, needed_frames, write_dropped
 from asrprune.data.tables import read_table, write_table
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.errors import UserError
-from asrprune.nn.layers import subsampled_length
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +142,6 @@ def test_needed_frames_is_where_the_ctc_loss_becomes_finite() -> None:
             assert bool(torch.isfinite(loss)) is finite
 
 
-def test_encoder_frames_are_the_encoders() -> None:
-    frames = torch.arange(0, 400)
-    assert [encoder_frames(int(count)) for count in frames] == subsampled_length(frames).tolist()
-
-
 def shorten(directory: Path, lengths: dict[str, int]) -> None:
     frames = read_table(directory / "utt2num_frames")
     write_table(directory / "utt2num_frames", {**frames, **{key: str(length) for key, length in lengths.items()}})
@@ -158,17 +152,29 @@ def test_dropped_utterances_are_listed_with_both_counts(dev: Path, tokenizer: To
     write_table(dev / "text", {**read_table(dev / "text"), ids[1]: "one one two", ids[2]: "one one two", ids[4]: "three"})
     shorten(dev, {ids[1]: 15, ids[2]: 19, ids[4]: 6})  # 3, 4 and 0 encoder frames; 4, 4 and 1 are needed
     corpus = Corpus(dev, tokenizer)
-    kept = feasible(corpus)
+    kept = feasible(corpus, 4)
     assert kept.tolist() == [True, False, True, True, False, True]
-    write_dropped(tmp_path / "dropped.tsv", corpus, kept)
+    write_dropped(tmp_path / "dropped.tsv", corpus, kept, 4)
     assert (tmp_path / "dropped.tsv").read_text() == (
         f"utterance\tencoder_frames\tneeded_frames\n{ids[1]}\t3\t4\n{ids[4]}\t0\t1\n"
     )
 
 
+def test_factor_8_needs_twice_the_frames(dev: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    ids = list(read_table(dev / "text"))
+    write_table(dev / "text", {**read_table(dev / "text"), ids[1]: "one one two", ids[2]: "one one two", ids[4]: "three"})
+    shorten(dev, {ids[1]: 38, ids[2]: 39, ids[4]: 14})  # 3, 4 and 0 encoder frames; at factor 4 they were 8, 9 and 2
+    corpus = Corpus(dev, tokenizer)
+    assert feasible(corpus, 4).all()
+    kept = feasible(corpus, 8)
+    assert kept.tolist() == [True, False, True, True, False, True]
+    write_dropped(tmp_path / "dropped.tsv", corpus, kept, 8)
+    assert (tmp_path / "dropped.tsv").read_text().splitlines()[1:] == [f"{ids[1]}\t3\t4", f"{ids[4]}\t0\t1"]
+
+
 def test_nothing_dropped_is_a_header(tiny_data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     corpus = Corpus(tiny_data / "dev", tokenizer)
-    write_dropped(tmp_path / "dropped.tsv", corpus, feasible(corpus))
+    write_dropped(tmp_path / "dropped.tsv", corpus, feasible(corpus, 4), 4)
     assert (tmp_path / "dropped.tsv").read_text() == "utterance\tencoder_frames\tneeded_frames\n"
 
 
@@ -180,7 +186,7 @@ def test_an_evaluation_set_keeps_its_infeasible_utterances(
     for key in ids[:2]:
         forget_features(dev, key)
     corpus = Corpus(dev, tokenizer)
-    assert not feasible(corpus)[:2].any()
+    assert not feasible(corpus, 4)[:2].any()
     batches = list(corpus.loader(sorted_batches(corpus.lengths, 500)))
     assert sorted(np.concatenate([batch.index for batch in batches]).tolist()) == list(range(6))
     lens = {corpus.ids[i]: int(length) for batch in batches for i, length in zip(batch.index, batch.lens, strict=True)}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asrprune.config import ModelConfig
+from asrprune.config import Conv2dConfig, ModelConfig
 from asrprune.nn.conformer import ConformerLayer, RelativeAttention, _shift, distances
 from asrprune.nn.encoder import Encoder, padding_mask
 from asrprune.nn.layers import sinusoids
@@ -101,12 +101,13 @@ def test_bfloat16_is_close_to_float32(layer: ConformerLayer) -> None:
 
 def test_encoder_runs_kept_conformer_layers_without_absolute_positions() -> None:
     torch.manual_seed(0)
-    config = ModelConfig(layer="conformer", num_layers=4, dim=16, heads=2, ffn=24, conv_channels=3, conv_kernel=KERNEL)
+    sizes = {"layer": "conformer", "num_layers": 4, "dim": 16, "heads": 2, "ffn": 24, "conv_kernel": KERNEL}
+    config = ModelConfig(**sizes, subsampling=Conv2dConfig(channels=3))
     encoder = Encoder(config, 20).eval()
     features, lens = torch.randn(3, 60, 20), torch.tensor([60, 33, 7])
     with torch.inference_mode():
         front: Tensor = encoder.embed(features, lens)[0]
-        torch.testing.assert_close(front, encoder.subsampling(features) * 4.0)
+        torch.testing.assert_close(front, encoder.subsampling(features))
         kept = encoder(features, lens, keep=[1, 3])
         step_by_step = front
         for number in (1, 3):
@@ -118,7 +119,8 @@ def test_encoder_runs_kept_conformer_layers_without_absolute_positions() -> None
 def test_a_deep_stack_starts_near_the_identity(num_layers: int) -> None:
     """So that no depth spoils what a shallower one has learnt; with branches of full size 12 of them leave a cosine of 0.22."""
     torch.manual_seed(0)
-    config = ModelConfig(layer="conformer", num_layers=num_layers, dim=32, heads=2, ffn=64, conv_channels=3, conv_kernel=KERNEL)
+    sizes = {"layer": "conformer", "num_layers": num_layers, "dim": 32, "heads": 2, "ffn": 64, "conv_kernel": KERNEL}
+    config = ModelConfig(**sizes, subsampling=Conv2dConfig(channels=3))
     model = CtcModel(config, 20, 5).eval()
     with torch.inference_mode():
         encoded = model.encode(torch.randn(2, 120, 20), torch.tensor([120, 120]), taps=(0,))

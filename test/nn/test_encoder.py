@@ -16,7 +16,7 @@ NUM_MELS, LAYERS = 20, 5
 
 def make_encoder(num_layers: int = LAYERS, dim: int = 16, position_scale: float = 1.0) -> Encoder:
     torch.manual_seed(0)
-    sizes = {"num_layers": num_layers, "dim": dim, "heads": 2, "ffn": 24, "conv_channels": 3}
+    sizes = {"num_layers": num_layers, "dim": dim, "heads": 2, "ffn": 24, "subsampling": {"channels": 3}}
     config = ModelConfig(**sizes, position_scale=position_scale, dropout=0.3, attention_dropout=0.3)
     return Encoder(config, NUM_MELS).eval()
 

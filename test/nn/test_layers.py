@@ -1,4 +1,4 @@
-"""The parts of the encoder: lengths after subsampling, attention and its mask, the pre-norm layer."""
+"""The parts of the encoder: attention and its mask, the pre-norm layer, positions."""
 
 import math
 
@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asrprune.data.dataset import encoder_frames
 from asrprune.nn.encoder import padding_mask
-from asrprune.nn.layers import Subsampling, TransformerLayer, _attention, sinusoids, subsampled_length
+from asrprune.nn.layers import TransformerLayer, _attention, sinusoids
 
 DIM, HEADS = 12, 3
 
@@ -29,31 +28,6 @@ def attend_by_hand(layer: TransformerLayer, x: Tensor) -> Tensor:
         weights = (query[:, columns] @ key[:, columns].T / math.sqrt(DIM / HEADS)).softmax(-1)
         heads.append(weights @ value[:, columns])
     return layer.project(torch.cat(heads, dim=-1))
-
-
-def test_subsampled_length_is_what_the_convolutions_give() -> None:
-    subsampling = Subsampling(20, 2, 4)
-    for frames in range(1, 51):
-        expected = int(subsampled_length(torch.tensor([frames])))
-        assert encoder_frames(frames) == expected
-        if expected == 0:
-            with pytest.raises(RuntimeError, match="Kernel size"):
-                subsampling(torch.zeros(1, frames, 20))
-        else:
-            assert subsampling(torch.zeros(1, frames, 20)).shape == (1, expected, 4)
-    assert subsampled_length(torch.tensor([0, 6, 7])).tolist() == [0, 0, 1]
-
-
-def test_subsampling_is_the_same_in_either_layout_of_memory() -> None:
-    """Channels come first in float32 training on a CPU, last otherwise."""
-    torch.manual_seed(0)
-    subsampling, x = Subsampling(20, 8, 4), torch.randn(2, 30, 20)
-    trained = subsampling(x)
-    with torch.inference_mode():
-        assert subsampling.conv1(subsampling._layout(x)).is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(subsampling(x), trained, atol=1e-6, rtol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(subsampling(x).float(), trained, atol=0.05, rtol=0.05)
 
 
 def test_layer_is_the_formula(layer: TransformerLayer) -> None:

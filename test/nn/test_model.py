@@ -24,7 +24,7 @@ LABEL_LENS = torch.tensor([4, 1, 2])
 
 def make_model(**options: object) -> CtcModel:
     torch.manual_seed(0)
-    sizes = {"num_layers": 4, "dim": 16, "heads": 2, "ffn": 24, "conv_channels": 3, "dropout": 0.0, "taps": (1, 3)}
+    sizes = {"num_layers": 4, "dim": 16, "heads": 2, "ffn": 24, "subsampling": {"channels": 3}, "dropout": 0.0, "taps": (1, 3)}
     return CtcModel(ModelConfig.model_validate({**sizes, **options}), NUM_MELS, VOCAB).eval()
 
 
