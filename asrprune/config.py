@@ -188,12 +188,8 @@ class ModelConfig(Section):
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.0
     taps: tuple[Positive, ...] | None = None  # None: num_layers // 4 and num_layers // 2
-    tap_weight: Share | dict[Positive, Share] = (
-        0.66  # share of the loss of all taps together, or of each; the last layer has the rest
-    )
-    truncated: dict[Positive, Share] = Field(
-        default_factory=dict
-    )  # share of the updates that end at each tap; the rest run all layers
+    tap_weight: Share | dict[Positive, Share] = 0.66  # share of the loss of all taps, or of each; the last layer has the rest
+    truncated: dict[Positive, Share] = Field({})  # tap -> share of the updates that run no layer above it; others run all
     stochastic_depth: StochasticDepthConfig = StochasticDepthConfig()
     self_conditioning: bool = False
 
@@ -224,16 +220,15 @@ class ModelConfig(Section):
         return self
 
     def _wrong_shares(self) -> list[str]:
-        tapped, mistakes = set(self.tap_layers), []
+        taps, mistakes = self.tap_layers, []
         if isinstance(self.tap_weight, dict):
-            if set(self.tap_weight) != tapped:
-                mistakes.append(
-                    f"tap_weight must be a number, or have one for each tap {sorted(tapped)}, got {self.tap_weight}"
-                )
+            if set(self.tap_weight) != set(taps):
+                mistakes.append(f"tap_weight must be a number, or have one for each tap {list(taps)}, got {self.tap_weight}")
             elif sum(self.tap_weight.values()) >= 1.0:
                 mistakes.append(f"tap_weight must leave something to the last layer: a sum below 1, got {self.tap_weight}")
-        if not set(self.truncated) <= (below := tapped - {self.num_layers}):
-            mistakes.append(f"truncated: updates end at taps below the last layer, {sorted(below)}, got {self.truncated}")
+        below = [tap for tap in taps if tap < self.num_layers]
+        if not set(self.truncated) <= set(below):
+            mistakes.append(f"truncated: updates end at taps below the last layer, {below}, got {self.truncated}")
         if sum(self.truncated.values()) >= 1.0:
             mistakes.append(f"truncated must leave some updates to all layers: a sum below 1, got {self.truncated}")
         return mistakes

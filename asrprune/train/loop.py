@@ -179,7 +179,7 @@ class Trainer:
         window.grad_norm = float(norm)
 
     def _clear_gradients(self, depth: int) -> None:
-        """Set the gradient of all layers up to ``depth`` to 0, not to None: of a skipped one, too, on one process as on many."""
+        """Set the gradient of all layers up to ``depth`` to 0, not to None: skipped ones, too, on one process as on many."""
         self.optimizer.zero_grad(set_to_none=False)
         for parameter in self._module.encoder.layers[:depth].parameters():
             if parameter.grad is None:  # the layer rested before
@@ -243,7 +243,7 @@ class Trainer:
         self.journal.step({
             "step": progress.step, "epoch": progress.epoch, "loss": loss,
             "tap_losses": dict(zip(compress(self.exits, reached.tolist()), means.tolist(), strict=True)),
-            "layers_run": window.layers_run, "ended_at": {str(depth): count for depth, count in sorted(window.ended_at.items())},
+            "layers_run": window.layers_run, "ended_at": {str(depth): window.ended_at[depth] for depth in sorted(window.ended_at)},
             "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": window.grad_norm,
             "frames_per_s": frames / seconds, "elapsed_s": progress.seconds,
         })  # fmt: skip

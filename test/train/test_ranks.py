@@ -18,14 +18,10 @@ from asrprune.train.journal import read_journal
 from asrprune.train.ranks import LOST_PEER, make_fabric, share
 
 ConfigWith = Callable[..., Config]
-# No dropout and no SpecAugment, whose draws depend on who has which utterance; skipped layers and truncated updates, whose draws must not.
-CALM = (
-    "model.dropout=0",
-    "augment.num_freq_masks=0",
-    "augment.num_time_masks=0",
-    "model.stochastic_depth.rate=0.4",
-    'model.truncated={"1": 0.3}',
-)
+# No dropout and no SpecAugment, whose draws depend on who has which utterance; skipped layers and truncated updates, whose
+# draws must not.
+NO_DRAWS = ("model.dropout=0", "augment.num_freq_masks=0", "augment.num_time_masks=0")
+CALM = (*NO_DRAWS, "model.stochastic_depth.rate=0.4", 'model.truncated={"1": 0.3}')
 
 
 def command(config: Config, data: Path, exp: Path, *options: str) -> list[str]:
