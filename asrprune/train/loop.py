@@ -243,7 +243,8 @@ class Trainer:
         self.journal.step({
             "step": progress.step, "epoch": progress.epoch, "loss": loss,
             "tap_losses": dict(zip(compress(self.exits, reached.tolist()), means.tolist(), strict=True)),
-            "layers_run": window.layers_run, "ended_at": {str(depth): window.ended_at[depth] for depth in sorted(window.ended_at)},
+            "layers_run": window.layers_run,
+            "ended_at": {str(depth): window.ended_at[depth] for depth in sorted(window.ended_at)},
             "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": window.grad_norm,
             "frames_per_s": frames / seconds, "elapsed_s": progress.seconds,
         })  # fmt: skip
