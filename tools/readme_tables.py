@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Put tables of the recipes' comparisons into README.md, between `<!-- table NAME of GRID FILE -->` and `<!-- end -->`.
+"""Put the verdicts and tables of the recipes' comparisons into README.md.
+
+They go between `<!-- verdict of GRID FILE -->` or `<!-- table NAME of GRID FILE -->` and `<!-- end -->`.
 
 python tools/readme_tables.py [FILE ...]      default: README.md; after `asrprune grid`, else `make test` complains
 """
@@ -10,11 +12,12 @@ from pathlib import Path
 
 from asrprune.errors import UserError, exit_status
 from asrprune.files import read_json, write_text
+from asrprune.paper.build import verdict_markdown
 from asrprune.paper.grid import read_grid
 from asrprune.paper.tables import markdown, tables
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"(<!-- table (\S+) of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (?:verdict|table (\S+)) of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(text: str, root: Path = ROOT) -> str:
@@ -23,12 +26,15 @@ def filled(text: str, root: Path = ROOT) -> str:
     Raises:
         UserError: a comparison has no table of that name, or is not there.
     """
-    return BLOCK.sub(lambda block: f"{block[1]}\n{_table(block[2], root / block[3])}\n\n{block[4]}", text)
+    return BLOCK.sub(lambda block: f"{block[1]}\n{_block(block[2], root / block[3])}\n\n{block[4]}", text)
 
 
-def _table(name: str, grid_file: Path) -> str:
-    summary = read_json(grid_file.parents[1] / "paper/summary.json")
-    made = {table.name: table for table in tables(summary, read_grid(grid_file))}
+def _block(name: str | None, grid_file: Path) -> str:
+    """The table of a name, or the verdict."""
+    summary, grid = read_json(grid_file.parents[1] / "paper/summary.json"), read_grid(grid_file)
+    if name is None:
+        return verdict_markdown(summary, grid)
+    made = {table.name: table for table in tables(summary, grid)}
     if name not in made:
         raise UserError(f"{grid_file}: has no table {name}; it has {', '.join(made)}")
     return markdown(made[name])

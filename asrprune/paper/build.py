@@ -6,11 +6,15 @@ from asrprune.files import read_json, write_json, write_text
 from asrprune.paper.grid import Cell, Grid, cells, read_grid
 from asrprune.paper.plots import CAPTIONS, draw
 from asrprune.paper.record import read_records
-from asrprune.paper.summary import ALL, Summary, summarise
-from asrprune.paper.tables import Table, latex, markdown, shown, tables, verdict
+from asrprune.paper.summary import Summary, summarise
+from asrprune.paper.tables import Table, latex, markdown, tables
+from asrprune.paper.verdict import verdict
 from asrprune.report.tables import seen
 
-_POOLED = "tables pool their errors, utterance by utterance"
+_INTERVALS = (
+    "Intervals: hierarchical bootstrap, speakers with all that they say and seeds drawn with replacement, both systems on the"
+    " same draws (the formula and its sources: asrprune/paper/hierarchical.py)."
+)
 
 
 def write_comparison(grid_file: Path, output: Path) -> list[Table]:
@@ -37,18 +41,15 @@ def write_comparison(grid_file: Path, output: Path) -> list[Table]:
 
 def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], figures: list[Path]) -> str:
     seeds = sorted({row["seed"] for row in summary["cost"]})
-    label = shown(summary, summary["rows"][0]["set"])[0]["seed"]
-    pooled = _POOLED if label == ALL else f"tables show seed {label}"
     sets = ", ".join(
         f"`{name}`: {data['utterances']:,} utterances, {data['hours']:.2f} h" for name, data in summary["data"].items()
     )
     parts = [
         "# One prunable model against models trained for each depth",
         "Written by `asrprune report --grid` from the records in cells/; do not edit.",
-        f"{sets}. Seeds: {', '.join(map(str, seeds))}; {pooled}. Greedy CTC, no language model. {_chosen_on(summary)}",
     ]
-    for name in sorted(summary["data"]):
-        parts += [f"**{sentence}**" for sentence in verdict(summary, grid, name)]
+    parts += [verdict_markdown(summary, grid)]
+    parts += [f"{sets}. Seeds: {', '.join(map(str, seeds))}. Greedy CTC, no language model. {_chosen_on(summary)} {_INTERVALS}"]
     if missing := [cell.name for cell in wanted if cell.name not in summary["runs"]]:
         parts.append(f"> Not recorded yet, and so not below: {', '.join(missing)}.")
     parts += [markdown(table) for table in made]
@@ -60,6 +61,12 @@ def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], f
     parts.append(f"All of them: `{grid.config}`" + (f" with {shared}." if shared else "."))
     parts.append(_alone(grid, wanted))
     return "\n\n".join(parts) + "\n"
+
+
+def verdict_markdown(summary: Summary, grid: Grid) -> str:
+    """The verdicts on all sets, a paragraph each, the claim in bold."""
+    said = [verdict(summary, grid, name) for name in sorted(summary["data"])]
+    return "\n\n".join(" ".join((f"**{claim}**", *others)) for claim, *others in said)
 
 
 def _chosen_on(summary: Summary) -> str:

@@ -20,6 +20,7 @@ class Alone(Section):
 
     methods: tuple[str, ...]
     depths: tuple[Positive, ...]
+    unpruned: tuple[str, ...] = ()  # those of the methods whose model of all layers is not pruned: rows to compare with
 
 
 class Published(Section):
@@ -52,6 +53,8 @@ class Grid(Section):
             raise ValueError(f"no such method: {', '.join(unknown)}; methods has {', '.join(self.methods)}")
         if wanting := sorted({self.plain, self.baseline} - set(self.alone.methods)):
             raise ValueError(f"plain and baseline must be among alone.methods, which lacks {', '.join(wanting)}")
+        if other := sorted(set(self.alone.unpruned) - (set(self.alone.methods) - {self.prunable, *self.pruned_by})):
+            raise ValueError(f"alone.unpruned must be among alone.methods, and pruned nowhere: {', '.join(other)}")
         for name, values in (("seeds", self.seeds), ("alone.depths", self.alone.depths), ("alone.methods", self.alone.methods)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
@@ -84,12 +87,11 @@ class Cell:
     @property
     def learnt(self) -> dict[str, Any]:
         """The numbers that decide what is learnt and which layers are removed: a run with others is another run."""
-        return without_clock(resolved(self.config))
+        return self.learnt_in(self.config)
 
-
-def without_clock(numbers: dict[str, Any]) -> dict[str, Any]:
-    """A resolved config without what only changes how fast things go."""
-    return without(numbers, ("bench", "decode.max_frames", *PACE))
+    def learnt_in(self, config: Config) -> dict[str, Any]:
+        """The same of a config that may be this cell's: without what only changes how fast things go, or removes no layer."""
+        return without(resolved(config), ("bench", "decode.max_frames", *PACE, *(("prune",) if self.alone else ())))
 
 
 def read_grid(path: Path) -> Grid:
@@ -119,13 +121,13 @@ def _of_seed(grid: Grid, path: Path, depth: int, seed: int) -> Iterator[Cell]:
         for shallow in grid.alone.depths:
             if shallow >= depth:
                 raise UserError(f"alone.depths must lie below model.num_layers = {depth}, got {shallow}")
-            yield _cell(grid, path, method, shallow, seed, alone=True)
+            yield _cell(grid, path, method, shallow, seed, alone=True, shallow=True)
     for method in methods[1:]:
-        yield _cell(grid, path, method, depth, seed)
+        yield _cell(grid, path, method, depth, seed, alone=method in grid.alone.unpruned)
 
 
-def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False) -> Cell:
-    taps: Numbers = {"model.taps": None} if alone else {}  # scaled with the depth, unless the method has none
+def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False, shallow: bool = False) -> Cell:
+    taps: Numbers = {"model.taps": None} if shallow else {}  # scaled with the depth, unless the method has none
     numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}
     if alone:
         numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.min_depth": 1, "prune.strategies": ["top"]}

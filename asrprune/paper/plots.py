@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asrprune.paper.grid import Grid
-from asrprune.paper.summary import ALL, ALONE, PREFIX, Row, Summary, roles
-from asrprune.paper.tables import NOT_SEEDS, shown
+from asrprune.paper.summary import ALL, ALONE, Row, Summary, chosen_strategy, roles, shown
 from asrprune.report.plots import (
     GREY,
     PALE,
@@ -29,12 +28,14 @@ from asrprune.report.plots import (
 from asrprune.report.tables import FULL
 
 CAPTIONS = {
+    "one_model": "WER by depth: one model, trained once and pruned, against models trained for each depth. Band and bars: 95 %"
+    " intervals.",
     "methods": "WER by depth. Lines: one model of all layers, by the method that trained it and the strategy that prunes it;"
-    f" black: models trained for each depth. Bars: 95 % intervals; {NOT_SEEDS}.",
+    " black: models trained for each depth. Bars: 95 % intervals.",
     "strategies": "WER by depth of the prunable model, by the strategy that chose its layers, against models trained for each"
-    f" depth. Bars: 95 % intervals; {NOT_SEEDS}.",
-    "difference": "Pruned by the greedy plan minus individually trained, in points of WER; below 0 the pruned model is better."
-    f" Bars: 95 % intervals of the paired bootstrap; {NOT_SEEDS}.",
+    " depth. Bars: 95 % intervals.",
+    "difference": "Pruned minus individually trained, in points of WER; below 0 the pruned model is better. Bars: 90 %"
+    " intervals; where the upper end lies below the margin, the pruned model is not worse.",
     "removals": "Dev WER with each one layer removed, without retraining, of the first seed; dashed: with all layers.",
     "similarity": "SVCCA similarity of the layers' outputs, of the first seed; layer 0 is the input of layer 1. Colours"
     " begin at the lowest value.",
@@ -52,9 +53,12 @@ def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
 
 def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
     names = sorted({row["set"] for row in summary["rows"]})
-    drawn = {"methods": methods(summary, grid, names), "strategies": strategies(summary, grid, names)}
-    own = [row for row in summary["rows"] if row["method"] == grid.prunable]
-    if any(row[f"{PREFIX[role]}diff"] is not None for row in own for role in roles(grid)):
+    drawn = {
+        "one_model": one_model(summary, grid, names),
+        "methods": methods(summary, grid, names),
+        "strategies": strategies(summary, grid, names),
+    }
+    if summary["tests"]:
         drawn["difference"] = difference(summary, grid, names)
     if removed := {method: value for method, value in summary["removals"].items() if value}:
         drawn["removals"] = removals(removed)
@@ -64,10 +68,38 @@ def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
     return drawn
 
 
+def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
+    """A panel per set: the prunable model as a line in its interval, models trained for each depth as points with theirs."""
+    figure, panels = panel_grid(len(names), width=6.0, height=3.2)
+    blue, *others = zip(_COLOURS, _MARKERS, strict=True)
+    for axes, name in zip(panels, names, strict=True):
+        rows = sorted(shown(summary, name), key=lambda row: row["depth"])
+        own = [row for row in rows if row["method"] == grid.prunable and row["strategy"] in (FULL, chosen_strategy(grid))]
+        depths = [row["depth"] for row in own]
+        axes.fill_between(depths, *np.array([row["wer_ci95"] for row in own]).T, color=blue[0], alpha=0.18, linewidth=0)
+        look: dict[str, Any] = {"color": blue[0], "marker": blue[1], "label": "one model, pruned"}
+        axes.plot(depths, [row["wer"] for row in own], linewidth=1.6, markersize=5, zorder=3, **look)
+        drawn = list(own)
+        for role, side, (colour, marker) in zip(roles(grid), (-1, 1), others, strict=False):
+            method = getattr(grid, role)
+            alone = [row for row in rows if row["method"] == method and row["strategy"] in (ALONE, FULL)]
+            label = f"trained for each depth, {method}"
+            intervals(axes, [row["depth"] - 0.16 * side for row in alone], alone, color=colour, marker=marker, label=label)
+            drawn += alone
+        axes.grid(axis="y", color=PALE, linewidth=0.5)
+        axes.set_axisbelow(True)
+        axes.invert_xaxis()
+        axes.set_xticks(sorted({row["depth"] for row in drawn}))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+        axes.set(title=name, xlabel="depth (layers that run)", ylabel="WER (%)", ylim=(0, None))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
 def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     """A panel per set: the individually trained models, and each method pruned by the strategy that belongs to it."""
     looks = zip(_COLOURS, _MARKERS, strict=True)
-    chosen = [(method, grid.pruned_by.get(method, "greedy")) for method in grid.methods]
+    chosen = [(method, grid.pruned_by.get(method, "greedy")) for method in grid.methods if method not in grid.alone.unpruned]
     lines = [(f"{method}, {by}", method, by, *look) for (method, by), look in zip(chosen, cycle(looks), strict=False)]
     return _by_depth(summary, grid, names, lines)
 
@@ -98,34 +130,44 @@ def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequenc
 
 
 def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
-    """A panel per set and kind of individually trained models: the differences of each seed beside those of all together."""
+    """A panel per set and kind of individually trained models: each test's interval beside its margin, and the seeds' own."""
     shared = [(name, role) for name in names for role in roles(grid)]
     figure, panels = panel_grid(len(shared), width=3.6, height=2.6)
     for axes, (name, role) in zip(panels, shared, strict=True):
-        key = f"{PREFIX[role]}diff"
-        rows = [row for row in summary["rows"] if row["set"] == name and row["method"] == grid.prunable]
-        rows = [row for row in rows if row["strategy"] in (FULL, "greedy") and row[key] is not None]
-        labels = sorted({row["seed"] for row in rows}, key=lambda seed: (seed != ALL, seed if seed != ALL else 0))
-        for place, seed in enumerate(labels):
-            chosen = [row for row in rows if row["seed"] == seed]
-            look: dict[str, Any] = {"color": _COLOURS[0] if place == 0 else GREY, "marker": _MARKERS[place % len(_MARKERS)]}
-            label = "all seeds" if seed == ALL else f"seed {seed}"
-            depths = [row["depth"] + 0.18 * (place - (len(labels) - 1) / 2) for row in chosen]
-            values = np.array([row[key] for row in chosen])
-            low, high = np.array([row[f"{key}_ci95"] for row in chosen]).T
-            axes.errorbar(depths, values, yerr=[values - low, high - values], linestyle="none", capsize=1.5, elinewidth=0.7,
-                          label=label, **look)  # fmt: skip
+        tests = [test for test in summary["tests"] if (test["set"], test["role"]) == (name, role)]
+        depths, values = [test["depth"] for test in tests], np.array([test["difference"] for test in tests])
+        low, high = np.array([test["ci90"] for test in tests]).reshape(-1, 2).T
+        bars: dict[str, Any] = {
+            "color": _COLOURS[0],
+            "marker": _MARKERS[0],
+            "linestyle": "none",
+            "capsize": 1.5,
+            "elinewidth": 0.7,
+        }
+        axes.errorbar(depths, values, yerr=[values - low, high - values], label="all seeds", **bars)
+        axes.plot(*_by_seed(summary, grid, name, role), "_", color=GREY, markersize=6, label="each seed", zorder=1)
+        axes.plot(depths, [test["margin"] for test in tests], "_", color=_COLOURS[1], markersize=11, label="margin")
         axes.axhline(0, color=GREY, linewidth=0.6)
         axes.grid(axis="y", color=PALE, linewidth=0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.invert_xaxis()
         title = f"{name}, against {getattr(grid, role)} alone"
         axes.set(title=title, xlabel="depth (layers)", ylabel="pruned - alone (points of WER)")
     low, high = zip(*(axes.get_ylim() for axes in panels), strict=True)
     for axes in panels:
         axes.set_ylim(min(low), max(high))
-    if len(labels) > 1:
-        panels[0].legend(loc="best")
+    panels[0].legend(loc="best")
     return figure
+
+
+def _by_seed(summary: Summary, grid: Grid, name: str, role: str) -> tuple[list[int], list[float]]:
+    """Depths and differences of each seed that both models have, if there are several."""
+    rows = [row for row in summary["rows"] if row["set"] == name and row["seed"] != ALL]
+    method = getattr(grid, role)
+    alone = {(r["depth"], r["seed"]): r["wer"] for r in rows if r["method"] == method and r["strategy"] in (ALONE, FULL)}
+    own = [r for r in rows if r["method"] == grid.prunable and r["strategy"] in (FULL, chosen_strategy(grid))]
+    pairs = [(r["depth"], r["wer"] - alone[key]) for r in own if (key := (r["depth"], r["seed"])) in alone]
+    return [depth for depth, _ in pairs], [value for _, value in pairs]
 
 
 def removals(removed: dict[str, Row]) -> Figure:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from asrprune.analysis.matrices import read_matrices
-from asrprune.config import Config, parse_config, resolved
+from asrprune.config import Config, parse_config
 from asrprune.errors import UserError
 from asrprune.files import read_json
 from asrprune.nn.stochastic_depth import draw_layers, drop_probabilities
-from asrprune.paper.grid import Cell, without_clock
-from asrprune.report.results import Results, collect, similarities
+from asrprune.paper.grid import Cell
+from asrprune.report.results import Results, collect, read_log, similarities
 
 logger = logging.getLogger(__name__)
 Record = dict[str, Any]
@@ -49,7 +49,7 @@ def _read(path: Path) -> Record:
 
 def _learnt(record: Record, cell: Cell) -> dict[str, Any]:
     """What was learnt, with today's defaults for numbers that the record is too old to have."""
-    return without_clock(resolved(parse_config(record["config"], f"the record of {cell.name}")))
+    return cell.learnt_in(parse_config(record["config"], f"the record of {cell.name}"))
 
 
 def make_record(exp: Path, cell: Cell) -> Record:
@@ -57,9 +57,9 @@ def make_record(exp: Path, cell: Cell) -> Record:
 
     Returns:
         method, depth, seed, alone; ``trained_on``: fingerprints of the training and dev data; ``rows`` of WER by set, strategy
-        and depth, each with the errors of every utterance, in the order of their ids; ``words`` of every utterance by set; the
-        plans with all removals tried; ``similarity``, the SVCCA matrix; ``training`` with ``layer_passes``: layers run, summed
-        over updates.
+        and depth, each with the errors of every utterance, in the order of their ids; ``words`` and ``speakers`` (0, 1, ...) of
+        every utterance by set; the plans with all removals tried; ``similarity``, the SVCCA matrix; ``training`` with
+        ``layer_passes``: layers run, summed over updates.
 
     Raises:
         UserError: a part of the experiment is missing.
@@ -68,11 +68,14 @@ def make_record(exp: Path, cell: Cell) -> Record:
     config, training = cell.config, results["training"]
     if training is None:
         raise UserError(f"{exp}/train.jsonl: no finished epoch")
-    rows, words = [], dict[str, str]()
+    rows, words, speakers = [], dict[str, str](), dict[str, str]()
     for row in results["rows"]:
-        table = _utterances(exp / "decode" / row["set"] / f"{row['strategy']}_d{row['depth']}" / "utterances.tsv")
-        words[row["set"]] = _joined(table[:, 0])
-        rows.append({**row, "errors": _joined(table[:, 2:].sum(axis=1))})
+        scored = exp / "decode" / row["set"] / f"{row['strategy']}_d{row['depth']}"
+        ids, counts = _utterances(scored / "utterances.tsv")
+        words[row["set"]] = _joined(counts[:, 0])
+        if row["set"] not in speakers:
+            speakers[row["set"]] = _joined(_speakers(scored / "ref.trn", ids))
+        rows.append({**row, "errors": _joined(counts[:, 2:].sum(axis=1))})
     return {
         "format": FORMAT,
         "method": cell.method,
@@ -83,17 +86,25 @@ def make_record(exp: Path, cell: Cell) -> Record:
         "trained_on": read_json(exp / "data.json"),
         "data": results["data"],
         "model": results["model"],
-        "training": {**training, "layer_passes": layer_passes(config, training["steps"])},
+        "training": {**training, "layer_passes": _layers_run(exp) or layer_passes(config, training["steps"])},
         "search": results["search"],
         "similarity": _similarity(exp, results),
         "environment": results["environment"],
         "words": words,
+        "speakers": speakers,
         "rows": rows,
     }
 
 
+def _layers_run(exp: Path) -> int | None:
+    """Layers run in training, summed over its updates, as the trainer logged them; None if it did not."""
+    steps = read_log(exp / "train.jsonl")[0]
+    logged = [int(step["layers_run"]) for step in steps if "layers_run" in step]
+    return sum(logged) if len(logged) == len(steps) else None
+
+
 def layer_passes(config: Config, steps: int) -> int:
-    """Layers run in training, summed over its updates: stochastic depth skips some."""
+    """The same of a trainer that did not log it, whose updates ran all layers but those that stochastic depth skipped."""
     depth = config.model.stochastic_depth
     probabilities = drop_probabilities(config.model.num_layers, depth.rate, depth.mode)
     return sum(len(draw_layers(probabilities, config.seed, step)) for step in range(1, steps + 1))
@@ -109,12 +120,28 @@ def _joined(values: np.ndarray) -> str:
     return " ".join(map(str, values.tolist()))
 
 
-def _utterances(path: Path) -> np.ndarray:
-    """utterances.tsv -> (U, 5): reference words, correct, substituted, deleted and inserted ones."""
+def _utterances(path: Path) -> tuple[list[str], np.ndarray]:
+    """utterances.tsv -> ids, and (U, 5): reference words, correct, substituted, deleted and inserted ones."""
+    ids, *columns = zip(*(line.split("\t") for line in _lines(path)[1:]), strict=True)
+    return list(ids), np.array(columns, dtype=np.int64).T
+
+
+def _speakers(path: Path, ids: Sequence[str]) -> np.ndarray:
+    """(U,) from 0 on, in the order of their names: a line of ref.trn ends with ``(SPEAKER-ID)``.
+
+    Raises:
+        UserError: it is not that of these utterances.
+    """
+    names = [line.rpartition("(")[2].removesuffix(")") for line in _lines(path)]
+    if len(names) != len(ids) or not all(name.endswith(f"-{key}") for name, key in zip(names, ids, strict=True)):
+        raise UserError(f"{path}: its utterances are not those of utterances.tsv; run stage 9 (`asrprune score`) again")
+    return np.unique([name.removesuffix(f"-{key}") for name, key in zip(names, ids, strict=True)], return_inverse=True)[1]
+
+
+def _lines(path: Path) -> list[str]:
     if not path.exists():
         raise UserError(f"{path}: no such file; stage 9 (`asrprune score`) makes it")
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    return np.array([line.split("\t")[1:] for line in lines], dtype=np.int64)
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def _similarity(exp: Path, results: Results) -> list[list[float]] | None:

@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrprune.config import resolved
 from asrprune.doctor import usable_cores
 from asrprune.errors import UserError
 from asrprune.experiment import read_experiment_config
 from asrprune.files import held, read_json, write_json
 from asrprune.hardware import visible_gpus
-from asrprune.paper.grid import Cell, Grid, as_overrides, cells, read_grid, without_clock
+from asrprune.paper.grid import Cell, Grid, as_overrides, cells, read_grid
 from asrprune.paper.record import make_record, read_records, record_path
 
 logger = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def _name(option: str) -> str:
 def _check_room(missing: Sequence[Cell], expdir: Path) -> None:
     """Say now, not in the middle of days of training, that an experiment of other numbers is in the way."""
     there = [cell for cell in missing if (expdir / cell.name / "config.yaml").exists()]
-    other = [cell.name for cell in there if without_clock(resolved(read_experiment_config(expdir / cell.name))) != cell.learnt]
+    other = [cell.name for cell in there if cell.learnt_in(read_experiment_config(expdir / cell.name)) != cell.learnt]
     if other:
         raise UserError(
             f"{expdir}: {', '.join(other)}: trained with other numbers than the grid has now; remove these experiments, or"
