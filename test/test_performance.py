@@ -19,11 +19,13 @@ TURNS = [0.2, 0.21, 0.19]
 
 
 def test_workers_time_what_they_are_asked_for() -> None:
-    model = {"layers": 2, "ffn": 32}
+    model, recipe = {"layers": 2, "ffn": 32}, {"type": "conv1d", "factor": 8}
     messages: list[dict[str, Any]] = [
         {"case": "train", **model, "taps": [1], "rate": 0.5, "dtype": "bf16", "utterances": 2, "frames": 60, "labels": 3},
         {"run": 2},
         {"case": "encode", **model, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60},
+        {"run": 1},
+        {"case": "encode", **model, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60, "front_end": recipe},
         {"run": 1},
         {"case": "greedy", **model, "utterances": 2, "frames": 60},
         {"run": 1},
@@ -45,9 +47,10 @@ def test_workers_time_what_they_are_asked_for() -> None:
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     *answers, found, memory = map(json.loads, done.stdout.splitlines())
-    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 8
+    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 9
     assert all(0 < answer["seconds"] < 60 for answer in answers[1::2])
-    assert answers[6]["ready"]["matmul_flops"] == 2 * 64**3
+    assert answers[8]["ready"]["matmul_flops"] == 2 * 64**3
+    assert 0 < answers[4]["ready"]["matmul_flops"] < answers[2]["ready"]["matmul_flops"] / 10
     assert found == {"found": None}
     assert 0.05 < memory["peak_gb"] < 20
 
@@ -116,11 +119,17 @@ class Clock:
 
 
 def test_keys_are_ratios_of_what_took_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made-up seconds: theirs are 3 (float32) and 2 (bfloat16), ours 2 and 1, a layer is 0.1, the matrix product 0.5."""
+    """Made-up seconds: theirs are 3 (float32) and 2 (bfloat16), ours 2 and 1, a layer is 0.1, the matrix product 0.5.
+
+    With the recipes' front end ours take 1.2, a layer 0.04; half of it with an eighth of the frames.
+    """
 
     def ours(self: object, case: str, **options: Any) -> Clock:
         if case == "matmul":
             return Clock(0.5)
+        if options.get("front_end", {}).get("type") == "conv1d":
+            whole = 1.2 - 0.04 * (options["layers"] - options.get("depth", options["layers"]))
+            return Clock(whole / 2 if "factor" in options["front_end"] else whole)
         if "depth" in options and options["depth"] < options["layers"]:
             return Clock(2.0 - 0.1 * (options["layers"] - options["depth"]))
         return Clock((2.0 if options["dtype"] == "float32" else 1.0) - (0.1 if options.get("rate") else 0.0))
@@ -136,11 +145,14 @@ def test_keys_are_ratios_of_what_took_turns(monkeypatch: pytest.MonkeyPatch) -> 
     made.encoding()
     expected = {
         "train_vs_espnet_fp32": 1.5, "train_vs_espnet_bf16": 2.0, "prunable_vs_plain_step": 0.95,
+        "train_vs_espnet_fp32_recipe": 2.5,
         "encode_vs_espnet_b1": 1.5, "encode_vs_espnet_b16": 1.5,
         "encode_vs_espnet_b1_auto": 3.0, "encode_vs_espnet_b16_bf16": 2.0,
         "peak_share_train_fp32": 0.25, "peak_share_train_bf16": 0.5,
         "peak_share_encode_fp32": 0.25, "peak_share_encode_bf16": 0.5,
         "rtf_ratio_half": 0.7, "rtf_ratio_third": 0.6, "rtf_ratio_quarter": 0.55, "rtf_ratio_quarter_32": 0.55,
+        "encode_vs_espnet_b1_recipe": 2.5, "encode_vs_espnet_b16_recipe": 2.5, "factor8_vs_factor4": 2.0,
+        "rtf_ratio_half_recipe": 0.8, "rtf_ratio_third_recipe": 0.7333, "rtf_ratio_quarter_recipe": 0.7,
     }  # fmt: skip
     assert {key: made.keys[key] for key in expected} == pytest.approx(expected)
 
@@ -148,13 +160,14 @@ def test_keys_are_ratios_of_what_took_turns(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_page_shows_tables_and_figures_and_what_is_missing(tmp_path: Path) -> None:
     train = {"seconds": {"plain": TURNS, "espnet": [2 * t for t in TURNS]}}
     encode = {"seconds": {"fp32": TURNS}, "shares": {"convolutions": 0.6, "other": 0.4}}
-    depth = {"depths": {"full": 12, "half": 6}, "seconds": {"full": TURNS, "half": [t / 2 for t in TURNS]}, "channels": 32}
+    depth = {"depths": {"full": 12, "half": 6}, "seconds": {"full": TURNS, "half": [t / 2 for t in TURNS]}}
     sizes = {str(10**n): {"seconds": 10**n / 1e6, "peak_gb": 1.0} for n in (4, 5)}
     machine = {"cpu": "a CPU", "cores": 2, "torch": "2", "python": "3", "asrprune": "0"}
     raw = {
         "train_12_fp32": train,
         "encode_12_b1": encode,
         "depth_12_b1_32": depth,
+        "depth_12_b1_recipe": depth,
         "plan": sizes,
         "manifest": sizes,
         "validate": sizes,

@@ -50,9 +50,10 @@ class Conv2dSubsampling(nn.Module):
 class Conv1dSubsampling(nn.Module):
     """2 or 3 x (convolution of width 3 over time, stride 2, ReLU), with the mel bins as channels; a linear layer; LayerNorm.
 
-    As in Whisper (arXiv 2212.04356, section 2.2) each convolution sees all frequencies, so that it costs about as much as a
-    linear layer. The linear layer lets ``channels`` differ from the width. The LayerNorm gives the stream a size of 1 at the
-    start: without it that is 3 to 6, five times what the 2-D convolutions give, and drowns the positions, of size 0.7.
+    After Whisper (arXiv 2212.04356, section 2.2), with ReLU as in the rest of the model. All of it costs less than a layer.
+    The linear layer lets ``channels`` differ from the width. The LayerNorm starts the stream with a size of 1, whatever the
+    channels. Times sqrt(D) instead, it would be 2 to 6, where that of the 2-D convolutions is 0.7 to 1.8, and the positions,
+    of size 0.7, would drown in it.
     """
 
     def __init__(self, num_mels: int, channels: int, dim: int, factor: int) -> None:

@@ -10,7 +10,7 @@ import torch
 
 import asrprune
 from asrprune import experiment
-from asrprune.config import Config, TokenizerConfig
+from asrprune.config import Config, Conv1dConfig, TokenizerConfig
 from asrprune.data.fbank import extract
 from asrprune.data.kaldi import read_data_dir
 from asrprune.data.tables import open_table
@@ -140,6 +140,46 @@ def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: p
         ("one", 0.04, 0.12), ("two", 0.16, 0.24), ("one", 0.24, 0.28), ("<unk>", 0.28, 0.32)
     ]  # fmt: skip
     assert [word.confidence for word in words] == pytest.approx([0.7, 0.5, 1.0, 0.7])
+
+
+@pytest.fixture(scope="module")
+def coarse(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment with convolutions over time alone, and one encoder frame for eight of the features."""
+    exp = tmp_path_factory.mktemp("coarse") / "exp"
+    model = tiny_config.model.model_copy(update={"subsampling": Conv1dConfig(factor=8)})
+    config = tiny_config.model_copy(update={"model": model})
+    experiment.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
+    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), {"members": []})
+    return exp
+
+
+def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame is 80 ms."""
+    asr = Recognizer.load(coarse)
+    emit(asr, monkeypatch, [("<blk>", 0.9), ("▁one", 0.6), ("▁one", 0.8), ("<blk>", 0.9), ("▁two", 0.5)])
+    words = asr.transcribe(wav).words
+    assert [(word.text, word.start_s, word.end_s) for word in words] == [("one", 0.08, 0.24), ("two", 0.32, 0.4)]
+    assert [word.confidence for word in words] == pytest.approx([0.7, 0.5])
+
+
+def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    own = experiment.load(coarse)
+    extract(dev, own.config.frontend, HERE)
+    (output,) = decode_set(own, dev, [SubModel("top", (1, 2))])
+    asr = Recognizer.load(coarse)
+    found = {key: asr.transcribe(path, depth=2) for key, path in wavs.items()}
+    assert {key: hypothesis.text for key, hypothesis in found.items()} == dict(open_table(output / "text", allow_empty=True))
+    assert any(hypothesis.text for hypothesis in found.values())
+    ends = [hypothesis.words[-1].end_s - soundfile.info(wavs[key]).duration for key, hypothesis in found.items()]
+    assert max(ends) <= 0.0
+
+
+def test_factor_8_hears_nothing_in_14_frames(coarse: Path) -> None:
+    model = Recognizer.load(coarse)
+    frames = [len(model._emit(np.zeros((count, 80), dtype=np.float32), (1,))) for count in (0, 7, 14, 15, 22, 23)]
+    assert frames == [0, 0, 0, 1, 1, 2]
+    assert model.transcribe(np.full(2300, 0.1, dtype=np.float32)).words == ()
 
 
 @pytest.fixture(scope="module")

@@ -127,3 +127,13 @@ def test_conv1d_starts_as_large_as_positions(channels: int, factor: int) -> None
     model = CtcModel(ModelConfig(num_layers=1, dim=64, heads=2, ffn=8, subsampling=options), 80, 5)
     with torch.inference_mode():
         assert float(model.encoder.subsampling(torch.randn(2, 100, 80)).std()) == pytest.approx(1.0, abs=0.02)
+
+
+@of_each_kind
+def test_every_weight_learns(options: Conv2dConfig | Conv1dConfig) -> None:
+    torch.manual_seed(0)
+    model = CtcModel(ModelConfig(num_layers=2, dim=DIM, heads=2, ffn=8, subsampling=options), NUM_MELS, 5)
+    model(
+        torch.randn(2, 60, NUM_MELS), torch.tensor([60, 50]), torch.tensor([[1, 2], [3, 4]]), torch.tensor([2, 2])
+    ).sum().backward()
+    assert all(bool(weight.grad.any()) for weight in model.encoder.subsampling.parameters())

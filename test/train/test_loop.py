@@ -348,17 +348,20 @@ def data_with_long_texts(tiny_data: Path, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.parametrize("factor", [4, 8])
 def test_infeasible_utterances_are_listed_and_left_out(
+    factor: int,
     tiny_config_with: ConfigWith,
     make_trainer: Callable[..., Trainer],
     data_with_long_texts: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    trainer = make_trainer(
-        tiny_config_with("frontend.frame_length_ms=1000", "frontend.frame_shift_ms=1000"), data_with_long_texts
-    )
+    numbers = ("frontend.frame_length_ms=1000", "frontend.frame_shift_ms=1000", f"model.subsampling.factor={factor}")
+    trainer = make_trainer(tiny_config_with(*numbers), data_with_long_texts)
     frames = (int(trainer.train_corpus.lengths[0] - 1) // 2 - 1) // 2
+    if factor == 8:
+        frames = (frames - 1) // 2
     dropped = (trainer.checkpoints.parent / "dropped.tsv").read_text().splitlines()
     assert dropped == ["utterance\tencoder_frames\tneeded_frames", f"{trainer.train_corpus.ids[0]}\t{frames}\t119"]
     assert sorted(index for update in trainer._updates(1) for batch in update for index in batch) == list(range(1, 24))

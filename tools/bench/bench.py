@@ -40,6 +40,8 @@ SHAPES: dict[str, Facts] = {
     "b1": {"utterances": 1, "frames": 1000},
     "b16": {"utterances": 16, "frames": 400},
 }  # 10 s; sixteen times 4 s
+RECIPE: Facts = {"type": "conv1d"}
+FRONT_ENDS: dict[str, Facts] = {"32": {"type": "conv2d", "channels": 32}, "256": {"type": "conv2d"}, "recipe": RECIPE}
 DTYPES = {"fp32": "float32", "bf16": "bf16"}
 NO_EXPERIMENT = "no experiment: run egs/an4, or give another one's --exp and --dev"
 AN4 = {"exp": ROOT / "egs/an4/exp/train", "dev": ROOT / "egs/an4/data/dev"}
@@ -140,6 +142,8 @@ class Bench:
                     "matmul": self.ours("matmul", size=2048, dtype=dtype),
                     **self.theirs("train", taps=taps, **shared),
                 }
+                if name == "fp32":
+                    workers["recipe"] = self.ours("train", taps=taps, rate=0.0, front_end=RECIPE, **shared)
                 if size == "12" and shutil.which("c++"):
                     workers["compiled"] = self.ours("train", taps=taps, rate=0.0, compiled=True, **shared)
                 flops = workers["taps"].facts["matmul_flops"]
@@ -151,17 +155,22 @@ class Bench:
                 self.keys[f"prunable_vs_plain_step_{size}_{name}"] = ratio(taken["prunable"], taken["plain"])
                 self.keys[f"peak_share_train_{size}_{name}"] = share_of_peak(flops, taken["taps"], taken["matmul"])
                 self.against_espnet(f"train_vs_espnet_{size}_{name}", taken, "taps")
+                if name == "fp32":
+                    self.against_espnet(f"train_vs_espnet_{size}_fp32_recipe", taken, "recipe")
         self.worst("prunable_vs_plain_step", max)
         for name in DTYPES:
             self.worst(f"train_vs_espnet_{name}", min, f"train_vs_espnet_*_{name}")
             self.worst(f"peak_share_train_{name}", min, f"peak_share_train_*_{name}")
+        self.worst("train_vs_espnet_fp32_recipe", min, "train_vs_espnet_*_fp32_recipe")
 
     def encoding(self) -> None:
-        """The encoder with ESPnet's front end beside ESPnet's, and at all depths, with the recipes' narrower one, too."""
+        """The encoder with ESPnet's front end, and with the recipes', beside ESPnet's; and at all depths."""
         for size, model in MODELS.items():
             for name, shape in SHAPES.items():
                 shared = {**model, **shape, "depth": model["layers"]}
                 workers = {dtype: self.ours("encode", dtype=DTYPES[dtype], **shared) for dtype in DTYPES}
+                workers["recipe"] = self.ours("encode", dtype="float32", front_end=RECIPE, **shared)
+                workers["factor8"] = self.ours("encode", dtype="float32", front_end={**RECIPE, "factor": 8}, **shared)
                 workers |= {f"matmul_{key}": self.ours("matmul", size=2048, dtype=dtype) for key, dtype in DTYPES.items()}
                 for key, dtype in DTYPES.items():
                     workers |= self.theirs("encode", f"espnet_{key}", **model, **shape, dtype=dtype)
@@ -175,28 +184,32 @@ class Bench:
                     self.against_espnet(f"encode_vs_espnet_{name}_{size}_{dtype}", taken, dtype, f"espnet_{dtype}")
                 chosen = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"  # by decode.precision=auto
                 self.against_espnet(f"encode_vs_espnet_{name}_{size}_auto", taken, chosen, "espnet_fp32")  # ESPnet2's default
+                self.against_espnet(f"encode_vs_espnet_{name}_{size}_recipe", taken, "recipe", "espnet_fp32")
+                self.keys[f"factor8_vs_factor4_{size}_{name}"] = ratio(taken["recipe"], taken["factor8"])
                 self.depths(size, name)
         for label in ("half", "third", "quarter"):
             self.worst(f"rtf_ratio_{label}", max, f"rtf_ratio_{label}_256_*")
-            self.worst(f"rtf_ratio_{label}_32", max, f"rtf_ratio_{label}_32_*")
+            for front_end in ("32", "recipe"):
+                self.worst(f"rtf_ratio_{label}_{front_end}", max, f"rtf_ratio_{label}_{front_end}_*")
+        self.worst("factor8_vs_factor4", min)
         for dtype in DTYPES:
             self.worst(f"peak_share_encode_{dtype}", min, f"peak_share_encode_*_{dtype}")
         for name in SHAPES:
             self.worst(f"encode_vs_espnet_{name}", min, f"encode_vs_espnet_{name}_*_fp32")  # both toolkits' default
-            for kind in ("bf16", "auto"):
+            for kind in ("bf16", "auto", "recipe"):
                 self.worst(f"encode_vs_espnet_{name}_{kind}", min, f"encode_vs_espnet_{name}_*_{kind}")
 
     def depths(self, size: str, name: str) -> None:
-        """Time by depth, with the front end of ESPnet and with the recipes'; no layer at all shows what the front end takes."""
+        """Time by depth with each front end; no layer at all shows what it takes."""
         model, shape = MODELS[size], SHAPES[name]
         layers = model["layers"]
         depths = {"full": layers, "half": layers // 2, "third": layers // 3, "quarter": layers // 4, "none": 0}
-        for channels in (32, 256):
-            shared = {**model, **shape, "channels": channels, "dtype": "float32"}
-            taken = take_turns({label: self.ours("encode", depth=d, **shared) for label, d in depths.items()}, self.turns)
-            self.raw[f"depth_{size}_{name}_{channels}"] = {**shared, "depths": depths, "seconds": taken}
-            for label in ("half", "third", "quarter"):
-                self.keys[f"rtf_ratio_{label}_{channels}_{size}_{name}"] = ratio(taken[label], taken["full"])
+        for label, front_end in FRONT_ENDS.items():
+            shared = {**model, **shape, "front_end": front_end, "dtype": "float32"}
+            taken = take_turns({part: self.ours("encode", depth=d, **shared) for part, d in depths.items()}, self.turns)
+            self.raw[f"depth_{size}_{name}_{label}"] = {**shared, "depths": depths, "seconds": taken}
+            for part in ("half", "third", "quarter"):
+                self.keys[f"rtf_ratio_{part}_{label}_{size}_{name}"] = ratio(taken[part], taken["full"])
 
     def decoding(self) -> None:
         """Features to text units beside ESPnet; a dev set in float32 and in bfloat16: WER by depth, and time at full depth."""

@@ -39,13 +39,14 @@ from asrprune.prune.search import greedy as greedy_search
 from asrprune.train.optim import make_optimizer, set_learning_rate
 from asrprune.train.ranks import make_fabric
 
+FrontEnd = dict[str, Any]
 Tables = dict[str, Callable[[int], object]]  # file name -> the value of its i-th utterance
 
 
-def build(layers: int, ffn: int, taps: Sequence[int], rate: float, channels: int = 256) -> CtcModel:
-    """A Transformer of width 256 with 4 heads; ``channels`` of its convolutions."""
+def build(layers: int, ffn: int, taps: Sequence[int], rate: float, front_end: FrontEnd | None = None) -> CtcModel:
+    """A Transformer of width 256 with 4 heads; ``front_end`` is its ``model.subsampling``, None: ESPnet's."""
     torch.manual_seed(0)
-    options = {"num_layers": layers, "dim": 256, "heads": 4, "ffn": ffn, "taps": list(taps), "conv_channels": channels}
+    options = {"num_layers": layers, "dim": 256, "heads": 4, "ffn": ffn, "taps": list(taps), "subsampling": front_end}
     depth = {"rate": rate, "mode": "linear"}
     return CtcModel(ModelConfig.model_validate({**options, "stochastic_depth": depth}), 80, VOCAB_SIZE)
 
@@ -60,11 +61,12 @@ def train(
     frames: int,
     labels: int,
     compiled: bool = False,
+    front_end: FrontEnd | None = None,
 ) -> tuple[Work, dict[str, Any]]:
     """An update: forward, backward, clipping, optimiser."""
     fabric = make_fabric(dtype)
     torch.set_flush_denormal(True)
-    module = build(layers, ffn, taps, rate)
+    module = build(layers, ffn, taps, rate, front_end)
     facts = {"matmul_flops": matmul_flops(module, batch(utterances, frames, labels), training=True)}
     if compiled:
         for layer in module.encoder.layers:
@@ -94,10 +96,10 @@ def typical_draws(probabilities: list[float]) -> Iterator[list[int]]:
 
 
 def encode(
-    layers: int, ffn: int, depth: int, dtype: str, utterances: int, frames: int, channels: int = 256
+    layers: int, ffn: int, depth: int, dtype: str, utterances: int, frames: int, front_end: FrontEnd | None = None
 ) -> tuple[Work, dict[str, Any]]:
     """Features to the stream of the first ``depth`` layers."""
-    model = build(layers, ffn, (), 0.0, channels).eval()
+    model = build(layers, ffn, (), 0.0, front_end).eval()
     features, lens, *_ = batch(utterances, frames, 1)
     keep = range(1, depth + 1)
 

@@ -10,26 +10,30 @@ from matplotlib.figure import Figure
 
 from asrprune.files import read_json, write_text
 from asrprune.paper.tables import Table, markdown
-from asrprune.report.plots import GREY, PALETTE, STYLE, panel_grid, save_figures
+from asrprune.report.plots import GREY, PALETTE, SPARE, STYLE, panel_grid, save_figures
 
 COLOURS = [colour for colour, _ in PALETTE.values()]
 GREYS = ("#aaaaaa", "#cccccc", "#e5e5e5")  # for what is not arithmetic
 CAPTIONS = {
     "training": "Seconds of an update: median, lowest and highest turn.",
     "depth": "Time of the encoder by depth, relative to all layers; dashed: in proportion to the layers. With no layers what is"
-    " left is the front end, with as many channels as the model is wide (256: the paper's, and ESPnet's) or fewer (32).",
+    " left is the front end: 2-D convolutions with as many channels as the model is wide (256: the paper's, and ESPnet's) or"
+    " fewer (32), or the recipes', over time alone.",
     "shares": "Where the time goes, by torch's profiler: kinds of operations in one update, and in the encoder (float32).",
     "planning": "Reading a data directory's tables, checking it, scoring, planning an epoch's batches; dashed: in proportion to"
     " the size.",
 }
 ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "train_vs_espnet_fp32": ("update, two taps: times as fast as ESPnet2, float32", ">= 1.5"),
-    "train_vs_espnet_bf16": ("the same, both in bfloat16", ">= 1.3"),
+    "train_vs_espnet_fp32_recipe": ("the same with the recipes' front end, ESPnet2 with its own", ">= 1.5"),
+    "train_vs_espnet_bf16": ("two taps, both in bfloat16", ">= 1.3"),
     "prunable_vs_plain_step": ("update of the prunable model (two taps, p = 0.3) / of the plain one", "<= 1.0"),
     "compiled_vs_eager_step_12_fp32": ("the same update with torch.compile / without, 12 layers, float32", ""),
     "compiled_vs_eager_step_12_bf16": ("the same in bfloat16", ""),
     "encode_vs_espnet_b1": ("encoder, both in float32, one utterance of 10 s: times as fast as ESPnet2", ">= 1.5"),
     "encode_vs_espnet_b16": ("the same, sixteen utterances of 4 s", ">= 1.5"),
+    "encode_vs_espnet_b1_recipe": ("one utterance with the recipes' front end, ESPnet2 with its own, float32", ">= 1.5"),
+    "encode_vs_espnet_b16_recipe": ("the same, sixteen", ">= 1.5"),
     "encode_vs_espnet_b1_bf16": ("both in bfloat16, one utterance", ">= 1.5"),
     "encode_vs_espnet_b16_bf16": ("both in bfloat16, sixteen", ">= 1.5"),
     "encode_vs_espnet_b1_auto": ("as `decode.precision: auto` runs it here, ESPnet2 in float32, one utterance", ">= 1.5"),
@@ -40,6 +44,10 @@ ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "rtf_ratio_half_32": ("encoder with half the layers / with all, front end of 32 channels", "<= 0.56"),
     "rtf_ratio_third_32": ("with a third of them", "<= 0.3933"),
     "rtf_ratio_quarter_32": ("with a quarter of them", "<= 0.31"),
+    "rtf_ratio_half_recipe": ("encoder with half the layers / with all, the recipes' front end", "<= 0.56"),
+    "rtf_ratio_third_recipe": ("with a third of them", "<= 0.3933"),
+    "rtf_ratio_quarter_recipe": ("with a quarter of them", "<= 0.31"),
+    "factor8_vs_factor4": ("encoder, the recipes' front end: times as fast at factor 8 as at factor 4", ">= 1.7"),
     "peak_share_train_fp32": ("update: share of the machine's matrix-product speed, float32", ""),
     "peak_share_train_bf16": ("the same in bfloat16", ""),
     "peak_share_encode_fp32": ("encoder: the same share, float32", ""),
@@ -66,6 +74,7 @@ ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "score_10m_s": ("scoring 10 million utterances, 10 % WER: seconds", ""),
     "score_10m_gb": ("and GB of memory", ""),
 }
+FRONT_ENDS = {"32": "conv2d, 32 channels", "256": "conv2d, 256 channels", "recipe": "conv1d"}
 KEYS = ("figure", "aim", "", "key")
 Facts = dict[str, Any]
 
@@ -166,7 +175,8 @@ def training(raw: Facts) -> Figure:
         taken = raw[key]["seconds"]
         medians = [float(np.median(seconds)) for seconds in taken.values()]
         errors = np.abs([[np.median(s) - min(s), max(s) - np.median(s)] for s in taken.values()]).T
-        axes.barh(list(taken), medians, xerr=errors, color=[*COLOURS, GREY][: len(taken)], error_kw={"elinewidth": 0.7})
+        colours = [*COLOURS, GREY, *(colour for colour, _ in SPARE)][: len(taken)]
+        axes.barh(list(taken), medians, xerr=errors, color=colours, error_kw={"elinewidth": 0.7})
         axes.invert_yaxis()
         _, size, kind = key.split("_")
         axes.set(title=f"{size} layers, {kind}", xlabel="seconds of an update")
@@ -176,18 +186,18 @@ def training(raw: Facts) -> Figure:
 def by_depth(raw: Facts) -> Figure:
     """Relative time by relative depth, a panel for each front end."""
     series = {key: facts for key, facts in raw.items() if key.startswith("depth_")}
-    channels = sorted({facts["channels"] for facts in series.values()})
-    figure, panels = panel_grid(len(channels), width=3.0, height=2.6)
-    for axes, count in zip(panels, channels, strict=True):
+    front_ends = list(dict.fromkeys(key.split("_")[3] for key in series))
+    figure, panels = panel_grid(len(front_ends), width=3.0, height=2.6)
+    for axes, front_end in zip(panels, front_ends, strict=True):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
-        shown = [key for key in series if series[key]["channels"] == count]
+        shown = [key for key in series if key.split("_")[3] == front_end]
         for colour, key in zip(COLOURS, shown, strict=False):
             depths, taken = series[key]["depths"], series[key]["seconds"]
             values = [float(np.median(np.divide(taken[label], taken["full"]))) for label in depths]
             _, size, batch, _ = key.split("_")
             points = [depth / depths["full"] for depth in depths.values()]
             axes.plot(points, values, marker="o", color=colour, label=f"{size} layers, batch {batch[1:]}")
-        axes.set(title=f"front end of {count} channels", xlabel="share of the layers", ylabel="share of the time")
+        axes.set(title=FRONT_ENDS[front_end], xlabel="share of the layers", ylabel="share of the time")
         axes.set(xlim=(0, 1.02), ylim=(0, 1.05))
     panels[0].legend()
     return figure
