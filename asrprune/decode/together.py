@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
+from asrprune.nn.encoder import padding_mask
 from asrprune.nn.model import CtcModel
 from asrprune.prune.plan import Keep
 
@@ -39,15 +40,17 @@ def run_together(
     """
     x, lens = model.encoder.embed(model.normalise(features), lens)
     streams: Streams = {(): x}
+    mask = padding_mask(lens, x.shape[1])
     for layer in range(1, model.config.num_layers + 1):
         begun = dict.fromkeys(tuple(kept for kept in keep if kept <= layer) for keep in keeps)
-        streams = _grow(model, streams, [prefix for prefix in begun if layer in prefix], lens, max_frames) | {
-            prefix: streams[prefix] for prefix in begun if layer not in prefix
-        }
+        grown = _grow(model, streams, [prefix for prefix in begun if layer in prefix], lens, mask, max_frames)
+        streams = grown | {prefix: streams[prefix] for prefix in begun if layer not in prefix}
     return streams, lens
 
 
-def _grow(model: CtcModel, streams: Streams, prefixes: Sequence[Keep], lens: Tensor, max_frames: int) -> Streams:
+def _grow(
+    model: CtcModel, streams: Streams, prefixes: Sequence[Keep], lens: Tensor, mask: Tensor | None, max_frames: int
+) -> Streams:
     """Run the last layer of each prefix, several in one call as far as the frame budget allows."""
     alike: dict[int, list[Keep]] = defaultdict(list)  # by the layer before, on which self-conditioning depends
     for prefix in prefixes:
@@ -58,6 +61,7 @@ def _grow(model: CtcModel, streams: Streams, prefixes: Sequence[Keep], lens: Ten
         count = max(1, max_frames // max(1, frames))
         for group in (members[i : i + count] for i in range(0, len(members), count)):
             x = torch.cat([streams[prefix[:-1]] for prefix in group])
-            x = model.run(x, lens.repeat(len(group)), (group[0][-1],), after).x
+            masks = mask if mask is None else mask.repeat(len(group), 1, 1, 1)
+            x = model.run(x, lens.repeat(len(group)), (group[0][-1],), after, masks).x
             made.update(zip(group, x.split(len(lens)), strict=True))
     return made

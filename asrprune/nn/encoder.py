@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Protocol
 
 import torch
@@ -73,6 +74,7 @@ class Encoder(nn.Module):
         scales: Sequence[float] | None = None,
         condition: Condition | None = None,
         after: int = 0,
+        mask: Tensor | EllipsisType | None = ...,
     ) -> Encoded:
         """The loop: run the kept layers over x_0, or over the stream after any layer below the first kept one.
 
@@ -85,9 +87,10 @@ class Encoder(nn.Module):
             condition: self-conditioning; it is added on the way from a kept layer of its own to the next kept layer, so the
                 last kept layer, whichever it is, gives out what its tap was trained on.
             after: the last layer that ``x`` went through; 0: none.
+            mask: what ``padding_mask`` made of ``lens``, for calls that share it: to make it is to wait for a GPU.
         """
         keep = self.check_keep(keep)
-        mask = padding_mask(lens, x.shape[1])
+        mask = padding_mask(lens, x.shape[1]) if mask is ... else mask
         outputs = {0: x} if 0 in taps else {}
         kept = set(keep)
         for number, layer in enumerate(self.layers, start=1):
@@ -135,7 +138,10 @@ def padding_mask(lens: Tensor, frames: int) -> Tensor | None:
 
     An utterance without any real frame attends to all: its output is never used, and a row of -inf would be NaN.
     """
-    if bool((lens >= frames).all()):
-        return None
+    return None if bool((lens >= frames).all()) else real_frames(lens, frames)
+
+
+def real_frames(lens: Tensor, frames: int) -> Tensor:
+    """The mask of ``padding_mask``, whether there is padding or not."""
     real = torch.arange(frames, device=lens.device) < lens.unsqueeze(1)
     return (real | (lens == 0).unsqueeze(1))[:, None, None, :]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import torch
 from torch import Tensor, nn
@@ -75,9 +76,16 @@ class CtcModel(nn.Module):
         """(B, T, F) normalised features -> the encoder's stream, with this model's self-conditioning."""
         return self.encoder(features, lens, keep, taps, scales, self._conditioner())
 
-    def run(self, x: Tensor, lens: Tensor, keep: Sequence[int] | None = None, after: int = 0) -> Encoded:
+    def run(
+        self,
+        x: Tensor,
+        lens: Tensor,
+        keep: Sequence[int] | None = None,
+        after: int = 0,
+        mask: Tensor | EllipsisType | None = ...,
+    ) -> Encoded:
         """As ``encode``, from the stream (B, T', D) after the kept layer ``after`` on: what the search needs."""
-        return self.encoder.run(x, lens, keep, condition=self._conditioner(), after=after)
+        return self.encoder.run(x, lens, keep, condition=self._conditioner(), after=after, mask=mask)
 
     def log_probs(self, x: Tensor) -> Tensor:
         """The head of every tap and depth: (..., D) stream -> (..., V) float32 log-probabilities."""

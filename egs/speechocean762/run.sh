@@ -3,7 +3,7 @@
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
 # options
-units=                  # what is recognised: words or phones; by default what the config is for, see its name
+units=                  # what is recognised: words or phones; by default phones with a config called phones*, else words
 config=                 # all numbers; by default conf/train.yaml for words and conf/phones.yaml for phones
 datadir=                # data directories; by default data for words and data_phones for phones
 # end

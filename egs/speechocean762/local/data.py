@@ -18,13 +18,13 @@ from asrprune.errors import UserError, exit_status
 
 logger = logging.getLogger("speechocean762")
 AGAIN = "get the corpus again"
-# No SHA-256 of the archive is published. Damage on the way shows in gzip's own checksum, a part that is missing in the counts.
+# No checksum of the archive is known. Damage on the way shows in gzip's own checksum, a part that is missing in the counts.
 ARCHIVE = Archive("https://www.openslr.org/resources/101/speechocean762.tar.gz", None, "speechocean762/WAVE")
 NUM_UTTERANCES = {"train": 2500, "test": 2500}
 SAMPLE_RATE = 16000
 ADULT = 18  # years; the children of the corpus are 6 to 15, its adults 19 and older
-# The 39 phones of the CMU dictionary, in ARPAbet.
-ARPABET = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
+_ARPABET = "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH"
+PHONES = frozenset(_ARPABET.split())  # the 39 of the CMU dictionary
 _PHONE = re.compile(r"(?P<phone>[A-Z]+)[0-2]?_[BIES]")  # `IY0_E`: stress, where a vowel has it, and the place in the word
 
 
@@ -75,26 +75,19 @@ def prepare(download_dir: Path, work_dir: Path, data_dir: Path, units: str) -> N
 
 
 def read_corpus(corpus: Path, units: str) -> tuple[dict[str, list[Utterance]], dict[str, Speaker]]:
-    """The official sets ``train`` and ``test`` and all speakers; all that is wrong with them is raised in one ``UserError``."""
+    """The official sets ``train`` and ``test`` and all speakers; raises ``UserError`` with what is wrong with them."""
     faults: list[str] = []
-    read = {name: read_set(corpus, name, faults) for name in NUM_UTTERANCES}
-    sets, (ours, theirs) = {name: utterances for name, (utterances, _) in read.items()}, (who for _, who in read.values())
+    (train, train_speakers), (test, test_speakers) = (read_set(corpus, name, faults) for name in ("train", "test"))
+    both = sorted(train_speakers.keys() & test_speakers.keys())
+    faults += [f"{corpus}: speaker {key} is in train and in test; {AGAIN}" for key in both]
     raise_faults(faults)
-    raise_faults(
-        [
-            f"{corpus / name}: holds {len(sets[name])} utterances, not {count}; {AGAIN}"
-            for name, count in NUM_UTTERANCES.items()
-            if len(sets[name]) != count
-        ]
-        + [f"{corpus}: speaker {speaker} is in train and in test; {AGAIN}" for speaker in sorted(ours.keys() & theirs.keys())]
-    )
+    sets = {"train": train, "test": test}
+    for name, utterances in sets.items():
+        if len(utterances) != NUM_UTTERANCES[name]:
+            raise UserError(f"{corpus / name}: holds {len(utterances)} utterances, not {NUM_UTTERANCES[name]}; {AGAIN}")
     if units == "phones":
-        path = corpus / "resource/text-phone"
-        spoken = read_phones(path, faults)
-        raise_faults(faults)
-        sets = {name: [_as_phones(utt, spoken, path, faults) for utt in utterances] for name, utterances in sets.items()}
-        raise_faults(faults)
-    return sets, {**ours, **theirs}
+        sets = in_phones(sets, corpus / "resource/text-phone")
+    return sets, train_speakers | test_speakers
 
 
 def read_set(corpus: Path, name: str, faults: list[str]) -> tuple[list[Utterance], dict[str, Speaker]]:
@@ -128,40 +121,45 @@ def _audio(key: str, corpus: Path, row: Row, faults: list[str]) -> str:
     try:
         check_format(entry, audio_info(entry), SAMPLE_RATE)
     except UserError as error:
-        faults.append(f"{row.where}: {key}: {error}; {AGAIN}")
+        faults.append(f"{row.where}: {key}: {error}")
     return entry
 
 
+def in_phones(sets: Mapping[str, Sequence[Utterance]], path: Path) -> dict[str, list[Utterance]]:
+    """The sets with phones for their texts, from resource/text-phone; raises ``UserError`` with what is wrong with it."""
+    faults: list[str] = []
+    spoken = read_phones(path, faults)
+    raise_faults(faults)
+    result = {name: [_in_phones(utt, spoken.get(utt.id, {}), path, faults) for utt in sets[name]] for name in sets}
+    raise_faults(faults)
+    return result
+
+
 def read_phones(path: Path, faults: list[str]) -> dict[str, dict[int, Row]]:
-    """Utterance -> the phones of each word, from lines ``UTTERANCE.WORD<tab>W_B IY0_E`` that count words from 0.
+    """Utterance -> number of the word -> its phones, from lines ``UTTERANCE.NUMBER<tab>W_B IY0_E``; numbers count from 0.
 
     Stress and place in the word are dropped; what is then none of the 39 phones is a fault.
     """
     spoken: dict[str, dict[int, Row]] = defaultdict(dict)
     for key, row in _rows(path, faults).items():
         utterance, _, number = key.partition(".")
-        found = [_PHONE.fullmatch(symbol) for symbol in row.value.split()]
-        phones = [match["phone"] for match in found if match and match["phone"] in ARPABET.split()]
-        if len(phones) < len(found):
-            faults.append(f"{row.where}: {key}: reads {row.value!r}, but phones are like B_B, EH0_I and R_E; {AGAIN}")
-        if not number.isdecimal():
-            faults.append(f"{row.where}: reads {key!r}, but a word is UTTERANCE.NUMBER; {AGAIN}")
-            continue
-        spoken[utterance][int(number)] = Row(" ".join(phones), row.where)
+        phones = [match["phone"] for symbol in row.value.split() if (match := _PHONE.fullmatch(symbol))]
+        if len(phones) != len(row.value.split()) or not PHONES.issuperset(phones):
+            faults.append(f"{row.where}: {key}: reads {row.value!r}, but phones are written like W_B, IY0_E; {AGAIN}")
+        elif not number.isdecimal():
+            faults.append(f"{row.where}: {key}: is no UTTERANCE.NUMBER of a word; {AGAIN}")
+        else:
+            spoken[utterance][int(number)] = Row(" ".join(phones), row.where)
     return spoken
 
 
-def _as_phones(utt: Utterance, spoken: Mapping[str, Mapping[int, Row]], path: Path, faults: list[str]) -> Utterance:
-    """The utterance with phones for its text."""
-    words = spoken.get(utt.id, {})
-    numbers = range(len(utt.text.split()))
-    if sorted(words) != [*numbers]:
+def _in_phones(utt: Utterance, words: Mapping[int, Row], path: Path, faults: list[str]) -> Utterance:
+    count = len(utt.text.split())
+    if sorted(words) != [*range(count)]:
         where = next(iter(words.values())).where if words else path
-        faults.append(
-            f"{where}: {utt.id}: has phones of {len(words)} words, not of words 0 to {numbers[-1]} of {utt.text!r}; {AGAIN}"
-        )
+        faults.append(f"{where}: {utt.id}: has phones of {len(words)} words, not of words 0 to {count - 1}; {AGAIN}")
         return utt
-    return replace(utt, text=" ".join(words[number].value for number in numbers))
+    return replace(utt, text=" ".join(words[number].value for number in range(count)))
 
 
 def _rows(path: Path, faults: list[str]) -> dict[str, Row]:
@@ -232,7 +230,7 @@ def shared(utterances: Sequence[Utterance], train: Iterable[Utterance], units: s
     repeated = sum(utt.text in sentences for utt in utterances)
     said = [word for utt in utterances for word in utt.text.split()]
     new = sum(word not in known for word in said)
-    return f"{repeated} of {len(utterances)} sentences are in train, too; {new} of {len(said)} {units} are not"
+    return f"{repeated} of {len(utterances)} sentences are in train, too; {new} of {len(said)} {units} never occur there"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
