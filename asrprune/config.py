@@ -300,7 +300,7 @@ class PruneConfig(Section):
     depths: Several[Positive] | None = None  # None: every depth from num_layers to 1 is searched and decoded
     min_depth: Positive = 1
     metric: Literal["wer", "ctc"] = "wer"  # what decides on the dev set: word errors or the loss
-    beam: Positive = 1  # greedy goes on from this many sub-models of each depth
+    beam: Positive = 3  # greedy goes on from this many sub-models of each depth; above 1 it tries the lowest layers, too
     rerank: Positive = 1  # of so many proposals of svcca for each depth the dev set chooses; 1: it is not decoded
     speeds: Speeds = (1.0,)  # copies of the dev set that layers are chosen on: a small set alone is noisy
     svcca_variance: float = Field(0.99, gt=0.0, le=1.0)
@@ -495,3 +495,16 @@ def _locate(loc: Sequence[str | int], section: type[BaseModel]) -> tuple[list[st
             annotation: Any = kinds[0].model_fields[str(part)].annotation
             kinds = [kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")] or kinds
     return names, kinds[0]
+
+
+def is_section(name: str) -> bool:
+    """Whether a name as in ``--set`` is a section's (``model.stochastic_depth``), not a number's (``model.truncated``)."""
+    kinds: tuple[Any, ...] = (Config,)
+    for part in name.split("."):
+        fields = [kind.model_fields[part] for kind in kinds if _is_model(kind) and part in kind.model_fields]
+        kinds = tuple(kind for field in fields for kind in (field.annotation, *get_args(field.annotation)))
+    return any(map(_is_model, kinds))
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -8,7 +8,19 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from asrprune.config import PACE, Config, Positive, Section, Strategy, check, read_config, read_yaml, resolved, without
+from asrprune.config import (
+    PACE,
+    Config,
+    Positive,
+    Section,
+    Strategy,
+    check,
+    is_section,
+    read_config,
+    read_yaml,
+    resolved,
+    without,
+)
 from asrprune.errors import UserError
 
 Numbers = dict[str, Any]  # section.key -> value, as with --set
@@ -59,7 +71,7 @@ class Grid(Section):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
         for place, numbers in [("numbers", self.numbers), *((f"methods.{name}", own) for name, own in self.methods.items())]:
-            if sections := [key for key, value in numbers.items() if isinstance(value, dict)]:
+            if sections := [key for key, value in numbers.items() if isinstance(value, dict) and is_section(key)]:
                 raise ValueError(f"{place}: {sections[0]}: a whole section; write `{sections[0]}.KEY: value` for what changes")
             if "seed" in numbers:
                 raise ValueError(f"{place}: seed: say it under seeds")

@@ -81,6 +81,10 @@ def test_a_cell_is_another_one_if_what_is_learnt_differs(tmp_path: Path) -> None
             ("plain: {model.taps: []", "plain: {model: {taps: []}"),
             "methods.plain: model: a whole section; write `model.KEY: value`",
         ),
+        (
+            ("both: {}", "both: {model.stochastic_depth: {rate: 0.1}}"),
+            "methods.both: model.stochastic_depth: a whole section; write `model.stochastic_depth.KEY: value`",
+        ),
         (("seeds: [1, 2]", "seeds: [1, 1]"), "grid.yaml: seeds has a value twice: 1, 1"),
         (("depths: [4, 2]}", "depths: [4, 4]}"), "grid.yaml: alone.depths has a value twice: 4, 4"),
         (
@@ -110,6 +114,12 @@ def test_a_mistake_is_named_where_it_stands(tmp_path: Path, change: tuple[str, s
     with pytest.raises(UserError) as caught:
         made(tmp_path, TEXT.replace(*change))
     assert message in str(caught.value)
+
+
+def test_a_number_may_be_a_mapping(tmp_path: Path) -> None:
+    made_cells = made(tmp_path, TEXT.replace("both: {}", "both: {model.tap_weight: {1: 0.2, 2: 0.3}}"))
+    weights = {cell.config.model.exit_weights for cell in made_cells if cell.method == "both"}
+    assert weights == {pytest.approx((0.2, 0.3, 0.5))}
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=[f"{path.parts[-3]}/{path.name}" for path in GRIDS])
