@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# speechocean762: 6 hours of English read by Chinese children and adults. Options: those below and those of ../common/run.sh, or --help.
+# speechocean762: 5.6 hours of English, read by speakers of Mandarin. Options: those below and those of ../common/run.sh, or --help.
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
 # options

@@ -35,12 +35,12 @@ so762 = load_script("egs/speechocean762/local/data.py")
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout: 10 girls, women, boys and men by turns to train on, the older first, and one of each to test on."""
+    """A checkout: 10 girls, women, boys and men by turns to train on, the older first; 5 speakers to test on."""
     corpus = tmp_path / "my_checkout"
     groups = [("f", 6), ("f", 19), ("m", 6), ("m", 19)]
     trained = {f"{number:04d}": (*groups[number % 4], number // 4) for number in range(40)}
-    tested = {f"{number:04d}": (*groups[number % 4], 3) for number in range(40, 44)}
-    monkeypatch.setattr(so762, "NUM_UTTERANCES", {"train": 40, "test": 4})
+    tested = {f"{number:04d}": (*groups[number % 4], 3) for number in range(40, 45)}
+    monkeypatch.setattr(so762, "NUM_UTTERANCES", {"train": 40, "test": 5})
     lines = {}
     for name, speakers in (("train", trained), ("test", tested)):
         utterances = {f"0{speaker}0011": speaker for speaker in speakers}
@@ -81,7 +81,7 @@ def test_sets(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert snapshot(corpus) == before
     assert not (tmp_path / "work").exists(), "nothing is fetched or unpacked of what is there"
     speakers = _speakers(tmp_path / "data")
-    assert speakers["test"] == {"0040", "0041", "0042", "0043"}, "those of the official test set"
+    assert speakers["test"] == {"0040", "0041", "0042", "0043", "0044"}, "those of the official test set"
     # In each group, number 0 is the oldest of ten; the fifth from below is the one with five older ones.
     assert speakers["dev"] == {"0020", "0021", "0022", "0023"}, "a girl, a woman, a boy and a man"
     assert speakers["train"] == {f"{number:04d}" for number in range(40)} - speakers["dev"]
@@ -93,6 +93,8 @@ def test_sets(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
             assert utt.audio == str(corpus / f"WAVE/SPEAKER{utt.speaker}/{utt.id}.WAV")
     assert read_table(tmp_path / "data/dev/spk2age") == {"0020": "10", "0021": "23", "0022": "10", "0023": "23"}
     assert read_table(tmp_path / "data/dev/spk2gender") == {"0020": "f", "0021": "f", "0022": "m", "0023": "m"}
+    said = "5 utterances, 10 words, 0.0002 hours, 5 speakers: 2 girls, 1 boys, 1 women, 1 men, aged 12 to 25"
+    assert f"{tmp_path}/data/test: {said}" in caplog.messages
     said = "36 utterances, 72 words, 0.0011 hours, 36 speakers: 9 girls, 9 boys, 9 women, 9 men, aged 6 to 28"
     assert f"{tmp_path}/data/train: {said}" in caplog.messages
     assert f"{tmp_path}/data/dev: 4 of 4 sentences are in train, too; 0 of 8 words never occur there" in caplog.messages
@@ -103,7 +105,7 @@ def test_phones_without_stress_and_place(corpus: Path, tmp_path: Path, caplog: p
     assert _run("prepare", corpus, "--units", "phones") == 0
     for name in SETS:
         assert {utt.text for utt in read_data_dir(tmp_path / "data" / name)} == {"HH IY Z N IH AH"}
-    assert f"{tmp_path}/data/test: 4 utterances, 24 phones" in caplog.text
+    assert f"{tmp_path}/data/test: 5 utterances, 30 phones" in caplog.text
 
 
 def test_there_are_39_phones(tmp_path: Path) -> None:
@@ -147,9 +149,9 @@ def test_a_folder_without_the_corpus_is_said(tmp_path: Path, capsys: pytest.Capt
 def test_another_number_of_utterances_is_said(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(so762.NUM_UTTERANCES, "test", 5)
+    monkeypatch.setitem(so762.NUM_UTTERANCES, "test", 6)
     assert _run("prepare", corpus) == 1
-    assert f"{corpus}/test: holds 4 utterances, not 5; get the corpus again\n" == capsys.readouterr().err
+    assert f"{corpus}/test: holds 5 utterances, not 6; get the corpus again\n" == capsys.readouterr().err
 
 
 def _edit(path: Path, old: str, new: str) -> None:
@@ -223,6 +225,7 @@ BROKEN_PHONES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no place": (lambda path: _edit(path, "000020011.1\tN_B", "000020011.1\tN"), r":6: 000020011.1: reads 'N IH_I AH1_E'"),
     "no number": (lambda path: _edit(path, "000020011.1", "000020011"), r":6: 000020011: is no UTTERANCE.NUMBER"),
+    "what number": (lambda path: _edit(path, "000020011.1", "000020011.x"), r":6: 000020011.x: is no UTTERANCE.NUMBER"),
     "no file": (lambda path: path.unlink(), r"text-phone: cannot be read"),
 }
 
