@@ -133,7 +133,6 @@ def test_conv1d_starts_as_large_as_positions(channels: int, factor: int) -> None
 def test_every_weight_learns(options: Conv2dConfig | Conv1dConfig) -> None:
     torch.manual_seed(0)
     model = CtcModel(ModelConfig(num_layers=2, dim=DIM, heads=2, ffn=8, subsampling=options), NUM_MELS, 5)
-    model(
-        torch.randn(2, 60, NUM_MELS), torch.tensor([60, 50]), torch.tensor([[1, 2], [3, 4]]), torch.tensor([2, 2])
-    ).sum().backward()
+    labels = torch.tensor([[1, 2], [3, 4]])
+    model(torch.randn(2, 60, NUM_MELS), torch.tensor([60, 50]), labels, torch.tensor([2, 2])).sum().backward()
     assert all(bool(weight.grad.any()) for weight in model.encoder.subsampling.parameters())
