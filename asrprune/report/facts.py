@@ -1,6 +1,7 @@
 """What a reader must know beside the numbers, in sentences from `results.json` alone."""
 
 from collections.abc import Callable
+from typing import Any
 
 from asrprune.report.results import Results, Row, strategy_rank
 from asrprune.report.tables import compact, search_sets, seen, set_names, two_digits
@@ -52,11 +53,24 @@ def _headline(results: Results, name: str) -> str:
 
 def _model(results: Results) -> str:
     model, config = results["model"], results["config"]["model"]
-    known = {"dim": "width {}", "heads": "{} heads", "ffn": "feed-forward {}", "tap_weight": "tap weight {}"}
+    known = {"dim": "width {}", "heads": "{} heads", "ffn": "feed-forward {}"}
     shape = [text.format(config[key]) for key, text in known.items()]
-    taps = [f"intermediate CTC after layers {compact(config['taps'])}"] if config["taps"] else []
-    parts = [f"{model['num_layers']} layers", *shape, *taps, f"{model['params_m']:.2f} M parameters"]
+    parts = [f"{model['num_layers']} layers", *shape, *_exits(config), f"{model['params_m']:.2f} M parameters"]
     return ", ".join(parts) + f"; SHA-256 of the weights `{model['model_sha256'][:16]}`."
+
+
+def _exits(config: dict[str, Any]) -> list[str]:
+    """Which layers had a loss of their own in training, with what weight, and how many updates ended there."""
+    weight, truncated = config["tap_weight"], config.get("truncated")
+    parts = [f"intermediate CTC after layers {compact(config['taps'])}"] if config["taps"] else []
+    if isinstance(weight, dict):
+        parts.append("tap weights " + ", ".join(f"{tap}: {share}" for tap, share in weight.items()))
+    elif config["taps"]:
+        parts.append(f"tap weight {weight}")
+    if truncated:
+        shares = ", ".join(f"{100 * share:.0f} % after layer {tap}" for tap, share in truncated.items())
+        parts.append(f"truncated updates ({shares})")
+    return parts
 
 
 def _averaged(results: Results) -> str:
