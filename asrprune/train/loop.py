@@ -1,6 +1,7 @@
 """The training loop: all that is random is drawn from (seed, step), so that a killed run goes on exactly."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -154,18 +155,18 @@ class Trainer:
                 losses = counts * self._losses(batch, keep)
                 self.fabric.backward(self._module.total(losses) / utterances * world)  # DDP takes the mean over processes
             window.losses = window.losses + losses.detach()
-            window.frames += counts * int(batch.lens.sum())
+            window.frames += counts * int(self.train_corpus.lengths[batch.index].sum())  # batch.lens would wait for a GPU
         norm = self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False
         )
         assert norm is not None
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP: a sum over the processes
-        if torch.isfinite(norm):
+        window.grad_norm = float(norm)  # waits for a GPU; before the optimiser, which then runs meanwhile
+        if math.isfinite(window.grad_norm):
             self.optimizer.step()
         else:
             logger.warning("step %d: the gradient is not finite; the update is left out", progress.step)
         window.utterances += utterances
-        window.grad_norm = float(norm)
 
     def _losses(self, batch: Batch, keep: list[int]) -> Tensor:
         options = self.config.augment
