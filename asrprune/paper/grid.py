@@ -1,7 +1,6 @@
 """The grid file: which methods, depths and seeds are compared, as data; each cell is one run of the recipe."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,7 @@ def read_grid(path: Path) -> Grid:
 
 
 def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
-    """Every model of the grid: seed by seed, the prunable one first, then those that it is compared with.
+    """Every model of the grid: the prunable ones first, then from the fewest layers to all: cheap ones first, seed by seed.
 
     Args:
         grid: what to run.
@@ -123,19 +122,15 @@ def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
     """
     path = root / grid.config
     depth = read_config(path, as_overrides(grid.numbers)).model.num_layers
-    return [cell for seed in grid.seeds for cell in _of_seed(grid, path, depth, seed)]
-
-
-def _of_seed(grid: Grid, path: Path, depth: int, seed: int) -> Iterator[Cell]:
-    methods = sorted(grid.methods, key=lambda name: name != grid.prunable)
-    yield _cell(grid, path, methods[0], depth, seed)
-    for method in sorted(grid.alone.methods, key=lambda name: name != grid.baseline):
-        for shallow in grid.alone.depths:
-            if shallow >= depth:
-                raise UserError(f"alone.depths must lie below model.num_layers = {depth}, got {shallow}")
-            yield _cell(grid, path, method, shallow, seed, alone=True, shallow=True)
-    for method in methods[1:]:
-        yield _cell(grid, path, method, depth, seed, alone=method in grid.alone.unpruned)
+    if too_deep := [shallow for shallow in grid.alone.depths if shallow >= depth]:
+        raise UserError(f"alone.depths must lie below model.num_layers = {depth}, got {too_deep[0]}")
+    made = []
+    for seed in grid.seeds:
+        for method in grid.methods:
+            made.append(_cell(grid, path, method, depth, seed, alone=method in grid.alone.unpruned))
+        for method in grid.alone.methods:
+            made += [_cell(grid, path, method, shallow, seed, alone=True, shallow=True) for shallow in grid.alone.depths]
+    return sorted(made, key=lambda cell: (cell.method != grid.prunable, cell.depth))
 
 
 def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False, shallow: bool = False) -> Cell:

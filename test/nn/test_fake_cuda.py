@@ -1,4 +1,4 @@
-"""The model on a GPU that is not there: fake tensors have a device and a shape, and operations between devices fail as on CUDA."""
+"""The model on a GPU that is not there: fake tensors have devices and shapes, and mixing devices fails as on CUDA."""
 
 from collections.abc import Iterator
 

@@ -36,8 +36,9 @@ def made(folder: Path, text: str = TEXT) -> list[Cell]:
 
 def test_cells_are_every_method_and_the_models_alone_for_every_seed(tmp_path: Path) -> None:
     names = [cell.name for cell in made(tmp_path)]
-    alone = ["interctc_4l", "interctc_2l", "plain_4l", "plain_2l"]
-    assert names == [f"{name}_s{seed}" for seed in (1, 2) for name in ("both_8l", *alone, "plain_8l", "interctc_8l")]
+    methods = ("plain", "interctc")
+    alone = [f"{method}_{depth}l_s{seed}" for depth in (2, 4, 8) for seed in (1, 2) for method in methods]
+    assert names == ["both_8l_s1", "both_8l_s2", *alone]
 
 
 def test_a_cell_has_the_numbers_of_its_method(tmp_path: Path) -> None:

@@ -1,0 +1,236 @@
+"""Every command that can run on a GPU does so, on one that is not there, and finds what it finds on the CPU."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.accelerators import CPUAccelerator
+from lightning_fabric.strategies import SingleDeviceStrategy
+from pretended_gpu import GPU, OnGpu, pretended_gpu
+
+from asrprune import hardware
+from asrprune.analysis.activations import activations
+from asrprune.config import AugmentConfig, Config, FrontendConfig, ModelConfig
+from asrprune.data.augment import change_vocal_tract, change_volume, spec_augment
+from asrprune.data.dataset import Corpus
+from asrprune.decode import parts
+from asrprune.decode.bench import bench
+from asrprune.decode.recognizer import Recognizer
+from asrprune.executor import Executor
+from asrprune.experiment import Experiment, load
+from asrprune.nn import conformer
+from asrprune.nn.model import BLANK, CtcModel
+from asrprune.prune import dev_score
+from asrprune.prune.dev_score import DevScorer
+from asrprune.prune.plan import Keep
+from asrprune.prune.search import greedy
+from asrprune.train import start
+from asrprune.train.checkpoint import load_state
+from asrprune.train.journal import read_journal
+from asrprune.train.loop import Trainer
+
+KEEPS: list[Keep] = [(1, 2, 3, 4), (1, 2, 4), (1, 3), (4,)]
+
+
+@pytest.fixture(autouse=True)
+def no_tables_of_another_device() -> Iterator[None]:
+    conformer.distances.cache_clear()
+    yield
+    conformer.distances.cache_clear()
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    for module in (hardware, dev_score, parts):
+        monkeypatch.setattr(module, "pick_device", lambda num_gpus: GPU if num_gpus else torch.device("cpu"))
+    with pretended_gpu() as device:
+        yield device
+
+
+@pytest.fixture
+def experiment(tiny_experiment: Path) -> Experiment:
+    """One that says something, after two epochs: blanks are made less probable."""
+    experiment = load(tiny_experiment)
+    with torch.no_grad():
+        experiment.model.ctc.bias[BLANK] -= 2.0
+    return experiment
+
+
+@pytest.fixture
+def dev(experiment: Experiment, tiny_data: Path) -> Corpus:
+    return Corpus(tiny_data / "dev", experiment.tokenizer)
+
+
+def with_precision(experiment: Experiment, precision: str) -> Experiment:
+    decode = experiment.config.decode.model_copy(update={"precision": precision})
+    return replace(experiment, config=experiment.config.model_copy(update={"decode": decode}))
+
+
+# -- the pretence ------------------------------------------------------------------------------------------------------
+
+
+def test_mixing_devices_fails_as_on_cuda(gpu: torch.device) -> None:
+    there, here = torch.ones(2, device=gpu), torch.ones(2)
+    assert isinstance(there, OnGpu)
+    assert (there * 2 + torch.tensor(1.0)).tolist() == [3.0, 3.0], "a CPU number is allowed"
+    for mix in (lambda: there + here, lambda: torch.cat([here, there]), lambda: there.add_(here), lambda: there[here > 0]):
+        with pytest.raises(RuntimeError, match=r"on cuda:0 and on the CPU"):
+            mix()
+    with pytest.raises(RuntimeError, match="numpy"):
+        there.numpy()
+    assert there.cpu().numpy().tolist() == [1.0, 1.0]
+    assert there.add_(here.to(gpu)) is there
+    assert there.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("layer", ["transformer", "conformer"])
+def test_bfloat16_stays_near_float32_under_the_rules_of_cuda(layer: str, gpu: torch.device) -> None:
+    sizes = {"num_layers": 4, "dim": 16, "heads": 2, "ffn": 32, "conv_channels": 4, "taps": [1, 2], "self_conditioning": True}
+    torch.manual_seed(0)
+    model = CtcModel(ModelConfig.model_validate({"layer": layer, **sizes}), 80, 7).eval().to(gpu)
+    features, lens = torch.randn(3, 60, 80, device=gpu), torch.tensor([60, 33, 5], device=gpu)
+    found = {}
+    for precision in ("float32", "bf16"):
+        with hardware.inference(precision, gpu):
+            found[precision] = model.emit(features, lens).log_probs
+            assert model.encoder.subsampling(model.normalise(features)).dtype == hardware.autocast_type(precision, gpu)
+    assert found["bf16"].dtype == torch.float32
+    assert not torch.equal(found["bf16"].cpu(), found["float32"].cpu())
+    torch.testing.assert_close(found["bf16"].cpu(), found["float32"].cpu(), atol=0.1, rtol=0.05)
+
+
+# -- what runs on it ---------------------------------------------------------------------------------------------------
+
+
+def test_augmentation(gpu: torch.device) -> None:
+    options = AugmentConfig(volume_db=8.0, vocal_tract=0.1)
+    features, scale = torch.randn(3, 60, 80), torch.rand(80)
+
+    def augmented(device: torch.device) -> torch.Tensor:
+        torch.manual_seed(1)
+        x = change_vocal_tract(features.to(device), FrontendConfig(), options)
+        return spec_augment(change_volume(x, scale.to(device), options), options)
+
+    there = augmented(gpu)
+    assert there.device == gpu
+    torch.testing.assert_close(there.cpu(), augmented(torch.device("cpu")))
+
+
+@pytest.mark.parametrize("metric", ["wer", "ctc"])
+def test_search(experiment: Experiment, dev: Corpus, metric: str, gpu: torch.device) -> None:
+    found = []
+    for num_gpus in (0, 1):
+        scorer = DevScorer(experiment, dev, metric, Executor(num_gpus))
+        steps = greedy(experiment.num_layers, scorer, 1)
+        found.append(([step.keep for step in steps], [step.score for step in steps]))
+        assert next(experiment.model.parameters()).device.type == ("cuda" if num_gpus else "cpu")
+    assert found[0][0] == found[1][0]
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_decoding(experiment: Experiment, dev: Corpus, precision: str, gpu: torch.device) -> None:
+    experiment = with_precision(experiment, precision)
+    batches = np.array_split(np.arange(len(dev)), 2)
+    here, there = (parts.hypotheses(experiment, dev, KEEPS, batches, num_gpus) for num_gpus in (0, 1))
+    assert next(experiment.model.parameters()).device == gpu
+    assert any(here[KEEPS[0]].values())
+    if precision == "float32":  # in bfloat16 the operations that CUDA does in float32 are others than the CPU's
+        assert there == here
+
+
+def test_activations(experiment: Experiment, dev: Corpus, gpu: torch.device) -> None:
+    here = activations(experiment.model, dev, 50, 200, seed=1)
+    there = activations(experiment.model.to(gpu), dev, 50, 200, seed=1)
+    for expected, found in zip(here, there, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_transcription(tiny_experiment: Path, gpu: torch.device) -> None:
+    samples = np.random.default_rng(0).normal(scale=0.1, size=16000).astype(np.float32)
+    here, there = (Recognizer.load(tiny_experiment, device=str(device)) for device in ("cpu", gpu))
+    assert there.transcribe(samples, depth=2) == here.transcribe(samples, depth=2)
+
+
+def test_benchmark(tiny_experiment: Path, tiny_data: Path, tmp_path: Path, gpu: torch.device) -> None:
+    experiment = replace(load(tiny_experiment, gpu), path=tmp_path)
+    text = bench(experiment, tiny_data / "dev", KEEPS).read_text()
+    assert '"device": "cuda"' in text
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train_there(
+    monkeypatch: pytest.MonkeyPatch, run_training: Callable[[Config, Path], None]
+) -> Callable[[Config, Path], None]:
+    """``run_training`` on the GPU."""
+
+    class Accelerator(CPUAccelerator):
+        def setup_device(self, device: torch.device) -> None:
+            assert device == GPU
+
+    def fabric(*_: object) -> Fabric:
+        made = Fabric(accelerator="cpu", devices=1)
+        made._accelerator = Accelerator()
+        made._strategy = SingleDeviceStrategy(GPU, made._accelerator, precision=made._precision)
+        return made
+
+    def run(config: Config, exp: Path) -> None:
+        with monkeypatch.context() as patch, pretended_gpu(backward=True):
+            patch.setattr(start, "make_fabric", fabric)
+            run_training(config, exp)
+
+    return run
+
+
+def losses(exp: Path) -> list[float]:
+    records = read_journal(exp / "train.jsonl")
+    return [value for r in records for value in ([r["loss"]] if r["kind"] == "step" else r["dev_loss"].values())]
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")
+@pytest.mark.parametrize("layer", ["transformer", "conformer"])
+def test_training(
+    layer: str,
+    tiny_config_with: Callable[..., Config],
+    train_there: Callable[[Config, Path], None],
+    run_training: Callable[[Config, Path], None],
+    tmp_path: Path,
+) -> None:
+    """It learns what it learns on the CPU. (Dropout, of which there is none, draws other numbers.)"""
+    config = tiny_config_with(f"model.layer={layer}", "model.dropout=0", "augment.volume_db=3", "augment.vocal_tract=0.1")
+    run_training(config, tmp_path / "here")
+    train_there(config, tmp_path / "there")
+    assert losses(tmp_path / "there") == pytest.approx(losses(tmp_path / "here"), rel=1e-3)
+    state = load_state(tmp_path / "there" / "checkpoints")
+    assert state is not None
+    assert {value.device.type for value in state["model"].values()} == {"cpu"}
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")
+def test_training_with_dropout_goes_on_where_it_was_killed(
+    tiny_config: Config, train_there: Callable[[Config, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_there(tiny_config, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    finish = Trainer._finish_epoch
+
+    def finish_and_die(trainer: Trainer) -> None:
+        finish(trainer)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_finish_epoch", finish_and_die)
+        with pytest.raises(Killed):
+            train_there(tiny_config, tmp_path / "killed")
+    train_there(tiny_config, tmp_path / "killed")
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
