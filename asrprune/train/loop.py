@@ -160,15 +160,10 @@ class Trainer:
             with self.fabric.no_backward_sync(self.model, enabled=world > 1 and number < len(batches)):
                 losses = counts * self._losses(batch, keep, depth)
                 self.fabric.backward(self._module.total(losses) / utterances * world)  # DDP takes the mean over processes
-<<<<<<< HEAD
             window.losses[: len(losses)] += losses.detach()
-            window.frames += counts * int(batch.lens.sum())
+            window.frames += counts * int(self.train_corpus.lengths[batch.index].sum())  # batch.lens would wait for a GPU
         for layer in self._module.encoder.layers[depth:]:  # they rest: None leaves their moments and weights as they are
             layer.zero_grad(set_to_none=True)
-=======
-            window.losses = window.losses + losses.detach()
-            window.frames += counts * int(self.train_corpus.lengths[batch.index].sum())  # batch.lens would wait for a GPU
->>>>>>> gpu
         norm = self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False
         )
@@ -181,12 +176,8 @@ class Trainer:
             logger.warning("step %d: the gradient is not finite; the update is left out", progress.step)
         window.reached[: len(losses)] += utterances
         window.utterances += utterances
-<<<<<<< HEAD
         window.layers_run += len(keep)
         window.ended_at[depth] += 1
-        window.grad_norm = float(norm)
-=======
->>>>>>> gpu
 
     def _clear_gradients(self, depth: int) -> None:
         """Set the gradient of all layers up to ``depth`` to 0, not to None: skipped ones, too, on one process as on many."""
