@@ -1,21 +1,11 @@
-"""How sure an error rate and the difference of two are: the bootstrap over utterances."""
+"""How sure an error rate is: the bootstrap over utterances."""
 
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
 _MAX_DRAWS = 1 << 20  # at once, which bounds memory: 8 MB each array
 _MOST_RESAMPLED = 100_000  # utterances, 10,000 resamples of which take half a minute
-
-
-@dataclass(frozen=True)
-class PairedBootstrap:
-    """System a minus system b, in points of WER; positive: a is worse."""
-
-    difference: float
-    ci95: tuple[float, float]
-    probability_worse: float
 
 
 def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, float]:
@@ -39,16 +29,6 @@ def normal_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, f
     rate = float(errors.sum()) / total
     spread = NormalDist().inv_cdf(0.975) * float(np.linalg.norm(errors - rate * ref_words)) / total
     return 100 * max(0.0, rate - spread), 100 * (rate + spread)
-
-
-def compare(observed: float, rates_a: np.ndarray, rates_b: np.ndarray, margin: float = 0.0) -> PairedBootstrap:
-    """Compare two systems from their ``resampled_rates`` of one call (R,) and the ``observed`` difference of their WERs.
-
-    ``probability_worse`` is the share of resamples in which a's WER is more than ``margin`` points above b's (the
-    "probability of improvement" of Bisani and Ney 2004, seen from b).
-    """
-    difference = rates_a - rates_b
-    return PairedBootstrap(observed, interval95(difference), float(np.mean(difference > margin)))
 
 
 def resampled_rates(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0, resamples: int = 10000) -> np.ndarray:

@@ -154,7 +154,7 @@ def t_quantile(share: float, degrees: float) -> float:
     """
     if degrees > 1000:
         return NormalDist().inv_cdf(share)
-    edges = np.linspace(-np.pi / 2, np.pi / 2, 40001)
+    edges = np.linspace(-np.pi / 2, np.pi / 2, 4001)
     density = np.cos((edges[1:] + edges[:-1]) / 2) ** (degrees - 1)
     below = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()
     return sqrt(degrees) * float(np.tan(np.interp(share, below, edges)))

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from asrprune.decode import bootstrap
-from asrprune.decode.bootstrap import PairedBootstrap, bootstrap_interval, compare, interval95, resampled_rates
+from asrprune.decode.bootstrap import bootstrap_interval, interval95, resampled_rates
 
 
 @pytest.fixture
@@ -57,35 +57,3 @@ def test_the_interval_of_many_utterances_is_that_of_the_bootstrap(monkeypatch: p
     assert bootstrap_interval(0 * words, words) == (0, 0)
     assert bootstrap_interval(words, words) == (100, 100)
     assert bootstrap_interval(1 * (np.arange(4000) == 7), words)[0] == 0
-
-
-def paired(errors_a: np.ndarray, errors_b: np.ndarray, words: np.ndarray, margin: float = 0.0) -> PairedBootstrap:
-    """Two systems on the same draws."""
-    observed = 100 * (errors_a.sum() - errors_b.sum()) / words.sum()
-    return compare(observed, *resampled_rates(np.stack([errors_a, errors_b]), words), margin)
-
-
-def test_comparison_is_symmetric(utterances: tuple[np.ndarray, np.ndarray]) -> None:
-    errors, words = utterances
-    worse = errors + (np.arange(60) % 12 == 0)
-    ab, ba = paired(worse, errors, words), paired(errors, worse, words)
-    assert ab.difference == -ba.difference == pytest.approx(100 * 5 / words.sum())
-    assert ab.ci95 == pytest.approx((-ba.ci95[1], -ba.ci95[0]))
-    assert ab.ci95[0] < ab.difference < ab.ci95[1]
-    assert ab.probability_worse > 0.98
-    assert ba.probability_worse == 0
-
-
-def test_margin_of_a_comparison(utterances: tuple[np.ndarray, np.ndarray]) -> None:
-    _, words = utterances
-    everywhere = paired(words, 0 * words, words, margin=99.0)
-    assert (everywhere.difference, everywhere.ci95, everywhere.probability_worse) == (100, (100, 100), 1)
-    assert paired(words, 0 * words, words, margin=100.0).probability_worse == 0
-    assert paired(words, words, words).probability_worse == 0
-
-
-def test_pairing_removes_what_both_systems_share(utterances: tuple[np.ndarray, np.ndarray]) -> None:
-    errors, words = utterances
-    low, high = bootstrap_interval(errors, words)
-    difference = paired(errors + (np.arange(60) % 12 == 0), errors, words).ci95
-    assert difference[1] - difference[0] < (high - low) / 2

@@ -251,7 +251,11 @@ def test_a_grid_runs_what_is_missing_and_compares(mini: Mini, tmp_path: Path, mo
         *((method, "greedy", depth) for method in ("plain", "both") for depth in (2, 1)),
         ("plain", "alone", 2),
     }
-    assert rows["both", "greedy", 2]["baseline_wer"] == rows["plain", "alone", 2]["wer"]
+    tested = {test["depth"]: test for test in summary["tests"]}
+    assert tested[2]["alone_wer"] == rows["plain", "alone", 2]["wer"]
+    assert tested[2]["wer"] == rows["both", "greedy", 2]["wer"]
+    said = {line.split()[1] for line in (mini.data / "test/utt2spk").read_text().splitlines()}
+    assert summary["speakers"] == {"test": len(said)}
     scored = json.loads((tmp_path / "exp/both_4l_s1/decode/test/greedy_d2/score.json").read_text())
     assert rows["both", "greedy", 2]["wer"] == pytest.approx(scored["wer"], abs=1e-3)
     assert [row["depth"] for row in summary["speed"]] == [4, 2, 1]

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from asrprune.config import read_config
 from asrprune.errors import UserError
-from asrprune.paper.grid import Cell, Grid, cells, read_grid, without_clock
+from asrprune.paper.grid import Cell, Grid, cells, read_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 GRIDS = sorted(ROOT.glob("egs/*/conf/paper*.yaml"))
@@ -66,7 +67,33 @@ def test_a_cell_is_another_one_if_what_is_learnt_differs(tmp_path: Path) -> None
     assert made(tmp_path, TEXT.replace("epochs: 3", "epochs: 4"))[0].learnt != first.learnt
     assert made(tmp_path, TEXT.replace("epochs: 3", "epochs: 3, decode.max_frames: 500"))[0].learnt == first.learnt
     assert made(tmp_path, TEXT.replace("epochs: 3", "epochs: 3, decode.precision: bf16"))[0].learnt != first.learnt
-    assert "bench" not in without_clock(first.config.model_dump(mode="json"))
+    assert made(tmp_path, TEXT.replace("epochs: 3", "epochs: 3, prune.beam: 3"))[0].learnt != first.learnt
+    assert "bench" not in first.learnt
+
+
+def test_how_layers_are_searched_makes_no_other_cell_of_a_model_that_is_trained_alone(tmp_path: Path) -> None:
+    before = {cell.name: cell for cell in made(tmp_path)}
+    after = {cell.name: cell for cell in made(tmp_path, TEXT.replace("epochs: 3", "epochs: 3, prune.beam: 3, prune.rerank: 5"))}
+    same = {name for name, cell in before.items() if cell.learnt == after[name].learnt}
+    assert same == {name for name, cell in before.items() if cell.alone}
+    plain = before["plain_2l_s1"]
+    assert plain.learnt_in(read_config(tmp_path / "train.yaml", [*plain.overrides, "prune.beam=2"])) == plain.learnt
+    assert plain.learnt_in(read_config(tmp_path / "train.yaml", [*plain.overrides, "train.epochs=2"])) != plain.learnt
+
+
+CHEAP = TEXT.replace("  both: {}", "  both: {}\n  cheap: {train.epochs: 2, model.taps: []}")
+
+
+def test_a_method_that_is_not_pruned_is_trained_at_every_depth_and_decoded_at_its_own(tmp_path: Path) -> None:
+    text = CHEAP.replace("[plain, interctc], depths: [4, 2]}", "[plain, interctc, cheap], depths: [4, 2], unpruned: [cheap]}")
+    by_name = {cell.name: cell for cell in made(tmp_path, text)}
+    assert [by_name[f"cheap_{depth}l_s1"].config.depths() for depth in (8, 4, 2)] == [(8,), (4,), (2,)]
+    assert {by_name[f"cheap_{depth}l_s1"].config.train.epochs for depth in (8, 4, 2)} == {2}
+    assert by_name["plain_8l_s1"].config.depths() == (8, 4, 2)
+    taps = text.replace("epochs: 2, model.taps: []", "epochs: 2").replace("numbers: {", "numbers: {model.taps: [3, 7], ")
+    by_name = {cell.name: cell for cell in made(tmp_path, taps)}
+    assert by_name["cheap_8l_s1"].config.model.tap_layers == (3, 7), "those of all methods"
+    assert by_name["cheap_4l_s1"].config.model.tap_layers == (1, 2), "scaled with the depth"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +134,10 @@ def test_a_cell_is_another_one_if_what_is_learnt_differs(tmp_path: Path) -> None
         (
             ("both: {}", "both: {frontend.num_mels: 40}"),
             "methods.both: frontend.num_mels: all methods share it; write it under",
+        ),
+        (
+            ("depths: [4, 2]}", "depths: [4, 2], unpruned: [both]}"),
+            "grid.yaml: alone.unpruned must be among alone.methods, and pruned nowhere: both",
         ),
         (("methods:\n", "methods: {}\nunused:\n"), "grid.yaml: methods: dictionary should have at least 1 item"),
     ],

@@ -1,4 +1,4 @@
-"""Comparisons: made-up records in which the answer is known, against the paired bootstrap of the scoring."""
+"""Comparisons: made-up records in which the answer is known, against the bootstrap that they should be made by."""
 
 from pathlib import Path
 from typing import Any
@@ -6,17 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asrprune.decode.bootstrap import PairedBootstrap, compare, resampled_rates
 from asrprune.errors import UserError
 from asrprune.paper.grid import Grid
+from asrprune.paper.hierarchical import Resampled, Runs, of_speakers
+from asrprune.paper.noninferiority import power, seeds_for
 from asrprune.paper.plots import CAPTIONS, draw
 from asrprune.paper.record import Record
-from asrprune.paper.summary import ALL, ALONE, FULL, Row, Summary, summarise
-from asrprune.paper.tables import latex, markdown, pruned_table, shown, tables, verdict, wer_table
+from asrprune.paper.summary import ALL, ALONE, FULL, Row, Summary, shown, summarise, update_overhead
+from asrprune.paper.tables import Table, latex, markdown, power_table, pruned_table, tables, wer_table
 
 RNG = np.random.default_rng(0)
 UTTERANCES = 300
 WORDS = RNG.integers(3, 9, size=UTTERANCES)
+SPEAKERS = np.repeat(np.arange(30), 10)
 GRID = Grid.model_validate(
     {
         "config": "conf/train.yaml",
@@ -54,7 +56,7 @@ def record(method: str, depth: int, seed: int, alone: bool) -> Record:
         "trained_on": {"format": 1, "train": {"utterances": 900}},
         "data": {"test": {"utterances": UTTERANCES, "hours": 0.2, "text_sha256": "ab"}},
         "model": {"asrprune": "0.1.0", "model_sha256": "cd"}, "environment": {"python": "3.11"},
-        "training": {"steps": 100, "layer_passes": 100_000 * depth - 40_000 * (method == "both"), "seconds": 60.0 * depth},
+        "training": {"steps": 1000, "layer_passes": 1000 * depth - 400 * (method == "both"), "seconds": 60.0 * (depth + 2)},
         "search": {"greedy": {"metric": "wer", "dev_set": "dev", "steps": steps}},
         "similarity": np.eye(5).tolist(), "words": {"test": " ".join(map(str, WORDS))},
         "rows": [row(*key) for key in own],
@@ -90,10 +92,18 @@ def errors_of(records: dict[str, Record], name: str, strategy: str, depth: int) 
     return np.array([int(n) for n in rows[0]["errors"].split()])
 
 
-def paired(errors_a: np.ndarray, errors_b: np.ndarray, words: np.ndarray) -> PairedBootstrap:
-    """These two systems alone, on the same draws."""
-    observed = 100 * (errors_a.sum() - errors_b.sum()) / words.sum()
-    return compare(observed, *resampled_rates(np.stack([errors_a, errors_b]), words), margin=0.5)
+def paired(records: dict[str, Record], names: tuple[str, str], seeds: tuple[int, ...], units: np.ndarray) -> Any:
+    """The difference of the prunable and another model of two layers, of these two systems alone."""
+    systems = {
+        name: Runs(seeds, of_speakers(np.stack([errors_of(records, f"{name}_s{seed}", "greedy", 2) for seed in seeds]), units))
+        for name in names
+    }
+    return Resampled(systems, of_speakers(WORDS, units)).difference(*names)
+
+
+def find_test(summary: Summary, depth: int, role: str) -> Row:
+    (found,) = (test for test in summary["tests"] if (test["depth"], test["role"]) == (depth, role))
+    return found
 
 
 def test_every_system_is_a_row_for_each_seed_and_for_all(summary: Summary) -> None:
@@ -102,42 +112,93 @@ def test_every_system_is_a_row_for_each_seed_and_for_all(summary: Summary) -> No
     assert len(summary["rows"]) == len(keys)
 
 
-def test_a_difference_is_the_paired_bootstrap_of_the_two_systems(summary: Summary, records: dict[str, Record]) -> None:
-    pruned, alone = errors_of(records, "both_4l_s1", "greedy", 2), errors_of(records, "interctc_2l_s1", "greedy", 2)
-    expected = paired(pruned, alone, WORDS)
-    found = find(summary, "both", "greedy", 2, 1)
-    assert found["wer"] == pytest.approx(100 * pruned.sum() / WORDS.sum(), abs=1e-4)
-    assert found["baseline_wer"] == pytest.approx(100 * alone.sum() / WORDS.sum(), abs=1e-4)
-    assert found["diff"] == pytest.approx(expected.difference, abs=1e-4)
-    assert found["diff_ci95"] == pytest.approx(expected.ci95, abs=1e-4)
-    assert found["p_worse"] == pytest.approx(expected.probability_worse, abs=1e-4)
+def test_a_test_is_the_hierarchical_bootstrap_of_the_two_systems(summary: Summary, records: dict[str, Record]) -> None:
+    expected = paired(records, ("both_4l", "interctc_2l"), (1, 2), np.arange(UTTERANCES))
+    found = find_test(summary, 2, "baseline")
+    assert found["wer"] == find(summary, "both", "greedy", 2, ALL)["wer"]
+    assert found["alone_wer"] == find(summary, "interctc", ALONE, 2, ALL)["wer"]
+    assert found["difference"] == pytest.approx(expected.value, abs=1e-4)
+    assert found["ci90"] == pytest.approx(expected.bounds(0.9), abs=1e-4)
+    assert found["margin"] == 0.5
+    assert found["power"] == pytest.approx(power(expected.spread, 0.5), abs=1e-4)
+    assert found["seeds_80"] == seeds_for(0.8, expected.spread, 0.5)
+    assert (found["seeds"], found["alone_seeds"]) == (2, 2)
 
 
-def test_all_seeds_pool_the_errors_of_each_utterance(summary: Summary, records: dict[str, Record]) -> None:
-    pruned = sum(errors_of(records, f"both_4l_s{seed}", "greedy", 2) for seed in (1, 2))
-    alone = sum(errors_of(records, f"plain_2l_s{seed}", "greedy", 2) for seed in (1, 2))
-    expected = paired(np.asarray(pruned), np.asarray(alone), 2 * WORDS)
+def test_rows_of_a_seed_are_of_its_own_errors_and_all_pool_them(summary: Summary, records: dict[str, Record]) -> None:
+    errors = [errors_of(records, f"both_4l_s{seed}", "greedy", 2).sum() for seed in (1, 2)]
+    for seed in (1, 2):
+        assert find(summary, "both", "greedy", 2, seed)["wer"] == pytest.approx(100 * errors[seed - 1] / WORDS.sum(), abs=1e-4)
     found = find(summary, "both", "greedy", 2, ALL)
-    assert found["plain_diff"] == pytest.approx(expected.difference, abs=1e-4)
-    assert found["plain_diff_ci95"] == pytest.approx(expected.ci95, abs=1e-4)
+    assert found["wer"] == pytest.approx(50 * sum(errors) / WORDS.sum(), abs=1e-4)
+    assert found["seeds"] == [1, 2]
 
 
 def test_at_the_full_depth_the_baseline_is_its_full_model(summary: Summary) -> None:
-    assert find(summary, "both", FULL, 4, ALL)["baseline_wer"] == find(summary, "interctc", FULL, 4, ALL)["wer"]
-    assert find(summary, "interctc", FULL, 4, ALL)["diff"] == 0.0
-    assert find(summary, "interctc", ALONE, 2, ALL)["diff"] == 0.0
-    alone = find(summary, "plain", ALONE, 2, ALL)
-    assert alone["diff"] == pytest.approx(alone["wer"] - alone["baseline_wer"], abs=1e-3)
+    assert find_test(summary, 4, "baseline")["alone_wer"] == find(summary, "interctc", FULL, 4, ALL)["wer"]
+    assert find_test(summary, 2, "plain")["alone_wer"] == find(summary, "plain", ALONE, 2, ALL)["wer"]
 
 
-def test_without_the_model_trained_alone_there_is_no_difference(records: dict[str, Record]) -> None:
+@pytest.mark.parametrize(
+    ("rate", "outcome"), [(0.02, "passes"), (0.205, "undecided"), (0.5, "worse")], ids=["passes", "undecided", "worse"]
+)
+def test_outcomes(records: dict[str, Record], rate: float, outcome: str) -> None:
+    changed = dict(records)
+    for seed in (1, 2):
+        errors = np.random.default_rng(seed).binomial(WORDS, rate)
+        rows = [
+            {**r, "errors": " ".join(map(str, errors))} if r["depth"] == 2 else r for r in records[f"both_4l_s{seed}"]["rows"]
+        ]
+        changed[f"both_4l_s{seed}"] = {**records[f"both_4l_s{seed}"], "rows": rows}
+    assert find_test(summarise(GRID, changed), 2, "baseline")["outcome"] == outcome
+
+
+def test_the_strategy_that_prunes_the_prunable_model_is_the_grids(records: dict[str, Record]) -> None:
+    by_top = Grid.model_validate({**GRID.model_dump(), "pruned_by": {"both": "top"}})
+    summary = summarise(by_top, records)
+    assert find_test(summary, 2, "plain")["wer"] == find(summary, "both", "top", 2, ALL)["wer"]
+
+
+def test_without_the_model_trained_alone_there_is_no_test_and_with_fewer_seeds_they_are_drawn_apart(
+    records: dict[str, Record],
+) -> None:
     some = {name: value for name, value in records.items() if name != "interctc_2l_s2"}
-    summary = summarise(GRID, some)
-    assert find(summary, "both", "greedy", 2, 1)["diff"] is not None
-    lacking = find(summary, "both", "greedy", 2, 2)
-    assert (lacking["baseline_wer"], lacking["diff"], lacking["p_worse"]) == (None, None, None)
-    assert lacking["plain_diff"] is not None
-    assert find(summary, "both", "greedy", 2, ALL)["diff"] is None
+    found = find_test(summarise(GRID, some), 2, "baseline")
+    assert (found["seeds"], found["alone_seeds"], found["seeds_80"]) == (2, 1, None)
+    none = {name: value for name, value in some.items() if name != "interctc_2l_s1"}
+    assert [(t["depth"], t["role"]) for t in summarise(GRID, none)["tests"]] == [(4, "plain"), (4, "baseline"), (2, "plain")]
+
+
+def test_a_record_lends_its_speakers_to_the_others(records: dict[str, Record], summary: Summary) -> None:
+    said = " ".join(map(str, SPEAKERS))
+    assert summary["speakers"] == {"test": None}
+    one = {**records, "plain_2l_s2": {**records["plain_2l_s2"], "speakers": {"test": said}}}
+    known = summarise(GRID, one)
+    assert known["speakers"] == {"test": 30}
+    expected = paired(records, ("both_4l", "interctc_2l"), (1, 2), SPEAKERS)
+    assert find_test(known, 2, "baseline")["ci90"] == pytest.approx(expected.bounds(0.9), abs=1e-4)
+    assert find_test(known, 2, "baseline")["ci90"] != find_test(summary, 2, "baseline")["ci90"]
+    assert "hold the choice of seeds and of the 30 speakers." in pruned_table(known, GRID, "test").caption
+    assert "seeds and of utterances, as the records do not say who spoke." in pruned_table(summary, GRID, "test").caption
+    other = {**one, "both_4l_s1": {**records["both_4l_s1"], "speakers": {"test": said.replace("29", "28")}}}
+    with pytest.raises(UserError, match="test: the records of both_4l_s1 and plain_2l_s2 name different speakers"):
+        summarise(GRID, dict(sorted(other.items())))
+
+
+def test_one_speaker_has_no_spread_so_utterances_are_drawn(records: dict[str, Record], summary: Summary) -> None:
+    one = {"test": " ".join(["0"] * UTTERANCES)}
+    found = summarise(GRID, {name: {**value, "speakers": one} for name, value in records.items()})
+    assert (found["speakers"], found["tests"]) == ({"test": None}, summary["tests"])
+
+
+def test_what_an_update_costs_apart_from_its_layers_is_fitted(records: dict[str, Record]) -> None:
+    assert update_overhead(GRID, records) == pytest.approx(2.0)
+    assert update_overhead(GRID, {"plain_4l_s1": records["plain_4l_s1"]}) is None
+    steeper = {
+        name: {**value, "training": {**value["training"], "seconds": 9.0 * value["depth"] - 5}}
+        for name, value in records.items()
+    }
+    assert update_overhead(GRID, steeper) is None
 
 
 def test_nothing_recorded_and_other_data_are_said(records: dict[str, Record]) -> None:
@@ -154,82 +215,101 @@ def test_nothing_recorded_and_other_data_are_said(records: dict[str, Record]) ->
 # ---- what is shown
 
 
-def test_tables_show_the_pooled_rows_and_mark_what_is_worse(summary: Summary) -> None:
-    table = wer_table(shown(summary, "test"), GRID, "test")
+def test_tables_show_all_seeds_and_mark_what_passes(summary: Summary) -> None:
+    table = wer_table(summary, GRID, "test")
     assert table.header == ("method", "layers", "4 layers", "2 layers")
     lines = {cells[:2]: cells[2:] for cells in table.rows}
     pooled = find(summary, "both", "top", 2, ALL)
     low, high = pooled["wer_ci95"]
-    assert lines["both", "top"][1] == f"{pooled['wer']:.1f} [{low:.1f}, {high:.1f}]*"
+    assert lines["both", "top"][1] == f"{pooled['wer']:.1f} [{low:.1f}, {high:.1f}]"
     assert lines["both", "top"][0] == lines["both", "greedy"][0]
-    assert not lines["interctc", "trained for each depth"][1].endswith("*")
-    depths = pruned_table(summary, shown(summary, "test"), GRID, "test").rows
-    assert [cells[:4] for cells in depths] == [("4", "0.40", "0.0040", "1.0"), ("2", "0.20", "0.0020", "2.0")]
-    own = find(summary, "both", "greedy", 2, ALL)
-    shown_wer = [f"{own[key]:.1f}" for key in ("wer", "baseline_wer", "plain_wer")]
-    assert [depths[1][column] for column in (4, 5, 8)] == shown_wer
-    assert depths[1][9].startswith(f"{own['plain_diff']:+.1f} [")
+    depths = pruned_table(summary, GRID, "test")
+    assert depths.header == ("depth", "pruned", "alone, plain", "difference", "alone, interctc", "difference")
+    assert [cells[0] for cells in depths.rows] == ["4", "2"]
+    plain, baseline = find_test(summary, 2, "plain"), find_test(summary, 2, "baseline")
+    assert depths.rows[1][1:3] == (f"{plain['wer']:.1f}", f"{plain['alone_wer']:.1f}")
+    low, high = plain["ci90"]
+    assert depths.rows[1][3] == f"{plain['difference']:+.1f} [{low:+.1f}, {high:+.1f}] ✓"
+    assert depths.rows[1][5].endswith(" ?")
+    assert (plain["outcome"], baseline["outcome"]) == ("passes", "undecided")
+    assert f"{baseline['ci90'][1]:+.2f}" in power_table(summary, GRID, "test").rows[3]
+    assert "RTF" not in depths.header
 
 
-def test_while_a_seed_is_not_complete_another_one_is_shown(records: dict[str, Record], summary: Summary) -> None:
-    assert {row["seed"] for row in shown(summary, "test")} == {ALL}
+def table(summary: Summary, name: str) -> Table:
+    (found,) = (table for table in tables(summary, GRID) if table.name == name)
+    return found
+
+
+def test_what_running_costs_has_a_table_if_it_was_measured(summary: Summary) -> None:
+    assert table(summary, "speed").rows == (("4", "0.40", "0.0040", "1.0"), ("2", "0.20", "0.0020", "2.0"))
+    assert "speed" not in [table.name for table in tables({**summary, "speed": []}, GRID)]
+
+
+def test_seeds_that_are_not_known_are_left_out_and_too_many_are_said(summary: Summary) -> None:
+    tests = [{**test, "seeds_80": None, "seeds_90": None} for test in summary["tests"]]
+    assert {cells[5:] for cells in power_table({**summary, "tests": tests}, GRID, "test").rows} == {("> 99", "> 99")}
+    one = power_table({**summary, "tests": [{**test, "seeds": 1} for test in tests]}, GRID, "test")
+    assert {cells[5:] for cells in one.rows} == {("–", "–")}
+    assert "From one seed that spread is not known" in one.caption
+
+
+def test_rows_of_all_seeds_are_shown_though_one_is_not_complete(records: dict[str, Record]) -> None:
     begun = {name: record for name, record in records.items() if record["seed"] == 1 or name == "both_4l_s2"}
-    rows = shown(summarise(GRID, begun), "test")
-    assert {row["seed"] for row in rows} == {1}
+    summary = summarise(GRID, begun)
+    rows = shown(summary, "test")
+    assert {row["seed"] for row in rows} == {ALL}
     assert {(row["method"], row["strategy"], row["depth"]) for row in rows} == set(RATES)
+    assert {row["method"] for row in rows if len(row["seeds"]) == 2} == {"both"}
+    caption = pruned_table(summary, GRID, "test").caption
+    assert caption.endswith("1 to 2 seeds: intervals hold the choice of seeds and of utterances, as the records do not say who"
+                            " spoke, but not that of the seed where there is one.")  # fmt: skip
 
 
-def test_the_verdict_names_the_depths_at_which_pruning_costs_something() -> None:
-    base = {"set": "test", "method": "both", "strategy": "greedy", "seed": 1, "plain_diff": None, "plain_diff_ci95": None}
-    rows = [
-        {**base, "depth": 2, "diff": 3.04, "diff_ci95": [2.1, 4.0], "plain_diff": 4.0, "plain_diff_ci95": [3.1, 4.9]},
-        {**base, "depth": 6, "diff": -0.4, "diff_ci95": [-0.9, 0.1], "plain_diff": -0.9, "plain_diff_ci95": [-1.5, -0.2]},
-        {**base, "depth": 3, "diff": 0.5, "diff_ci95": [0.1, 0.9]},
-        {**base, "strategy": FULL, "depth": 8, "diff": 0.6, "diff_ci95": [0.2, 1.0]},
-        {**base, "depth": 4, "diff": 0.4, "diff_ci95": [0.0, 0.8]},
-        {**base, "depth": 5, "diff": None, "diff_ci95": None},
-        {**base, "strategy": "top", "depth": 6, "diff": 9.0, "diff_ci95": [8.0, 10.0]},
-    ]
-    begin = "test: both, pruned by its greedy plan, against"
-    bad = "8 layers (+0.6 [+0.2, +1.0] points), 3 layers (+0.5 [+0.1, +0.9] points) and 2 layers (+3.0 [+2.1, +4.0] points)."
-    first, second = verdict({"rows": rows}, GRID, "test")
-    assert first == f"{begin} interctc trained for each depth: not worse with 6 and 4 layers; worse with {bad}"
-    assert second.startswith(f"{begin} plain trained for each depth: not worse with 6 layers; worse with 2 layers (+4.0 [")
-    assert verdict({"rows": rows[1:2]}, GRID, "test")[0] == f"{begin} interctc trained for each depth: not worse with 6 layers."
-    assert verdict({"rows": rows[5:6]}, GRID, "test")[0] == f"{begin} interctc trained for each depth: no depth has both yet."
-    alike = GRID.model_copy(update={"plain": "interctc"})
-    assert verdict({"rows": rows}, alike, "test") == [first]
-
-
-def test_a_depth_is_not_called_worse_if_a_seed_contradicts() -> None:
-    base = {"set": "test", "method": "both", "strategy": "greedy", "plain_diff": None, "plain_diff_ci95": None}
-    rows = [{**base, "depth": depth, "seed": ALL, "diff": 0.3, "diff_ci95": [0.1, 0.5]} for depth in (4, 2)]
-    for depth, differences in ((4, (0.7, -0.1)), (2, (0.5, 0.1))):
-        for seed, found in enumerate(differences, start=1):
-            rows.append({**base, "depth": depth, "seed": seed, "diff": found, "diff_ci95": [found - 0.4, found + 0.4]})
-    found = verdict({"rows": [*rows, {**rows[0], "depth": 3}]}, GRID, "test")[0]
-    assert found.endswith(
-        ": worse with 3 layers (+0.3 [+0.1, +0.5] points) and 2 layers (+0.3 [+0.1, +0.5] points);"
-        " the seeds disagree with 4 layers (+0.3 [+0.1, +0.5] points)."
-    )
+def test_of_one_seed_it_is_said_that_no_interval_holds_it(records: dict[str, Record]) -> None:
+    summary = summarise(GRID, {name: record for name, record in records.items() if record["seed"] == 1})
+    assert {row["seed"] for row in shown(summary, "test")} == {1}
+    assert "One seed: intervals hold the choice of utterances, as the" in pruned_table(summary, GRID, "test").caption
 
 
 def test_published_figures_are_rows_of_their_set_and_unknown_ones_stay_empty(summary: Summary) -> None:
     row = {"model": "CTC", "source": "somebody 2021", "set": "test", "wer": {6: 10.25, 4: 12.0, 2: None}}
     grid = Grid.model_validate({**GRID.model_dump(), "published": [row, {**row, "set": "other"}]})
-    table = wer_table(shown(summary, "test"), grid, "test")
+    table = wer_table(summary, grid, "test")
     assert table.header[2:] == ("6 layers", "4 layers", "2 layers")
     assert table.rows[-1] == ("CTC", "somebody 2021", "10.2", "12.0", "")
     assert [cells[2] for cells in table.rows[:-1]] == ["–"] * (len(table.rows) - 1)
-    assert len(table.rows) == len(wer_table(shown(summary, "test"), GRID, "test").rows) + 1
+    assert len(table.rows) == len(wer_table(summary, GRID, "test").rows) + 1
     assert "not available" in table.caption
-    assert "not available" not in wer_table(shown(summary, "test"), GRID, "test").caption
+    assert "not available" not in wer_table(summary, GRID, "test").caption
 
 
 def test_training_cost_is_summed_over_depths_for_one_seed(summary: Summary) -> None:
-    rows = {cells[0]: cells[1:] for cells in tables(summary, GRID)[-1].rows}
-    assert rows["both, once"] == ("1", "100", "360", "4")
-    assert rows["interctc, for each of 4, 2"] == ("2", "200", "600", "6")
+    rows = {cells[0]: cells[1:] for cells in table(summary, "cost").rows}
+    assert rows["both, once"] == ("1", "1,000", "4", f"{(3.6 + 2) / (4 + 2):.2f}", "6")
+    assert rows["plain, once"][3] == "1.00"
+    assert rows["interctc, for each of 4, 2"] == ("2", "2,000", "6", f"{(6 + 2 * 2) / 6:.2f}", "10")
+    assert "f = 2 layers is what an update costs apart from its layers" in table(summary, "cost").caption
+    unknown = table({**summary, "update_overhead": None}, "cost")
+    assert {cells[4] for cells in unknown.rows} == {"–"}
+    assert "It is left out" in unknown.caption
+
+
+def test_a_method_that_is_not_pruned_is_a_row_of_the_models_trained_for_each_depth(records: dict[str, Record]) -> None:
+    cheap = {}
+    for name, value in records.items():
+        if value["method"] == "plain":
+            rows = [row for row in value["rows"] if row["depth"] == value["depth"]]
+            cheap[name.replace("plain", "cheap")] = {**value, "method": "cheap", "alone": True, "rows": rows}
+    changed = {**GRID.model_dump(), "methods": {**GRID.methods, "cheap": {}}}
+    changed["alone"] = {"methods": ["plain", "interctc", "cheap"], "depths": [2], "unpruned": ["cheap"]}
+    grid = Grid.model_validate(changed)
+    summary = summarise(grid, {**records, **cheap})
+    rows = {cells[:2]: cells[2:] for cells in wer_table(summary, grid, "test").rows}
+    assert rows["cheap", "trained for each depth"] == rows["plain", "trained for each depth"]
+    assert [key for key in rows if key[0] == "cheap"] == [("cheap", "trained for each depth")]
+    assert "cheap, once" in [cells[0] for cells in tables(summary, grid)[-1].rows]
+    assert {test["role"] for test in summary["tests"]} == {"plain", "baseline"}
 
 
 def test_latex_escapes_what_is_special_in_it(summary: Summary) -> None:
@@ -238,7 +318,7 @@ def test_latex_escapes_what_is_special_in_it(summary: Summary) -> None:
         rows = [line for line in text.splitlines() if line.endswith(r"\\")]
         assert len(rows) == len(table.rows) + 1
         assert all(line.count("&") == len(table.header) - 1 for line in rows)
-        assert not any(character in text.replace(f"\\{character}", "") for character in "%#_")
+        assert not any(character in text.replace(f"\\{character}", "") for character in "%#_✓✗")
         assert markdown(table).splitlines()[1].count("---") == len(table.header)
 
 
@@ -247,5 +327,5 @@ def test_figures_are_drawn_of_what_there_is(summary: Summary, tmp_path: Path) ->
     assert [path.stem for path in paths] == list(CAPTIONS)
     assert all(path.stat().st_size > 5000 for path in paths)
     bare = {**summary, "removals": {}, "similarity": {"plain": None}}
-    assert [path.stem for path in draw(bare, GRID, tmp_path)] == ["methods", "strategies", "difference", "cost"]
-    assert {path.stem for path in tmp_path.glob("*.png")} == {"methods", "strategies", "difference", "cost"}
+    assert [path.stem for path in draw(bare, GRID, tmp_path)] == ["one_model", "methods", "strategies", "difference", "cost"]
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"one_model", "methods", "strategies", "difference", "cost"}
