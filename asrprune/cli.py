@@ -78,7 +78,9 @@ Sbatch = Annotated[str, typer.Option("--sbatch", help='options for these, as sba
 Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU")]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
-GridOutput = Annotated[Path, typer.Option("--output", help="directory of a grid's records, tables and figures")]
+GridOutput = Annotated[
+    Path | None, typer.Option("--output", help="directory of a grid's records, tables and figures; default: its file's name")
+]
 PlanName = Annotated[
     str | None, typer.Option("--plan", help="a strategy (exp/.../plans/NAME.json), or a plan file; default: greedy")
 ]
@@ -372,7 +374,7 @@ def report(
     exp: Annotated[Path | None, typer.Option("--exp", help="experiment directory")] = None,
     copy_to: Annotated[Path | None, typer.Option("--copy-to", help="also put RESULTS.md and figures/ here")] = None,
     grid_file: Annotated[Path | None, typer.Option("--grid", help="instead, compare what is recorded of this grid")] = None,
-    output: GridOutput = Path("paper"),
+    output: GridOutput = None,
 ) -> None:
     """Write the report of an experiment, or of a grid of them. Makes the tables, the figures and one file of all numbers."""
     from asrprune.files import read_json
@@ -385,9 +387,9 @@ def report(
         assert grid_file is not None
         if copy_to is not None:
             raise UserError("--copy-to goes with --exp; the comparison of a grid is written to --output")
-        _compare(grid_file, output)
+        _compare(grid_file, output or Path(grid_file.stem))
         return
-    if output != Path("paper"):
+    if output is not None:
         raise UserError("--output goes with --grid; the report of an experiment is written into it, and --copy-to copies it")
     path = write_report(exp)
     if copy_to is not None:
@@ -400,14 +402,17 @@ def report(
 def grid(
     grid_file: Annotated[Path, typer.Argument(help="methods, depths and seeds, e.g. conf/paper.yaml")],
     options: Annotated[list[str] | None, typer.Argument(help="after --, passed on to run.sh")] = None,
-    output: GridOutput = Path("paper"),
-    expdir: Annotated[Path, typer.Option("--expdir", help="directory of the experiments")] = Path("exp/paper"),
+    output: GridOutput = None,
+    expdir: Annotated[
+        Path | None, typer.Option("--expdir", help="directory of the experiments; default: exp/ and the grid file's name")
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores and the GPUs")] = 1,
 ) -> None:
     """Run a grid of models in a recipe's directory and compare them. What is recorded is not run again."""
     from asrprune.paper.run import run_grid
 
-    run_grid(grid_file, output, expdir, jobs, options or [])
+    output = output or Path(grid_file.stem)
+    run_grid(grid_file, output, expdir or Path("exp") / grid_file.stem, jobs, options or [])
     _compare(grid_file, output)
 
 

@@ -21,7 +21,7 @@ BLOCK = re.compile(r"(<!-- (?:verdict|table (\S+)) of (\S+) -->\n).*?(<!-- end -
 
 
 def filled(text: str, root: Path = ROOT) -> str:
-    """The text with every block written anew from ``paper/summary.json`` of its recipe below ``root``.
+    """The text with every block written anew from ``<name of the grid file>/summary.json`` of its recipe below ``root``.
 
     Raises:
         UserError: a comparison has no table of that name, or is not there.
@@ -30,10 +30,10 @@ def filled(text: str, root: Path = ROOT) -> str:
 
 
 def _block(name: str | None, grid_file: Path) -> str:
-    """The table of a name, or the verdict."""
-    summary, grid = read_json(grid_file.parents[1] / "paper/summary.json"), read_grid(grid_file)
+    """The table of a name, or the claim."""
+    summary, grid = read_json(grid_file.parents[1] / grid_file.stem / "summary.json"), read_grid(grid_file)
     if name is None:
-        return verdict_markdown(summary, grid)
+        return verdict_markdown(summary, grid, brief=True)
     made = {table.name: table for table in tables(summary, grid)}
     if name not in made:
         raise UserError(f"{grid_file}: has no table {name}; it has {', '.join(made)}")

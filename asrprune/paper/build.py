@@ -63,10 +63,10 @@ def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], f
     return "\n\n".join(parts) + "\n"
 
 
-def verdict_markdown(summary: Summary, grid: Grid) -> str:
-    """The verdicts on all sets, a paragraph each, the claim in bold."""
+def verdict_markdown(summary: Summary, grid: Grid, brief: bool = False) -> str:
+    """The verdicts on all sets, a paragraph each, the claim in bold; ``brief``: the claim alone, as beside a table."""
     said = [verdict(summary, grid, name) for name in sorted(summary["data"])]
-    return "\n\n".join(" ".join((f"**{claim}**", *others)) for claim, *others in said)
+    return "\n\n".join(" ".join((f"**{claim}**", *(() if brief else others))) for claim, *others in said)
 
 
 def _chosen_on(summary: Summary) -> str:

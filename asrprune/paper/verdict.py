@@ -18,7 +18,8 @@ def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
         return [f"On {name} no depth has both a pruned model and those that were trained for it yet."]
     depths = sorted(whole, reverse=True)
     good = [depth for depth in depths if all(test["outcome"] == "passes" for test in whole[depth])]
-    sentences = [_claim(summary, grid, name, good, depths)]
+    bad = [depth for depth in depths if any(test["outcome"] == "worse" for test in whole[depth])]
+    sentences = [_claim(summary, grid, name, good, bad, depths)]
     sentences += [_exception(grid, depth, whole[depth]) for depth in depths if depth not in good]
     return [*sentences, _rule(summary), rests_on(summary, name), _power([test for found in whole.values() for test in found])]
 
@@ -47,7 +48,7 @@ def difference(test: Row) -> str:
     return f"{test['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _claim(summary: Summary, grid: Grid, name: str, good: Sequence[int], depths: Sequence[int]) -> str:
+def _claim(summary: Summary, grid: Grid, name: str, good: Sequence[int], bad: Sequence[int], depths: Sequence[int]) -> str:
     model = f"On {name} one model ({grid.prunable}), trained once and pruned by its {chosen_strategy(grid)} plan,"
     others = f"models trained for each depth, {' or '.join(getattr(grid, role) for role in roles(grid))}"
     if not good:
@@ -56,6 +57,8 @@ def _claim(summary: Summary, grid: Grid, name: str, good: Sequence[int], depths:
         said = f"{model} is not worse than {others}, at any depth compared: {listed(good)} layers."
     else:
         said = f"{model} is not worse than {others}, with {listed(good)} layers."
+    if bad:
+        said += f" With {listed(bad)} layers it is worse than some of them."
     return said + (" Layers were chosen on this set, so this is optimistic." if seen(name, summary["search_sets"]) else "")
 
 
