@@ -28,7 +28,7 @@ from asrprune.nn.model import CtcModel
 from asrprune.report.plots import DPI, GREY, PALETTE, STYLE, panel_grid
 from asrprune.train.checkpoint import load_weights
 
-LAYERS = (1, 2)
+LAYERS = (1, 2)  # measured, as far as they lie at or below the lowest exit
 Row = dict[str, float | int | str]
 
 
@@ -36,7 +36,7 @@ def measure(exp: Path, data: Path, count: int) -> list[Row]:
     """A row for each kept epoch and each of ``LAYERS``: cosine and ratio of norms (others / lowest), means over batches.
 
     Raises:
-        UserError: the experiment has no checkpoints, or no tap at or above layer 2.
+        UserError: the experiment has no checkpoints, or the model no taps.
     """
     config = read_experiment_config(exp)
     if not config.model.tap_layers:
@@ -54,10 +54,11 @@ def _of_epoch(exp: Path, config: Config, corpus: Corpus, batches: list[Batch], p
     model = CtcModel(config.model, config.frontend.num_mels, len(corpus.tokenizer))
     model.load_state_dict(load_weights(path))
     model.eval()  # no dropout: two gradients of the same function
-    found: dict[int, list[tuple[float, float]]] = {layer: [] for layer in LAYERS}
+    layers = [layer for layer in LAYERS if layer <= config.model.exits[0]]
+    found: dict[int, list[tuple[float, float]]] = {layer: [] for layer in layers}
     for batch in batches:
-        lowest, others = _gradients(model, batch)
-        for layer, ours, theirs in zip(LAYERS, lowest, others, strict=True):
+        lowest, others = _gradients(model, batch, layers)
+        for layer, ours, theirs in zip(layers, lowest, others, strict=True):
             norms = float(ours.norm()), float(theirs.norm())
             found[layer].append((float(ours @ theirs) / (norms[0] * norms[1]), norms[1] / norms[0]))
     number = re.findall(r"\d+", path.name)[0]
@@ -69,11 +70,11 @@ def _of_epoch(exp: Path, config: Config, corpus: Corpus, batches: list[Batch], p
     ]
 
 
-def _gradients(model: CtcModel, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-    """The gradient of the lowest exit's share of the loss, and of all others': a vector for each of ``LAYERS``."""
+def _gradients(model: CtcModel, batch: Batch, layers: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    """The gradient of the lowest exit's share of the loss, and of all others': a vector for each of the layers."""
     losses = model(model.normalise(batch.features), batch.lens, batch.labels, batch.label_lens)
     weighted = torch.tensor(model.config.exit_weights) * losses
-    parameters = [list(model.encoder.layers[layer - 1].parameters()) for layer in LAYERS]
+    parameters = [list(model.encoder.layers[layer - 1].parameters()) for layer in layers]
     flat = [p for layer in parameters for p in layer]
     vectors = []
     for part in (weighted[0], weighted[1:].sum()):
@@ -89,6 +90,8 @@ def draw(rows: list[Row]) -> Figure:
     for name, (colour, marker) in zip(names, PALETTE.values(), strict=False):
         for layer, style in zip(LAYERS, ("-", "--"), strict=True):
             own = [row for row in rows if row["exp"] == name and row["layer"] == layer]
+            if not own:
+                continue
             for axes, key in ((left, "cosine"), (right, "ratio")):
                 axes.plot(
                     [100 * float(row["trained"]) for row in own], [float(row[key]) for row in own],
