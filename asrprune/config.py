@@ -158,7 +158,7 @@ class Conv2dConfig(SubsamplingConfig):
 
 
 class Conv1dConfig(SubsamplingConfig):
-    """Convolutions over time alone: they cost less than a layer."""
+    """Convolutions over time alone: as wide as the model they cost less than a layer. Few channels are a bottleneck."""
 
     type: Literal["conv1d"] = "conv1d"
     min_mels: ClassVar[int] = 1

@@ -80,10 +80,12 @@ def test_losses_of_the_first_updates_are_the_recorded_ones(tiny_experiment: Path
     np.testing.assert_allclose(dev, DEV_LOSSES, rtol=1e-4)
 
 
+@pytest.mark.parametrize("front_end", ["{channels: 4}", "{type: conv1d}", "{type: conv1d, factor: 8}"])
 def test_training_learns_a_toy_task(
-    tiny_config_with: ConfigWith, run_training: Callable[[Config, Path], None], tmp_path: Path
+    front_end: str, tiny_config_with: ConfigWith, run_training: Callable[[Config, Path], None], tmp_path: Path
 ) -> None:
-    run_training(tiny_config_with("train.epochs=20", "train.schedule.peak=2e-2", "batch.max_frames=400"), tmp_path / "exp")
+    numbers = ("train.epochs=20", "train.schedule.peak=2e-2", "batch.max_frames=400", f"model.subsampling={front_end}")
+    run_training(tiny_config_with(*numbers), tmp_path / "exp")
     epochs = [record for record in read_journal(tmp_path / "exp" / "train.jsonl") if record["kind"] == "epoch"]
     assert epochs[0]["dev_wer"]["4"] > 50.0
     assert epochs[-1]["train_loss"] < 0.1 * epochs[0]["train_loss"]
