@@ -54,6 +54,8 @@ class Progress:
     step: int = 0  # updates done in all
     epoch_loss: float = 0.0  # sum over the epoch's utterances so far
     epoch_utterances: int = 0
+    epoch_layers: int = 0  # layers run, summed over the epoch's updates so far
+    epoch_ended_at: dict[str, int] = field(default_factory=dict)  # layer -> updates that ran no layer above it
     seconds: float = 0.0
     records: list[dict[str, Any]] = field(default_factory=list)  # one for each finished epoch: epoch, wer, loss
 
@@ -240,12 +242,15 @@ class Trainer:
         loss = float((weights * means).sum() / weights.sum())
         progress.epoch_loss += loss * window.utterances
         progress.epoch_utterances += window.utterances
+        progress.epoch_layers += window.layers_run
+        ended_at = {str(depth): window.ended_at[depth] for depth in sorted(window.ended_at)}
+        for depth, count in ended_at.items():
+            progress.epoch_ended_at[depth] = progress.epoch_ended_at.get(depth, 0) + count
         progress.seconds += seconds
         self.journal.step({
             "step": progress.step, "epoch": progress.epoch, "loss": loss,
             "tap_losses": dict(zip(compress(self.exits, reached.tolist()), means.tolist(), strict=True)),
-            "layers_run": window.layers_run,
-            "ended_at": {str(depth): window.ended_at[depth] for depth in sorted(window.ended_at)},
+            "layers_run": window.layers_run, "ended_at": ended_at,
             "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": window.grad_norm,
             "frames_per_s": frames / seconds, "elapsed_s": progress.seconds,
         })  # fmt: skip
@@ -257,6 +262,7 @@ class Trainer:
             self._evaluate()
         progress.epoch += 1
         progress.update, progress.epoch_loss, progress.epoch_utterances = 0, 0.0, 0
+        progress.epoch_layers, progress.epoch_ended_at = 0, {}
         self._save()
         self._prune_epochs()
 
@@ -276,14 +282,22 @@ class Trainer:
         self.journal.epoch({
             "epoch": progress.epoch, "step": progress.step, "train_loss": train_loss,
             "dev_loss": metrics.loss, "dev_wer": metrics.wer, "seconds": progress.seconds,
+            "layers_run": progress.epoch_layers, "ended_at": progress.epoch_ended_at,
         })  # fmt: skip
         wers = ", ".join(f"layer {tap}: {wer:.2f} %" for tap, wer in metrics.wer.items())
-        logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev WER %s; %.0f s in all",
-                    progress.epoch, train_loss, record["loss"], wers, progress.seconds)  # fmt: skip
+        logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev WER %s; %.1f layers run in an update%s; %.0f s in all",
+                    progress.epoch, train_loss, record["loss"], wers, progress.epoch_layers / progress.update, self._shares(),
+                    progress.seconds)  # fmt: skip
         if progress.epoch in self._best_epochs():
             weights = whole_weights(self._module)
             if self.writes:
                 save_weights(epoch_file(self.checkpoints, progress.epoch), weights)
+
+    def _shares(self) -> str:
+        """`` (30 % end at layer 2, 70 % at 12)``; nothing where all updates run all layers."""
+        ended = sorted(self.progress.epoch_ended_at.items(), key=lambda item: int(item[0]))
+        shares = ", ".join(f"{100 * count / self.progress.update:.0f} % end at layer {depth}" for depth, count in ended)
+        return f" ({shares})" if len(ended) > 1 else ""
 
     def _best_epochs(self) -> list[int]:
         return best_epochs(self.progress.records, self.config.train.keep_best)

@@ -1,6 +1,7 @@
 """The training loop: what an update computes, what it leaves out, what it writes down."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -232,6 +233,18 @@ def test_logged_loss_is_that_of_the_exits_that_were_reached(
     (record,) = read_journal(trainer.journal.path)
     assert record["tap_losses"] == {"1": 2.0, "2": 3.0}
     assert record["loss"] == pytest.approx(2.5)
+
+
+def test_an_epoch_says_where_its_updates_ended(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tiny_config_with('model.truncated={"1": 0.5}', "model.stochastic_depth.rate=0", "train.epochs=1"))
+    with caplog.at_level(logging.INFO):
+        trainer.run()
+    *steps, epoch = read_journal(trainer.journal.path)
+    assert epoch["ended_at"] == {depth: sum(step["ended_at"].get(depth, 0) for step in steps) for depth in ("1", "4")}
+    assert epoch["layers_run"] == epoch["ended_at"]["1"] + 4 * epoch["ended_at"]["4"] == sum(s["layers_run"] for s in steps)
+    assert re.search(r"layers run in an update \(\d\d % end at layer 1, \d\d % end at layer 4\)", caplog.text)
 
 
 # -- one run ----------------------------------------------------------------------------------------------------------
