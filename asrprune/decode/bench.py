@@ -84,7 +84,7 @@ def measure(
     seconds: list[list[float]] = [[] for _ in keeps]
     for repeat in track(range(repeats + WARM_UP), "bench"):
         for position, keep in enumerate(keeps):
-            taken = _timed(lambda keep=keep: _recognise(experiment, batches, keep))  # type: ignore[misc]
+            taken = timed(lambda keep=keep: _recognise(experiment, batches, keep))  # type: ignore[misc]
             if repeat >= WARM_UP:
                 seconds[position].append(taken)
     return [Speed(statistics.median(s) / audio_s, min(s) / audio_s, max(s) / audio_s) for s in seconds]
@@ -122,7 +122,8 @@ def _batches(features: Sequence[np.ndarray], size: int) -> list[tuple[Tensor, Te
     return batches
 
 
-def _timed(work: Callable[[], None]) -> float:
+def timed(work: Callable[[], object]) -> float:
+    """Seconds until it is done, on a GPU, too."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     started = time.perf_counter()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from serve import VOCAB_SIZE, Work, batch, serve
 from torch import Tensor, nn
 
@@ -71,21 +72,27 @@ def train(
     if compiled:
         for layer in module.encoder.layers:
             layer.compile()
+    update = updater(fabric, module, batch(utterances, frames, labels), rate)
+    return update, {**facts, "threads": torch.get_num_threads(), "shares": {} if compiled else where_it_goes(update)}
+
+
+def updater(fabric: Fabric, module: CtcModel, inputs: tuple[Tensor, ...], rate: float) -> Work:
+    """An update on a batch, on the device of ``fabric``; ``rate`` is that of stochastic depth."""
     model, optimizer = fabric.setup(module, make_optimizer(module, TrainConfig()))
     model.train()
     set_learning_rate(optimizer, 1e-4)
-    inputs = batch(utterances, frames, labels)
-    probabilities = drop_probabilities(layers, rate, "linear")
+    inputs = tuple(tensor.to(fabric.device) for tensor in inputs)
+    probabilities = drop_probabilities(module.config.num_layers, rate, "linear")
     draws = typical_draws(probabilities)
 
     def update() -> None:
         optimizer.zero_grad(set_to_none=False)
         losses = model(*inputs, next(draws), branch_scales(probabilities))
-        fabric.backward(module.total(losses) / utterances)
+        fabric.backward(module.total(losses) / len(inputs[0]))
         fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
         optimizer.step()
 
-    return update, {**facts, "threads": torch.get_num_threads(), "shares": {} if compiled else where_it_goes(update)}
+    return update
 
 
 def typical_draws(probabilities: list[float]) -> Iterator[list[int]]:
