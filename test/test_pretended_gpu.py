@@ -89,7 +89,15 @@ def test_mixing_devices_fails_as_on_cuda(gpu: torch.device) -> None:
 
 @pytest.mark.parametrize("layer", ["transformer", "conformer"])
 def test_bfloat16_stays_near_float32_under_the_rules_of_cuda(layer: str, gpu: torch.device) -> None:
-    sizes = {"num_layers": 4, "dim": 16, "heads": 2, "ffn": 32, "conv_channels": 4, "taps": [1, 2], "self_conditioning": True}
+    sizes = {
+        "num_layers": 4,
+        "dim": 16,
+        "heads": 2,
+        "ffn": 32,
+        "subsampling": {"channels": 4},
+        "taps": [1, 2],
+        "self_conditioning": True,
+    }
     torch.manual_seed(0)
     model = CtcModel(ModelConfig.model_validate({"layer": layer, **sizes}), 80, 7).eval().to(gpu)
     features, lens = torch.randn(3, 60, 80, device=gpu), torch.tensor([60, 33, 5], device=gpu)

@@ -74,7 +74,15 @@ def near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
 @pytest.fixture(params=MODELS)
 def model(request: pytest.FixtureRequest) -> CtcModel:
     torch.manual_seed(0)
-    sizes = {"num_layers": 4, "dim": 64, "heads": 4, "ffn": 128, "conv_channels": 16, "conv_kernel": 7, "taps": [1, 2]}
+    sizes = {
+        "num_layers": 4,
+        "dim": 64,
+        "heads": 4,
+        "ffn": 128,
+        "subsampling": {"channels": 16},
+        "conv_kernel": 7,
+        "taps": [1, 2],
+    }
     return CtcModel(ModelConfig.model_validate({**sizes, "dropout": 0.0, **MODELS[request.param]}), 80, 30)
 
 

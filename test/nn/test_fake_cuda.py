@@ -52,7 +52,7 @@ def model(request: pytest.FixtureRequest, fake: None) -> CtcModel:
         "dim": 16,
         "heads": 2,
         "ffn": 32,
-        "conv_channels": 4,
+        "subsampling": {"channels": 4},
         "taps": [1, 2],
         "attention_dropout": 0.1,
     }
