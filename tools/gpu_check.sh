@@ -5,11 +5,11 @@
 #   tools/gpu_check.sh [--out DIR] [--device cuda|cpu] [--tiny] [--parts tests,depth,training,an4]
 #
 # Writes DIR/gpu.json, DIR/gpu.md (to be committed as docs/gpu.md) and the log of each part; DIR is exp_gpu_check by default.
-# PYTHON=... chooses the interpreter. Exits with 1 if a part failed.
+# PYTHON=... chooses the interpreter, PIP_LIMIT_S=... gives pip more time. Exits with 1 if a part failed.
 set -euo pipefail
 export GPU_CHECK_STARTED=${GPU_CHECK_STARTED:-$(date +%s)}  # the 8 minutes begin here
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-pip_limit_s=100
+pip_limit_s=${PIP_LIMIT_S:-100}
 
 python=${PYTHON:-$root/.venv/bin/python}
 command -v "$python" > /dev/null || python=python3
@@ -18,13 +18,13 @@ command -v "$python" > /dev/null || python=python3
 missing() { "$python" "$root/tools/gpu_check/missing.py" "$root/pyproject.toml"; }  # a requirement a line
 if [ -n "$(missing)" ]; then
     # The machine's own torch stays, as it fits the driver; if constraints.txt names another, pip finds the torchaudio for it.
-    here=$("$python" -c 'import site; print("\n".join(site.getsitepackages()))')
+    here=$("$python" -c 'import sys; print("\n".join(filter(None, sys.path)))')
     if "$python" -m venv "$root/.venv_gpu_check"; then
         python=$root/.venv_gpu_check/bin/python
         echo "$here" > "$("$python" -c 'import site; print(site.getsitepackages()[0])')/machine.pth"
     fi
     constraints=$(mktemp)
-    torch=$("$python" -c 'import torch; print(torch.__version__)')
+    torch=$("$python" -c 'from importlib.metadata import version; print(version("torch"))')
     pinned='^torch=='
     grep -qx "torch==${torch%+*}" "$root/constraints.txt" || pinned='^torch(audio)?=='
     { grep -Ev "$pinned" "$root/constraints.txt"; echo "torch==$torch"; } > "$constraints"
@@ -33,7 +33,7 @@ if [ -n "$(missing)" ]; then
         echo "installing ${wanted[*]}"
         timeout $pip_limit_s "$python" -m pip install -q --disable-pip-version-check --retries 1 --timeout 10 \
             -c "$constraints" "${wanted[@]}" ||
-            echo "pip could not install them (no network?); going on with what is here; without: $(missing | paste -s -d ' ')"
+            echo "pip could not, in $pip_limit_s s (no network?); going on with what is here; without: $(missing | paste -s -d ' ')"
     fi
     rm -f "$constraints"
 fi
