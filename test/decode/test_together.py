@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from asrprune.config import ModelConfig
+from asrprune.decode import together
 from asrprune.decode.together import layers_run, run_together
+from asrprune.nn import encoder
 from asrprune.nn.model import CtcModel
 from asrprune.prune.plan import Keep
 
@@ -46,6 +48,16 @@ def test_every_stream_is_that_of_the_sub_model_alone(model: CtcModel, max_frames
         assert calls == layers_run(SETS) < sum(map(len, SETS))
     if max_frames == 100_000:
         assert calls < layers_run(SETS)
+
+
+def test_the_padding_is_looked_at_once(model: CtcModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is waited for each time."""
+    calls, make = [], encoder.padding_mask
+    for module in (encoder, together):
+        monkeypatch.setattr(module, "padding_mask", lambda *args: (calls.append(args), make(*args))[1])
+    with torch.inference_mode():
+        run_together(model, torch.randn(3, 60, 80), torch.tensor([60, 33, 5]), SETS, 300)
+    assert len(calls) == 1
 
 
 def test_what_is_run_is_every_beginning_once() -> None:

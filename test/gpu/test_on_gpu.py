@@ -7,6 +7,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -240,8 +241,8 @@ def kill_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[
         raise Killed
 
     def run(work: Callable[[], object]) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_finish_epoch", finish_and_die)
+        with monkeypatch.context() as patched:
+            patched.setattr(Trainer, "_finish_epoch", finish_and_die)
             with pytest.raises(Killed):
                 work()
 
@@ -276,7 +277,10 @@ def test_a_run_goes_on_on_the_other_device(
 def one_of_several(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """``one_of_several("ddp")``: this process is one of a group, nccl's on a GPU, though alone in it."""
     strategy = ranks._strategy
-    yield lambda name: monkeypatch.setattr(ranks, "_strategy", lambda *_: strategy(name, 2) if name == "ddp" else _fsdp_alone())
+    with patch.dict(os.environ):  # fabric writes ranks and a port there
+        yield lambda name: monkeypatch.setattr(
+            ranks, "_strategy", lambda *_: strategy(name, 2) if name == "ddp" else _fsdp_alone()
+        )
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -324,4 +328,4 @@ def test_memory_does_not_grow_from_epoch_to_epoch(
 
     monkeypatch.setattr(Trainer, "_finish_epoch", finish_and_note)
     train_there(tiny_config_with("train.epochs=4", "model.layer=conformer"), "grown")
-    assert used[-1] <= used[1] * 1.05
+    assert used[-1] <= used[1] + 2**20, "tables of positions that are kept are smaller, activations larger"
