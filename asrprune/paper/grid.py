@@ -134,7 +134,7 @@ def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
 
 
 def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False, shallow: bool = False) -> Cell:
-    taps: Numbers = {"model.taps": None} if shallow else {}  # scaled with the depth, unless the method has none
+    taps: Numbers = {"model.taps": None, "model.truncated": {}} if shallow else {}  # by the depth, unless the method says which
     numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}
     if alone:
         numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.min_depth": 1, "prune.strategies": ["top"]}

@@ -209,7 +209,7 @@ def test_an4_prepares_features_and_units_from_the_archive(tmp_path: Path) -> Non
 GRID = """
 config: conf/tiny.yaml
 numbers: {train.epochs: 1, prune.strategies: [greedy], bench.repeats: 1}
-methods: {plain: {model.taps: [], model.stochastic_depth.rate: 0}, both: {}}
+methods: {plain: {model.taps: [], model.truncated: {}, model.stochastic_depth.rate: 0}, both: {}}
 alone: {methods: [plain], depths: [2]}
 prunable: both
 plain: plain
