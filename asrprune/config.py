@@ -223,6 +223,8 @@ class ModelConfig(Section):
         below, mistakes = [tap for tap in self.tap_layers if tap < self.num_layers], []
         if not set(self.truncated) <= set(below):
             mistakes.append(f"truncated: updates end at taps below the last layer, {below}, got {self.truncated}")
+        if self.truncated and self.tap_weight == 0.0:  # or an update that ends at a tap would have a loss of 0 / 0
+            mistakes.append("truncated: updates end at taps, so tap_weight must be above 0, got 0")
         if sum(self.truncated.values()) >= 1.0:
             mistakes.append(f"truncated must leave some updates to all layers: a sum below 1, got {self.truncated}")
         return mistakes

@@ -57,6 +57,10 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
             "model: truncated: updates end at taps below the last layer, [1], got {4: 0.5}",
         ),
         (
+            "model: {num_layers: 4, taps: [1, 2], tap_weight: 0, truncated: {1: 0.5}}",
+            "model: truncated: updates end at taps, so tap_weight must be above 0, got 0",
+        ),
+        (
             "model: {num_layers: 4, taps: [1, 2], truncated: {1: 0.5, 2: 0.5}}",
             "model: truncated must leave some updates to all layers: a sum below 1, got {1: 0.5, 2: 0.5}",
         ),
