@@ -23,6 +23,7 @@ from asrprune.files import atomic_path
 logger = logging.getLogger(__name__)
 _POLL_S = 1.0
 _ASK_S = 10.0  # between two questions to the cluster, which has others to serve
+_CANCEL_S = 20.0  # how long a cancelled job is waited for
 _FORGOTTEN = "UNKNOWN"  # minutes after its end Slurm forgets a job
 _ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"),
@@ -107,7 +108,7 @@ class Slurm(Executor):
                 yield from self._collect(array, waiting, folder)
             finally:
                 if waiting:
-                    _ask("scancel", array)
+                    _cancel(array, set(waiting.values()))
 
     def _submit(self, work: bytes, shares: Sequence[Mapping[int, Any]], folder: Path) -> list[str]:
         """Send off a job for each share; their ids: ``12_0``, ``12_1``, or ``12`` if there is one."""
@@ -195,6 +196,14 @@ def _gone(array: str, jobs: set[str]) -> dict[str, str]:
         return {}  # Slurm does not answer now; what runs goes on
     states = dict(line.split() for line in done.stdout.splitlines())
     return {job: states.get(job, _FORGOTTEN) for job in jobs if states.get(job, _FORGOTTEN) in _ENDED}
+
+
+def _cancel(array: str, jobs: set[str]) -> None:
+    """Cancel an array and wait for its jobs to end: one that still runs would write into the folder that is removed next."""
+    _ask("scancel", array)
+    until = time.monotonic() + _CANCEL_S
+    while _gone(array, jobs).keys() != jobs and time.monotonic() < until:
+        time.sleep(_POLL_S)
 
 
 def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
