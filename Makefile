@@ -24,6 +24,7 @@ bench: $(VENV)/.dev  ## measure this machine: docs/performance.md; ARGS="--parts
 lint: $(VENV)/.dev  ## style and types, nothing is changed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/mypy
 
 type: $(VENV)/.dev  ## types only

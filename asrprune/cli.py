@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from asrprune.errors import UserError
-from asrprune.progress import is_first
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.progress import is_first
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from asrprune.executor import Executor
-    from asrprune.experiment import Experiment
+    from asrprune.experiment.store import Experiment
+    from asrprune.runtime.executor import Executor
 
 _log_only = logging.getLogger("asrprune.log_only")  # to the log file alone: the screen gets it in another form
 _log_only.addHandler(logging.NullHandler())
@@ -144,9 +144,8 @@ def perturb(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Copy a data directory at each of augment.speeds."""
-    from asrprune.config import read_config
-    from asrprune.data.fbank import speed_copies
-    from asrprune.data.kaldi import read_data_dir, write_data_dir
+    from asrprune.config.load import read_config
+    from asrprune.data.kaldi import read_data_dir, speed_copies, write_data_dir
 
     numbers = read_config(config, set_)
     copies = speed_copies(read_data_dir(source), numbers.prune.speeds if search else numbers.augment.speeds)
@@ -166,8 +165,8 @@ def fbank(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Compute features and CMVN statistics. What is there already is kept."""
-    from asrprune.config import read_config
-    from asrprune.data import fbank as features
+    from asrprune.config.load import read_config
+    from asrprune.data import extract as features
 
     options = read_config(config, set_).frontend
     with _executor(executor, nj, sbatch, directories[0].parent) as workers:
@@ -186,7 +185,7 @@ def bpe(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Train text units on the transcripts of a data directory."""
-    from asrprune.config import read_config
+    from asrprune.config.load import read_config
     from asrprune.data.tables import read_table
     from asrprune.data.tokenizer import train_tokenizer
 
@@ -212,7 +211,7 @@ def train(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Train a model, or go on with a run that was killed."""
-    from asrprune.config import read_config
+    from asrprune.config.load import read_config
     from asrprune.train.start import train as run
 
     run(read_config(config, set_), exp, train_dir, dev_dir, bpe_model, cmvn, ngpu, nproc, num_nodes)
@@ -224,7 +223,7 @@ def average(
     count: Annotated[int | None, typer.Option("--count", min=1, help="best epochs to average; default: train.average")] = None,
 ) -> None:
     """Average the best epochs into model.safetensors."""
-    from asrprune.experiment import average_best
+    from asrprune.train.average import average_best
 
     for member in average_best(exp, count):
         _say(f"epoch {member['epoch']}: dev WER {member['wer']:.2f} %")
@@ -265,8 +264,10 @@ def search(
     ngpu: Gpus = 0,
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
-    from asrprune.config import PruneConfig, check
-    from asrprune.prune.propose import plan_path, propose, read_similarity
+    from asrprune.config.load import check
+    from asrprune.config.schema import PruneConfig
+    from asrprune.experiment.plan import plan_path
+    from asrprune.prune.propose import propose, read_similarity
 
     workers, experiment = _executor(executor, nj, sbatch, exp, ngpu), _load(exp)
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
@@ -316,9 +317,9 @@ def decode(
     ngpu: Gpus = 0,
 ) -> None:
     """Decode sets at every depth of every plan. Writes decode/SET/STRATEGY_dDEPTH/text."""
-    from asrprune.decode.recognizer import find_plan
     from asrprune.decode.sweep import SubModel, decode_set, sub_models
-    from asrprune.prune.plan import parse_layers
+    from asrprune.experiment.plan import parse_layers
+    from asrprune.prune.find import find_plan
 
     if layers is not None and (strategy or depth):
         raise UserError("give either --layers, or --strategy and --depth")
@@ -341,7 +342,7 @@ def score(
 ) -> None:
     """Score what is decoded, as sclite does. Writes score.json and result.txt beside each text."""
     from asrprune.data.tables import open_table
-    from asrprune.decode.sclite import write_score
+    from asrprune.scoring.sclite import write_score
 
     for directory in directories:
         references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
@@ -363,7 +364,7 @@ def bench(
     ngpu: Gpus = 0,
 ) -> None:
     """Measure real-time factors by depth. Writes bench.json."""
-    from asrprune.decode import bench as benchmark
+    from asrprune.decode import benchmark
 
     experiment = _load(exp, ngpu)
     _say(str(benchmark.bench(experiment, data, benchmark.keeps_of(experiment), allow_pipes)))
@@ -377,9 +378,9 @@ def report(
     output: GridOutput = None,
 ) -> None:
     """Write the report of an experiment, or of a grid of them. Makes the tables, the figures and one file of all numbers."""
-    from asrprune.files import read_json
     from asrprune.report.build import copy_report, write_report
     from asrprune.report.tables import screen_table
+    from asrprune.runtime.files import read_json
 
     if (exp is None) == (grid_file is None):
         raise UserError("name either an experiment, --exp DIR, or a grid, --grid FILE")
@@ -409,7 +410,7 @@ def grid(
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores and the GPUs")] = 1,
 ) -> None:
     """Run a grid of models in a recipe's directory and compare them. What is recorded is not run again."""
-    from asrprune.paper.run import run_grid
+    from asrprune.compare.run import run_grid
 
     output = output or Path(grid_file.stem)
     run_grid(grid_file, output, expdir or Path("exp") / grid_file.stem, jobs, options or [])
@@ -417,8 +418,8 @@ def grid(
 
 
 def _compare(grid_file: Path, output: Path) -> None:
-    from asrprune.paper.build import write_comparison
-    from asrprune.paper.tables import screen_table
+    from asrprune.compare.build import write_comparison
+    from asrprune.compare.tables import screen_table
 
     for table in write_comparison(grid_file, output):
         _show(screen_table(table))
@@ -440,9 +441,9 @@ def transcribe(
     """Transcribe audio files at any depth."""
     from dataclasses import asdict
 
-    from asrprune.decode.recognizer import Recognizer
-    from asrprune.hardware import pick_device
-    from asrprune.prune.plan import parse_layers
+    from asrprune.experiment.plan import parse_layers
+    from asrprune.recognizer import Recognizer
+    from asrprune.runtime.hardware import pick_device
 
     if plan is not None and depth is None:
         raise UserError("--plan says which layers a depth has; give --depth, too")
@@ -460,34 +461,34 @@ def transcribe(
 @app.command()
 def doctor(ngpu: Gpus = 0) -> None:
     """Say what is missing here, and the command that installs it."""
-    from asrprune.doctor import diagnose, doctor_ok, format_report
+    from asrprune.runtime.doctor import diagnose, doctor_ok, format_report
 
     checks = diagnose()
     _say(format_report(checks))
     if not doctor_ok(checks):
         raise typer.Exit(1)
     if ngpu:
-        from asrprune.hardware import check_gpus  # needs torch, which may have been missing until here
+        from asrprune.runtime.hardware import check_gpus  # needs torch, which may have been missing until here
 
         check_gpus(ngpu)
 
 
 def _executor(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int = 0) -> "Executor":
-    from asrprune.executor import choose
+    from asrprune.runtime.choose import choose
 
     return choose(name, num_jobs, num_gpus, sbatch, home / "log" / "slurm")
 
 
 def _load(exp: Path, num_gpus: int = 0) -> "Experiment":
-    from asrprune.experiment import load
-    from asrprune.hardware import pick_device
+    from asrprune.experiment.store import load
+    from asrprune.runtime.hardware import pick_device
 
     return load(exp, pick_device(num_gpus))
 
 
 def _keep(experiment: "Experiment", depth: int | None, layers: str | None, plan: str | None) -> tuple[int, ...]:
-    from asrprune.decode.recognizer import find_plan
-    from asrprune.prune.plan import parse_layers
+    from asrprune.experiment.plan import parse_layers
+    from asrprune.prune.find import find_plan
 
     if (depth is None) == (layers is None):
         raise UserError("give either --depth N or --layers 1,2,5,9")

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asrprune.config import Config, TokenizerConfig, read_config, write_config
+from asrprune.config.load import read_config, write_config
+from asrprune.config.schema import Config, TokenizerConfig
 
 WORDS = ("one", "two", "three", "four", "five")
 NUM_MELS = 80
@@ -58,8 +59,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Read it only; copy it to change it. See ``write_data`` for what the utterances are.
     """
-    from asrprune.data.fbank import compute_cmvn, write_cmvn
+    from asrprune.data.extract import compute_cmvn
     from asrprune.data.tokenizer import train_tokenizer
+    from asrprune.features.cmvn import write_cmvn
 
     root = tmp_path_factory.mktemp("tiny_data")
     rng = np.random.default_rng(0)
@@ -73,7 +75,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_experiment(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained and averaged experiment of ``tiny_config`` on ``tiny_data``. Read it only; copy it to change it."""
-    from asrprune.experiment import average_best
+    from asrprune.train.average import average_best
 
     exp = tmp_path_factory.mktemp("tiny_exp") / "exp"
     train_on(tiny_data, tiny_config, exp)
@@ -100,8 +102,8 @@ def write_data(directory: Path, count: int, rng: np.random.Generator) -> list[st
     A word is six random spectra of four frames each, plus noise, so a model can learn it. The features are not computed from
     the audio, which is noise of the same length.
     """
-    from asrprune.data.ark import write_ark
     from asrprune.data.tables import write_table
+    from asrprune.features.ark import write_ark
 
     spectra = np.random.default_rng(1).normal(size=(len(WORDS), SOUNDS_PER_WORD, NUM_MELS))
     chosen = [rng.integers(len(WORDS), size=rng.integers(1, 6)) for _ in range(count)]

@@ -21,8 +21,8 @@ import torch
 import yaml
 from commands import Done, asrprune
 
-from asrprune.data.ark import read_matrix, write_ark
 from asrprune.data.tables import read_table, write_table
+from asrprune.features.ark import read_matrix, write_ark
 
 FS = 16000
 

@@ -12,9 +12,9 @@ import yaml
 from commands import asrprune
 
 from asrprune.data.tables import open_table, read_table
-from asrprune.experiment import read_experiment_config, save_model
-from asrprune.prune.plan import read_plan
-from asrprune.train.checkpoint import load_weights
+from asrprune.experiment.plan import read_plan
+from asrprune.experiment.store import read_experiment_config, save_model
+from asrprune.experiment.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (

@@ -92,7 +92,7 @@ def test_what_an4_reached_is_read_though_it_was_stopped(tmp_path: Path) -> None:
 
 
 def test_numbers_of_the_recipe_are_keys_of_the_config() -> None:
-    from asrprune.config import read_config
+    from asrprune.config.load import read_config
 
     for numbers in (check.AN4_NUMBERS, check.AN4_TINY):
         config = read_config(ROOT / "egs/an4/conf/train.yaml", [f"{key}={value}" for key, value in numbers.items()])

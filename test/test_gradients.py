@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from asrprune import experiment
 from asrprune.data.batching import epoch_batches
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.errors import UserError
-from asrprune.train.checkpoint import epoch_file, load_weights
+from asrprune.experiment import store as experiment
+from asrprune.experiment.weights import load_weights
+from asrprune.runtime.errors import UserError
+from asrprune.train.checkpoint import epoch_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import gradients

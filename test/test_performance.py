@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripts import load_script
 
-from asrprune.doctor import usable_cores
+from asrprune.runtime.cores import usable_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools/bench"))  # its files import each other

@@ -12,22 +12,22 @@ from lightning_fabric.accelerators import CPUAccelerator
 from lightning_fabric.strategies import SingleDeviceStrategy
 from pretended_gpu import GPU, OnGpu, pretended_gpu
 
-from asrprune import hardware
 from asrprune.analysis.activations import activations
-from asrprune.config import AugmentConfig, Config, FrontendConfig, ModelConfig
-from asrprune.data.augment import change_vocal_tract, change_volume, spec_augment
+from asrprune.config.schema import AugmentConfig, Config, FrontendConfig, ModelConfig
 from asrprune.data.dataset import Corpus
 from asrprune.decode import parts
-from asrprune.decode.bench import bench
-from asrprune.decode.recognizer import Recognizer
-from asrprune.executor import Executor
-from asrprune.experiment import Experiment, load
-from asrprune.nn import conformer
-from asrprune.nn.model import BLANK, CtcModel
-from asrprune.prune import dev_score
-from asrprune.prune.dev_score import DevScorer
-from asrprune.prune.plan import Keep
+from asrprune.decode.benchmark import bench
+from asrprune.experiment.plan import Keep
+from asrprune.experiment.store import Experiment, load
+from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
+from asrprune.model import conformer
+from asrprune.model.ctc_model import BLANK, CtcModel
+from asrprune.prune import dev_scorer as dev_score
+from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.search import greedy
+from asrprune.recognizer import Recognizer
+from asrprune.runtime import hardware
+from asrprune.runtime.executor import Executor
 from asrprune.train import start
 from asrprune.train.checkpoint import load_state
 from asrprune.train.journal import read_journal

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from scripts import load_script
 
-from asrprune.errors import UserError
-from asrprune.files import read_json, write_json
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 filled = load_script("tools/readme_tables.py").filled

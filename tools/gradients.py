@@ -17,16 +17,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from asrprune.config import Config
+from asrprune.config.schema import Config
 from asrprune.data.batching import epoch_batches
 from asrprune.data.dataset import Batch, Corpus
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.errors import UserError, exit_status
-from asrprune.experiment import read_experiment_config
-from asrprune.files import atomic_path, write_json
-from asrprune.nn.model import CtcModel
+from asrprune.experiment.store import read_experiment_config
+from asrprune.experiment.weights import load_weights
+from asrprune.model.ctc_model import CtcModel
 from asrprune.report.plots import DPI, GREY, PALETTE, STYLE, panel_grid
-from asrprune.train.checkpoint import load_weights
+from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.files import atomic_path, write_json
 
 LAYERS = (1, 2)  # measured, as far as they lie at or below the lowest exit
 Row = dict[str, float | int | str]

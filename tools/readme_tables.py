@@ -10,11 +10,11 @@ import re
 import sys
 from pathlib import Path
 
-from asrprune.errors import UserError, exit_status
-from asrprune.files import read_json, write_text
-from asrprune.paper.build import verdict_markdown
-from asrprune.paper.grid import read_grid
-from asrprune.paper.tables import markdown, tables
+from asrprune.compare.build import verdict_markdown
+from asrprune.compare.grid import read_grid
+from asrprune.compare.tables import markdown, tables
+from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- (?:verdict|table (\S+)) of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

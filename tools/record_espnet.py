@@ -1,4 +1,4 @@
-"""Record what ESPnet's Transformer and Conformer encoders compute, as the oracle of test/nn/test_espnet_parity.py.
+"""Record what ESPnet's Transformer and Conformer encoders compute, as the oracle of test/model/test_espnet_parity.py.
 
 ESPnet is no dependency of this project, not even of its tests: they read the recorded file. To record it again, install
 ESPnet in a virtual environment of its own and run this script with that environment's Python, from the repository root::
@@ -28,7 +28,7 @@ from espnet2.asr.encoder.transformer_encoder import TransformerEncoder  # type: 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from asrprune.files import atomic_path
+from asrprune.runtime.files import atomic_path
 
 OUTPUTS = Path(__file__).resolve().parents[1] / "test/fixtures/espnet"
 SEED = 20210616

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
+from asrprune.config.lengths import output_length
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
-from asrprune.lengths import output_length
-from asrprune.nn.model import CtcModel
-from asrprune.progress import track
+from asrprune.model.ctc_model import CtcModel
+from asrprune.runtime.progress import track
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 _STAGE = "stage 6 (`asrprune svcca`)"
 

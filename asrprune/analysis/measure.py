@@ -8,8 +8,8 @@ from asrprune.analysis import svcca as measures
 from asrprune.analysis.activations import activations
 from asrprune.analysis.matrices import similarity_path
 from asrprune.data.dataset import Corpus
-from asrprune.experiment import Experiment
-from asrprune.files import atomic_path
+from asrprune.experiment.store import Experiment
+from asrprune.runtime.files import atomic_path
 
 
 def measure_layers(experiment: Experiment, directory: Path) -> Path:

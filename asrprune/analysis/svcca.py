@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asrprune.errors import UserError
-from asrprune.progress import track
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.progress import track
 
 FRAMES_PER_DIMENSION = 10  # fewer make random layers look alike
 

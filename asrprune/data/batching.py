@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from asrprune.config import BatchConfig
-from asrprune.errors import UserError
-from asrprune.nn.stochastic_depth import mix
+from asrprune.config.schema import BatchConfig
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.seeds import mix
 
 BUCKET_RATIO = 1.08  # lengths in a bucket differ by at most 8 %, which bounds the padding
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from asrprune.data.audio import OVERSHOOT_S, AudioInfo, check_audio, check_format
 from asrprune.data.packed import Ascending
 from asrprune.data.tables import BY_UTTERANCE, FIX, Row, Rows, Table, Tables, joined, missing, open_tables, render
-from asrprune.errors import UserError
-from asrprune.progress import track
+from asrprune.features.audio import OVERSHOOT_S, AudioInfo, check_audio, check_format
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.progress import track
 
 _RESERVED = frozenset(("<s>", "</s>", "#0"))
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from asrprune.data.ark import read_matrix
+from asrprune.config.lengths import output_length
 from asrprune.data.packed import Packed
 from asrprune.data.tables import stream_table
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.errors import UserError
-from asrprune.files import write_text
-from asrprune.lengths import output_length
+from asrprune.features.ark import read_matrix
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import write_text
 
 
 @dataclass(frozen=True)

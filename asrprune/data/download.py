@@ -17,9 +17,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from asrprune.errors import UserError
-from asrprune.files import locked, sha256_of
-from asrprune.progress import track
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import locked, sha256_of
+from asrprune.runtime.progress import track
 
 logger = logging.getLogger(__name__)
 _BLOCK = 1 << 20

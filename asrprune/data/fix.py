@@ -20,7 +20,7 @@ from asrprune.data.tables import (
     split_line,
     write_table,
 )
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 
 def fix_data_dir(path: Path) -> list[str]:

@@ -6,14 +6,14 @@ perturbation, applied when features are computed), later feats.scp and utt2num_f
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from asrprune.data.audio import audio_info
 from asrprune.data.check import faults_of_rows, spk2utt_of, structure_faults
 from asrprune.data.tables import FILES, Rows, open_tables, raise_faults, write_table
-from asrprune.errors import UserError
+from asrprune.features.audio import audio_info
+from asrprune.runtime.errors import UserError
 
 T = TypeVar("T")
 
@@ -160,3 +160,14 @@ def _end_s(utt: Utterance, lengths: Mapping[str, float]) -> float:
 def _number(value: float) -> str:
     """To the microsecond, which is enough: a sample at 48 kHz lasts 21 of them."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def speed_copies(utterances: Sequence[Utterance], speeds: Sequence[float]) -> list[Utterance]:
+    """The utterances at every speed; all but speed 1 get the prefix ``sp<speed>-`` on id and speaker, as in Kaldi."""
+    copies = []
+    for speed in speeds:
+        prefix = "" if speed == 1.0 else f"sp{speed:g}-"
+        for u in utterances:
+            copy = replace(u, id=prefix + u.id, speaker=prefix + u.speaker, recording=prefix + u.recording)
+            copies.append(replace(copy, speed=u.speed * speed))
+    return copies

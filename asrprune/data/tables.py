@@ -9,8 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from asrprune.errors import UserError
-from asrprune.files import write_text
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import write_text
 
 MADE_LATER = ("utt2dur", "feats.scp", "utt2num_frames")
 BY_UTTERANCE = ("text", "segments", "utt2speed", *MADE_LATER)

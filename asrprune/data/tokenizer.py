@@ -7,9 +7,9 @@ from pathlib import Path
 
 import sentencepiece
 
-from asrprune.config import TokenizerConfig
-from asrprune.errors import UserError
-from asrprune.files import atomic_path, write_text
+from asrprune.config.schema import TokenizerConfig
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import atomic_path, write_text
 
 logger = logging.getLogger(__name__)
 WORD_START = "▁"

@@ -10,14 +10,14 @@ import numpy as np
 
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
-from asrprune.decode.ctc import greedy
-from asrprune.decode.together import run_together
-from asrprune.executor import Executor
-from asrprune.experiment import Experiment
-from asrprune.files import read_json, write_json
-from asrprune.hardware import inference, pick_device
-from asrprune.progress import track
-from asrprune.prune.plan import Keep
+from asrprune.decode.greedy import greedy
+from asrprune.experiment.plan import Keep
+from asrprune.experiment.store import Experiment
+from asrprune.infer.prefix_tree import run_together
+from asrprune.runtime.executor import Executor
+from asrprune.runtime.files import read_json, write_json
+from asrprune.runtime.hardware import inference, pick_device
+from asrprune.runtime.progress import track
 
 MOST_PARTS = 200  # enough for as many jobs, and a file each
 Texts = dict[Keep, dict[str, str]]  # kept layers -> id -> text

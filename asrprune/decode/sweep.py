@@ -10,11 +10,11 @@ from typing import Any
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import write_table
 from asrprune.decode.parts import decode_in_parts
-from asrprune.executor import HERE, Executor
-from asrprune.experiment import Experiment
-from asrprune.files import held, read_json, write_json
-from asrprune.nn.model import num_params
-from asrprune.prune.plan import Keep, Plan
+from asrprune.experiment.plan import Keep, Plan
+from asrprune.experiment.store import Experiment
+from asrprune.model.ctc_model import num_params
+from asrprune.runtime.executor import HERE, Executor
+from asrprune.runtime.files import held, read_json, write_json
 
 
 @dataclass(frozen=True)

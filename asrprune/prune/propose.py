@@ -6,26 +6,21 @@ from typing import Any
 
 import numpy as np
 
-import asrprune
 from asrprune.analysis.matrices import read_matrices, similarity_path
-from asrprune.config import PruneConfig
+from asrprune.config.schema import PruneConfig
 from asrprune.data.dataset import Corpus
-from asrprune.errors import UserError
-from asrprune.executor import HERE, Executor
-from asrprune.experiment import Experiment, fingerprint
-from asrprune.hardware import version
+from asrprune.experiment.plan import Plan, Step, plan_path, write_plan
+from asrprune.experiment.provenance import fingerprint
+from asrprune.experiment.store import Experiment
 from asrprune.prune import search
-from asrprune.prune.dev_score import DevScorer
-from asrprune.prune.plan import Plan, Step, write_plan
-from asrprune.prune.remembered import RememberedScorer
+from asrprune.prune.dev_scorer import DevScorer
+from asrprune.prune.score_cache import RememberedScorer
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.executor import HERE, Executor
+from asrprune.runtime.version import __version__, version
 
 logger = logging.getLogger(__name__)
 Found = tuple[tuple[Step, ...], str | None, dict[str, Any]]  # steps, the metric that chose them if one did, other facts
-
-
-def plan_path(exp: Path, strategy: str) -> Path:
-    """Where the plan of a strategy lies."""
-    return exp / "plans" / f"{strategy}.json"
 
 
 def propose(
@@ -79,7 +74,7 @@ def _svcca(experiment: Experiment, dev: Path, options: PruneConfig, executor: Ex
 def _scorer(experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor) -> RememberedScorer:
     """Dev scores; those that an earlier, killed search had of the same model and data are not computed again."""
     corpus = Corpus(dev, experiment.tokenizer)
-    exact = [options.metric, experiment.config.decode.precision, asrprune.__version__]
+    exact = [options.metric, experiment.config.decode.precision, __version__]
     made_by = [experiment.info["model_sha256"], fingerprint(corpus), *exact]
     path = plan_path(experiment.path, strategy).parent / "scores" / f"{strategy}.json"
     return RememberedScorer(DevScorer(experiment, corpus, options.metric, executor), path, made_by)

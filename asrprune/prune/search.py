@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asrprune.prune.plan import Keep, Step
+from asrprune.experiment.plan import Keep, Step
 
 MOST_EXHAUSTIVE = 20_000  # sets of one size; beyond, the svcca strategy uses a beam
 BEAM = 64  # sets of each size that it goes on from

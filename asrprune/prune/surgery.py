@@ -7,11 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from asrprune.config import Config, write_config
-from asrprune.errors import UserError
-from asrprune.experiment import Experiment, save_model
-from asrprune.files import atomic_path
-from asrprune.prune.plan import check_layers
+from asrprune.config.load import write_config
+from asrprune.config.schema import Config
+from asrprune.experiment.plan import check_layers
+from asrprune.experiment.store import Experiment, save_model
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import atomic_path
 
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.*)")
 

@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path, PurePosixPath
 
-from asrprune.files import atomic_path, read_json, write_json, write_text
 from asrprune.report.html import html
 from asrprune.report.markdown import markdown
 from asrprune.report.plots import CAPTIONS, draw
 from asrprune.report.results import collect
+from asrprune.runtime.files import atomic_path, read_json, write_json, write_text
 
 
 def write_report(exp: Path, figures_dir: str = "figures") -> Path:

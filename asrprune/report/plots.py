@@ -14,9 +14,9 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from asrprune.analysis.matrices import read_matrices
-from asrprune.files import atomic_path
 from asrprune.report.results import Results, Row, read_log, similarities, strategy_rank
 from asrprune.report.tables import set_names
+from asrprune.runtime.files import atomic_path
 
 DPI = 300
 PALETTE = {  # Okabe and Ito's colours, told apart by colour-blind readers; the marker tells them apart in black and white

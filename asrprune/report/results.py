@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from asrprune.analysis.matrices import read_matrices
-from asrprune.config import resolved
-from asrprune.errors import UserError
-from asrprune.experiment import read_experiment_config
-from asrprune.files import read_json
-from asrprune.hardware import environment
+from asrprune.config.load import resolved
+from asrprune.experiment.store import read_experiment_config
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import read_json
+from asrprune.runtime.hardware import environment
 from asrprune.train.journal import read_journal
 
 Results = dict[str, Any]

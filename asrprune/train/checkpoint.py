@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
-from asrprune.errors import UserError
-from asrprune.files import atomic_path
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import atomic_path
 
 logger = logging.getLogger(__name__)
 STATE = "last.pt"
@@ -71,23 +70,6 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict[st
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=whole)
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write weights as safetensors."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors))
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read safetensors; a missing or broken file is a ``UserError``."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights; stage 4 (train) and stage 5 (average) make them")
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors raises its own, undocumented class
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
-
-
 def epoch_file(directory: Path, epoch: int) -> Path:
     """Where the weights after an epoch lie."""
     return directory / f"epoch{epoch:04d}.safetensors"
@@ -105,14 +87,3 @@ def prune_epochs(directory: Path, keep: Sequence[int]) -> None:
     for path in directory.glob("epoch*.safetensors"):
         if path.name not in wanted:
             path.unlink()
-
-
-def average(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """Mean of several weight files, summed in float64, in the files' own types."""
-    assert paths
-    first = load_weights(paths[0])
-    sums = {name: tensor.double() for name, tensor in first.items()}
-    for path in paths[1:]:
-        for name, tensor in load_weights(path).items():
-            sums[name] += tensor.double()
-    return {name: (total / len(paths)).to(first[name].dtype) for name, total in sums.items()}

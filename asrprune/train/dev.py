@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from rapidfuzz.distance import Levenshtein
 
 from asrprune.data.dataset import Corpus
-from asrprune.data.tokenizer import Tokenizer
-from asrprune.decode.ctc import greedy
-from asrprune.errors import UserError
-from asrprune.nn.model import CtcModel, ctc_losses
+from asrprune.decode.greedy import greedy
+from asrprune.model.ctc_model import CtcModel, ctc_losses
+from asrprune.runtime.errors import UserError
+from asrprune.scoring.wer import word_errors
 from asrprune.train.ranks import add_up, share
 
 
@@ -55,9 +54,3 @@ def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric:
         {name: loss / len(corpus) for name, loss in zip(names, losses, strict=True)},
         {name: 100.0 * count / words for name, count in zip(names, errors, strict=True)},
     )
-
-
-def word_errors(hypotheses: list[list[int]], references: list[list[str]], tokenizer: Tokenizer) -> list[int]:
-    """Substitutions, deletions and insertions of each label sequence against words (unit-cost edit distance)."""
-    pairs = zip(hypotheses, references, strict=True)
-    return [Levenshtein.distance(tokenizer.decode(labels).split(), words) for labels, words in pairs]

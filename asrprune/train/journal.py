@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from asrprune.errors import UserError
-from asrprune.files import write_text
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import write_text
 
 
 class Journal:

@@ -17,14 +17,16 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from asrprune.config import Config
-from asrprune.data.augment import change_vocal_tract, change_volume, spec_augment
+from asrprune.config.schema import Config
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
-from asrprune.errors import UserError
-from asrprune.nn.model import CtcModel
-from asrprune.nn.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities, mix
-from asrprune.progress import track
+from asrprune.experiment.weights import save_weights
+from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
+from asrprune.model.ctc_model import CtcModel
+from asrprune.model.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.progress import track
+from asrprune.runtime.seeds import mix
 from asrprune.train.checkpoint import (
     FORMAT,
     best_epochs,
@@ -33,7 +35,6 @@ from asrprune.train.checkpoint import (
     prune_epochs,
     restore,
     save_state,
-    save_weights,
     whole_moments,
     whole_weights,
 )

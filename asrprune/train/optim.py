@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from asrprune.config import ScheduleConfig, TrainConfig
+from asrprune.config.schema import ScheduleConfig, TrainConfig
 
 
 def learning_rate(step: int, total_steps: int, schedule: ScheduleConfig) -> float:

@@ -19,9 +19,9 @@ from lightning_fabric.strategies import ModelParallelStrategy, Strategy
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from asrprune.errors import UserError
-from asrprune.hardware import autocast_type, check_gpus, pick_device
-from asrprune.nn.model import CtcModel
+from asrprune.model.ctc_model import CtcModel
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.hardware import autocast_type, check_gpus, pick_device
 
 logger = logging.getLogger(__name__)
 LOST_PEER = "another process of this training died, or is not to be found; run the same command again: it goes on"

@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from asrprune import experiment
-from asrprune.config import Config
+from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.errors import UserError
-from asrprune.files import held, remove_temporaries
-from asrprune.hardware import keep_freed_memory
-from asrprune.nn.model import num_params
-from asrprune.progress import is_first
+from asrprune.experiment import provenance
+from asrprune.experiment.store import build_model
+from asrprune.model.ctc_model import num_params
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import held, remove_temporaries
+from asrprune.runtime.hardware import keep_freed_memory
+from asrprune.runtime.progress import is_first
 from asrprune.train.loop import Trainer
 from asrprune.train.ranks import LOST_PEER, end_with_launcher, is_lost_peer, make_fabric, signals_end_it
 
@@ -56,9 +57,9 @@ def train(
         if is_first():
             for directory in (exp, exp / "checkpoints"):
                 remove_temporaries(directory)
-            experiment.start(exp, config, bpe_model, cmvn)
+            provenance.start(exp, config, bpe_model, cmvn)
             corpora = _corpora(exp, train_dir, dev_dir)
-            experiment.check_data(exp, *corpora)
+            provenance.check_data(exp, *corpora)
         try:
             end_with_launcher()
             if num_nodes > 1 and is_first():
@@ -74,7 +75,7 @@ def train(
 
 
 def _trainer(config: Config, exp: Path, train_corpus: Corpus, dev_corpus: Corpus, fabric: Fabric) -> Trainer:
-    model = experiment.build_model(config, exp)
+    model = build_model(config, exp)
     logger.info(
         "%.2f M parameters, %d layers, %d text units; %s%s, %s; curves: tensorboard --logdir %s",
         num_params(model) / 1e6, config.model.num_layers, model.ctc.out_features, fabric.device,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from asrprune.config import read_config, resolved
-    from asrprune.errors import exit_status
+    from asrprune.config.load import read_config, resolved
+    from asrprune.runtime.errors import exit_status
 except ImportError as error:
     sys.exit(f"{sys.executable}: {error}; activate the environment that asrprune is installed in, or run `make demo` once")
 

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from asrprune import experiment
 from asrprune.analysis.activations import activations
 from asrprune.analysis.measure import measure_layers
 from asrprune.analysis.svcca import linear_cka, pwcca, similarity_matrix, subspace
-from asrprune.config import Config
+from asrprune.config.lengths import output_length
+from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
-from asrprune.errors import UserError
-from asrprune.experiment import Experiment
-from asrprune.lengths import output_length
-from asrprune.nn.model import CtcModel
+from asrprune.experiment import provenance
+from asrprune.experiment import store as experiment
+from asrprune.experiment.store import Experiment
+from asrprune.model.ctc_model import CtcModel
 from asrprune.prune.propose import read_similarity
+from asrprune.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "conditioned"])
@@ -92,7 +93,7 @@ def own_experiment(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Expe
     """An untrained experiment that may be written to."""
     exp = tmp_path / "exp"
     config = tiny_config.model_copy(update={"prune": tiny_config.prune.model_copy(update={"svcca_frames": 165})})
-    experiment.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
+    provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
     experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), {"members": []})
     return experiment.load(exp)
 

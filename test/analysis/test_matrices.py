@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asrprune.analysis.matrices import read_matrices
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 
 def test_a_missing_or_broken_file_names_the_stage_that_makes_it(tmp_path: Path) -> None:

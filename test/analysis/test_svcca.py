@@ -6,7 +6,7 @@ from scipy.linalg import subspace_angles
 from scipy.stats import ortho_group
 
 from asrprune.analysis.svcca import Subspace, canonical_correlations, linear_cka, pwcca, similarity_matrix, subspace, svcca
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 FRAMES, DIM = 600, 12
 

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from asrprune.config import BatchConfig
+from asrprune.config.schema import BatchConfig
 from asrprune.data.batching import epoch_batches, frame_budget_batches, padding_share, sorted_batches
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 
 def realistic_lengths(count: int, seed: int = 0) -> np.ndarray:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from asrprune.data.ark import read_matrix
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus, feasible, needed_frames, write_dropped
 from asrprune.data.tables import read_table, write_table
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.errors import UserError
+from asrprune.features.ark import read_matrix
+from asrprune.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_an_evaluation_set_keeps_its_infeasible_utterances(
 @pytest.fixture
 def forget_features() -> Callable[[Path, str], None]:
     """Gives an utterance a matrix of 0 frames."""
-    from asrprune.data.ark import write_ark
+    from asrprune.features.ark import write_ark
 
     def forget(directory: Path, key: str) -> None:
         ark = directory / f"{key}.ark"

@@ -19,7 +19,7 @@ import pytest
 
 from asrprune.data import download
 from asrprune.data.download import Archive, fetch, find, obtain, take, unpack
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 BODY = random.Random(1).randbytes(3_500_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()

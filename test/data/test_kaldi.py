@@ -14,15 +14,9 @@ import soundfile
 from asrprune.data import kaldi
 from asrprune.data.check import check_data_dir
 from asrprune.data.fix import fix_data_dir
-from asrprune.data.kaldi import (
-    Utterance,
-    describe,
-    read_data_dir,
-    spread_evenly,
-    write_data_dir,
-)
+from asrprune.data.kaldi import Utterance, describe, read_data_dir, spread_evenly, write_data_dir
 from asrprune.data.tables import open_table, read_table, write_table
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 FIX = "`asrprune fix-data` does it"
 ADD = f"add one or remove the utterance, {FIX}"

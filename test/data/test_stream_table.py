@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from asrprune.data.tables import read_table, stream_table
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 GOOD = "a-1 one\na-2 two words\nb-1 ünï\n"
 FAULTS = {

@@ -9,7 +9,7 @@ import pytest
 
 from asrprune.data.check import check_data_dir
 from asrprune.data.tables import Table, joined, open_table
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 DIRECTORY = {
     "wav.scp": "ra /a.wav\nrb /b.wav\nrc /c.wav\n",

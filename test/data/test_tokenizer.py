@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from asrprune.config import TokenizerConfig
+from asrprune.config.schema import TokenizerConfig
 from asrprune.data.tokenizer import Tokenizer, train_tokenizer
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 MADE_UP = (

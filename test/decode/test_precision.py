@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from asrprune import experiment
 from asrprune.data.dataset import Corpus
-from asrprune.decode.bench import bench
+from asrprune.decode.benchmark import bench
 from asrprune.decode.parts import hypotheses
-from asrprune.decode.recognizer import Recognizer
-from asrprune.executor import HERE
-from asrprune.experiment import Experiment
-from asrprune.prune.dev_score import DevScorer
+from asrprune.experiment import store as experiment
+from asrprune.experiment.store import Experiment
+from asrprune.prune.dev_scorer import DevScorer
+from asrprune.recognizer import Recognizer
+from asrprune.runtime.executor import HERE
 
 KEEP = (1, 2)
 

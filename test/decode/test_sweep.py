@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from asrprune import experiment
-from asrprune.config import Config, DecodeConfig
-from asrprune.data.ark import write_ark
+from asrprune.config.schema import Config, DecodeConfig
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import open_table, read_table, write_table
 from asrprune.decode import parts, sweep
 from asrprune.decode.sweep import SubModel, decode_set, sub_models
-from asrprune.errors import UserError
-from asrprune.executor import HERE, processes
-from asrprune.experiment import Experiment
-from asrprune.nn.model import num_params
-from asrprune.prune.plan import Plan, Step
+from asrprune.experiment import provenance
+from asrprune.experiment import store as experiment
+from asrprune.experiment.plan import Plan, Step
+from asrprune.experiment.store import Experiment
+from asrprune.features.ark import write_ark
+from asrprune.model.ctc_model import num_params
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.executor import HERE, processes
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP = Plan("top", 4, (Step((1, 2, 3, 4)), Step((1, 2)), Step((1,))), "sha")
@@ -36,7 +37,7 @@ def own(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
 
 def make(exp: Path, config: Config, data: Path, seed: int) -> Experiment:
     config = config.model_copy(update={"seed": seed})
-    experiment.start(exp, config, data / "lang/bpe.model", data / "cmvn")
+    provenance.start(exp, config, data / "lang/bpe.model", data / "cmvn")
     experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), {"members": []})
     return experiment.load(exp)
 
@@ -252,7 +253,9 @@ def test_another_model_has_no_use_for_them(in_batches: Experiment, tiny_data: Pa
 
 
 def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> None:
-    code = "import pathlib, sys; from asrprune.files import held\nwith held(pathlib.Path(sys.argv[1])): print(); input()"
+    code = (
+        "import pathlib, sys; from asrprune.runtime.files import held\nwith held(pathlib.Path(sys.argv[1])): print(); input()"
+    )
     command = [sys.executable, "-c", code, str(own.path / "decode/dev")]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

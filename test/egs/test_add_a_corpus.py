@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from asrprune.compare.grid import cells, read_grid
 from asrprune.data.tables import read_table
-from asrprune.paper.grid import cells, read_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "egs/README.md").read_text()

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scripts import load_script
 
-from asrprune.data.audio import read_audio
 from asrprune.data.check import check_data_dir
 from asrprune.data.kaldi import Utterance, read_data_dir
+from asrprune.features.audio import read_audio
 
 ROOT = Path(__file__).resolve().parents[2]
 DOWNLOADS = ROOT / "../shared/data/an4"

@@ -13,10 +13,10 @@ import pytest
 import soundfile
 from scripts import load_script, snapshot
 
-from asrprune.data.audio import audio_info
 from asrprune.data.check import check_data_dir
 from asrprune.data.kaldi import read_data_dir
 from asrprune.data.tables import read_table
+from asrprune.features.audio import audio_info
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / "../shared/data/librispeech"

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import yaml
 
-from asrprune.data.audio import read_audio
 from asrprune.data.check import check_data_dir
 from asrprune.data.kaldi import read_data_dir
-from asrprune.errors import UserError
-from asrprune.files import LOCK
+from asrprune.features.audio import read_audio
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import LOCK
 
 pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed: pip install 'asrprune[mini]'")
 
@@ -345,7 +345,9 @@ def test_another_corpus_is_not_touched(config_file: Path, tmp_path: Path) -> Non
 
 
 def test_second_run_beside_a_first_is_refused_and_removes_nothing(config_file: Path, tmp_path: Path) -> None:
-    code = "import pathlib, sys; from asrprune.files import held\nwith held(pathlib.Path(sys.argv[1])): print(); input()"
+    code = (
+        "import pathlib, sys; from asrprune.runtime.files import held\nwith held(pathlib.Path(sys.argv[1])): print(); input()"
+    )
     audio_dir = tmp_path / "data/audio"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(audio_dir)], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE

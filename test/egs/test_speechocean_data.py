@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from scripts import load_script, snapshot
 
-from asrprune.config import read_config
+from asrprune.config.load import read_config
 from asrprune.data.check import check_data_dir
 from asrprune.data.download import Archive
 from asrprune.data.kaldi import read_data_dir

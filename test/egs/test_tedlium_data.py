@@ -15,10 +15,10 @@ import soundfile
 from layouts import as_release_3
 from scripts import load_script, snapshot
 
-from asrprune.data.audio import read_audio
 from asrprune.data.check import check_data_dir
 from asrprune.data.kaldi import read_data_dir
 from asrprune.data.tables import read_table
+from asrprune.features.audio import read_audio
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / "../shared/data/tedlium_like"

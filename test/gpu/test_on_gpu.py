@@ -16,17 +16,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asrprune.analysis.activations import activations
-from asrprune.config import Config, ModelConfig
+from asrprune.config.schema import Config, ModelConfig
 from asrprune.data.dataset import Corpus
 from asrprune.decode.parts import hypotheses
-from asrprune.decode.recognizer import Recognizer
-from asrprune.executor import Executor
-from asrprune.experiment import Experiment, load
-from asrprune.hardware import inference
-from asrprune.nn.model import BLANK, CtcModel, ctc_losses
-from asrprune.prune.dev_score import DevScorer
-from asrprune.prune.plan import Keep
+from asrprune.experiment.plan import Keep
+from asrprune.experiment.store import Experiment, load
+from asrprune.model.ctc_model import BLANK, CtcModel, ctc_losses
+from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.search import greedy
+from asrprune.recognizer import Recognizer
+from asrprune.runtime.executor import Executor
+from asrprune.runtime.hardware import inference
 from asrprune.train import ranks
 from asrprune.train.checkpoint import load_state
 from asrprune.train.journal import read_journal

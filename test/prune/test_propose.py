@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asrprune import experiment
 from asrprune.analysis.matrices import similarity_path
 from asrprune.analysis.measure import measure_layers
 from asrprune.data.dataset import Corpus
-from asrprune.errors import UserError
-from asrprune.executor import HERE, processes
-from asrprune.experiment import Experiment
+from asrprune.experiment import store as experiment
+from asrprune.experiment.plan import Keep, plan_path, read_plan
+from asrprune.experiment.store import Experiment
 from asrprune.prune import search
-from asrprune.prune.dev_score import DevScorer
-from asrprune.prune.plan import Keep, read_plan
-from asrprune.prune.propose import plan_path, propose
+from asrprune.prune.dev_scorer import DevScorer
+from asrprune.prune.propose import propose
 from asrprune.prune.search import DevScore
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.executor import HERE, processes
 
 STRATEGIES = ("top", "every", "greedy", "svcca")
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from asrprune.experiment.plan import Keep, Step
 from asrprune.prune import search
-from asrprune.prune.plan import Keep, Step
 from asrprune.prune.search import DevScore, beam, every, greedy, rerank, run_similarity, svcca, top
 
 ALL_SIZES = [1, 2, 3, 6, 12, 24]

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from asrprune import experiment
-from asrprune.config import Config, parse_config, read_yaml, resolved
+from asrprune.config.load import parse_config, read_yaml, resolved
+from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.decode.parts import hypotheses
-from asrprune.errors import UserError
-from asrprune.experiment import Experiment
+from asrprune.experiment import provenance
+from asrprune.experiment import store as experiment
+from asrprune.experiment.plan import Keep
+from asrprune.experiment.store import Experiment
 from asrprune.prune import surgery
-from asrprune.prune.plan import Keep
 from asrprune.prune.surgery import prune, pruned_config
+from asrprune.runtime.errors import UserError
 
 KEEPS = [(1, 2, 3, 4, 5, 6), (1, 2, 4, 6), (2, 4), (1, 3, 5), (6,), (2,)]
 
@@ -29,7 +31,7 @@ def full(
     model = tiny_config.model.model_copy(update=changed)
     config = tiny_config.model_copy(update={"model": model, "seed": 5})
     exp = tmp_path_factory.mktemp("full")
-    experiment.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
+    provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
     weights = experiment.build_model(config, exp).state_dict()
     experiment.save_model(exp, config, weights, {"members": [{"epoch": 2, "wer": 50.0}]})
     return experiment.load(exp)

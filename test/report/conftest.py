@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asrprune.config import parse_config, write_config
+from asrprune.config.load import parse_config, write_config
 from asrprune.report.build import write_report
 
 NUM_LAYERS = 12

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from asrprune.errors import UserError
 from asrprune.report.results import collect, read_log
+from asrprune.runtime.errors import UserError
 
 ROW_KEYS = [
     *("set", "strategy", "depth", "keep", "params_m", "wer", "wer_ci95", "cer", "sub", "del", "ins", "ref_words"),

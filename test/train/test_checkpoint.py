@@ -11,17 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from asrprune.errors import UserError
-from asrprune.train.checkpoint import (
-    average,
-    best_epochs,
-    epoch_file,
-    load_state,
-    load_weights,
-    prune_epochs,
-    save_state,
-    save_weights,
-)
+from asrprune.experiment.weights import load_weights, save_weights
+from asrprune.runtime.errors import UserError
+from asrprune.train.average import mean_weights
+from asrprune.train.checkpoint import best_epochs, epoch_file, load_state, prune_epochs, save_state
 
 
 def state(step: int) -> dict[str, Any]:
@@ -127,7 +120,7 @@ def test_failed_save_leaves_the_states_as_they_were(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("what", ["state", "weights"])
 def test_full_disk_is_an_os_error(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line explains it; torch and safetensors would make classes of their own of it."""
-    monkeypatch.setattr("asrprune.files.os.getpid", lambda: 1)
+    monkeypatch.setattr("asrprune.runtime.files.os.getpid", lambda: 1)
     name = {"state": ".last.1.tmp.pt", "weights": ".w.1.tmp.safetensors"}[what]
     (tmp_path / name).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
@@ -164,7 +157,7 @@ def test_average_is_the_float64_mean(tmp_path: Path) -> None:
         paths.append(epoch_file(tmp_path, epoch))
         weights = {"a": torch.tensor([large]), "b": torch.from_numpy(rng.normal(size=(3, 4)).astype(np.float32))}
         save_weights(paths[-1], {**weights, "c": weights["b"].T.bfloat16()})
-    mean = average(paths)
+    mean = mean_weights(paths)
     arrays = [{name: tensor.double().numpy() for name, tensor in load_weights(path).items()} for path in paths]
     assert mean["a"].item() == np.float32(1 / 3)
     expected = np.mean([array["b"] for array in arrays], axis=0).astype(np.float32)
@@ -177,7 +170,7 @@ def test_average_is_the_float64_mean(tmp_path: Path) -> None:
 def test_average_of_one_is_itself(tmp_path: Path) -> None:
     weights = {"a": torch.randn(7)}
     save_weights(tmp_path / "w.safetensors", weights)
-    assert torch.equal(average([tmp_path / "w.safetensors"])["a"], weights["a"])
+    assert torch.equal(mean_weights([tmp_path / "w.safetensors"])["a"], weights["a"])
 
 
 def test_missing_and_broken_weights_are_the_users_to_know(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import torch
 from asrprune.data.dataset import Corpus
 from asrprune.data.packed import Packed
 from asrprune.data.tables import read_table, write_table
-from asrprune.decode.ctc import greedy
-from asrprune.errors import UserError
-from asrprune.experiment import Experiment, load
-from asrprune.nn.model import ctc_losses
-from asrprune.train.dev import DevMetrics, evaluate, word_errors
+from asrprune.decode.greedy import greedy
+from asrprune.experiment.store import Experiment, load
+from asrprune.model.ctc_model import ctc_losses
+from asrprune.runtime.errors import UserError
+from asrprune.scoring.wer import word_errors
+from asrprune.train.dev import DevMetrics, evaluate
 from asrprune.train.ranks import make_fabric
 
 FABRIC = make_fabric("float32", 0)
@@ -71,7 +72,7 @@ def test_words_are_counted_not_labels(experiment: Experiment) -> None:
 
 def test_utterances_that_are_too_short_are_counted(experiment: Experiment, tiny_data: Path, tmp_path: Path) -> None:
     """An evaluation set is never filtered: their words are deletions, their loss is 0."""
-    from asrprune.data.ark import write_ark
+    from asrprune.features.ark import write_ark
 
     text = read_table(tiny_data / "dev" / "text")
     entries = read_table(tiny_data / "dev" / "feats.scp")

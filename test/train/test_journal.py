@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 from asrprune.train.journal import Journal, read_journal
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from asrprune import experiment
-from asrprune.config import Config
+from asrprune.config.schema import Config
 from asrprune.data.dataset import Batch, Corpus
 from asrprune.data.tables import read_table, write_table
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.errors import UserError
-from asrprune.nn.stochastic_depth import draw_depth, draw_layers
+from asrprune.experiment import provenance
+from asrprune.experiment import store as experiment
+from asrprune.model.stochastic_depth import draw_depth, draw_layers
+from asrprune.runtime.errors import UserError
 from asrprune.train.journal import read_journal
 from asrprune.train.loop import Trainer, Window
 from asrprune.train.ranks import make_fabric
@@ -37,7 +38,7 @@ def make_trainer(tiny_data: Path, tmp_path: Path) -> Iterator[Callable[..., Trai
     made = []
 
     def make(config: Config, data: Path = tiny_data) -> Trainer:
-        experiment.start(tmp_path / "exp", config, tiny_data / "lang" / "bpe.model", tiny_data / "cmvn")
+        provenance.start(tmp_path / "exp", config, tiny_data / "lang" / "bpe.model", tiny_data / "cmvn")
         tokenizer = Tokenizer(tiny_data / "lang" / "bpe.model")
         corpora = Corpus(data / "train", tokenizer), Corpus(tiny_data / "dev", tokenizer)
         model = experiment.build_model(config, tmp_path / "exp")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from asrprune.config import ModelConfig, ScheduleConfig, TrainConfig
-from asrprune.nn.model import CtcModel
+from asrprune.config.schema import ModelConfig, ScheduleConfig, TrainConfig
+from asrprune.model.ctc_model import CtcModel
 from asrprune.train.optim import learning_rate, make_optimizer, set_learning_rate
 
 NOAM = ScheduleConfig(name="noam", peak=1.19e-3, warmup_steps=25000)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asrprune.config import Config, write_config
-from asrprune.errors import UserError
+from asrprune.config.load import write_config
+from asrprune.config.schema import Config
+from asrprune.runtime.errors import UserError
 from asrprune.train.journal import read_journal
 from asrprune.train.ranks import LOST_PEER, make_fabric, share
 

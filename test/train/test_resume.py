@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from asrprune.config import Config, write_config
-from asrprune.errors import UserError
+from asrprune.config.load import write_config
+from asrprune.config.schema import Config
+from asrprune.runtime.errors import UserError
 from asrprune.train.checkpoint import load_state, save_state
 from asrprune.train.journal import Journal, read_journal
 

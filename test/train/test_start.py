@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from asrprune.config import Config
-from asrprune.errors import UserError
-from asrprune.files import held
+from asrprune.config.schema import Config
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import held
 from asrprune.train.ranks import make_fabric
 from asrprune.train.start import train
 
@@ -20,7 +20,7 @@ RunTraining = Callable[[Config, Path], None]
 def test_second_process_is_refused_while_the_first_one_trains(
     tiny_config: Config, run_training: RunTraining, tmp_path: Path
 ) -> None:
-    hold = "import pathlib, asrprune.files as f\nwith f.held(pathlib.Path('.')): print(1, flush=True); input()"
+    hold = "import pathlib, asrprune.runtime.files as f\nwith f.held(pathlib.Path('.')): print(1, flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", hold], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"1\n"

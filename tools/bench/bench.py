@@ -25,11 +25,11 @@ import torch
 from show import write_page
 
 from asrprune.data.dataset import Corpus
-from asrprune.decode.recognizer import find_plan
-from asrprune.errors import UserError, exit_status
-from asrprune.experiment import load
-from asrprune.files import read_json, write_json
-from asrprune.hardware import environment, has_fast_bf16
+from asrprune.experiment.store import load
+from asrprune.prune.find import find_plan
+from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.files import read_json, write_json
+from asrprune.runtime.hardware import environment, has_fast_bf16
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

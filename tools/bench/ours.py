@@ -17,26 +17,26 @@ from lightning_fabric import Fabric
 from serve import VOCAB_SIZE, Work, batch, serve
 from torch import Tensor, nn
 
-from asrprune.config import BatchConfig, FrontendConfig, ModelConfig, TrainConfig
+from asrprune.config.schema import BatchConfig, FrontendConfig, ModelConfig, TrainConfig
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus
-from asrprune.data.fbank import compute_fbank
 from asrprune.data.tables import open_table
-from asrprune.decode.ctc import greedy as best_labels
+from asrprune.decode.greedy import greedy as best_labels
 from asrprune.decode.parts import hypotheses
-from asrprune.decode.recognizer import find_plan
-from asrprune.decode.sclite import write_score
-from asrprune.decode.score import score as word_error_rate
-from asrprune.executor import HERE
-from asrprune.experiment import load
-from asrprune.hardware import inference, keep_freed_memory
-from asrprune.nn.model import CtcModel
-from asrprune.nn.stochastic_depth import branch_scales, draw_layers, drop_probabilities
-from asrprune.prune.dev_score import DevScorer
-from asrprune.prune.plan import Keep
+from asrprune.experiment.plan import Keep
+from asrprune.experiment.store import load
+from asrprune.features.fbank import compute_fbank
+from asrprune.model.ctc_model import CtcModel
+from asrprune.model.stochastic_depth import branch_scales, draw_layers, drop_probabilities
+from asrprune.prune.dev_scorer import DevScorer
+from asrprune.prune.find import find_plan
 from asrprune.prune.search import DevScore
 from asrprune.prune.search import greedy as greedy_search
+from asrprune.runtime.executor import HERE
+from asrprune.runtime.hardware import inference, keep_freed_memory
+from asrprune.scoring.sclite import write_score
+from asrprune.scoring.wer import score as word_error_rate
 from asrprune.train.optim import make_optimizer, set_learning_rate
 from asrprune.train.ranks import make_fabric
 

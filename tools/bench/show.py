@@ -8,9 +8,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from asrprune.files import read_json, write_text
-from asrprune.paper.tables import Table, markdown
+from asrprune.compare.tables import Table, markdown
 from asrprune.report.plots import GREY, PALETTE, SPARE, STYLE, panel_grid, save_figures
+from asrprune.runtime.files import read_json, write_text
 
 COLOURS = [colour for colour, _ in PALETTE.values()]
 GREYS = ("#aaaaaa", "#cccccc", "#e5e5e5")  # for what is not arithmetic

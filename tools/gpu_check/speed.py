@@ -14,11 +14,11 @@ import torch
 from ours import build, updater
 from serve import batch
 
-from asrprune.config import DecodeConfig
-from asrprune.decode.bench import measure, timed
-from asrprune.experiment import Experiment
-from asrprune.hardware import environment
-from asrprune.nn.model import num_params
+from asrprune.config.schema import DecodeConfig
+from asrprune.decode.benchmark import measure, timed
+from asrprune.experiment.store import Experiment
+from asrprune.model.ctc_model import num_params
+from asrprune.runtime.hardware import environment
 from asrprune.train.ranks import make_fabric
 
 Facts = dict[str, Any]

@@ -24,10 +24,10 @@ from corpus import MAX_BABBLE_VOICES, CorpusConfig, SetConfig, read_config
 from espeak import SAMPLE_RATE, Voice, check_voice, installed_version, say
 
 from asrprune.data.kaldi import Utterance, write_data_dir
-from asrprune.errors import UserError, exit_status
-from asrprune.executor import processes
-from asrprune.files import atomic_path, held, read_json, remove_temporaries, write_json
-from asrprune.progress import track
+from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.executor import processes
+from asrprune.runtime.files import atomic_path, held, read_json, remove_temporaries, write_json
+from asrprune.runtime.progress import track
 
 logger = logging.getLogger(__name__)
 VERSION = 2  # raise it when the same configuration gives other audio than before

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asrprune.errors import UserError
+from asrprune.runtime.errors import UserError
 
 SAMPLE_RATE = 22050  # Hz, of espeak-ng's formant voices
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples go to the callback, espeak_Synth returns when all are there

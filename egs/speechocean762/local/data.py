@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asrprune.data.audio import audio_info, check_format
 from asrprune.data.download import Archive, find, obtain
 from asrprune.data.kaldi import Utterance, write_data_dir
 from asrprune.data.tables import raise_faults, write_table
-from asrprune.errors import UserError, exit_status
+from asrprune.features.audio import audio_info, check_format
+from asrprune.runtime.errors import UserError, exit_status
 
 logger = logging.getLogger("speechocean762")
 AGAIN = "get the corpus again"

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asrprune.data.audio import OVERSHOOT_S, audio_info
 from asrprune.data.download import Archive, find, obtain, take
 from asrprune.data.kaldi import Utterance, describe, write_data_dir
 from asrprune.data.tables import raise_faults
-from asrprune.errors import UserError, exit_status
+from asrprune.features.audio import OVERSHOOT_S, audio_info
+from asrprune.runtime.errors import UserError, exit_status
 
 logger = logging.getLogger("tedlium")
 AGAIN = "unpack the corpus again"

@@ -1,0 +1,94 @@
+"""Write what a grid shows: summary.json, then tables, figures and RESULTS.md, from the records alone."""
+
+from pathlib import Path
+
+from asrprune.compare.figures import CAPTIONS, draw
+from asrprune.compare.grid import Cell, Grid, cells, read_grid
+from asrprune.compare.record import read_records
+from asrprune.compare.summary import Summary, summarise
+from asrprune.compare.tables import Table, latex, markdown, tables
+from asrprune.compare.verdict import verdict
+from asrprune.report.tables import seen
+from asrprune.runtime.files import read_json, write_json, write_text
+
+_INTERVALS = (
+    "Intervals: hierarchical bootstrap, speakers with all that they say and seeds drawn with replacement, both systems on the"
+    " same draws (the formula and its sources: asrprune/paper/hierarchical.py)."
+)
+
+
+def write_comparison(grid_file: Path, output: Path) -> list[Table]:
+    """Compare the recorded cells of a grid of the recipe in this directory, write it down, and return the tables.
+
+    Args:
+        grid_file: the grid.
+        output: holds ``cells/``; gets summary.json, tables.tex, RESULTS.md and figures/.
+
+    Raises:
+        UserError: as ``summarise``.
+    """
+    grid = read_grid(grid_file)
+    wanted = cells(grid)
+    records = read_records(output, wanted)
+    write_json(output / "summary.json", summarise(grid, records))
+    summary = read_json(output / "summary.json")  # what is shown is what is on disk
+    made = tables(summary, grid)
+    figures = draw(summary, grid, output / "figures")
+    write_text(output / "tables.tex", "\n".join(map(latex, made)))
+    write_text(output / "RESULTS.md", _page(summary, grid, wanted, made, figures))
+    return made
+
+
+def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], figures: list[Path]) -> str:
+    seeds = sorted({row["seed"] for row in summary["cost"]})
+    sets = ", ".join(
+        f"`{name}`: {data['utterances']:,} utterances, {data['hours']:.2f} h" for name, data in summary["data"].items()
+    )
+    parts = [
+        "# One prunable model against models trained for each depth",
+        "Written by `asrprune report --grid` from the records in cells/; do not edit.",
+    ]
+    parts += [verdict_markdown(summary, grid)]
+    parts += [f"{sets}. Seeds: {', '.join(map(str, seeds))}. Greedy CTC, no language model. {_chosen_on(summary)} {_INTERVALS}"]
+    if missing := [cell.name for cell in wanted if cell.name not in summary["runs"]]:
+        parts.append(f"> Not recorded yet, and so not below: {', '.join(missing)}.")
+    parts += [markdown(table) for table in made]
+    parts.append("## Figures")
+    for figure in figures:
+        parts += [f"![{figure.stem}](figures/{figure.name})", CAPTIONS[figure.stem]]
+    parts += ["## Methods", "\n".join(_method(name, numbers) for name, numbers in grid.methods.items())]
+    shared = ", ".join(f"{name} {value}" for name, value in grid.numbers.items())
+    parts.append(f"All of them: `{grid.config}`" + (f" with {shared}." if shared else "."))
+    parts.append(_alone(grid, wanted))
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict_markdown(summary: Summary, grid: Grid, brief: bool = False) -> str:
+    """The verdicts on all sets, a paragraph each, the claim in bold; ``brief``: the claim alone, as beside a table."""
+    said = [verdict(summary, grid, name) for name in sorted(summary["data"])]
+    return "\n\n".join(" ".join((f"**{claim}**", *(() if brief else others))) for claim, *others in said)
+
+
+def _chosen_on(summary: Summary) -> str:
+    """On which sets layers were chosen, and which of these are scored, too."""
+    if not summary["search_sets"]:
+        return "No plan needed a dev set."
+    listed = ", ".join(f"`{name}`" for name in summary["search_sets"])
+    scored = ", ".join(f"`{name}`" for name in summary["data"] if seen(name, summary["search_sets"]))
+    return f"Layers were chosen on {listed}" + (f"; so what is said of {scored} is optimistic." if scored else " alone.")
+
+
+def _method(name: str, numbers: dict[str, object]) -> str:
+    changed = ", ".join(f"{key} {value}" for key, value in numbers.items())
+    return f"- **{name}**: {changed or 'as configured'}."
+
+
+def _alone(grid: Grid, wanted: list[Cell]) -> str:
+    """Models of fewer layers cannot have the taps of deeper ones, and where their taps are decides how good they are."""
+    told = []
+    for method in grid.alone.methods:
+        taps = {cell.depth: list(cell.config.model.tap_layers) for cell in wanted if cell.method == method and cell.alone}
+        told += [f"{method} of {depth} layers: {found}" for depth, found in taps.items() if found]
+    return "Trained for each depth: the method's numbers, and taps after a quarter and half of the layers" + (
+        f" ({'; '.join(told)})." if told else ", if it has any."
+    )

@@ -1,0 +1,248 @@
+"""The figures of a comparison, drawn from its summary alone."""
+
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from asrprune.compare.grid import Grid
+from asrprune.compare.summary import ALL, ALONE, Row, Summary, chosen_strategy, roles, shown
+from asrprune.report.plots import (
+    GREY,
+    PALE,
+    PALETTE,
+    SPARE,
+    STYLE,
+    heat_map,
+    intervals,
+    panel_grid,
+    percent_scale,
+    save_figures,
+)
+from asrprune.report.tables import FULL
+
+CAPTIONS = {
+    "one_model": "WER by depth: one model, trained once and pruned, against models trained for each depth. Band and bars: 95 %"
+    " intervals.",
+    "methods": "WER by depth. Lines: one model of all layers, by the method that trained it and the strategy that prunes it;"
+    " black: models trained for each depth. Bars: 95 % intervals.",
+    "strategies": "WER by depth of the prunable model, by the strategy that chose its layers, against models trained for each"
+    " depth. Bars: 95 % intervals.",
+    "difference": "Pruned minus individually trained, in points of WER; below 0 the pruned model is better. Bars: 90 %"
+    " intervals; where the upper end lies below the margin, the pruned model is not worse.",
+    "removals": "Dev WER with each one layer removed, without retraining, of the first seed; dashed: with all layers.",
+    "similarity": "SVCCA similarity of the layers' outputs, of the first seed; layer 0 is the input of layer 1. Colours"
+    " begin at the lowest value.",
+    "cost": "What training costs for one seed: one prunable model against one for each depth. Minutes depend on what else ran.",
+}
+_COLOURS = [*(colour for colour, _ in PALETTE.values()), *(colour for colour, _ in SPARE)]
+_MARKERS = [*(marker for _, marker in PALETTE.values()), *(marker for _, marker in SPARE)]
+
+
+def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
+    """Draw every figure that there are numbers for; delete the others. Returns their paths in the order of ``CAPTIONS``."""
+    with mpl.rc_context(STYLE):
+        return save_figures(_figures(summary, grid), CAPTIONS, folder)
+
+
+def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
+    names = sorted({row["set"] for row in summary["rows"]})
+    drawn = {
+        "one_model": one_model(summary, grid, names),
+        "methods": methods(summary, grid, names),
+        "strategies": strategies(summary, grid, names),
+    }
+    if summary["tests"]:
+        drawn["difference"] = difference(summary, grid, names)
+    if removed := {method: value for method, value in summary["removals"].items() if value}:
+        drawn["removals"] = removals(removed)
+    if matrices := {method: matrix for method, matrix in summary["similarity"].items() if matrix}:
+        drawn["similarity"] = similarity(matrices)
+    drawn["cost"] = cost(summary, grid)
+    return drawn
+
+
+def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
+    """A panel per set: the prunable model as a line in its interval, models trained for each depth as points with theirs."""
+    figure, panels = panel_grid(len(names), width=6.0, height=3.2)
+    blue, *others = zip(_COLOURS, _MARKERS, strict=True)
+    for axes, name in zip(panels, names, strict=True):
+        rows = sorted(shown(summary, name), key=lambda row: row["depth"])
+        own = [row for row in rows if row["method"] == grid.prunable and row["strategy"] in (FULL, chosen_strategy(grid))]
+        depths = [row["depth"] for row in own]
+        axes.fill_between(depths, *np.array([row["wer_ci95"] for row in own]).T, color=blue[0], alpha=0.18, linewidth=0)
+        look: dict[str, Any] = {"color": blue[0], "marker": blue[1], "label": "one model, pruned"}
+        axes.plot(depths, [row["wer"] for row in own], linewidth=1.6, markersize=5, zorder=3, **look)
+        drawn = list(own)
+        for role, side, (colour, marker) in zip(roles(grid), (-1, 1), others, strict=False):
+            method = getattr(grid, role)
+            alone = [row for row in rows if row["method"] == method and row["strategy"] in (ALONE, FULL)]
+            label = f"trained for each depth, {method}"
+            intervals(axes, [row["depth"] - 0.16 * side for row in alone], alone, color=colour, marker=marker, label=label)
+            drawn += alone
+        axes.grid(axis="y", color=PALE, linewidth=0.5)
+        axes.set_axisbelow(True)
+        axes.invert_xaxis()
+        axes.set_xticks(sorted({row["depth"] for row in drawn}))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+        axes.set(title=name, xlabel="depth (layers that run)", ylabel="WER (%)", ylim=(0, None))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
+    """A panel per set: the individually trained models, and each method pruned by the strategy that belongs to it."""
+    looks = zip(_COLOURS, _MARKERS, strict=True)
+    chosen = [(method, grid.pruned_by.get(method, "greedy")) for method in grid.methods if method not in grid.alone.unpruned]
+    lines = [(f"{method}, {by}", method, by, *look) for (method, by), look in zip(chosen, cycle(looks), strict=False)]
+    return _by_depth(summary, grid, names, lines)
+
+
+def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
+    """A panel per set: the prunable model by every strategy."""
+    there = {row["strategy"] for row in summary["rows"] if row["method"] == grid.prunable}
+    lines = [(by, grid.prunable, by, *look) for by, look in PALETTE.items() if by in there]
+    return _by_depth(summary, grid, names, lines)
+
+
+def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequence[tuple[str, str, str, str, str]]) -> Figure:
+    """WER by depth of models trained for each depth, and of ``lines``: label, method, strategy, colour and marker."""
+    figure, panels = panel_grid(len(names), width=5.2, height=3.9)
+    for axes, name in zip(panels, names, strict=True):
+        rows = shown(summary, name)
+        drawn = _alone(axes, rows, grid)
+        for place, (label, method, strategy, colour, marker) in enumerate(lines):
+            chosen = [row for row in rows if row["method"] == method and row["strategy"] in (FULL, strategy)]
+            shift = 0.12 * (place - (len(lines) - 1) / 2)
+            _line(axes, chosen, label, shift, color=colour, marker=marker, zorder=2)
+            drawn += chosen
+        percent_scale(axes, [end for row in drawn for end in row["wer_ci95"]])
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
+        axes.set(title=name, xlabel="depth (layers)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
+    """A panel per set and kind of individually trained models: each test's interval beside its margin, and the seeds' own."""
+    shared = [(name, role) for name in names for role in roles(grid)]
+    figure, panels = panel_grid(len(shared), width=3.6, height=2.6)
+    for axes, (name, role) in zip(panels, shared, strict=True):
+        tests = [test for test in summary["tests"] if (test["set"], test["role"]) == (name, role)]
+        depths, values = [test["depth"] for test in tests], np.array([test["difference"] for test in tests])
+        low, high = np.array([test["ci90"] for test in tests]).reshape(-1, 2).T
+        bars: dict[str, Any] = {
+            "color": _COLOURS[0],
+            "marker": _MARKERS[0],
+            "linestyle": "none",
+            "capsize": 1.5,
+            "elinewidth": 0.7,
+        }
+        axes.errorbar(depths, values, yerr=[values - low, high - values], label="all seeds", **bars)
+        axes.plot(*_by_seed(summary, grid, name, role), "_", color=GREY, markersize=6, label="each seed", zorder=1)
+        axes.plot(depths, [test["margin"] for test in tests], "_", color=_COLOURS[1], markersize=11, label="margin")
+        axes.axhline(0, color=GREY, linewidth=0.6)
+        axes.grid(axis="y", color=PALE, linewidth=0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.invert_xaxis()
+        title = f"{name}, against {getattr(grid, role)} alone"
+        axes.set(title=title, xlabel="depth (layers)", ylabel="pruned - alone (points of WER)")
+    low, high = zip(*(axes.get_ylim() for axes in panels), strict=True)
+    for axes in panels:
+        axes.set_ylim(min(low), max(high))
+    panels[0].legend(loc="best")
+    return figure
+
+
+def _by_seed(summary: Summary, grid: Grid, name: str, role: str) -> tuple[list[int], list[float]]:
+    """Depths and differences of each seed that both models have, if there are several."""
+    rows = [row for row in summary["rows"] if row["set"] == name and row["seed"] != ALL]
+    method = getattr(grid, role)
+    alone = {(r["depth"], r["seed"]): r["wer"] for r in rows if r["method"] == method and r["strategy"] in (ALONE, FULL)}
+    own = [r for r in rows if r["method"] == grid.prunable and r["strategy"] in (FULL, chosen_strategy(grid))]
+    pairs = [(r["depth"], r["wer"] - alone[key]) for r in own if (key := (r["depth"], r["seed"])) in alone]
+    return [depth for depth, _ in pairs], [value for _, value in pairs]
+
+
+def removals(removed: dict[str, Row]) -> Figure:
+    """Bars: dev WER without each one layer, a panel per method, one scale."""
+    figure, panels = panel_grid(len(removed), width=3.4, height=2.3)
+    highest = max(max(value["without"].values()) for value in removed.values())
+    for axes, (method, value) in zip(panels, removed.items(), strict=True):
+        layers = sorted(map(int, value["without"]))
+        axes.bar(layers, [value["without"][str(layer)] for layer in layers], color=_COLOURS[0], width=0.7)
+        axes.axhline(value["full"], color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
+        axes.set(title=method, xlabel="layer removed", ylabel=f"WER on {value['dev_set']} (%)", ylim=(0, 1.05 * highest))
+    return figure
+
+
+def similarity(matrices: dict[str, list[list[float]]]) -> Figure:
+    """Heat maps side by side on one scale."""
+    figure, panels = panel_grid(len(matrices), width=3.2, height=2.9)
+    lowest = min(np.min(matrix) for matrix in matrices.values())
+    for axes, (method, matrix) in zip(panels, matrices.items(), strict=True):
+        image = heat_map(axes, np.array(matrix), np.arange(len(matrix)), lowest)
+        axes.set_title(f"SVCCA, {method}")
+    figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
+    return figure
+
+
+def cost(summary: Summary, grid: Grid) -> Figure:
+    """Stacked bars: layer passes and minutes, a segment for each individually trained model."""
+    figure, bars = Figure(figsize=(6.6, 1.7), layout="constrained"), _cost_bars(summary, grid)
+    both = list(figure.subplots(1, 2, sharey=True))
+    _stacked(both[0], bars, "layer_passes", 1e3, "thousand layer passes")
+    _stacked(both[1], bars, "seconds", 60.0, "minutes")
+    both[0].set_yticks(range(len(bars)), [label for label, _ in bars])
+    both[0].invert_yaxis()
+    return figure
+
+
+def _stacked(axes: Axes, bars: Sequence[tuple[str, list[Row]]], key: str, unit: float, name: str) -> None:
+    """A bar for each label, a segment with its number of layers for each run."""
+    for place, (_, rows) in enumerate(bars):
+        left = 0.0
+        for row in rows:
+            width, colour = row[key] / unit, GREY if row["alone"] else _COLOURS[0]
+            axes.barh(place, width, left=left, color=colour, edgecolor="white", linewidth=0.7)
+            axes.text(left + width / 2, place, str(row["depth"]), ha="center", va="center", fontsize=6, color="white")
+            left += width
+    axes.set_xlabel(name)
+
+
+def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Row]]]:
+    """Label and runs of the first seed; numbers in the bars are layers."""
+    first = min(row["seed"] for row in summary["cost"])
+    rows = [row for row in summary["cost"] if row["seed"] == first]
+    bars = [(f"{grid.prunable}, once", [row for row in rows if row["method"] == grid.prunable and not row["alone"]])]
+    for method in grid.alone.methods:
+        chosen = sorted((row for row in rows if row["method"] == method), key=lambda row: -row["depth"])
+        bars.append((f"{method}, each depth", chosen))
+    return bars
+
+
+def _alone(axes: Axes, rows: Sequence[Row], grid: Grid) -> list[Row]:
+    """The individually trained models in black; at the full depth they are the method's own full model. Returns their rows."""
+    drawn = []
+    for method, style in zip(grid.alone.methods, ("--", "-", ":", "-."), strict=False):
+        alone = [row for row in rows if row["method"] == method and row["strategy"] in (ALONE, FULL)]
+        _line(axes, alone, f"{method}, trained for each depth", 0.0, color="black", marker=".", linestyle=style, zorder=5)
+        drawn += alone
+    return drawn
+
+
+def _line(axes: Axes, rows: Sequence[Row], label: str, shift: float, **look: Any) -> None:
+    """WER by depth with 95 % intervals, moved by ``shift`` layers, or they would hide each other."""
+    if not rows:
+        return
+    rows = sorted(rows, key=lambda row: row["depth"])
+    depths = [row["depth"] + shift for row in rows]
+    intervals(axes, depths, rows, color=look["color"], zorder=look["zorder"])
+    axes.plot(depths, [row["wer"] for row in rows], label=label, **look)

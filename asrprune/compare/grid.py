@@ -1,0 +1,136 @@
+"""The grid file: which methods, depths and seeds are compared, as data; each cell is one run of the recipe."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from asrprune.config.load import PACE, check, is_section, read_config, read_yaml, resolved, without
+from asrprune.config.schema import Config, Positive, Section, Strategy
+from asrprune.runtime.errors import UserError
+
+Numbers = dict[str, Any]  # section.key -> value, as with --set
+_SHARED = ("model.num_layers", "augment.speeds", "prune.speeds", "frontend.")  # all models share depth and features
+
+
+class Alone(Section):
+    """Models that are trained for one depth each: what pruned ones are compared with."""
+
+    methods: tuple[str, ...]
+    depths: tuple[Positive, ...]
+    unpruned: tuple[str, ...] = ()  # those of the methods whose model of all layers is not pruned: rows to compare with
+
+
+class Published(Section):
+    """What others have published, for the eye alone: a row of the table of that set."""
+
+    model: str
+    source: str  # who says so, where
+    set: str
+    wer: dict[Positive, float | None]  # depth -> percent; None where we do not have the figure
+
+
+class Grid(Section):
+    """What a grid file says."""
+
+    config: str  # file of numbers that all methods share, relative to the recipe
+    numbers: Numbers = Field(default_factory=dict)  # other values for all of them
+    seeds: tuple[int, ...] = Field((1,), min_length=1)
+    methods: dict[str, Numbers] = Field(min_length=1)  # what makes each method
+    alone: Alone
+    prunable: str  # the method that the project stands for
+    plain: str  # the one without its regularisers
+    baseline: str  # the individually trained models that decide whether pruning costs accuracy
+    pruned_by: dict[str, Strategy] = Field(default_factory=dict)  # method -> strategy of its line in the figure, if not greedy
+    published: tuple[Published, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Grid":
+        named = {self.prunable, self.plain, self.baseline, *self.alone.methods, *self.pruned_by}
+        if unknown := sorted(named - set(self.methods)):
+            raise ValueError(f"no such method: {', '.join(unknown)}; methods has {', '.join(self.methods)}")
+        if wanting := sorted({self.plain, self.baseline} - set(self.alone.methods)):
+            raise ValueError(f"plain and baseline must be among alone.methods, which lacks {', '.join(wanting)}")
+        if other := sorted(set(self.alone.unpruned) - (set(self.alone.methods) - {self.prunable, *self.pruned_by})):
+            raise ValueError(f"alone.unpruned must be among alone.methods, and pruned nowhere: {', '.join(other)}")
+        for name, values in (("seeds", self.seeds), ("alone.depths", self.alone.depths), ("alone.methods", self.alone.methods)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
+        for place, numbers in [("numbers", self.numbers), *((f"methods.{name}", own) for name, own in self.methods.items())]:
+            if sections := [key for key, value in numbers.items() if isinstance(value, dict) and is_section(key)]:
+                raise ValueError(f"{place}: {sections[0]}: a whole section; write `{sections[0]}.KEY: value` for what changes")
+            if "seed" in numbers:
+                raise ValueError(f"{place}: seed: say it under seeds")
+            if place != "numbers" and (shared := [key for key in numbers if key.startswith(_SHARED)]):
+                raise ValueError(f"{place}: {shared[0]}: all methods share it; write it under numbers, or compare in two grids")
+        return self
+
+
+@dataclass(frozen=True, eq=False)  # two cells are never equal
+class Cell:
+    """One model: a method, its number of layers, a seed."""
+
+    method: str
+    depth: int
+    seed: int
+    alone: bool  # trained for this depth, and decoded at no other
+    overrides: tuple[str, ...]  # section.key=value
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """``prunable_12l_s1``."""
+        return f"{self.method}_{self.depth}l_s{self.seed}"
+
+    @property
+    def learnt(self) -> dict[str, Any]:
+        """The numbers that decide what is learnt and which layers are removed: a run with others is another run."""
+        return self.learnt_in(self.config)
+
+    def learnt_in(self, config: Config) -> dict[str, Any]:
+        """The same of a config that may be this cell's: without what only changes how fast things go, or removes no layer."""
+        return without(resolved(config), ("bench", "decode.max_frames", *PACE, *(("prune",) if self.alone else ())))
+
+
+def read_grid(path: Path) -> Grid:
+    """Read a grid file; all its mistakes are named at once."""
+    return check(Grid, read_yaml(path), str(path))
+
+
+def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
+    """Every model of the grid: the prunable ones first, then from the fewest layers to all: cheap ones first, seed by seed.
+
+    Args:
+        grid: what to run.
+        root: the recipe's directory, to which ``grid.config`` is relative.
+
+    Raises:
+        UserError: a number does not exist or is out of range.
+    """
+    path = root / grid.config
+    depth = read_config(path, as_overrides(grid.numbers)).model.num_layers
+    if too_deep := [shallow for shallow in grid.alone.depths if shallow >= depth]:
+        raise UserError(f"alone.depths must lie below model.num_layers = {depth}, got {too_deep[0]}")
+    made = []
+    for seed in grid.seeds:
+        for method in grid.methods:
+            made.append(_cell(grid, path, method, depth, seed, alone=method in grid.alone.unpruned))
+        for method in grid.alone.methods:
+            made += [_cell(grid, path, method, shallow, seed, alone=True, shallow=True) for shallow in grid.alone.depths]
+    return sorted(made, key=lambda cell: (cell.method != grid.prunable, cell.depth))
+
+
+def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False, shallow: bool = False) -> Cell:
+    taps: Numbers = {"model.taps": None, "model.truncated": {}} if shallow else {}  # by the depth, unless the method says which
+    numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}
+    if alone:
+        numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.min_depth": 1, "prune.strategies": ["top"]}
+    overrides = as_overrides(numbers)
+    return Cell(method, depth, seed, alone, overrides, read_config(path, overrides))
+
+
+def as_overrides(numbers: Numbers) -> tuple[str, ...]:
+    """As --set takes them, without blanks: run.sh splits what it is given at them."""
+    return tuple(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in numbers.items())

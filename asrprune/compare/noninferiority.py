@@ -1,0 +1,41 @@
+"""Whether a pruned model is not worse than one trained for its depth, and how likely it is to see that with so many seeds."""
+
+from math import sqrt
+from statistics import NormalDist
+
+from asrprune.compare.hierarchical import Spread, t_quantile
+
+MARGIN_POINTS = 0.5
+MARGIN_SHARE = 0.1  # of the error rate of the model trained alone
+LEVEL = 0.9  # of the two-sided interval whose upper end is the one-sided 95 % bound
+MOST_SEEDS = 99
+_ONE_SIDED = (1 + LEVEL) / 2
+
+
+def margin(alone: float) -> float:
+    """What a pruned model may lose, in points, to count as not worse than one with the WER ``alone`` (percent).
+
+    >>> margin(3.0), margin(20.0)
+    (0.3, 0.5)
+    """
+    return round(min(MARGIN_POINTS, MARGIN_SHARE * alone), 6)
+
+
+def power(spread: Spread, limit: float) -> float:
+    """Probability that the upper bound of a difference lies below ``limit`` points if the true difference is 0.
+
+    The bound is d + t se with d normal: P(d + t se < limit) = Phi(limit / se - t), t the 95 % quantile of Student's
+    distribution with the degrees of freedom of ``spread``. Source: Julious, "Sample sizes for clinical trials with normal
+    data", Statistics in Medicine 2004 (non-inferiority), with the standard error as estimated.
+    """
+    if spread.variance == 0:
+        return 1.0
+    return NormalDist().cdf(limit / sqrt(spread.variance) - t_quantile(_ONE_SIDED, spread.degrees))
+
+
+def seeds_for(wanted: float, spread: Spread, limit: float) -> int | None:
+    """The least number of seeds of each system that gives a power; None if above 99, or if the seeds' spread is not known."""
+    if any(group.seeds < 2 for group in spread.groups):
+        return None
+    counts = range(2, MOST_SEEDS + 1)
+    return next((count for count in counts if power(spread.with_seeds(count), limit) >= wanted), None)

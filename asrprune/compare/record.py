@@ -1,0 +1,152 @@
+"""The record of one cell: a small JSON file that holds all that comparisons need, so that they outlive the experiment."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asrprune.analysis.matrices import read_matrices
+from asrprune.compare.grid import Cell
+from asrprune.config.load import parse_config
+from asrprune.config.schema import Config
+from asrprune.model.stochastic_depth import draw_layers, drop_probabilities
+from asrprune.report.results import Results, collect, read_log, similarities
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import read_json
+
+logger = logging.getLogger(__name__)
+Record = dict[str, Any]
+FORMAT = 1
+_KEYS = {"method", "depth", "seed", "alone", "config", "trained_on", "data", "model", "training", "search", "similarity",
+         "environment", "words", "rows"}  # fmt: skip
+
+
+def record_path(output: Path, cell: Cell) -> Path:
+    """Where the record of a cell lies."""
+    return output / "cells" / f"{cell.name}.json"
+
+
+def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, Record]:
+    """The records that there are, by the cells' names; those of other numbers are left out, and named in the log.
+
+    Raises:
+        UserError: a file is no record of this version.
+    """
+    there = {cell: _read(path) for cell in wanted if (path := record_path(output, cell)).exists()}
+    kept = {cell.name: record for cell, record in there.items() if _learnt(record, cell) == cell.learnt}
+    if other := [cell.name for cell in there if cell.name not in kept]:
+        logger.warning("recorded with other numbers than the grid has now, and so left out: %s", ", ".join(other))
+    return kept
+
+
+def _read(path: Path) -> Record:
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not record.keys() >= _KEYS:
+        raise UserError(f"{path}: not a record of this version of asrprune; remove it, `asrprune grid` makes it again")
+    return record
+
+
+def _learnt(record: Record, cell: Cell) -> dict[str, Any]:
+    """What was learnt, with today's defaults for numbers that the record is too old to have."""
+    return cell.learnt_in(parse_config(record["config"], f"the record of {cell.name}"))
+
+
+def make_record(exp: Path, cell: Cell) -> Record:
+    """Collect a finished experiment.
+
+    Returns:
+        method, depth, seed, alone; ``trained_on``: fingerprints of the training and dev data; ``rows`` of WER by set, strategy
+        and depth, each with the errors of every utterance, in the order of their ids; ``words`` and ``speakers`` (0, 1, ...) of
+        every utterance by set; the plans with all removals tried; ``similarity``, the SVCCA matrix; ``training`` with
+        ``layer_passes``: layers run, summed over updates.
+
+    Raises:
+        UserError: a part of the experiment is missing.
+    """
+    results = collect(exp)
+    config, training = cell.config, results["training"]
+    if training is None:
+        raise UserError(f"{exp}/train.jsonl: no finished epoch")
+    rows, words, speakers = [], dict[str, str](), dict[str, str]()
+    for row in results["rows"]:
+        scored = exp / "decode" / row["set"] / f"{row['strategy']}_d{row['depth']}"
+        ids, counts = _utterances(scored / "utterances.tsv")
+        words[row["set"]] = _joined(counts[:, 0])
+        if row["set"] not in speakers:
+            speakers[row["set"]] = _joined(_speakers(scored / "ref.trn", ids))
+        rows.append({**row, "errors": _joined(counts[:, 2:].sum(axis=1))})
+    return {
+        "format": FORMAT,
+        "method": cell.method,
+        "depth": cell.depth,
+        "seed": cell.seed,
+        "alone": cell.alone,
+        "config": results["config"],
+        "trained_on": read_json(exp / "data.json"),
+        "data": results["data"],
+        "model": results["model"],
+        "training": {**training, "layer_passes": _layers_run(exp) or layer_passes(config, training["steps"])},
+        "search": results["search"],
+        "similarity": _similarity(exp, results),
+        "environment": results["environment"],
+        "words": words,
+        "speakers": speakers,
+        "rows": rows,
+    }
+
+
+def _layers_run(exp: Path) -> int | None:
+    """Layers run in training, summed over its updates, as the trainer logged them; None if it did not."""
+    steps = read_log(exp / "train.jsonl")[0]
+    logged = [int(step["layers_run"]) for step in steps if "layers_run" in step]
+    return sum(logged) if len(logged) == len(steps) else None
+
+
+def layer_passes(config: Config, steps: int) -> int:
+    """The same of a trainer that did not log it, whose updates ran all layers but those that stochastic depth skipped."""
+    depth = config.model.stochastic_depth
+    probabilities = drop_probabilities(config.model.num_layers, depth.rate, depth.mode)
+    return sum(len(draw_layers(probabilities, config.seed, step)) for step in range(1, steps + 1))
+
+
+def numbers(text: str) -> np.ndarray:
+    """What ``_joined`` made: (U,) integers."""
+    return np.array(text.split(), dtype=np.int64)
+
+
+def _joined(values: np.ndarray) -> str:
+    """One line in the file, where a JSON list would take one a number."""
+    return " ".join(map(str, values.tolist()))
+
+
+def _utterances(path: Path) -> tuple[list[str], np.ndarray]:
+    """utterances.tsv -> ids, and (U, 5): reference words, correct, substituted, deleted and inserted ones."""
+    ids, *columns = zip(*(line.split("\t") for line in _lines(path)[1:]), strict=True)
+    return list(ids), np.array(columns, dtype=np.int64).T
+
+
+def _speakers(path: Path, ids: Sequence[str]) -> np.ndarray:
+    """(U,) from 0 on, in the order of their names: a line of ref.trn ends with ``(SPEAKER-ID)``.
+
+    Raises:
+        UserError: it is not that of these utterances.
+    """
+    names = [line.rpartition("(")[2].removesuffix(")") for line in _lines(path)]
+    if len(names) != len(ids) or not all(name.endswith(f"-{key}") for name, key in zip(names, ids, strict=True)):
+        raise UserError(f"{path}: its utterances are not those of utterances.tsv; run stage 9 (`asrprune score`) again")
+    return np.unique([name.removesuffix(f"-{key}") for name, key in zip(names, ids, strict=True)], return_inverse=True)[1]
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        raise UserError(f"{path}: no such file; stage 9 (`asrprune score`) makes it")
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def _similarity(exp: Path, results: Results) -> list[list[float]] | None:
+    """The SVCCA matrix (L + 1, L + 1) of the first set that was measured."""
+    for path in similarities(exp, results["model"]["model_sha256"])[0]:
+        return np.round(read_matrices(path)["similarity"], 4).tolist()
+    return None

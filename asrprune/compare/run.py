@@ -1,0 +1,197 @@
+"""Run what is missing of a grid: each cell is the recipe's own run.sh; what is done is kept, what was killed goes on."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asrprune.compare.grid import Cell, Grid, as_overrides, cells, read_grid
+from asrprune.compare.record import make_record, read_records, record_path
+from asrprune.experiment.store import read_experiment_config
+from asrprune.runtime.cores import usable_cores
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import held, read_json, write_json
+from asrprune.runtime.hardware import visible_gpus
+
+logger = logging.getLogger(__name__)
+_POLL_S = 1.0
+_TOLD_EVERY_S = 300.0
+_TAIL = 15  # lines of a failed run that are shown
+_OURS = ("--config", "--config_opts", "--expdir", "--exp_tag", "--stage", "--stop_stage")
+
+
+def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Sequence[str]) -> None:
+    """Train, prune, decode and record every cell that is not recorded yet, then measure speed; run in a recipe's directory.
+
+    Args:
+        grid_file: the grid.
+        output: where records go: ``cells/<cell>.json``.
+        expdir: where the experiments go.
+        jobs: runs at a time; they share the cores and the GPUs.
+        options: passed on to run.sh; not those that the grid decides.
+
+    Raises:
+        UserError: this is no recipe, another grid is at work here, an experiment is in the way, or runs failed: the others
+            are done nevertheless.
+    """
+    if not Path("run.sh").is_file():
+        raise UserError(f"{Path.cwd()}: no run.sh here; run this in a recipe's directory, such as egs/mini")
+    if taken := [option for option in map(_name, options) if option in _OURS]:
+        raise UserError(f"{', '.join(taken)}: the grid decides this for each of its runs; say it in {grid_file} instead")
+    grid = read_grid(grid_file)
+    wanted = cells(grid)
+    with held(expdir):
+        recorded = read_records(output, wanted)
+        missing = [cell for cell in wanted if cell.name not in recorded]
+        logger.info("%d of %d cells are recorded in %s", len(recorded), len(wanted), output / "cells")
+        _check_room(missing, expdir)
+        runner = Runner(grid, output, expdir, options)
+        if missing:
+            runner.prepare()
+            runner.run(missing, 3, 9, jobs)
+        runner.measure_speed(next(cell for cell in wanted if cell.method == grid.prunable))
+
+
+def _name(option: str) -> str:
+    """As run.sh reads it: ``--exp-tag=x`` is ``--exp_tag``."""
+    name = option.partition("=")[0]
+    return f"--{name[2:].replace('-', '_')}" if name.startswith("--") else option
+
+
+def _check_room(missing: Sequence[Cell], expdir: Path) -> None:
+    """Say now, not in the middle of days of training, that an experiment of other numbers is in the way."""
+    there = [cell for cell in missing if (expdir / cell.name / "config.yaml").exists()]
+    other = [cell.name for cell in there if cell.learnt_in(read_experiment_config(expdir / cell.name)) != cell.learnt]
+    if other:
+        raise UserError(
+            f"{expdir}: {', '.join(other)}: trained with other numbers than the grid has now; remove these experiments, or"
+            " keep them and give --expdir and --output another place"
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run.sh at work. ``slot`` 0, 1, ...: which share of the machine it has."""
+
+    process: subprocess.Popen[bytes]
+    started: float
+    slot: int
+
+
+def _gpus(slot: int, jobs: int) -> dict[str, str]:
+    """The environment in which a run sees its share of the GPUs; empty where there are none."""
+    if not (gpus := visible_gpus()):
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot::jobs] or [gpus[slot % len(gpus)]])}
+
+
+class Runner:
+    """Runs of run.sh, in process groups of their own, so that each can be stopped with all its children."""
+
+    def __init__(self, grid: Grid, output: Path, expdir: Path, options: Sequence[str]) -> None:
+        """As ``run_grid``."""
+        self.grid, self.output, self.expdir, self.options = grid, output, expdir, options
+        self.running: dict[Cell, Run] = {}
+        self.failed: list[str] = []
+
+    def prepare(self) -> None:
+        """Stages 0 to 2, data and features, once for all cells."""
+        command = self._command("data", as_overrides(self.grid.numbers), "--stop_stage", "2")
+        if subprocess.run(command).returncode:
+            raise UserError("./run.sh stopped in stages 0 to 2, see above; nothing was trained")
+
+    def run(self, missing: Sequence[Cell], first: int, last: int, jobs: int) -> None:
+        """Stages ``first`` to ``last`` of each cell, ``jobs`` at a time; it is recorded when they are done.
+
+        Raises:
+            UserError: at the end, some failed.
+        """
+        waiting, told = list(missing), time.monotonic()
+        try:
+            while waiting or self.running:
+                for slot in sorted(set(range(jobs)) - {run.slot for run in self.running.values()})[: len(waiting)]:
+                    self._start(waiting.pop(0), first, last, slot, jobs)
+                for cell, seconds in self._finished():
+                    done = len(missing) - len(waiting) - len(self.running)
+                    logger.info("%s: took %.0f min; %d of %d", cell.name, seconds / 60, done, len(missing))
+                if time.monotonic() - told > _TOLD_EVERY_S:
+                    told = time.monotonic()
+                    logger.info("running: %s", ", ".join(map(self._progress, self.running)))
+                time.sleep(_POLL_S)
+        finally:
+            self._stop()
+        if self.failed:
+            raise UserError(
+                f"{len(self.failed)} of {len(missing)} runs failed, see above: {', '.join(self.failed)}; the same command goes"
+                " on with them"
+            )
+
+    def measure_speed(self, cell: Cell) -> None:
+        """Stage 10 of one cell, with nothing beside it, if its record has no speed and its experiment is here."""
+        record = read_json(record_path(self.output, cell))
+        if all(row["rtf"] is not None for row in record["rows"]):
+            return
+        if not (self.expdir / cell.name / "model.json").exists():
+            logger.warning("%s is not here, so its speed is not measured", self.expdir / cell.name)
+            return
+        self.run([cell], 10, 10, jobs=1)
+
+    def log_path(self, cell: Cell) -> Path:
+        """What its run.sh says."""
+        return self.expdir / cell.name / "log" / "run.log"
+
+    def _command(self, name: str, overrides: Sequence[str], *stages: str) -> list[str]:
+        numbers = " ".join(f"--set {override}" for override in overrides)
+        where = ["--expdir", str(self.expdir), "--exp_tag", name]
+        return ["./run.sh", "--config", self.grid.config, "--config_opts", numbers, *where, *stages, *self.options]
+
+    def _start(self, cell: Cell, first: int, last: int, slot: int, jobs: int) -> None:
+        threads = max(1, usable_cores() // jobs)
+        stages = ("--nj", str(threads), "--stage", str(first), "--stop_stage", str(last))
+        command = self._command(cell.name, cell.overrides, *stages)
+        output = self.log_path(cell)
+        logger.info("%s: stages %d to %d; output: %s", cell.name, first, last, output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **_gpus(slot, jobs)}
+        with open(output, "ab") as sink:
+            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        self.running[cell] = Run(process, time.monotonic(), slot)
+
+    def _finished(self) -> Iterator[tuple[Cell, float]]:
+        """Record the cells that have ended well since the last call; each with the seconds that it took."""
+        for cell, run in list(self.running.items()):
+            if run.process.poll() is None:
+                continue
+            del self.running[cell]
+            try:
+                if run.process.returncode:
+                    raise UserError(self._failure(cell, run.process.returncode))
+                write_json(record_path(self.output, cell), make_record(self.expdir / cell.name, cell))
+            except UserError as error:
+                self.failed.append(cell.name)
+                logger.error("%s", error)
+                continue
+            yield cell, time.monotonic() - run.started
+
+    def _stop(self) -> None:
+        for run in self.running.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.process.pid, signal.SIGTERM)
+        for run in self.running.values():
+            run.process.wait()
+
+    def _failure(self, cell: Cell, status: int) -> str:
+        shown = "\n".join(f"  {line}" for line in self._lines(cell)[-_TAIL:])
+        return f"{cell.name}: run.sh ended with exit code {status}; the end of {self.log_path(cell)}:\n{shown}"
+
+    def _progress(self, cell: Cell) -> str:
+        lines = self._lines(cell)
+        return f"{cell.name} ({lines[-1].strip()[-60:]})" if lines else cell.name
+
+    def _lines(self, cell: Cell) -> list[str]:
+        return self.log_path(cell).read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()

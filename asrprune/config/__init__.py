@@ -1,0 +1,1 @@
+"""All numbers: the schema of the config, and its files."""

@@ -1,0 +1,144 @@
+"""Log-mel filterbanks and global CMVN of a data directory, as Kaldi archives, in shards and with restart."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from asrprune.config.schema import FrontendConfig
+from asrprune.data.kaldi import Utterance, read_data_dir
+from asrprune.data.tables import read_table, write_table
+from asrprune.features.ark import read_matrix, read_plain_matrix, write_ark
+from asrprune.features.audio import read_audio
+from asrprune.features.cmvn import statistics, write_cmvn
+from asrprune.features.fbank import change_speed, compute_fbank
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.executor import Executor
+from asrprune.runtime.files import LOCK, atomic_path, held, read_json, write_json
+from asrprune.runtime.progress import track
+
+logger = logging.getLogger(__name__)
+SHARD_UTTERANCES = 200  # one archive; small enough that little is lost when a run is killed
+Shard = tuple[Path, list[Utterance]]  # path of an archive without its suffix, and what it holds
+
+
+def utterance_samples(utterance: Utterance, options: FrontendConfig, allow_pipes: bool = False) -> np.ndarray:
+    """Samples of an utterance, its speed applied: (N,) float32. A ``UserError`` names the utterance."""
+    try:
+        samples = read_audio(utterance.audio, options.sample_rate, utterance.start_s, utterance.end_s, allow_pipes)
+    except UserError as error:
+        raise UserError(f"{utterance.id}: {error}") from None
+    return change_speed(samples, options.sample_rate, utterance.speed)
+
+
+def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_pipes: bool = False) -> int:
+    """Compute what is missing of the features of a data directory; write feats.scp, utt2num_frames and utt2dur.
+
+    Archives are named after a hash of what they hold, so a restart computes only the missing ones, and changed options or
+    audio lists make new ones. Returns the number of archives that were computed.
+
+    Raises:
+        UserError: an utterance cannot be read, or another process computes features of this directory.
+    """
+    utterances = read_data_dir(directory, need_text=False)
+    with held(directory / "fbank"):
+        return _extract(directory, utterances, options, executor, allow_pipes)
+
+
+def _extract(
+    directory: Path, utterances: Sequence[Utterance], options: FrontendConfig, executor: Executor, allow_pipes: bool
+) -> int:
+    shards = [utterances[i : i + SHARD_UTTERANCES] for i in range(0, len(utterances), SHARD_UTTERANCES)]
+    names = [_shard_name(index, shard, options) for index, shard in enumerate(shards)]
+    store = directory.resolve() / "fbank"
+    missing = [(store / name, shard) for name, shard in zip(names, shards, strict=True) if not _is_complete(store / name)]
+    if missing:
+        logger.info(
+            "%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(shards)
+        )
+        write = partial(_write_shard, options=options, allow_pipes=allow_pipes)
+        for _ in track(executor.map(write, missing), f"fbank {directory.name}", len(missing)):
+            pass
+    _collect(directory, [store / name for name in names], options)
+    return len(missing)
+
+
+def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> None:
+    """Archive first, then its scp: an archive counts only when its scp is there."""
+    base, utterances = shard
+    ark = base.with_suffix(".ark")
+    frames, stats = dict[str, int](), np.zeros((2, options.num_mels + 1))
+    with atomic_path(ark) as temporary:
+        matrices = ((u.id, _features(u, options, allow_pipes)) for u in utterances)
+        entries = write_ark(temporary, ark, _counted(matrices, frames, stats))
+    write_json(base.with_suffix(".frames"), frames)
+    write_cmvn(base.with_suffix(".cmvn"), stats)
+    write_table(base.with_suffix(".scp"), entries)
+
+
+def _features(utterance: Utterance, options: FrontendConfig, allow_pipes: bool) -> np.ndarray:
+    features = compute_fbank(utterance_samples(utterance, options, allow_pipes), options)
+    if len(features) == 0:  # Kaldi's rule, which data directories are checked by: utt2num_frames is above 0
+        raise UserError(
+            f"{utterance.id}: lasts less than half a frame ({options.frame_shift_ms / 2:g} ms); remove the utterance"
+        )
+    return features
+
+
+def _is_complete(base: Path) -> bool:
+    return all(base.with_suffix(suffix).exists() for suffix in (".ark", ".frames", ".cmvn", ".scp"))
+
+
+def _counted(
+    matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int], stats: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Pass matrices on, noting their lengths and adding them to the CMVN statistics."""
+    for key, matrix in matrices:
+        frames[key] = len(matrix)
+        stats += statistics(matrix)
+        yield key, matrix
+
+
+def _shard_name(index: int, utterances: Sequence[Utterance], options: FrontendConfig) -> str:
+    content = [[u.id, u.audio, u.start_s, u.end_s, u.speed] for u in utterances]
+    digest = hashlib.sha256(json.dumps([content, options.model_dump()]).encode()).hexdigest()
+    return f"feats_{index:05d}_{digest[:12]}"
+
+
+def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> None:
+    scp: dict[str, str] = {}
+    frames: dict[str, int] = {}
+    for base in bases:
+        entries = read_table(base.with_suffix(".scp"))  # the directory may have been moved since they were written
+        scp.update({key: f"{base.with_suffix('.ark')}:{entry.rpartition(':')[2]}" for key, entry in entries.items()})
+        frames.update(read_json(base.with_suffix(".frames")))
+    write_table(directory / "utt2num_frames", {key: str(count) for key, count in frames.items()})
+    write_table(directory / "utt2dur", {key: f"{count * options.frame_shift_ms / 1000:.3f}" for key, count in frames.items()})
+    write_table(directory / "feats.scp", scp)
+    wanted = {base.name for base in bases}
+    for stale in (directory / "fbank").iterdir():
+        if stale.stem not in wanted and stale.name != LOCK:
+            stale.unlink()
+
+
+def compute_cmvn(directory: Path) -> np.ndarray:
+    """Global CMVN statistics of a directory's features, as Kaldi's compute-cmvn-stats: (2, F + 1) float64.
+
+    Row 0: sums, then the frame count; row 1: sums of squares, then 0. Those of our own archives lie beside them; features that
+    another program made are read.
+
+    Raises:
+        UserError: there are no frames.
+    """
+    if archives := sorted((directory / "fbank").glob("feats_*.cmvn")):
+        stats = np.sum([read_plain_matrix(path) for path in archives], axis=0)
+    else:
+        entries = list(read_table(directory / "feats.scp").values())
+        stats = sum((statistics(read_matrix(entry)) for entry in track(entries, f"cmvn {directory.name}")), np.zeros(()))
+    if not stats.any() or stats[0, -1] == 0:
+        raise UserError(f"{directory}/feats.scp: no frames, so there is nothing to normalise with; check stage 1 (data)")
+    return stats

@@ -1,0 +1,143 @@
+"""How fast: real-time factors by depth, measured side by side. RTF = total seconds / total seconds of audio."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrprune.config.schema import BenchConfig
+from asrprune.data.extract import utterance_samples
+from asrprune.data.kaldi import read_data_dir, spread_evenly
+from asrprune.decode.greedy import greedy
+from asrprune.experiment.store import Experiment
+from asrprune.features.fbank import compute_fbank
+from asrprune.model.ctc_model import num_params
+from asrprune.runtime.files import write_json
+from asrprune.runtime.hardware import autocast_type, environment, inference
+from asrprune.runtime.progress import track
+
+WARM_UP = 1  # passes that are not counted
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Real-time factors over the repetitions."""
+
+    median: float
+    low: float
+    high: float
+
+
+def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ...]], allow_pipes: bool = False) -> Path:
+    """Measure features and sub-models on utterances of a set; write ``bench.json`` in the experiment.
+
+    A repetition runs every sub-model once over all batches, so that a drift of the machine hits all alike; a sub-model's time
+    covers encoder, CTC head and greedy decoding. Features are timed apart, one utterance after another.
+
+    Args:
+        experiment: the full model.
+        directory: a data directory; ``bench.utterances`` of it are taken, spread evenly.
+        keeps: the sub-models, as layers to keep.
+        allow_pipes: run shell commands in wav.scp.
+    """
+    options = experiment.config.bench
+    before = torch.get_num_threads()
+    torch.set_num_threads(options.threads or before)
+    try:
+        features, audio_s, features_rtf = _features(experiment, directory, options, allow_pipes)
+        batches = _batches(features, options.batch)
+        speeds = measure(experiment, batches, keeps, options.repeats, audio_s)
+        threads = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    rows = [
+        {
+            "depth": len(keep), "keep": list(keep), "params_m": num_params(experiment.model, keep) / 1e6,
+            "rtf": speed.median, "rtf_min": speed.low, "rtf_max": speed.high,
+        }
+        for keep, speed in zip(keeps, speeds, strict=True)
+    ]  # fmt: skip
+    device = _device(experiment)
+    dtype = str(autocast_type(experiment.config.decode.precision, device)).removeprefix("torch.")
+    path = experiment.path / "bench.json"
+    write_json(path, {
+        "format": 1, "set": directory.name, "utterances": len(features), "audio_s": audio_s, "threads": threads,
+        "batch": options.batch, "dtype": dtype, "repeats": options.repeats, "device": device.type,
+        "features_rtf": features_rtf, "model_sha256": experiment.info["model_sha256"], "environment": environment(),
+        "rows": rows,
+    })  # fmt: skip
+    return path
+
+
+def measure(
+    experiment: Experiment,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    keeps: Sequence[tuple[int, ...]],
+    repeats: int,
+    audio_s: float,
+) -> list[Speed]:
+    """Time sub-models side by side on (features, lens) batches."""
+    seconds: list[list[float]] = [[] for _ in keeps]
+    for repeat in track(range(repeats + WARM_UP), "bench"):
+        for position, keep in enumerate(keeps):
+            taken = timed(lambda keep=keep: _recognise(experiment, batches, keep))  # type: ignore[misc]
+            if repeat >= WARM_UP:
+                seconds[position].append(taken)
+    return [Speed(statistics.median(s) / audio_s, min(s) / audio_s, max(s) / audio_s) for s in seconds]
+
+
+def _recognise(experiment: Experiment, batches: Sequence[tuple[Tensor, Tensor]], keep: tuple[int, ...]) -> None:
+    device = _device(experiment)
+    for features, lens in batches:
+        with inference(experiment.config.decode.precision, device):
+            emissions = experiment.model.emit(features.to(device), lens.to(device), keep)
+        for labels in greedy(emissions.log_probs, emissions.lens):
+            experiment.tokenizer.decode(labels)
+
+
+def _features(
+    experiment: Experiment, directory: Path, options: BenchConfig, allow_pipes: bool = False
+) -> tuple[list[np.ndarray], float, float]:
+    """Features of the chosen utterances (longest first), seconds of audio, and the features' RTF (without reading audio)."""
+    frontend = experiment.config.frontend
+    chosen = spread_evenly(read_data_dir(directory, need_text=False), options.utterances)
+    samples = [utterance_samples(utterance, frontend, allow_pipes) for utterance in chosen]
+    audio_s = sum(map(len, samples)) / frontend.sample_rate
+    compute_fbank(samples[0], frontend)  # warm-up
+    started = time.perf_counter()
+    features = [compute_fbank(signal, frontend) for signal in samples]
+    return sorted(features, key=len, reverse=True), audio_s, (time.perf_counter() - started) / audio_s
+
+
+def _batches(features: Sequence[np.ndarray], size: int) -> list[tuple[Tensor, Tensor]]:
+    batches = []
+    for start in range(0, len(features), size):
+        part = [torch.from_numpy(matrix) for matrix in features[start : start + size]]
+        lens = torch.tensor([len(matrix) for matrix in part])
+        batches.append((torch.nn.utils.rnn.pad_sequence(part, batch_first=True), lens))
+    return batches
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds until it is done, on a GPU, too."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _device(experiment: Experiment) -> torch.device:
+    return experiment.model.cmvn_mean.device
+
+
+def keeps_of(experiment: Experiment) -> list[tuple[int, ...]]:
+    """A set of layers for each depth: speed depends on how many layers run, not on which."""
+    return [tuple(range(1, depth + 1)) for depth in experiment.config.depths()]

@@ -1,0 +1,101 @@
+"""The experiment directory: everything about one model, so that no later command needs an architecture flag."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asrprune.config.load import parse_config, read_yaml
+from asrprune.config.schema import Config
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.experiment.weights import load_weights, save_weights
+from asrprune.features.cmvn import read_cmvn
+from asrprune.model.ctc_model import CtcModel, num_params
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import read_json, sha256_of, write_json
+from asrprune.runtime.hardware import keep_freed_memory
+from asrprune.runtime.version import version
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A trained model and what belongs to it. It is pickled as its path, and loaded, to the CPU, where it arrives."""
+
+    path: Path
+    config: Config
+    tokenizer: Tokenizer
+    model: CtcModel
+    info: dict[str, Any]  # model.json
+
+    @property
+    def num_layers(self) -> int:
+        """Depth of the full model."""
+        return self.config.model.num_layers
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Experiment"], tuple[Path]]:
+        return load, (self.path,)
+
+
+def build_model(config: Config, exp: Path) -> CtcModel:
+    """A freshly initialised model of an experiment, drawn from the config's seed, with its CMVN."""
+    torch.manual_seed(config.seed)
+    model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(exp / "bpe.model")))
+    mean, scale = read_cmvn(exp / "cmvn")
+    model.set_cmvn(torch.from_numpy(mean), torch.from_numpy(scale))
+    return model
+
+
+def save_model(exp: Path, config: Config, weights: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    """Write ``model.safetensors`` and, after it, ``model.json``, which is never there beside weights of another model."""
+    (exp / "model.json").unlink(missing_ok=True)
+    save_weights(exp / "model.safetensors", weights)
+    model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(exp / "bpe.model")))
+    info = {
+        "format": 1,
+        "model_sha256": sha256_of(exp / "model.safetensors"),
+        "num_layers": config.model.num_layers,
+        "params_m": num_params(model) / 1e6,
+        "asrprune": version(),
+        "seed": config.seed,
+        **facts,
+    }
+    write_json(exp / "model.json", info)
+
+
+def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
+    """Load a trained experiment, its model in eval mode.
+
+    Raises:
+        UserError: a part is missing (the stage that makes it is named) or the weights do not fit the config.
+    """
+    keep_freed_memory()
+    config = read_experiment_config(exp)
+    info = read_json(exp / "model.json", "asrprune average")
+    tokenizer = Tokenizer(exp / "bpe.model")
+    model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
+    weights = load_weights(exp / "model.safetensors")
+    if sha256_of(exp / "model.safetensors") != info["model_sha256"]:
+        raise UserError(
+            f"{exp / 'model.safetensors'}: is not the file that model.json was written for (other SHA-256); copy the experiment"
+            " anew, or run stage 5 (`asrprune average`) again"
+        )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}"
+        ) from None
+    return Experiment(exp, config, tokenizer, model.to(device).eval(), info)
+
+
+def read_experiment_config(exp: Path) -> Config:
+    """The config of an experiment; a missing one names the stage that makes it."""
+    path = exp / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{exp}: not an experiment (it has no config.yaml); stage 4 (`asrprune train`) makes it")
+    values = read_yaml(path)
+    if missing := [name for name in Config.model_fields if name not in values]:  # a file cut short may still be valid YAML
+        raise UserError(f"{path}: lacks {', '.join(missing)}; it was cut short, so copy the experiment anew or train it again")
+    return parse_config(values, str(path))

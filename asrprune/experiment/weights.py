@@ -1,0 +1,27 @@
+"""Weights on disk: safetensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import atomic_path
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write weights as safetensors."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(tensors))
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read safetensors; a missing or broken file is a ``UserError``."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights; stage 4 (train) and stage 5 (average) make them")
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own, undocumented class
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None

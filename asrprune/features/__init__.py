@@ -1,0 +1,1 @@
+"""Audio, filterbanks, CMVN, augmentation: from samples to what the model sees."""

@@ -1,0 +1,29 @@
+"""Global CMVN: statistics of features, in Kaldi's format."""
+
+from pathlib import Path
+
+import numpy as np
+
+from asrprune.features.ark import read_plain_matrix, write_matrix
+from asrprune.runtime.files import atomic_path
+
+
+def statistics(matrix: np.ndarray) -> np.ndarray:
+    """(2, F + 1) of a (T, F) matrix, as ``compute_cmvn``."""
+    matrix = matrix.astype(np.float64)
+    return np.stack([np.append(matrix.sum(axis=0), len(matrix)), np.append(np.square(matrix).sum(axis=0), 0.0)])
+
+
+def write_cmvn(path: Path, stats: np.ndarray) -> None:
+    """Write CMVN statistics in Kaldi's format."""
+    with atomic_path(path) as temporary:
+        write_matrix(temporary, stats)
+
+
+def read_cmvn(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read CMVN statistics; returns mean (F,) and 1 / standard deviation (F,), float32; features become (x - mean) * scale."""
+    stats = read_plain_matrix(path)
+    count = stats[0, -1]
+    mean = stats[0, :-1] / count
+    variance = np.maximum(stats[1, :-1] / count - mean**2, 1e-10)  # a constant bin must not divide by 0
+    return mean.astype(np.float32), (1.0 / np.sqrt(variance)).astype(np.float32)

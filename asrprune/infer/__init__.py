@@ -1,0 +1,1 @@
+"""Running trained models: many sub-models in one pass."""

@@ -1,0 +1,53 @@
+"""Stochastic depth: which layers a training step runs, as pure functions (arXiv 1603.09382; LayerDrop is arXiv 1909.11556)."""
+
+from collections.abc import Mapping
+
+import torch
+
+from asrprune.runtime.seeds import mix
+
+_GOLDEN = (5.0**0.5 - 1.0) / 2.0
+
+
+def drop_probabilities(num_layers: int, rate: float, mode: str) -> list[float]:
+    """Probability that layer l = 1..L is skipped: ``linear`` p * l / L, ``uniform`` p.
+
+    >>> drop_probabilities(4, 0.5, "linear")
+    [0.125, 0.25, 0.375, 0.5]
+    """
+    if mode == "uniform":
+        return [rate] * num_layers
+    assert mode == "linear", mode
+    return [rate * layer / num_layers for layer in range(1, num_layers + 1)]
+
+
+def draw_layers(probabilities: list[float], seed: int, step: int) -> list[int]:
+    """The 1-based layers that run in this step: one Bernoulli draw a layer, which depends on (seed, step) alone.
+
+    So it is the same on every rank, and the same after a restart.
+    """
+    generator = torch.Generator().manual_seed(mix(seed, step))
+    draws = torch.rand(len(probabilities), generator=generator).tolist()
+    return [layer for layer, (draw, p) in enumerate(zip(draws, probabilities, strict=True), start=1) if draw >= p]
+
+
+def draw_depth(shares: Mapping[int, float], num_layers: int, seed: int, step: int) -> int:
+    """How many layers this update runs: those from 1 up to a tap, with the tap's share of the updates, else all.
+
+    The draws are a low-discrepancy sequence, multiples of the golden ratio modulo 1 from a start that the seed gives, so that
+    every few dozen updates have these shares, whatever the seed. They depend on (seed, step) alone.
+
+    >>> [draw_depth({2: 0.25}, 12, 1, step) for step in range(1, 9)].count(2)
+    2
+    """
+    point = (mix(seed) / 2**63 + step * _GOLDEN) % 1.0
+    for depth, share in sorted(shares.items()):
+        if point < share:
+            return depth
+        point -= share
+    return num_layers
+
+
+def branch_scales(probabilities: list[float]) -> list[float]:
+    """c_l = 1 / (1 - p_l), by which both residual branches of a layer that runs are scaled in training."""
+    return [1.0 / (1.0 - p) for p in probabilities]

@@ -1,0 +1,180 @@
+"""The public runtime: one trained model, transcribing at any depth."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrprune.data.tokenizer import WORD_START
+from asrprune.decode.greedy import BestPath, greedy_path
+from asrprune.experiment.plan import Plan, check_layers
+from asrprune.experiment.store import Experiment, load
+from asrprune.features.audio import read_audio
+from asrprune.features.fbank import compute_fbank
+from asrprune.prune.find import find_plan
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.hardware import inference
+
+FIT_AUDIO_S = 5.0
+FIT_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Word:
+    """A recognised word."""
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float  # 0..1: mean probability of its labels on the frames that carry them
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What was recognised, and by which layers."""
+
+    text: str
+    words: tuple[Word, ...]
+    layers: tuple[int, ...]
+
+
+class Recognizer:
+    """A trained experiment, ready to transcribe; nothing is reloaded when the depth changes.
+
+    Attributes:
+        layers: the layers that run when a call does not say otherwise.
+    """
+
+    def __init__(self, experiment: Experiment, plan: str | Path | None) -> None:
+        """Use ``Recognizer.load``."""
+        self.experiment = experiment
+        self._plan = plan
+        self.layers: tuple[int, ...] = tuple(range(1, experiment.num_layers + 1))
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Where depths get their layers from; read when it is first needed, as full depth needs none."""
+        return find_plan(self.experiment, self._plan)
+
+    @classmethod
+    def load(cls, exp: str | Path, plan: str | Path | None = None, device: str = "cpu") -> "Recognizer":
+        """Load an experiment directory.
+
+        Args:
+            exp: made by a recipe (at least to stage 5), or by `asrprune prune`.
+            plan: where depths get their layers from: a strategy (``exp/plans/NAME.json``) or a file; None: greedy's if it was
+                made, else the layers from the bottom up.
+            device: "cpu" or "cuda".
+
+        Raises:
+            UserError: something is missing; the stage that makes it is named.
+        """
+        recognizer = cls(load(Path(exp), device), plan)
+        if plan is not None:
+            find_plan(recognizer.experiment, plan)  # one that was asked for is missed at once
+        return recognizer
+
+    def transcribe(
+        self, audio: str | Path | np.ndarray, depth: int | None = None, layers: Sequence[int] | None = None
+    ) -> Hypothesis:
+        """Transcribe a file, or (N,) float32 samples in [-1, 1) at the model's sample rate.
+
+        Args:
+            audio: path or samples.
+            depth: how many layers to run, chosen by the plan; None: as ``layers`` or ``fit`` say, else all.
+            layers: exactly these layers.
+
+        Raises:
+            UserError: unreadable audio, samples of another kind, a depth that the plan lacks, layers that the model lacks.
+        """
+        keep = self._keep(depth, layers)
+        options = self.experiment.config.frontend
+        samples = _checked(audio) if isinstance(audio, np.ndarray) else read_audio(str(audio), options.sample_rate)
+        log_probs = self._emit(compute_fbank(samples, options), keep)
+        words = self._words(log_probs, greedy_path(log_probs))
+        return Hypothesis(" ".join(word.text for word in words), words, keep)
+
+    def fit(self, rtf: float, seconds: float = FIT_AUDIO_S) -> int:
+        """Run from now on the deepest sub-model of the plan that meets a real-time factor on this machine; returns its depth.
+
+        Features and encoder are timed on ``seconds`` of noise, the median of three runs after a warm-up.
+
+        Raises:
+            UserError: even the shallowest is too slow.
+        """
+        taken = float("inf")
+        for step in sorted(self.plan.steps, key=lambda step: -step.depth):
+            taken = self._rtf(step.keep, seconds)
+            if taken <= rtf:
+                self.layers = step.keep
+                return step.depth
+        raise UserError(
+            f"no depth of plan {self.plan.strategy} runs at a real-time factor of {rtf} here; the shallowest takes {taken:.4f}"
+        )
+
+    def _keep(self, depth: int | None, layers: Sequence[int] | None) -> tuple[int, ...]:
+        if depth is not None and layers is not None:
+            raise UserError("give a depth or layers, not both")
+        if layers is not None:
+            check_layers(layers, self.experiment.num_layers, "layers")
+            return tuple(layers)
+        return self.layers if depth is None else self.plan.keep(depth)
+
+    def _emit(self, features: np.ndarray, keep: tuple[int, ...]) -> Tensor:
+        """(T, F) -> (T', V) log-probabilities, on the CPU."""
+        model = self.experiment.model
+        device = model.cmvn_mean.device
+        batch = torch.from_numpy(features).unsqueeze(0).to(device)
+        with inference(self.experiment.config.decode.precision, device):
+            emissions = model.emit(batch, torch.tensor([len(features)], device=device), keep)
+        return emissions.log_probs[0, : int(emissions.lens[0])].cpu()
+
+    def _rtf(self, keep: tuple[int, ...], seconds: float) -> float:
+        options = self.experiment.config.frontend
+        noise = np.random.default_rng(0).normal(0.0, 0.1, int(seconds * options.sample_rate)).astype(np.float32)
+        times = []
+        for _ in range(FIT_REPEATS + 1):
+            started = time.perf_counter()
+            self.transcribe(noise, layers=keep)
+            times.append(time.perf_counter() - started)
+        return float(np.median(times[1:])) / seconds
+
+    def _words(self, log_probs: Tensor, path: BestPath) -> tuple[Word, ...]:
+        config = self.experiment.config
+        frame_s = config.model.subsampling.factor * config.frontend.frame_shift_ms / 1000
+        pieces = self.experiment.tokenizer.pieces
+        words: list[Word] = []
+        for group in _group_by_word([pieces[label] for label in path.labels]):
+            labels = [path.labels[i] for i in group]
+            probabilities = [
+                log_probs[path.first[i] : path.last[i] + 1, label].exp().mean() for i, label in zip(group, labels, strict=True)
+            ]
+            text = self.experiment.tokenizer.decode(labels)
+            start, end = path.first[group[0]] * frame_s, (path.last[group[-1]] + 1) * frame_s
+            if text:
+                words.append(Word(text, round(start, 3), round(end, 3), float(torch.stack(probabilities).mean())))
+        return tuple(words)
+
+
+def _checked(samples: np.ndarray) -> np.ndarray:
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise UserError(
+            f"samples must be (N,) floating-point numbers in [-1, 1), got {samples.dtype} of shape {samples.shape};"
+            " divide 16-bit integers by 32768, and mix channels into one"
+        )
+    return samples
+
+
+def _group_by_word(pieces: Sequence[str]) -> list[list[int]]:
+    """Positions of the pieces of each word; a piece that begins with sentencepiece's mark begins a word."""
+    groups: list[list[int]] = []
+    for position, piece in enumerate(pieces):
+        if piece.startswith(WORD_START) or not groups:
+            groups.append([])
+        groups[-1].append(position)
+    return groups

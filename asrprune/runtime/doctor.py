@@ -1,0 +1,185 @@
+"""What this machine has and lacks for asrprune, each fault with the command that mends it."""
+
+from __future__ import annotations  # a Python that is too old must get far enough to be told so
+
+import importlib
+import importlib.metadata
+import locale
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from asrprune.runtime.cores import usable_cores
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.torch_pair import first_line, import_torchaudio, installed_version, pair_command
+
+# distribution: module; torch and torchaudio have checks of their own
+REQUIRED = {
+    "numpy": "numpy",
+    "soundfile": "soundfile",
+    "kaldiio": "kaldiio",
+    "sentencepiece": "sentencepiece",
+    "pyyaml": "yaml",
+    "rapidfuzz": "rapidfuzz",
+    "matplotlib": "matplotlib",
+    "pydantic": "pydantic",
+    "typer": "typer",
+    "rich": "rich",
+    "lightning-fabric": "lightning_fabric",
+    "tensorboard": "tensorboard",
+    "safetensors": "safetensors",
+    "jinja2": "jinja2",
+}
+# distribution: (module, what needs it)
+OPTIONAL = {"espeakng-loader": ("espeakng_loader", "egs/mini"), "submitit": ("submitit", "--executor slurm")}
+_MIN_DISK_GIB = 1.0  # the smallest recipe (egs/mini) with its experiment
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. ``fix`` is a command or a sentence, empty if nothing is to be mended; only a ``required`` one is a fault."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    required: bool = True
+
+
+def diagnose() -> list[Check]:
+    """Look at Python, the libraries and the machine. Never raises: what is broken is a finding. Imports everything: seconds."""
+    torch = _torch()
+    packages = [_package(name, module) for name, module in REQUIRED.items()]
+    options = [_package(name, module, use) for name, (module, use) in OPTIONAL.items()]
+    hardware = [_gpu(), _cpu(), _bf16()] if torch.ok else []
+    return [_python(), torch, _torchaudio(), *packages, *options, *hardware, _memory(), _disk(Path.cwd()), _locale()]
+
+
+def doctor_ok(checks: list[Check]) -> bool:
+    """Whether all that is required is there."""
+    return all(check.ok for check in checks if check.required)
+
+
+def format_report(checks: list[Check]) -> str:
+    """One line per finding, the way to mend it beneath. ASCII, without rich: this must print where neither is right."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        status = "ok" if check.ok else "FAIL" if check.required else "-"
+        lines.append(f"{status:<4}  {check.name:<{width}}  {check.detail}")
+        if not check.ok and check.fix:
+            lines.append(f"{'':<4}  {'':<{width}}  -> {check.fix}")
+    faults = sum(not check.ok and check.required for check in checks)
+    verdict = "Nothing that asrprune requires is missing." if not faults else f"To mend: {faults} (FAIL above)."
+    return "\n".join([*lines, "", verdict])
+
+
+def _python() -> Check:
+    fix = "install Python 3.10 or newer, and make a new environment with it"
+    return Check("python", sys.version_info >= (3, 10), f"{platform.python_version()} ({sys.executable})", fix)
+
+
+def _torch() -> Check:
+    try:
+        torch = importlib.import_module("torch")
+    except Exception as error:  # a broken library raises anything
+        return Check("torch", False, _why(error, "torch"), pair_command())
+    return Check("torch", True, str(torch.__version__))
+
+
+def _torchaudio() -> Check:
+    try:
+        return Check("torchaudio", True, str(import_torchaudio().__version__))
+    except UserError as error:
+        return Check("torchaudio", False, str(error), pair_command())
+
+
+def _package(name: str, module: str, use: str = "") -> Check:
+    """``use``: what the package is for, if asrprune does without."""
+    try:
+        imported = importlib.import_module(module)
+    except Exception as error:  # a broken package raises anything; the report carries it
+        only = f"; only needed for {use}" if use else ""
+        return Check(name, False, _why(error, module) + only, f"pip install {name}", required=not use)
+    libsndfile = getattr(imported, "__libsndfile_version__", "")
+    return Check(name, True, installed_version(name) + (f" (libsndfile {libsndfile})" if libsndfile else ""), required=not use)
+
+
+def _gpu() -> Check:
+    import torch
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = torch.cuda.is_available()
+    if found:
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        return Check("GPU", True, ", ".join(f"{d.name}, {d.total_memory / _GIB:.0f} GiB" for d in devices), required=False)
+    if said:
+        fix = "update the GPU's driver, or go on without: the CPU does the work"
+        return Check("GPU", False, f"torch cannot use it ({first_line(said[0].message)})", fix, required=False)
+    return Check("GPU", True, "none; the CPU does the work", required=False)
+
+
+def _cpu() -> Check:
+    import torch
+
+    return Check("CPU", True, f"{usable_cores()} cores, torch uses {torch.get_num_threads()} threads")
+
+
+def _bf16() -> Check:
+    import torch
+
+    from asrprune.runtime.hardware import has_fast_bf16
+
+    native = has_fast_bf16(torch.device("cpu"))
+    return Check("bfloat16 on CPU", True, "native: training is faster with it" if native else "not native: float32 is used")
+
+
+def _memory() -> Check:
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # no such question on this system
+        return Check("memory", True, "unknown")
+    return Check("memory", True, f"{total / _GIB:.1f} GiB{_available_memory()}")
+
+
+def _available_memory() -> str:
+    meminfo = Path("/proc/meminfo")  # Linux
+    for line in meminfo.read_text(encoding="utf-8").splitlines() if meminfo.exists() else []:
+        if line.startswith("MemAvailable:"):
+            return f", {int(line.split()[1]) * 1024 / _GIB:.1f} GiB available"
+    return ""
+
+
+def _disk(directory: Path) -> Check:
+    """Whether ``directory`` takes files, and how much is free there."""
+    free_gib = shutil.disk_usage(directory).free / _GIB
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        return Check("disk", False, f"{directory} is not writable ({error.strerror})", "cd to a directory of your own")
+    fix = f"free {_MIN_DISK_GIB:.0f} GiB, or cd to a larger disk"
+    return Check("disk", free_gib >= _MIN_DISK_GIB, f"{free_gib:.1f} GiB free, {directory} is writable", fix)
+
+
+def _locale() -> Check:
+    encoding = locale.getpreferredencoding(False)
+    return Check("locale", encoding.lower().replace("-", "") == "utf8", encoding, "export PYTHONUTF8=1")
+
+
+def _why(error: Exception, module: str) -> str:
+    missing = isinstance(error, ModuleNotFoundError) and error.name == module
+    return "not installed" if missing else f"does not import ({first_line(error)})"
+
+
+if __name__ == "__main__":  # `python -m asrprune.runtime.doctor` also works where typer is missing
+    _checks = diagnose()
+    print(format_report(_checks))
+    sys.exit(not doctor_ok(_checks))

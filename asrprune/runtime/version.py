@@ -1,0 +1,18 @@
+"""Which version of asrprune this is."""
+
+import subprocess
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+
+def version() -> str:
+    """``0.1.0+<git commit>`` in a checkout, with ``.dirty`` if it has uncommitted changes; ``0.1.0`` elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return __version__
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--abbrev=10", "--exclude=*"]
+    try:
+        return f"{__version__}+{subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}"
+    except (OSError, subprocess.CalledProcessError):
+        return __version__

@@ -1,0 +1,1 @@
+"""Word error rates, as sclite counts them, with confidence intervals."""

@@ -1,0 +1,43 @@
+"""Averaging the weights of the best epochs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from asrprune.experiment.store import read_experiment_config, save_model
+from asrprune.experiment.weights import load_weights
+from asrprune.runtime.errors import UserError
+from asrprune.train.checkpoint import best_epochs, epoch_file, load_state
+
+
+def average_best(exp: Path, count: int | None = None) -> list[dict[str, Any]]:
+    """Average the best epochs' weights into ``model.safetensors`` and say in ``model.json`` which they were."""
+    config = read_experiment_config(exp)
+    state = load_state(exp / "checkpoints")
+    if state is None or not state["progress"]["records"]:
+        raise UserError(f"{exp / 'checkpoints'}: no finished epoch; stage 4 (`asrprune train`) makes them")
+    records = state["progress"]["records"]
+    if records[-1]["epoch"] < config.train.epochs:
+        raise UserError(
+            f"{exp}: only {records[-1]['epoch']} of {config.train.epochs} epochs are trained; run stage 4 (train) to its end"
+        )
+    if (count or 0) > config.train.keep_best:
+        raise UserError(f"{exp}: --count {count}: only the best {config.train.keep_best} epochs are kept (train.keep_best)")
+    epochs = best_epochs(records, count or config.train.average)
+    weights = mean_weights([epoch_file(exp / "checkpoints", epoch) for epoch in epochs])
+    members = [record for record in records if record["epoch"] in epochs]
+    save_model(exp, config, weights, {"members": members})
+    return members
+
+
+def mean_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """Mean of several weight files, summed in float64, in the files' own types."""
+    assert paths
+    first = load_weights(paths[0])
+    sums = {name: tensor.double() for name, tensor in first.items()}
+    for path in paths[1:]:
+        for name, tensor in load_weights(path).items():
+            sums[name] += tensor.double()
+    return {name: (total / len(paths)).to(first[name].dtype) for name, total in sums.items()}

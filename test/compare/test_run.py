@@ -1,0 +1,181 @@
+"""Running a grid: what is in the way is said first, one failing run does not stop the others, and records are checked."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrprune.compare import run
+from asrprune.compare.grid import Cell, cells, read_grid
+from asrprune.compare.record import read_records, record_path
+from asrprune.config.load import read_config, resolved, write_config
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import held, write_json
+
+GRID = """
+config: train.yaml
+methods: {plain: {model.taps: []}, both: {}}
+alone: {methods: [plain], depths: [2]}
+prunable: both
+plain: plain
+baseline: plain
+"""
+RUN_SH = """#!/bin/sh
+echo "$@" >>calls
+case "$*" in *both_4l_s1*) echo "a fault"; exit 3;; esac
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe whose run.sh does nothing, and fails for the prunable model."""
+    (tmp_path / "train.yaml").write_text("model: {num_layers: 4, taps: [2]}\n")
+    (tmp_path / "grid.yaml").write_text(GRID)
+    (tmp_path / "run.sh").write_text(RUN_SH)
+    (tmp_path / "run.sh").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_POLL_S", 0.01)
+    monkeypatch.setattr(run, "make_record", lambda exp, cell: record(cell))
+    return tmp_path
+
+
+def record(cell: Cell) -> dict[str, Any]:
+    keys = ["data", "model", "training", "search", "similarity", "environment", "words", "trained_on"]
+    rows = [{"rtf": 0.1}]
+    facts = {"method": cell.method, "depth": cell.depth, "seed": cell.seed, "alone": cell.alone}
+    return {"format": 1, **dict.fromkeys(keys), **facts, "config": resolved(cell.config), "rows": rows}
+
+
+def made(recipe: Path) -> list[Cell]:
+    return cells(read_grid(recipe / "grid.yaml"), recipe)
+
+
+def test_the_others_run_though_one_fails(recipe: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UserError, match="1 of 3 runs failed, see above: both_4l_s1; the same command goes on"):
+        run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, ["--download_dir", "x", "--nj", "7"])
+    assert set(read_records(Path("paper"), made(recipe))) == {"plain_4l_s1", "plain_2l_s1"}
+    assert "both_4l_s1: run.sh ended with exit code 3" in caplog.text
+    assert "a fault" in caplog.text
+    trained = [call for call in (recipe / "calls").read_text().splitlines() if "--stage 3" in call]
+    assert len(trained) == 3
+    assert all(call.endswith("--download_dir x --nj 7") for call in trained), "what the user says comes last, and wins"
+
+
+def test_what_cannot_be_recorded_stops_no_other_run(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails_once(exp: Path, cell: Cell) -> dict[str, Any]:
+        if cell.alone:
+            raise UserError(f"{exp}/train.jsonl: no finished epoch")
+        return record(cell)
+
+    monkeypatch.setattr(run, "make_record", fails_once)
+    with pytest.raises(UserError, match="2 of 3 runs failed, see above: both_4l_s1, plain_2l_s1; the same"):
+        run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [])
+    assert set(read_records(Path("paper"), made(recipe))) == {"plain_4l_s1"}
+    assert "exp/plain_2l_s1/train.jsonl: no finished epoch" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "shares"),
+    [("4,5,6,7", 2, ["4,6", "5,7"]), ("4,5,6", 2, ["4,6", "5"]), ("4", 2, ["4", "4"]), ("0,1", 1, ["0,1"]), ("", 1, [None])],
+)
+def test_runs_share_the_gpus(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, visible: str, jobs: int, shares: list[str | None]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [run._gpus(slot, jobs).get("CUDA_VISIBLE_DEVICES") for slot in range(jobs)] == shares
+
+
+def test_no_two_runs_have_one_share_at_a_time(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (recipe / "run.sh").write_text(
+        "#!/bin/sh\nmkdir gpu$CUDA_VISIBLE_DEVICES || exit 1\nsleep 0.2\nrmdir gpu$CUDA_VISIBLE_DEVICES\n"
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 2, [])
+    assert len(read_records(Path("paper"), made(recipe))) == 3
+
+
+@pytest.mark.parametrize("option", ["--config", "--exp_tag", "--config_opts", "--stage", "--exp-tag=x", "--stop-stage"])
+def test_options_that_the_grid_decides_are_refused(recipe: Path, option: str) -> None:
+    name = option.removesuffix("=x").replace("-", "_").replace("__", "--")
+    with pytest.raises(UserError, match=rf"^{name}: the grid decides this .* say it in grid.yaml"):
+        run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [option, "conf/sample.yaml"])
+    assert not (recipe / "calls").exists()
+
+
+def test_an_experiment_of_other_numbers_is_named_before_anything_runs(recipe: Path) -> None:
+    (recipe / "exp/plain_2l_s1").mkdir(parents=True)
+    write_config(read_config(recipe / "train.yaml", ["model.num_layers=3"]), recipe / "exp/plain_2l_s1/config.yaml")
+    with pytest.raises(UserError, match="exp: plain_2l_s1: trained with other numbers than the grid has now; remove"):
+        run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [])
+    assert not (recipe / "calls").exists()
+
+
+def test_two_grids_do_not_share_a_directory(recipe: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from asrprune.runtime.files import held\n"
+    code += "with held(Path('exp')): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match="exp: another process is at work here"):
+            run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [])
+        other.kill()
+    with held(Path("exp")):
+        pass
+
+
+def test_records_of_other_numbers_and_broken_ones_are_named(recipe: Path, caplog: pytest.LogCaptureFixture) -> None:
+    both, plain, _ = made(recipe)
+    write_json(record_path(Path("paper"), both), record(both))
+    other = record(plain)
+    other["config"]["train"]["epochs"] += 1
+    write_json(record_path(Path("paper"), plain), other)
+    assert set(read_records(Path("paper"), made(recipe))) == {"both_4l_s1"}
+    assert f"recorded with other numbers than the grid has now, and so left out: {plain.name}" in caplog.text
+    for broken in ({"format": 2}, {**record(plain), "format": 2}, [], {**other, "rows": None, "format": None}):
+        write_json(record_path(Path("paper"), plain), broken)
+        with pytest.raises(UserError, match=f"cells/{plain.name}.json: not a record of this version of asrprune; remove it"):
+            read_records(Path("paper"), made(recipe))
+
+
+@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGTERM])
+def test_when_the_terminal_is_gone_nothing_trains_on(recipe: Path, how: signal.Signals) -> None:
+    (recipe / "run.sh").write_text("#!/bin/sh\nmkdir -p exp\necho $$ >exp/child\nexec sleep 60\n")
+    (recipe / "exp/plain_2l_s1").mkdir(parents=True)
+    command = [f"{Path(sys.executable).parent}/asrprune", "grid", "grid.yaml"]
+    with subprocess.Popen(
+        [*command, "--expdir", "exp", "--output", "paper"], stderr=subprocess.PIPE, text=True, preexec_fn=_with_a_terminal
+    ) as grid:
+        child = recipe / "exp/child"
+        _wait(lambda: child.exists() and child.read_text().strip() != "")
+        grid.send_signal(how)
+        assert grid.stderr is not None
+        assert "interrupted; nothing is half-written" in grid.stderr.read()
+    assert grid.returncode == 130
+    _wait(lambda: not _alive(int(child.read_text())))
+
+
+def _with_a_terminal() -> None:
+    """These tests may themselves run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait(ready: Any) -> None:
+    end = time.monotonic() + 30
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.02)

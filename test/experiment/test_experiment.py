@@ -1,0 +1,261 @@
+"""The experiment directory: what may change between two starts, and how a model is averaged, written and loaded."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from asrprune.config.load import read_yaml
+from asrprune.config.schema import Config
+from asrprune.data.dataset import Corpus
+from asrprune.data.tables import read_table, write_table
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.experiment.provenance import check_data, start
+from asrprune.experiment.store import build_model, load, read_experiment_config, save_model
+from asrprune.experiment.weights import load_weights, save_weights
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import sha256_of
+from asrprune.train.average import average_best
+from asrprune.train.checkpoint import epoch_file, load_state, save_state
+
+ConfigWith = Callable[..., Config]
+
+
+@pytest.fixture
+def begin(tiny_data: Path, tmp_path: Path) -> Callable[[Config], Path]:
+    """Start a run of a config in the same directory, again and again."""
+
+    def begin(config: Config) -> Path:
+        start(tmp_path / "exp", config, tiny_data / "lang" / "bpe.model", tiny_data / "cmvn")
+        return tmp_path / "exp"
+
+    return begin
+
+
+@pytest.fixture
+def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
+    """A copy of the trained experiment."""
+    return Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
+
+
+# -- starting ---------------------------------------------------------------------------------------------------------
+
+
+def test_experiment_holds_all_that_a_model_needs(begin: Callable[[Config], Path], tiny_config: Config, tiny_data: Path) -> None:
+    exp = begin(tiny_config)
+    assert sorted(path.name for path in exp.iterdir()) == ["bpe.model", "cmvn", "config.yaml", "tokens.txt"]
+    assert read_experiment_config(exp).model == tiny_config.model
+    assert (exp / "bpe.model").read_bytes() == (tiny_data / "lang" / "bpe.model").read_bytes()
+    assert read_yaml(exp / "config.yaml")["prune"]["depths"] == [4, 3, 2, 1]  # derived values are filled in
+
+
+def test_another_config_is_refused_with_all_differences(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
+    exp = begin(tiny_config_with())
+    with pytest.raises(UserError) as caught:
+        begin(
+            tiny_config_with("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=3", "decode.max_frames=100")
+        )
+    message = str(caught.value).splitlines()
+    assert message[0] == f"{exp} holds a run with another config; use another --exp, in run.sh --exp_tag, or remove it:"
+    assert sorted(message[1:]) == [
+        "  model.taps: [1, 2] there, [2] now",
+        "  seed: 1 there, 2 now",
+        "  train.epochs: 2 there, 3 now",
+        "  train.schedule.peak: 0.003 there, 0.01 now",
+    ]
+    assert read_experiment_config(exp).seed == 1
+
+
+def test_numbers_that_do_not_change_what_is_learnt_may_change(
+    begin: Callable[[Config], Path], tiny_config_with: ConfigWith
+) -> None:
+    begin(tiny_config_with())
+    free = ("log_every_steps=7", "checkpoint_every_s=5", "num_workers=2", "average=1")
+    changed = tiny_config_with(*(f"train.{key}" for key in free), "decode.max_frames=99", "prune.metric=ctc", "bench.batch=2")
+    exp = begin(changed)
+    now = read_experiment_config(exp)
+    assert (now.train, now.decode, now.bench, now.prune.metric) == (changed.train, changed.decode, changed.bench, "ctc")
+
+
+def test_defaults_that_are_written_out_are_no_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
+    """Taps 1 and 2 are what 4 layers get by default."""
+    begin(tiny_config_with("model.taps=null"))
+    begin(tiny_config_with("model.taps=[1,2]"))
+
+
+@pytest.mark.parametrize("name", ["lang/bpe.model", "cmvn"])
+def test_another_tokenizer_or_other_statistics_are_refused(
+    begin: Callable[[Config], Path], tiny_config: Config, tiny_data: Path, tmp_path: Path, name: str
+) -> None:
+    from asrprune.config.schema import TokenizerConfig
+    from asrprune.data.tokenizer import train_tokenizer
+
+    begin(tiny_config)
+    train_tokenizer(["other words"], TokenizerConfig(type="word", vocab_size=None), tmp_path / "lang")
+    (tmp_path / "cmvn").write_bytes(b"other")
+    paths = {key: tiny_data / key for key in ("lang/bpe.model", "cmvn")} | {name: tmp_path / name}
+    with pytest.raises(
+        UserError,
+        match=r"is not the file that .* was copied from; use another --exp, in run.sh --exp_tag, or remove",
+    ):
+        start(tmp_path / "exp", tiny_config, *paths.values())
+
+
+def test_missing_parts_name_their_stage(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cmvn: no such CMVN statistics; stage 2"):
+        start(tmp_path / "exp", tiny_config, tiny_data / "lang" / "bpe.model", tmp_path / "cmvn")
+    shutil.copy(tiny_data / "lang" / "bpe.model", tmp_path)
+    with pytest.raises(UserError, match=r"tokens\.txt: no such file; stage 3"):
+        start(tmp_path / "exp", tiny_config, tmp_path / "bpe.model", tiny_data / "cmvn")
+    with pytest.raises(UserError, match=r"not an experiment \(it has no config.yaml\); stage 4"):
+        read_experiment_config(tmp_path / "exp")
+    assert not (tmp_path / "exp").exists()
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+def change_text(directory: Path) -> None:
+    text = read_table(directory / "text")
+    write_table(directory / "text", {**text, next(iter(text)): "five five"})
+
+
+def change_frames(directory: Path) -> None:
+    frames = read_table(directory / "utt2num_frames")
+    first, second, *_ = frames
+    write_table(
+        directory / "utt2num_frames", {**frames, first: str(int(frames[first]) - 1), second: str(int(frames[second]) + 1)}
+    )
+
+
+def drop_one(directory: Path) -> None:
+    for name in ("text", "feats.scp", "utt2num_frames"):
+        write_table(directory / name, dict(list(read_table(directory / name).items())[1:]))
+
+
+def rename_one(directory: Path) -> None:
+    for name in ("text", "feats.scp", "utt2num_frames"):
+        (_, value), *rest = read_table(directory / name).items()
+        write_table(directory / name, {"a": value, **dict(rest)})
+
+
+@pytest.mark.parametrize("part", ["train", "dev"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(change_text, "(texts "), (change_frames, "(lengths "), (drop_one, " there, "), (rename_one, "(ids ")],
+)
+def test_run_does_not_go_on_with_other_data(
+    tiny_data: Path, tmp_path: Path, part: str, change: Callable[[Path], None], said: str
+) -> None:
+    tokenizer = Tokenizer(tiny_data / "lang" / "bpe.model")
+    check_data(tmp_path, Corpus(tiny_data / "train", tokenizer), Corpus(tiny_data / "dev", tokenizer))
+    noted = (tmp_path / "data.json").read_bytes()
+    shutil.copytree(tiny_data, tmp_path / "moved")
+    moved = [Corpus(tmp_path / "moved" / name, tokenizer) for name in ("train", "dev")]
+    check_data(tmp_path, *moved)  # a copy at another path is the same data
+    change(tmp_path / "moved" / part)
+    changed = [Corpus(tmp_path / "moved" / name, tokenizer) for name in ("train", "dev")]
+    with pytest.raises(UserError, match=f"moved/{part} is not the {part} data that .* began with") as caught:
+        check_data(tmp_path, *changed)
+    assert said in str(caught.value)
+    assert "use another --exp, in run.sh --exp_tag, or remove" in str(caught.value)
+    assert (tmp_path / "data.json").read_bytes() == noted
+
+
+def test_size_of_the_data_is_noted(tiny_experiment: Path, tiny_data: Path) -> None:
+    data = json.loads((tiny_experiment / "data.json").read_text())
+    frames = read_table(tiny_data / "train" / "utt2num_frames").values()
+    assert (data["train"]["utterances"], data["train"]["frames"]) == (24, sum(map(int, frames)))
+    assert data["dev"]["utterances"] == 6
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def test_new_model_is_drawn_from_the_seed_and_has_the_statistics(
+    begin: Callable[[Config], Path], tiny_config: Config, tiny_data: Path
+) -> None:
+    exp = begin(tiny_config)
+    first, second = build_model(tiny_config, exp), build_model(tiny_config, exp)
+    other = build_model(tiny_config.model_copy(update={"seed": 2}), exp)
+    assert torch.equal(first.ctc.weight, second.ctc.weight)
+    assert not torch.equal(first.ctc.weight, other.ctc.weight)
+    corpus = Corpus(tiny_data / "train", None)
+    frames = torch.cat([torch.tensor(corpus[i][1]) for i in range(len(corpus))])
+    normalised = first.normalise(frames)
+    torch.testing.assert_close(normalised.mean(0), torch.zeros(80), atol=1e-4, rtol=0.0)
+    torch.testing.assert_close(normalised.std(0, correction=0), torch.ones(80), atol=1e-4, rtol=0.0)
+
+
+def test_average_is_of_the_best_epochs_and_names_them(exp: Path) -> None:
+    state = load_state(exp / "checkpoints")
+    assert state is not None
+    records = state["progress"]["records"]
+    assert average_best(exp, 2) == records
+    weights = [load_weights(epoch_file(exp / "checkpoints", epoch)) for epoch in (1, 2)]
+    mean = load_weights(exp / "model.safetensors")
+    torch.testing.assert_close(mean["ctc.weight"], (weights[0]["ctc.weight"] + weights[1]["ctc.weight"]) / 2)
+    info = json.loads((exp / "model.json").read_text())
+    assert info["members"] == records
+    assert info["model_sha256"] == sha256_of(exp / "model.safetensors")
+    assert info["seed"] == 1
+
+    best = min(records, key=lambda record: (record["mean_wer"], record["mean_loss"]))
+    assert average_best(exp, 1) == [best]
+    assert torch.equal(load_weights(exp / "model.safetensors")["ctc.weight"], weights[best["epoch"] - 1]["ctc.weight"])
+
+
+def test_unfinished_training_is_not_averaged(exp: Path) -> None:
+    state = load_state(exp / "checkpoints")
+    assert state is not None
+    state["progress"]["records"] = state["progress"]["records"][:1]
+    save_state(exp / "checkpoints", state)
+    with pytest.raises(UserError, match="only 1 of 2 epochs are trained; run stage 4"):
+        average_best(exp)
+    state["progress"]["records"] = []
+    save_state(exp / "checkpoints", state)
+    with pytest.raises(UserError, match=r"checkpoints: no finished epoch; stage 4"):
+        average_best(exp)
+
+
+def test_facts_never_lie_beside_the_weights_of_another_model(exp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the two files, an experiment has no facts, not the old ones."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asrprune.experiment.store.write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(exp, read_experiment_config(exp), load_weights(epoch_file(exp / "checkpoints", 1)), {})
+    with pytest.raises(UserError, match=r"model\.json: no such file; `asrprune average` makes it"):
+        load(exp)
+
+
+def test_loaded_model_is_the_averaged_one_ready_to_decode(tiny_experiment: Path) -> None:
+    experiment = load(tiny_experiment)
+    assert experiment.num_layers == 4
+    assert not experiment.model.training
+    assert len(experiment.tokenizer) == experiment.model.ctc.out_features
+    expected = load_weights(tiny_experiment / "model.safetensors")
+    torch.testing.assert_close(dict(experiment.model.state_dict()), expected, rtol=0.0, atol=0.0)
+    assert bool((experiment.model.cmvn_scale != 1.0).all())
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_line(exp: Path) -> None:
+    config = (exp / "config.yaml").read_text()
+    (exp / "config.yaml").write_text(config.replace("ffn: 32", "ffn: 48"))
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: does not fit .*config\.yaml: size mismatch for encoder"
+    ) as caught:
+        load(exp)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_model_are_refused(exp: Path) -> None:
+    weights = load_weights(exp / "model.safetensors")
+    save_weights(exp / "model.safetensors", {name: tensor + 1.0 for name, tensor in weights.items()})
+    with pytest.raises(UserError, match=r"model\.safetensors: is not the file that model\.json was written for"):
+        load(exp)

@@ -1,0 +1,320 @@
+"""The audio reader against the files' own bytes, and one sentence for each way in which a recording can be wrong."""
+
+import re
+import struct
+import tarfile
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asrprune.features.audio import AudioInfo, audio_info, check_audio, read_audio
+from asrprune.runtime.errors import UserError
+
+SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
+RATE = 16000
+
+
+def unpack(archive: str, suffix: str, count: int, folder: Path) -> list[Path]:
+    """The first ``count`` files of an archive whose names end in ``suffix``."""
+    source = SHARED / archive
+    if not source.exists():
+        pytest.skip(f"{source} is not there")
+    found: list[Path] = []
+    with tarfile.open(source) as tar:
+        for member in tar:
+            if member.name.endswith(suffix) and len(found) < count:
+                content = tar.extractfile(member)  # extract() has its filter only since Python 3.10.12 and 3.11.4
+                assert content is not None
+                found.append(folder / member.name)
+                found[-1].parent.mkdir(parents=True, exist_ok=True)
+                found[-1].write_bytes(content.read())
+            if len(found) == count:
+                break
+    assert len(found) == count
+    return found
+
+
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(-(2**15), 2**15, RATE, dtype=np.int16)
+
+
+@pytest.fixture(scope="module")
+def flac(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack("librispeech/test-clean.tar.gz", ".flac", 1, tmp_path_factory.mktemp("flac"))[0]
+
+
+@pytest.fixture(scope="module")
+def sph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack("tedlium_like/TEDLIUM_release2.tar.gz", ".sph", 1, tmp_path_factory.mktemp("sph"))[0]
+
+
+def sphere(samples: bytes, num_samples: int, byte_format: str = "01", coding: str = "pcm", width: int = 2) -> bytes:
+    header = f"""NIST_1A
+   1024
+sample_count -i {num_samples}
+sample_n_bytes -i {width}
+channel_count -i 1
+sample_byte_format -s{len(byte_format)} {byte_format}
+sample_rate -i {RATE}
+sample_coding -s{len(coding)} {coding}
+end_head
+"""
+    return header.encode().ljust(1024) + samples
+
+
+# ---- what is read
+
+
+def test_an4_raw_files_are_their_big_endian_samples(tmp_path: Path) -> None:
+    for path in unpack("an4/an4_raw.bigendian.tar.gz", ".raw", 20, tmp_path):
+        samples = read_audio(f"{path}?rate=16000&encoding=s16be", RATE)
+        expected = np.fromfile(path, ">i2")
+        assert samples.dtype == np.float32
+        assert len(expected) > RATE // 2
+        np.testing.assert_array_equal(samples * 32768, expected)
+
+
+def test_little_endian_raw_and_its_rate(tmp_path: Path, noise: np.ndarray) -> None:
+    noise.astype("<i2").tofile(tmp_path / "a b.pcm")
+    entry = f"{tmp_path / 'a b.pcm'}?rate=8000&encoding=s16le"
+    assert audio_info(entry) == AudioInfo(sample_rate=8000, num_samples=16000, channels=1)
+    assert audio_info(entry).duration_s == 2.0
+    np.testing.assert_array_equal(read_audio(entry, 8000) * 32768, noise)
+    np.testing.assert_array_equal(read_audio(entry, 8000, 0.5, 0.75) * 32768, noise[4000:6000])
+
+
+def test_segments_of_a_flac_are_slices_of_the_whole(flac: Path) -> None:
+    whole, rate = soundfile.read(flac, dtype="int16")
+    assert rate == RATE
+    np.testing.assert_array_equal(read_audio(str(flac), RATE) * 32768, whole)
+    length_s = len(whole) / RATE
+    for start, end in [(0.0, 0.5), (0.01, 0.0101), (1.23456, 4.5), (length_s - 0.3, length_s), (length_s - 1 / RATE, None)]:
+        part = read_audio(str(flac), RATE, start, end)
+        stop = len(whole) if end is None else round(end * RATE)
+        np.testing.assert_array_equal(part * 32768, whole[round(start * RATE) : stop])
+
+
+def test_segments_of_a_sphere_file_are_its_own_bytes(sph: Path) -> None:
+    whole = np.frombuffer(sph.read_bytes()[1024:], "<i2")
+    assert audio_info(str(sph)) == AudioInfo(RATE, len(whole), 1)
+    for start in np.arange(0.0, len(whole) / RATE - 2.0, 7.77):
+        part = read_audio(str(sph), RATE, start, start + 1.5)
+        np.testing.assert_array_equal(part * 32768, whole[round(start * RATE) : round((start + 1.5) * RATE)])
+
+
+@pytest.mark.parametrize("order", ["01", "10"])
+def test_sphere_in_both_byte_orders(tmp_path: Path, noise: np.ndarray, order: str) -> None:
+    data = noise.astype("<i2" if order == "01" else ">i2").tobytes()
+    (tmp_path / "a.wv1").write_bytes(sphere(data, len(noise), order))
+    np.testing.assert_array_equal(read_audio(str(tmp_path / "a.wv1"), RATE) * 32768, noise)
+
+
+def test_mu_law_sphere_equals_mu_law_wav(tmp_path: Path, noise: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.wav", noise, RATE, subtype="ULAW")
+    coded = (tmp_path / "a.wav").read_bytes()[-len(noise) :]
+    (tmp_path / "a.sph").write_bytes(sphere(coded, len(noise), "1", "ulaw", 1))
+    expected, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    np.testing.assert_array_equal(read_audio(str(tmp_path / "a.sph"), RATE), expected)
+
+
+def test_an_end_that_was_rounded_up_is_clipped(tmp_path: Path, noise: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    assert len(read_audio(str(tmp_path / "a.wav"), RATE, 0.5, 1.01)) == RATE // 2
+    with pytest.raises(UserError, match=r"the segment ends at 1\.02 s, but the recording at 1\.000 s"):
+        read_audio(str(tmp_path / "a.wav"), RATE, 0.5, 1.02)
+
+
+def test_a_segment_costs_no_more_than_itself(tmp_path: Path) -> None:
+    path, data_bytes = tmp_path / "hour.wav", 2 * RATE * 3600
+    soundfile.write(path, np.zeros(1, np.int16), RATE)
+    header = bytearray(path.read_bytes()[:44])
+    header[4:8], header[40:44] = struct.pack("<I", 36 + data_bytes), struct.pack("<I", data_bytes)
+    with open(path, "wb") as handle:  # a sparse file: nothing but its header takes room on the disk
+        handle.write(header)
+        handle.truncate(44 + data_bytes)
+    tracemalloc.start()
+    assert len(read_audio(str(path), RATE, 3590.0, 3590.5)) == RATE // 2
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "RIFX"])
+def test_kinds_of_wav_whole_and_truncated(tmp_path: Path, noise: np.ndarray, kind: str) -> None:
+    path = tmp_path / "a.wav"
+    options = {"endian": "BIG"} if kind == "RIFX" else {"format": kind}
+    soundfile.write(path, noise, RATE, **options)
+    np.testing.assert_array_equal(read_audio(str(path), RATE) * 32768, noise)
+    whole = path.read_bytes()
+    assert whole[:4] == {"RF64": b"RF64", "RIFX": b"RIFX"}.get(kind, b"RIFF")
+    path.write_bytes(whole[:20000])
+    for reads in (audio_info, check_audio, lambda entry: read_audio(entry, RATE)):
+        with pytest.raises(UserError, match=rf"truncated: its header promises {len(whole)} bytes, but the file has 20000;"):
+            reads(str(path))
+
+
+def test_a_chunk_of_odd_length_before_the_samples(tmp_path: Path, noise: np.ndarray) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise, RATE)
+    data = path.read_bytes()
+    chunk = b"LIST" + struct.pack("<I", 5) + b"INFOx" + b"\0"
+    path.write_bytes(data[:4] + struct.pack("<I", len(data) - 8 + len(chunk)) + data[8:36] + chunk + data[36:])
+    np.testing.assert_array_equal(read_audio(str(path), RATE) * 32768, noise)
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(UserError, match="truncated"):
+        read_audio(str(path), RATE)
+
+
+def test_a_wav_written_to_a_pipe_knows_no_length_and_is_read_to_its_end(tmp_path: Path, noise: np.ndarray) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise, RATE)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:])
+    np.testing.assert_array_equal(read_audio(str(path), RATE) * 32768, noise)
+
+
+# ---- what is refused
+
+
+def cut_flac(path: Path, flac: Path) -> None:
+    path.write_bytes(flac.read_bytes()[:-100])
+
+
+def hole_in_flac(path: Path, flac: Path) -> None:
+    data = bytearray(flac.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)
+    path.write_bytes(data)
+
+
+def flac_without_length(path: Path, flac: Path) -> None:
+    data = bytearray(flac.read_bytes())
+    data[21:26] = bytes((data[21] & 0xF0, 0, 0, 0, 0))  # the 36 bits of STREAMINFO that count samples
+    path.write_bytes(data)
+
+
+def cut_sphere(path: Path, flac: Path) -> None:
+    path.write_bytes(sphere(bytes(2000), 1001))
+
+
+def shorten(path: Path, flac: Path) -> None:
+    path.write_bytes(sphere(b"ajkg" + bytes(2000), 1000, coding="pcm,embedded-shorten-v2.00"))
+
+
+def stereo(path: Path, flac: Path) -> None:
+    soundfile.write(path, np.zeros((RATE, 2), np.int16), RATE, format="WAV")
+
+
+def telephone(path: Path, flac: Path) -> None:
+    soundfile.write(path, np.zeros(RATE, np.int16), 8000, format="WAV")
+
+
+def not_finite(path: Path, flac: Path) -> None:
+    samples = np.zeros(RATE, np.float32)
+    samples[7] = np.nan
+    soundfile.write(path, samples, RATE, format="WAV", subtype="FLOAT")
+
+
+FAULTS: list[tuple[Callable[[Path, Path], object], str]] = [
+    (lambda path, _: None, r"cannot be read \(No such file or directory\); correct the path, or fetch"),
+    (lambda path, _: path.mkdir(), r"cannot be read \(Is a directory\); "),
+    (lambda path, _: path.write_bytes(b""), r"is empty; copy or unpack it again"),
+    (
+        lambda path, _: path.write_text("hello " * 100),
+        r"is not audio that libsndfile reads \(Format not recognised\); .*ffmpeg -i IN",
+    ),
+    (lambda path, _: soundfile.write(path, np.zeros(0), RATE, format="WAV"), r"holds no samples; "),
+    (cut_flac, r"is damaged or truncated \(.*\); copy or unpack it again"),
+    (hole_in_flac, r"is damaged or truncated \(.*\); copy or unpack it again"),
+    (flac_without_length, r"its header does not say how long it is; .*ffmpeg -i IN OUT.wav"),
+    (cut_sphere, r"is truncated: its header promises 3026 bytes, but the file has 3024; "),
+    (shorten, r"is compressed \(pcm,embedded-shorten-v2.00\), .*sph2pipe -f wav IN OUT.wav, or ffmpeg -i IN OUT.wav"),
+    (stereo, r"has 2 channels, but recordings are mono; mix them: ffmpeg -i IN -ac 1 OUT.wav"),
+    (telephone, r"is sampled at 8000 Hz, but 16000 Hz is wanted; convert it: ffmpeg -i IN -ar 16000 OUT.wav"),
+    (not_finite, r"holds samples that are not finite numbers; "),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), FAULTS)
+def test_one_sentence_for_each_fault(tmp_path: Path, flac: Path, make: Callable[[Path, Path], object], message: str) -> None:
+    path = tmp_path / "audio"
+    make(path, flac)
+    with pytest.raises(UserError) as caught:
+        read_audio(str(path), RATE)
+    assert re.fullmatch(f"{re.escape(str(path))}: {message}.*", str(caught.value))
+
+
+@pytest.mark.parametrize("make", [cut_flac, cut_sphere, shorten])
+def test_check_audio_finds_the_end_missing(tmp_path: Path, flac: Path, make: Callable[[Path, Path], object]) -> None:
+    make(tmp_path / "audio", flac)
+    with pytest.raises(UserError):
+        check_audio(str(tmp_path / "audio"))
+    assert check_audio(str(flac)) == audio_info(str(flac))
+
+
+def test_a_short_delivery_is_an_error(tmp_path: Path, noise: np.ndarray) -> None:
+    """An mp3 says how long it is, and libsndfile returns what there is without a word."""
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, noise, RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"its header promises 16000 samples, but reading stops at \d+; "):
+        read_audio(str(path), RATE)
+
+
+def test_raw_files_must_say_what_they_are_and_be_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(2001))
+    for entry in (str(path), f"{path}?rate=16000", f"{path}?rate=16000&encoding=f32"):
+        with pytest.raises(UserError, match=r"has no header; write it as PATH\?rate=16000&encoding=s16be"):
+            read_audio(entry, RATE)
+    for read in (audio_info, lambda entry: read_audio(entry, RATE)):
+        with pytest.raises(UserError, match=r"a.raw: has 2001 bytes, an odd number, but 16-bit samples are 2 bytes each"):
+            read(f"{path}?rate=16000&encoding=s16be")
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(0.5, 0.5), (0.7, 0.2), (-0.1, 0.2), (1.0, None), (3.0, None), (1.005, 1.009)])
+def test_segments_without_samples(tmp_path: Path, noise: np.ndarray, start_s: float, end_s: float | None) -> None:
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    with pytest.raises(
+        UserError, match=rf"the segment from {start_s:g} s to .* s holds no sample, the recording ends at 1\.000 s"
+    ):
+        read_audio(str(tmp_path / "a.wav"), RATE, start_s, end_s)
+
+
+def test_a_pipe_is_run_once_for_segments_in_a_row(tmp_path: Path, noise: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    entry = f"echo >>{tmp_path}/runs; cat {tmp_path}/a.wav |"
+    for start_s in (0.0, 0.25, 0.5):
+        segment = read_audio(entry, RATE, start_s, start_s + 0.25, allow_pipes=True)
+        np.testing.assert_array_equal(segment * 32768, noise[round(start_s * RATE) :][: RATE // 4])
+    assert (tmp_path / "runs").read_text() == "\n"
+
+
+def test_pipes_are_run_only_on_request(tmp_path: Path, noise: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    witness = tmp_path / "ran"
+    entry = f"touch {witness}; cat {tmp_path / 'a.wav'} |"
+    for read in (audio_info, check_audio, lambda entry: read_audio(entry, RATE)):
+        with pytest.raises(UserError, match=r"is a shell command, and these are run only with --allow-pipes"):
+            read(entry)
+    assert not witness.exists()
+    assert audio_info(entry, allow_pipes=True) == AudioInfo(RATE, len(noise), 1)
+    np.testing.assert_array_equal(read_audio(entry, RATE, 0.25, 0.5, allow_pipes=True) * 32768, noise[4000:8000])
+    assert witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("echo one >&2; echo two >&2; exit 3", "failed with exit status 3: two; run it by hand"),
+        ("exit 4", "failed with exit status 4: it printed no message; "),
+        ("true", "is not audio that libsndfile reads"),
+    ],
+)
+def test_a_failing_pipe_says_why(command: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"`{command} |`: {message}")):
+        read_audio(f"{command} |", RATE, allow_pipes=True)

@@ -1,0 +1,114 @@
+"""Files are whole or absent, whatever happens while they are written; directories are held by one process at a time."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import atomic_path, held, read_json, remove_temporaries, sha256_of, write_json, write_text
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.txt"
+    with atomic_path(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".txt"
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["c.txt"]
+
+
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "c.txt"
+    write_text(path, "old")
+
+    def fail_half_way() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["c.txt"]
+
+
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renaming first could leave an empty file after a loss of power."""
+    events, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(("fsync", os.fstat(fd).st_size)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append(("rename", b)), replace(a, b)))
+    write_text(tmp_path / "c.txt", "12345")
+    assert events == [("fsync", 5), ("rename", tmp_path / "c.txt")]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    with atomic_path(tmp_path / "ours") as temporary:
+        temporary.touch(mode=0o600)
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_killed_writer_leaves_what_the_next_one_removes(tmp_path: Path) -> None:
+    write_text(tmp_path / "model.pt", "old")
+    write_text(tmp_path / ".hidden", "kept")
+    steps = ("import os, pathlib, asrprune.runtime.files as f", "t = f.atomic_path(pathlib.Path('model.pt')).__enter__()")
+    code = "; ".join((*steps, "t.write_text('half')", "os.kill(os.getpid(), 9)"))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert len(names(tmp_path)) == 3
+    remove_temporaries(tmp_path)
+    assert names(tmp_path) == [".hidden", "model.pt"]
+    assert (tmp_path / "model.pt").read_text() == "old"
+    remove_temporaries(tmp_path / "absent")
+
+
+def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
+    write_text(tmp_path / "t", "né\n▁x\n")
+    assert (tmp_path / "t").read_bytes() == "né\n▁x\n".encode()
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    value = {"a": [1, 2.5, None], "b": "né"}
+    write_json(tmp_path / "v.json", value)
+    assert read_json(tmp_path / "v.json") == value
+    assert (tmp_path / "v.json").read_text(encoding="utf-8").startswith('{\n  "a": [')
+
+
+def test_missing_or_broken_json_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"v\.json: no such file; `asrprune average` makes it"):
+        read_json(tmp_path / "v.json", "asrprune average")
+    for content in (b'{"a": ', b"\xff\xfe"):
+        (tmp_path / "v.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"v\.json: not valid JSON .*; `asrprune average` makes it"):
+            read_json(tmp_path / "v.json", "asrprune average")
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 7])
+def test_hash_is_sha256(tmp_path: Path, size: int) -> None:
+    content = bytes(i % 251 for i in range(256)) * (size // 256 + 1)
+    (tmp_path / "f").write_bytes(content[:size])
+    assert sha256_of(tmp_path / "f") == hashlib.sha256(content[:size]).hexdigest()
+
+
+def test_file_system_without_locks_is_used_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    with held(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    assert "this file system has no locks (Function not implemented)" in caplog.text

@@ -1,0 +1,342 @@
+"""The public runtime: any depth per call, words with times and confidence, and the text that `asrprune decode` writes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import asrprune
+from asrprune import recognizer as module
+from asrprune.config.schema import Config, Conv1dConfig, TokenizerConfig
+from asrprune.data.extract import extract
+from asrprune.data.kaldi import read_data_dir
+from asrprune.data.tables import open_table
+from asrprune.data.tokenizer import train_tokenizer
+from asrprune.decode.sweep import SubModel, decode_set
+from asrprune.experiment import provenance
+from asrprune.experiment import store as experiment
+from asrprune.experiment.plan import Plan, Step, plan_path, write_plan
+from asrprune.prune.find import find_plan
+from asrprune.prune.surgery import prune
+from asrprune.recognizer import Recognizer
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.executor import HERE
+
+GREEDY = (Step((1, 2, 3, 4), 5.0), Step((1, 3, 4), 6.0), Step((3,), 7.0))
+
+
+@pytest.fixture(scope="module")
+def exp(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained experiment, which says something other at every depth, with a greedy plan."""
+    exp = tmp_path_factory.mktemp("recognizer") / "exp"
+    provenance.start(exp, tiny_config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
+    model = experiment.build_model(tiny_config, exp)
+    experiment.save_model(exp, tiny_config, model.state_dict(), {"members": []})
+    sha = experiment.load(exp).info["model_sha256"]
+    write_plan(plan_path(exp, "greedy"), Plan("greedy", 4, GREEDY, sha, "wer", "dev"))
+    return exp
+
+
+@pytest.fixture
+def asr(exp: Path) -> Recognizer:
+    return Recognizer.load(exp)
+
+
+@pytest.fixture(scope="module")
+def wavs(tiny_data: Path) -> dict[str, Path]:
+    return {utterance.id: Path(utterance.audio) for utterance in read_data_dir(tiny_data / "dev")}
+
+
+@pytest.fixture
+def wav(wavs: dict[str, Path]) -> Path:
+    return max(wavs.values(), key=lambda path: path.stat().st_size)
+
+
+# ---- text
+
+
+def test_it_is_the_packages_public_name() -> None:
+    assert asrprune.Recognizer is Recognizer
+
+
+def test_text_is_that_of_decoding_at_every_depth(exp: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
+    """`asrprune fbank` and `decode` on the audio, in padded batches, against one file after another."""
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    own = experiment.load(Path(shutil.copytree(exp, tmp_path / "exp")))
+    extract(dev, own.config.frontend, HERE)
+    asr = Recognizer.load(own.path)
+    for step in GREEDY:
+        (output,) = decode_set(own, dev, [SubModel("greedy", step.keep)])
+        found = {key: asr.transcribe(path, depth=step.depth) for key, path in wavs.items()}
+        texts = {key: hypothesis.text for key, hypothesis in found.items()}
+        assert texts == dict(open_table(output / "text", allow_empty=True))
+        assert {hypothesis.layers for hypothesis in found.values()} == {step.keep}
+
+
+def test_a_file_its_path_as_text_and_its_samples_are_the_same(asr: Recognizer, wav: Path) -> None:
+    samples, _ = soundfile.read(wav, dtype="float32")
+    hypothesis = asr.transcribe(wav)
+    assert hypothesis.text
+    assert asr.transcribe(str(wav)) == hypothesis
+    assert asr.transcribe(samples) == hypothesis
+    assert asr.transcribe(samples.astype(np.float64)) == hypothesis
+
+
+def test_depth_is_per_call_and_nothing_sticks(asr: Recognizer, wav: Path) -> None:
+    full = asr.transcribe(wav)
+    assert full.layers == (1, 2, 3, 4)
+    assert asr.transcribe(wav, depth=3).layers == (1, 3, 4)
+    assert asr.transcribe(wav, layers=[2, 4]).layers == (2, 4)
+    texts = {asr.transcribe(wav, depth=depth).text for depth in (4, 3, 1)}
+    assert len(texts) == 3, "every depth says something else, so that the tests above say something"
+    assert asr.transcribe(wav) == full
+    assert asr.transcribe(wav, depth=4) == full
+
+
+def test_a_pruned_experiment_says_what_the_full_one_says_with_these_layers(asr: Recognizer, wav: Path, tmp_path: Path) -> None:
+    prune(asr.experiment, (1, 3, 4), tmp_path / "pruned")
+    pruned = Recognizer.load(tmp_path / "pruned")
+    expected = asr.transcribe(wav, depth=3)
+    found = pruned.transcribe(wav)
+    assert (found.text, found.words) == (expected.text, expected.words)
+    assert found.layers == (1, 2, 3)
+
+
+# ---- words
+
+
+def test_words_ascend_within_the_audio(asr: Recognizer, wavs: dict[str, Path]) -> None:
+    for path in wavs.values():
+        for depth in (4, 3, 1):
+            hypothesis = asr.transcribe(path, depth=depth)
+            assert " ".join(word.text for word in hypothesis.words) == hypothesis.text
+            times = [time for word in hypothesis.words for time in (word.start_s, word.end_s)]
+            assert times == sorted(times)
+            assert all(word.start_s < word.end_s for word in hypothesis.words)
+            assert times[0] >= 0.0
+            assert times[-1] <= soundfile.info(path).duration
+            assert all(0.0 < word.confidence <= 1.0 for word in hypothesis.words)
+
+
+def emit(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, frames: list[tuple[str, float]]) -> None:
+    """Let the recogniser emit, frame by frame, a piece with a probability; the rest is spread over the others."""
+    pieces = recognizer.experiment.tokenizer.pieces
+    rows = torch.stack([torch.full((len(pieces),), (1 - p) / (len(pieces) - 1)) for _, p in frames])
+    for row, (piece, p) in zip(rows, frames, strict=True):
+        row[pieces.index(piece)] = p
+    monkeypatch.setattr(recognizer, "_emit", lambda *_: rows.log())
+
+
+def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame is 40 ms; a word lasts as long as its label is held, and its confidence is the mean probability there."""
+    emit(asr, monkeypatch, [
+        ("<blk>", 0.9), ("▁one", 0.6), ("▁one", 0.8), ("<blk>", 0.9),
+        ("▁two", 0.5), ("▁two", 0.5), ("▁one", 1.0), ("▁<unk>", 0.7),
+    ])  # fmt: skip
+    words = asr.transcribe(wav).words
+    assert [(word.text, word.start_s, word.end_s) for word in words] == [
+        ("one", 0.04, 0.12), ("two", 0.16, 0.24), ("one", 0.24, 0.28), ("<unk>", 0.28, 0.32)
+    ]  # fmt: skip
+    assert [word.confidence for word in words] == pytest.approx([0.7, 0.5, 1.0, 0.7])
+
+
+@pytest.fixture(scope="module")
+def coarse(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment with convolutions over time alone, and one encoder frame for eight of the features."""
+    exp = tmp_path_factory.mktemp("coarse") / "exp"
+    model = tiny_config.model.model_copy(update={"subsampling": Conv1dConfig(factor=8)})
+    config = tiny_config.model_copy(update={"model": model})
+    provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
+    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), {"members": []})
+    return exp
+
+
+def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame is 80 ms."""
+    asr = Recognizer.load(coarse)
+    emit(asr, monkeypatch, [("<blk>", 0.9), ("▁one", 0.6), ("▁one", 0.8), ("<blk>", 0.9), ("▁two", 0.5)])
+    words = asr.transcribe(wav).words
+    assert [(word.text, word.start_s, word.end_s) for word in words] == [("one", 0.08, 0.24), ("two", 0.32, 0.4)]
+    assert [word.confidence for word in words] == pytest.approx([0.7, 0.5])
+
+
+def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    own = experiment.load(coarse)
+    extract(dev, own.config.frontend, HERE)
+    (output,) = decode_set(own, dev, [SubModel("top", (1, 2))])
+    asr = Recognizer.load(coarse)
+    found = {key: asr.transcribe(path, depth=2) for key, path in wavs.items()}
+    assert {key: hypothesis.text for key, hypothesis in found.items()} == dict(open_table(output / "text", allow_empty=True))
+    assert any(hypothesis.text for hypothesis in found.values())
+    ends = [hypothesis.words[-1].end_s - soundfile.info(wavs[key]).duration for key, hypothesis in found.items()]
+    assert max(ends) <= 0.0
+
+
+def test_factor_8_hears_nothing_in_14_frames(coarse: Path) -> None:
+    model = Recognizer.load(coarse)
+    frames = [len(model._emit(np.zeros((count, 80), dtype=np.float32), (1,))) for count in (0, 7, 14, 15, 22, 23)]
+    assert frames == [0, 0, 0, 1, 1, 2]
+    assert model.transcribe(np.full(2300, 0.1, dtype=np.float32)).words == ()
+
+
+@pytest.fixture(scope="module")
+def spelling(exp: Path, tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same experiment with characters for units."""
+    folder = tmp_path_factory.mktemp("spelling")
+    train_tokenizer(["one two three"], TokenizerConfig(type="char", vocab_size=None), folder)
+    provenance.start(folder / "exp", tiny_config, folder / "bpe.model", tiny_data / "cmvn")
+    model = experiment.build_model(tiny_config, folder / "exp")
+    experiment.save_model(folder / "exp", tiny_config, model.state_dict(), {"members": []})
+    return folder / "exp"
+
+
+def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asr = Recognizer.load(spelling)
+    emit(asr, monkeypatch, [
+        ("n", 0.5), ("o", 0.7), ("▁", 0.9), ("<blk>", 0.9), ("▁", 0.9), ("t", 0.9), ("w", 0.9), ("<unk>", 0.4),
+        ("<blk>", 0.9), ("▁", 0.6), ("<blk>", 0.5), ("e", 0.6), ("e", 0.8), ("▁", 0.9),
+    ])  # fmt: skip
+    hypothesis = asr.transcribe(wav)
+    assert hypothesis.text == "no tw<unk> e"
+    assert [(word.text, word.start_s, word.end_s) for word in hypothesis.words] == [
+        ("no", 0.0, 0.08), ("tw<unk>", 0.16, 0.32), ("e", 0.36, 0.52)
+    ]  # fmt: skip
+    assert [word.confidence for word in hypothesis.words] == pytest.approx([0.6, (0.9 * 3 + 0.4) / 4, (0.6 + 0.7) / 2])
+
+
+def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    own = experiment.load(spelling)
+    extract(dev, own.config.frontend, HERE)
+    (output,) = decode_set(own, dev, [SubModel("top", (1, 2))])
+    asr = Recognizer.load(spelling)
+    found = {key: asr.transcribe(path, depth=2).text for key, path in wavs.items()}
+    assert found == dict(open_table(output / "text", allow_empty=True))
+    assert any(" " in text for text in found.values())
+
+
+# ---- fit
+
+
+@pytest.mark.parametrize(("budget", "depth", "layers"), [(0.4, 4, (1, 2, 3, 4)), (0.39, 3, (1, 3, 4)), (0.1, 1, (3,))])
+def test_fit_takes_the_deepest_within_the_budget(
+    asr: Recognizer, wav: Path, monkeypatch: pytest.MonkeyPatch, budget: float, depth: int, layers: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(asr, "_rtf", lambda keep, seconds: 0.1 * len(keep))
+    assert asr.fit(budget) == depth
+    assert asr.layers == layers
+    assert asr.transcribe(wav).layers == layers
+    assert asr.transcribe(wav, depth=4).layers == (1, 2, 3, 4), "a call may still say otherwise"
+    assert asr.transcribe(wav).layers == layers
+
+
+def test_fit_below_the_fastest_depth_says_what_that_takes(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asr, "_rtf", lambda keep, seconds: 0.1 * len(keep))
+    with pytest.raises(UserError, match=r"no depth of plan greedy runs at .* 0\.05 here; the shallowest takes 0\.1000"):
+        asr.fit(0.05)
+    assert asr.layers == (1, 2, 3, 4)
+
+
+def test_fit_measures_the_median_run_after_a_warm_up(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that take 50 (the first), 1, 9 and 2 seconds a layer, on 5 seconds of audio: 2 count."""
+    clock, runs = [0.0], []
+
+    def transcribe(samples: np.ndarray, layers: tuple[int, ...]) -> None:
+        assert samples.shape == (5 * 16000,)
+        clock[0] += len(layers) * (50.0, 1.0, 9.0, 2.0)[len(runs) % 4]
+        runs.append(layers)
+
+    monkeypatch.setattr(asr, "transcribe", transcribe)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    assert asr.fit(1.2) == 3
+    assert runs == [(1, 2, 3, 4)] * 4 + [(1, 3, 4)] * 4
+
+
+def test_fit_really_runs(asr: Recognizer) -> None:
+    assert asr.fit(1000.0, seconds=0.5) == 4
+
+
+# ---- mistakes
+
+
+def test_empty_and_too_short_audio_is_the_empty_hypothesis(asr: Recognizer, tmp_path: Path) -> None:
+    for count in (0, 1, 79, 80, 800, 1039):
+        hypothesis = asr.transcribe(np.full(count, 0.1, dtype=np.float32))
+        assert (hypothesis.text, hypothesis.words) == ("", ())
+    soundfile.write(tmp_path / "short.wav", np.full(400, 0.1), 16000)
+    assert asr.transcribe(tmp_path / "short.wav").text == ""
+    assert asr.transcribe(np.full(1040, 0.1, dtype=np.float32)).layers == (1, 2, 3, 4)  # 7 frames, one of the encoder
+
+
+def test_another_sample_rate_is_refused(asr: Recognizer, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "narrow.wav", np.zeros(8000), 8000)
+    with pytest.raises(UserError, match=r"narrow\.wav: is sampled at 8000 Hz, but 16000 Hz is wanted"):
+        asr.transcribe(tmp_path / "narrow.wav")
+
+
+def test_a_missing_file_is_refused(asr: Recognizer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.wav: cannot be read"):
+        asr.transcribe(tmp_path / "none.wav")
+
+
+@pytest.mark.parametrize("samples", [np.zeros((16000, 2), np.float32), np.zeros(16000, np.int16), np.zeros((), np.float32)])
+def test_samples_of_another_kind_are_refused(asr: Recognizer, samples: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"samples must be \(N,\) floating-point numbers in \[-1, 1\), got (float32|int16) of"):
+        asr.transcribe(samples)
+
+
+def test_a_depth_that_the_plan_lacks_lists_those_it_has(asr: Recognizer, wav: Path) -> None:
+    with pytest.raises(UserError, match=r"plan greedy has no depth 2; it has 4, 3, 1"):
+        asr.transcribe(wav, depth=2)
+
+
+@pytest.mark.parametrize("layers", [[], [2, 1], [0], [5]])
+def test_layers_that_the_model_lacks_are_refused(asr: Recognizer, wav: Path, layers: list[int]) -> None:
+    with pytest.raises(UserError, match=r"layers must ascend and lie in 1\.\.4"):
+        asr.transcribe(wav, layers=layers)
+
+
+def test_depth_and_layers_together_are_refused(asr: Recognizer, wav: Path) -> None:
+    with pytest.raises(UserError, match="give a depth or layers, not both"):
+        asr.transcribe(wav, depth=1, layers=[1])
+
+
+def test_what_is_no_experiment_names_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not an experiment \(it has no config\.yaml\); stage 4"):
+        Recognizer.load(tmp_path)
+
+
+# ---- plans
+
+
+def test_without_a_plan_depths_are_from_the_bottom_up(spelling: Path) -> None:
+    plan = find_plan(experiment.load(spelling), None)
+    assert plan.strategy == "top"
+    assert [plan.keep(depth) for depth in (4, 2, 1)] == [(1, 2, 3, 4), (1, 2), (1,)]
+
+
+def test_plans_by_name_and_by_file(exp: Path, tmp_path: Path) -> None:
+    loaded = experiment.load(exp)
+    assert find_plan(loaded, None).steps == find_plan(loaded, "greedy").steps == GREEDY
+    mine = Plan("mine", 4, (Step((2, 3)),), loaded.info["model_sha256"])
+    write_plan(tmp_path / "mine.json", mine)
+    for path in (tmp_path / "mine.json", str(tmp_path / "mine.json")):
+        assert Recognizer.load(exp, path).plan == mine
+    with pytest.raises(UserError, match=r"plans/svcca\.json: no such file; .*stage 7"):
+        find_plan(loaded, "svcca")
+
+
+def test_a_plan_of_an_older_model_stops_only_those_who_ask_for_a_depth(exp: Path, wav: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(exp, own)
+    write_plan(plan_path(own, "greedy"), Plan("greedy", 4, GREEDY, "0" * 64, "wer", "dev"))
+    asr = Recognizer.load(own)
+    assert asr.transcribe(wav) == Recognizer.load(exp).transcribe(wav)
+    with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):
+        asr.transcribe(wav, depth=3)
+    with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):
+        Recognizer.load(own, "greedy")
