@@ -1,0 +1,5 @@
+"""`python -m asrprune.cli`."""
+
+from asrprune.cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""The command line itself: its log, its signals, and how a command ends."""
+
+import logging
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from asrprune.cli.failures import fail, our_part, users_part
+from asrprune.cli.screen import LogFile, log_only
+from asrprune.runtime.progress import is_first
+
+if TYPE_CHECKING:
+    pass
+
+
+class _Commands(TyperGroup):
+    """All commands; whatever one of them raises becomes one sentence on stderr and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context in old typers
+        """Run what the command line asks for."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job cleans up as an interrupted one does
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # as one whose terminal is gone; nohup ignores it
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail(ctx, "interrupted; nothing is half-written, run the same command again", 130)
+        except Exception as error:
+            if type(error).__module__.startswith(("click", "typer")):  # wrong usage, which typer explains
+                raise
+            if sentence := users_part(error):
+                fail(ctx, sentence, 1)
+            fail(ctx, our_part(error, ctx.params.get("log")), 70)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="asrprune",
+    help="Train a speech recogniser once, run it at any depth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _options(
+    log: Annotated[Path | None, typer.Option("--log", help="append the log to this file, too")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="results, warnings and errors only")] = False,
+) -> None:
+    screen = logging.StreamHandler()
+    screen.addFilter(lambda record: record.name != log_only.name)
+    handlers: list[logging.Handler] = [screen]
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(LogFile(log, encoding="utf-8"))
+    told = logging.INFO if is_first() else logging.ERROR  # of several processes one speaks
+    level = max(told, logging.WARNING) if quiet else told
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+    )
+    log_only.setLevel(told)
+    log_only.info("$ %s", shlex.join(["asrprune", *sys.argv[1:]]))
+    for noisy in ("lightning_fabric", "lightning", "matplotlib", "fontTools", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,106 @@
+"""Commands on data directories."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asrprune.cli.app import app
+from asrprune.cli.options import (
+    AllowPipes,
+    ConfigFile,
+    DataDir,
+    Jobs,
+    Overrides,
+    Sbatch,
+    Where,
+    workers_of,
+)
+from asrprune.cli.screen import say
+from asrprune.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command("check-data")
+def check_data(
+    directories: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
+    audio: Annotated[bool, typer.Option("--audio/--no-audio", help="open every recording, too")] = True,
+    allow_pipes: AllowPipes = False,
+) -> None:
+    """Check data directories. Every fault is printed as file:line: id: what is wrong; how to fix it."""
+    from asrprune.data.check import check_data_dir
+
+    faults = [fault for directory in directories for fault in check_data_dir(directory, audio, allow_pipes)]
+    if faults:
+        raise UserError("\n".join(faults))
+    say(f"{', '.join(map(str, directories))}: no faults")
+
+
+@app.command("fix-data")
+def fix_data(directory: DataDir) -> None:
+    """Sort a data directory and drop what is broken. The files as they were stay in .backup/."""
+    from asrprune.data.fix import fix_data_dir
+
+    for sentence in fix_data_dir(directory):
+        say(sentence)
+
+
+@app.command()
+def perturb(
+    source: DataDir,
+    target: Annotated[Path, typer.Argument(help="data directory to write")],
+    config: ConfigFile,
+    search: Annotated[bool, typer.Option("--search", help="at each of prune.speeds instead")] = False,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Copy a data directory at each of augment.speeds."""
+    from asrprune.config.load import read_config
+    from asrprune.data.kaldi import read_data_dir, speed_copies, write_data_dir
+
+    numbers = read_config(config, set_)
+    copies = speed_copies(read_data_dir(source), numbers.prune.speeds if search else numbers.augment.speeds)
+    write_data_dir(target, copies)
+    say(f"{target}: {len(copies)} utterances")
+
+
+@app.command()
+def fbank(
+    directories: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
+    config: ConfigFile,
+    cmvn: Annotated[Path | None, typer.Option("--cmvn", help="write CMVN statistics of the first directory here")] = None,
+    executor: Where = "local",
+    nj: Jobs = 1,
+    sbatch: Sbatch = "",
+    allow_pipes: AllowPipes = False,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Compute features and CMVN statistics. What is there already is kept."""
+    from asrprune.config.load import read_config
+    from asrprune.data import extract as features
+
+    options = read_config(config, set_).frontend
+    with workers_of(executor, nj, sbatch, directories[0].parent) as workers:
+        for directory in directories:
+            computed = features.extract(directory, options, workers, allow_pipes)
+            say(f"{directory}: {computed} archives computed" if computed else f"{directory}: features were there")
+    if cmvn is not None:
+        features.write_cmvn(cmvn, features.compute_cmvn(directories[0]))
+
+
+@app.command()
+def bpe(
+    directory: DataDir,
+    output: Annotated[Path, typer.Argument(help="directory for bpe.model and tokens.txt")],
+    config: ConfigFile,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Train text units on the transcripts of a data directory."""
+    from asrprune.config.load import read_config
+    from asrprune.data.tables import read_table
+    from asrprune.data.tokenizer import train_tokenizer
+
+    texts = list(read_table(directory / "text").values())
+    tokenizer = train_tokenizer(texts, read_config(config, set_).tokenizer, output)
+    say(f"{output}: {len(tokenizer)} text units, the blank included")

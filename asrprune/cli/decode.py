@@ -1,0 +1,113 @@
+"""Commands that run a trained model."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asrprune.cli.app import app
+from asrprune.cli.options import AllowPipes, Depth, ExpDir, Gpus, Jobs, Layers, Sbatch, Where, load_experiment, workers_of
+from asrprune.cli.screen import say
+from asrprune.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def decode(
+    exp: ExpDir,
+    directories: Annotated[list[Path], typer.Argument(help="data directories, with features")],
+    strategy: Annotated[list[str] | None, typer.Option("--strategy", help="plans to decode; default: prune.strategies")] = None,
+    depth: Annotated[list[int] | None, typer.Option("--depth", help="depths to decode; default: prune.depths")] = None,
+    layers: Layers = None,
+    executor: Where = "local",
+    nj: Jobs = 1,
+    sbatch: Sbatch = "",
+    ngpu: Gpus = 0,
+) -> None:
+    """Decode sets at every depth of every plan. Writes decode/SET/STRATEGY_dDEPTH/text."""
+    from asrprune.decode.sweep import SubModel, decode_set, sub_models
+    from asrprune.experiment.plan import parse_layers
+    from asrprune.prune.find import find_plan
+
+    if layers is not None and (strategy or depth):
+        raise UserError("give either --layers, or --strategy and --depth")
+    workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
+    if layers is not None:
+        wanted = [SubModel("layers_" + layers.replace(",", "_"), parse_layers(layers, experiment.num_layers))]
+    else:
+        plans = [find_plan(experiment, name) for name in strategy or experiment.config.prune.strategies]
+        wanted = sub_models(plans, depth or experiment.config.depths())
+    with workers:
+        for directory in directories:
+            for output in decode_set(experiment, directory, wanted, workers):
+                say(str(output))
+
+
+@app.command()
+def score(
+    exp: ExpDir,
+    directories: Annotated[list[Path], typer.Argument(help="data directories that were decoded")],
+) -> None:
+    """Score what is decoded, as sclite does. Writes score.json and result.txt beside each text."""
+    from asrprune.data.tables import open_table
+    from asrprune.scoring.sclite import write_score
+
+    for directory in directories:
+        references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
+        decoded = sorted((exp / "decode" / directory.name).glob("*/decode.json"))
+        if not decoded:
+            raise UserError(f"{exp}: nothing is decoded of {directory.name}; stage 8 (`asrprune decode`) does it")
+        for record in decoded:
+            hypotheses = open_table(record.parent / "text", allow_empty=True)
+            result = write_score(record.parent, references, hypotheses, speakers)
+            low, high = result.wer_ci95
+            say(f"{record.parent}: WER {result.wer:.2f} % ({low:.2f} to {high:.2f})")
+
+
+@app.command()
+def bench(
+    exp: ExpDir,
+    data: Annotated[Path, typer.Option("--data", help="data directory whose audio is timed")],
+    allow_pipes: AllowPipes = False,
+    ngpu: Gpus = 0,
+) -> None:
+    """Measure real-time factors by depth. Writes bench.json."""
+    from asrprune.decode import benchmark
+
+    experiment = load_experiment(exp, ngpu)
+    say(str(benchmark.bench(experiment, data, benchmark.keeps_of(experiment), allow_pipes)))
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="audio files: wav, flac, SPHERE")],
+    exp: ExpDir,
+    depth: Depth = None,
+    layers: Layers = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="a strategy or a plan file; default: greedy's if it was made")
+    ] = None,
+    words: Annotated[bool, typer.Option("--words", help="JSON lines with start, end and confidence of each word")] = False,
+    ngpu: Gpus = 0,
+) -> None:
+    """Transcribe audio files at any depth."""
+    from dataclasses import asdict
+
+    from asrprune.experiment.plan import parse_layers
+    from asrprune.recognizer import Recognizer
+    from asrprune.runtime.hardware import pick_device
+
+    if plan is not None and depth is None:
+        raise UserError("--plan says which layers a depth has; give --depth, too")
+    recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)))
+    keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
+    for file in files:
+        hypothesis = recognizer.transcribe(file, depth, keep)
+        say(
+            json.dumps({"file": str(file), **asdict(hypothesis)}, ensure_ascii=False)
+            if words
+            else f"{file} {hypothesis.text}".rstrip()
+        )

@@ -1,0 +1,82 @@
+"""Whatever a command raises becomes one sentence on stderr, and an exit code."""
+
+import contextlib
+import errno
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from asrprune.cli.screen import log_only
+from asrprune.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+_DISK_FIXES = {
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some of your disk quota",
+    errno.EFBIG: "raise the limit on the size of files, `ulimit -f`",
+}
+_OS_FIXES = {
+    **_DISK_FIXES,
+    errno.EACCES: "choose a directory that you may write to",
+    errno.EPERM: "choose a directory that you may write to",
+    errno.EROFS: "choose a directory that can be written",
+    errno.ENOTDIR: "a part of the path is a file; choose another path",
+    errno.EEXIST: "a file is in the place of a directory; choose another path",
+    errno.EISDIR: "this is a directory, a file is needed here",
+}
+_KNOWN = (  # what libraries say in their own way
+    (
+        r"OutOfMemoryError|MemoryError|can't allocate memory",
+        "out of memory; lower batch.max_frames (training) or decode.max_frames",
+    ),
+    (
+        r"BrokenProcessPool|DataLoader worker .* (killed|exited)",
+        "a worker process was killed, perhaps for lack of memory; lower --nj, or set train.num_workers=0",
+    ),
+    (
+        r"No space left|Disk quota|File too large|PytorchStreamWriter failed writing",
+        "a file cannot be written; free some disk space or quota",
+    ),
+)
+_FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker.*^[\w.]*UserError: ", re.DOTALL | re.MULTILINE)
+
+
+def users_part(error: Exception) -> str | None:
+    """What the user can do about an exception; None: nothing, it is our own mistake."""
+    if isinstance(error, UserError):
+        return _FROM_WORKER.sub("", str(error)).rstrip()  # torch hands a worker's whole traceback on as the message
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (_OS_FIXES if cause is error else _DISK_FIXES):
+            where = f"{cause.filename}: " if cause.filename else ""
+            return f"{where}{os.strerror(cause.errno).lower()}; {_OS_FIXES[cause.errno]}, then run the command again"
+        cause = cause.__cause__ or cause.__context__  # torch.save stumbles over what a full disk left
+    said = f"{type(error).__name__}: {error}"
+    fixes = (sentence for form, sentence in _KNOWN if re.search(form, said))
+    return next((f"{sentence}, then run the command again ({said.splitlines()[0]})" for sentence in fixes), None)
+
+
+def our_part(error: Exception, log: Path | None) -> str:
+    """A mistake of ours keeps its traceback, in the log if there is one."""
+    if log:
+        log_only.error("".join(traceback.format_exception(error)))
+    else:
+        traceback.print_exception(error)
+    where = f"in {log}" if log else "above"
+    return f"{type(error).__name__}: {error}; a mistake of asrprune's, not yours: please report it, the traceback is {where}"
+
+
+def fail(ctx: typer.Context, message: str, code: int) -> NoReturn:
+    """One sentence, or a heading and a sentence a line, on stderr and in the log."""
+    between = "\n" if "\n" in message else " "
+    print(f"asrprune {ctx.invoked_subcommand}: error:{between}{message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk has been told already
+        log_only.error("%s", message)
+    sys.exit(code)

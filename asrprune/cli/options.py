@@ -1,0 +1,60 @@
+"""Options that several commands share, and what they stand for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asrprune.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from asrprune.experiment.store import Experiment
+    from asrprune.runtime.executor import Executor
+
+DataDir = Annotated[Path, typer.Argument(help="Kaldi data directory")]
+ConfigFile = Annotated[Path, typer.Option("--config", help="YAML file with all numbers")]
+Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, wins over --config; may be repeated")]
+ExpDir = Annotated[Path, typer.Option("--exp", help="experiment directory")]
+AllowPipes = Annotated[bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")]
+Jobs = Annotated[int, typer.Option("--nj", min=1, help="processes, or jobs")]
+Where = Annotated[str, typer.Option("--executor", help="local: processes of this machine, slurm: jobs of a cluster")]
+Sbatch = Annotated[str, typer.Option("--sbatch", help='options for these, as sbatch has them: "--partition=gpu --time=60"')]
+Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU")]
+Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
+Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
+GridOutput = Annotated[
+    Path | None, typer.Option("--output", help="directory of a grid's records, tables and figures; default: its file's name")
+]
+PlanName = Annotated[
+    str | None, typer.Option("--plan", help="a strategy (exp/.../plans/NAME.json), or a plan file; default: greedy")
+]
+
+
+def workers_of(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int = 0) -> "Executor":
+    """The executor of ``--executor``, ``--nj`` and ``--sbatch``; logs of its jobs lie in ``home``/log/slurm."""
+    from asrprune.runtime.choose import choose
+
+    return choose(name, num_jobs, num_gpus, sbatch, home / "log" / "slurm")
+
+
+def load_experiment(exp: Path, num_gpus: int = 0) -> "Experiment":
+    """The experiment of ``--exp``, on the device of ``--ngpu``."""
+    from asrprune.experiment.store import load
+    from asrprune.runtime.hardware import pick_device
+
+    return load(exp, pick_device(num_gpus))
+
+
+def kept_layers(experiment: "Experiment", depth: int | None, layers: str | None, plan: str | None) -> tuple[int, ...]:
+    """The layers of ``--layers``, or of ``--depth`` and ``--plan``."""
+    from asrprune.experiment.plan import parse_layers
+    from asrprune.prune.find import find_plan
+
+    if (depth is None) == (layers is None):
+        raise UserError("give either --depth N or --layers 1,2,5,9")
+    if layers is not None:
+        if plan is not None:
+            raise UserError("--layers says which layers are kept; --plan goes with --depth")
+        return parse_layers(layers, experiment.num_layers)
+    assert depth is not None
+    return find_plan(experiment, plan or "greedy").keep(depth)

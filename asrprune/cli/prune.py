@@ -1,0 +1,93 @@
+"""Commands that choose layers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asrprune.cli.app import app
+from asrprune.cli.options import (
+    Depth,
+    ExpDir,
+    Gpus,
+    Jobs,
+    Layers,
+    PlanName,
+    Sbatch,
+    Where,
+    kept_layers,
+    load_experiment,
+    workers_of,
+)
+from asrprune.cli.screen import say
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def svcca(
+    exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0
+) -> None:
+    """Measure how similar the layers are. Writes svcca/SET.npz and a heat map."""
+    from asrprune.analysis.measure import measure_layers
+    from asrprune.report.plots import draw_svcca
+
+    path = measure_layers(load_experiment(exp, ngpu), data)
+    say(f"{path}\n{draw_svcca(path)}")
+
+
+@app.command()
+def search(
+    exp: ExpDir,
+    dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
+    strategy: Annotated[
+        list[str] | None, typer.Option("--strategy", help="top, every, greedy or svcca; default: prune.strategies")
+    ] = None,
+    objective: Annotated[str | None, typer.Option("--objective", help="wer or ctc; default: prune.metric")] = None,
+    beam: Annotated[int | None, typer.Option("--beam", min=1, help="width of the greedy search; default: prune.beam")] = None,
+    rerank: Annotated[
+        int | None,
+        typer.Option("--rerank", min=1, help="so many of svcca's proposals the dev set ranks; default: prune.rerank"),
+    ] = None,
+    executor: Where = "local",
+    nj: Jobs = 1,
+    sbatch: Sbatch = "",
+    ngpu: Gpus = 0,
+) -> None:
+    """Find the layers to remove. Writes plans/STRATEGY.json."""
+    from asrprune.config.load import check
+    from asrprune.config.schema import PruneConfig
+    from asrprune.experiment.plan import plan_path
+    from asrprune.prune.propose import propose, read_similarity
+
+    workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
+    asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
+    given = {key: value for key, value in asked.items() if value}
+    options = check(PruneConfig, {**experiment.config.prune.model_dump(), **given}, "asrprune search")
+    if "svcca" in options.strategies:
+        read_similarity(experiment, dev.name)  # now, not after hours of greedy search
+    with workers:
+        for name in options.strategies:
+            plan = propose(experiment, name, dev, options, workers)
+            for step in plan.steps:
+                score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
+                say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")
+            say(f"{plan_path(exp, name)}")
+
+
+@app.command()
+def prune(
+    exp: ExpDir,
+    output: Annotated[Path, typer.Argument(help="experiment directory to write")],
+    depth: Depth = None,
+    layers: Layers = None,
+    plan: PlanName = None,
+) -> None:
+    """Write a standalone experiment of the kept layers."""
+    from asrprune.prune import surgery
+
+    experiment = load_experiment(exp)
+    keep = kept_layers(experiment, depth, layers, plan)
+    surgery.prune(experiment, keep, output)
+    say(f"{output}: layers {','.join(map(str, keep))} of {exp}")

@@ -1,0 +1,46 @@
+"""Commands that train."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asrprune.cli.app import app
+from asrprune.cli.options import ConfigFile, ExpDir, Overrides
+from asrprune.cli.screen import say
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    exp: ExpDir,
+    train_dir: Annotated[Path, typer.Option("--train", help="training data directory, with features")],
+    dev_dir: Annotated[Path, typer.Option("--dev", help="development data directory, with features")],
+    bpe_model: Annotated[Path, typer.Option("--bpe", help="bpe.model")],
+    cmvn: Annotated[Path, typer.Option("--cmvn", help="CMVN statistics")],
+    ngpu: Annotated[int, typer.Option("--ngpu", min=0, help="GPUs of each machine, a process each; 0: the CPU")] = 0,
+    nproc: Annotated[int, typer.Option("--nproc", min=1, help="on the CPU: processes of each machine")] = 1,
+    num_nodes: Annotated[int, typer.Option("--num-nodes", min=1, help="machines; start this command on each")] = 1,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Train a model, or go on with a run that was killed."""
+    from asrprune.config.load import read_config
+    from asrprune.train.start import train as run
+
+    run(read_config(config, set_), exp, train_dir, dev_dir, bpe_model, cmvn, ngpu, nproc, num_nodes)
+
+
+@app.command()
+def average(
+    exp: ExpDir,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="best epochs to average; default: train.average")] = None,
+) -> None:
+    """Average the best epochs into model.safetensors."""
+    from asrprune.train.average import average_best
+
+    for member in average_best(exp, count):
+        say(f"epoch {member['epoch']}: dev WER {member['wer']:.2f} %")
+    say(f"{exp / 'model.safetensors'}")
