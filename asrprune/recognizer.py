@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from asrprune.data.tokenizer import WORD_START
-from asrprune.decode.greedy import BestPath, greedy_path
+from asrprune.decode.decoder import BestPath
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Plan, check_layers
 from asrprune.experiment.store import Experiment, load
 from asrprune.features.audio import read_audio
 from asrprune.features.fbank import compute_fbank
+from asrprune.infer.runner import Runner
 from asrprune.prune.find import find_plan
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.hardware import inference
 
 FIT_AUDIO_S = 5.0
 FIT_REPEATS = 3
@@ -53,6 +54,7 @@ class Recognizer:
     def __init__(self, experiment: Experiment, plan: str | Path | None) -> None:
         """Use ``Recognizer.load``."""
         self.experiment = experiment
+        self.runner, self.decoder = Runner.of(experiment), GREEDY
         self._plan = plan
         self.layers: tuple[int, ...] = tuple(range(1, experiment.num_layers + 1))
 
@@ -96,7 +98,7 @@ class Recognizer:
         options = self.experiment.config.frontend
         samples = _checked(audio) if isinstance(audio, np.ndarray) else read_audio(str(audio), options.sample_rate)
         log_probs = self._emit(compute_fbank(samples, options), keep)
-        words = self._words(log_probs, greedy_path(log_probs))
+        words = self._words(log_probs, self.decoder.decode(log_probs.unsqueeze(0), torch.tensor([len(log_probs)]))[0])
         return Hypothesis(" ".join(word.text for word in words), words, keep)
 
     def fit(self, rtf: float, seconds: float = FIT_AUDIO_S) -> int:
@@ -127,11 +129,8 @@ class Recognizer:
 
     def _emit(self, features: np.ndarray, keep: tuple[int, ...]) -> Tensor:
         """(T, F) -> (T', V) log-probabilities, on the CPU."""
-        model = self.experiment.model
-        device = model.cmvn_mean.device
-        batch = torch.from_numpy(features).unsqueeze(0).to(device)
-        with inference(self.experiment.config.decode.precision, device):
-            emissions = model.emit(batch, torch.tensor([len(features)], device=device), keep)
+        batch = torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)])
+        ((_, emissions),) = self.runner.emissions(*batch, [keep])
         return emissions.log_probs[0, : int(emissions.lens[0])].cpu()
 
     def _rtf(self, keep: tuple[int, ...], seconds: float) -> float:

@@ -20,8 +20,10 @@ from asrprune.decode.benchmark import bench
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment, load
 from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
+from asrprune.infer.runner import Runner
 from asrprune.model import conformer
-from asrprune.model.ctc_model import BLANK, CtcModel
+from asrprune.model.ctc_model import CtcModel
+from asrprune.model.head import BLANK
 from asrprune.prune import dev_scorer as dev_score
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.search import greedy
@@ -34,6 +36,8 @@ from asrprune.train.journal import read_journal
 from asrprune.train.loop import Trainer
 
 KEEPS: list[Keep] = [(1, 2, 3, 4), (1, 2, 4), (1, 3), (4,)]
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +60,7 @@ def experiment(tiny_experiment: Path) -> Experiment:
     """One that says something, after two epochs: blanks are made less probable."""
     experiment = load(tiny_experiment)
     with torch.no_grad():
-        experiment.model.ctc.bias[BLANK] -= 2.0
+        experiment.model.head.project.bias[BLANK] -= 2.0
     return experiment
 
 
@@ -152,8 +156,8 @@ def test_decoding(experiment: Experiment, dev: Corpus, precision: str, gpu: torc
 
 
 def test_activations(experiment: Experiment, dev: Corpus, gpu: torch.device) -> None:
-    here = activations(experiment.model, dev, 50, 200, seed=1)
-    there = activations(experiment.model.to(gpu), dev, 50, 200, seed=1)
+    here = activations(Runner(experiment.model, CPU, "float32"), dev, 50, 200, seed=1)
+    there = activations(Runner(experiment.model, gpu, "float32"), dev, 50, 200, seed=1)
     for expected, found in zip(here, there, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

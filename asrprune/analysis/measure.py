@@ -9,6 +9,7 @@ from asrprune.analysis.activations import activations
 from asrprune.analysis.matrices import similarity_path
 from asrprune.data.dataset import Corpus
 from asrprune.experiment.store import Experiment
+from asrprune.infer.runner import Runner
 from asrprune.runtime.files import atomic_path
 
 
@@ -16,7 +17,8 @@ def measure_layers(experiment: Experiment, directory: Path) -> Path:
     """Write ``svcca/<set>.npz``: similarity, pwcca, cka (L + 1, L + 1), layers, frames, model_sha256. Returns its path."""
     config = experiment.config
     corpus = Corpus(directory, None)
-    streams = activations(experiment.model, corpus, config.prune.svcca_frames, config.decode.max_frames, config.seed)
+    runner = Runner(experiment.model, experiment.model.cmvn_mean.device, "float32")  # small differences are what is measured
+    streams = activations(runner, corpus, config.prune.svcca_frames, config.decode.max_frames, config.seed)
     spaces = [measures.subspace(stream, config.prune.svcca_variance) for stream in streams]
     path = similarity_path(experiment.path, directory.name)
     with atomic_path(path) as temporary:

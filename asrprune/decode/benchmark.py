@@ -13,12 +13,15 @@ from torch import Tensor
 from asrprune.config.schema import BenchConfig
 from asrprune.data.extract import utterance_samples
 from asrprune.data.kaldi import read_data_dir, spread_evenly
-from asrprune.decode.greedy import greedy
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.decode.decoder import Decoder
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.store import Experiment
 from asrprune.features.fbank import compute_fbank
+from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.files import write_json
-from asrprune.runtime.hardware import autocast_type, environment, inference
+from asrprune.runtime.hardware import autocast_type, environment
 from asrprune.runtime.progress import track
 
 WARM_UP = 1  # passes that are not counted
@@ -83,21 +86,22 @@ def measure(
 ) -> list[Speed]:
     """Time sub-models side by side on (features, lens) batches."""
     seconds: list[list[float]] = [[] for _ in keeps]
+    runner, decoder = Runner.of(experiment), GREEDY
     for repeat in track(range(repeats + WARM_UP), "bench"):
         for position, keep in enumerate(keeps):
-            taken = timed(lambda keep=keep: _recognise(experiment, batches, keep))  # type: ignore[misc]
+            taken = timed(lambda keep=keep: _recognise(runner, decoder, experiment.tokenizer, batches, keep))  # type: ignore[misc]
             if repeat >= WARM_UP:
                 seconds[position].append(taken)
     return [Speed(statistics.median(s) / audio_s, min(s) / audio_s, max(s) / audio_s) for s in seconds]
 
 
-def _recognise(experiment: Experiment, batches: Sequence[tuple[Tensor, Tensor]], keep: tuple[int, ...]) -> None:
-    device = _device(experiment)
+def _recognise(
+    runner: Runner, decoder: Decoder, tokenizer: Tokenizer, batches: Sequence[tuple[Tensor, Tensor]], keep: tuple[int, ...]
+) -> None:
     for features, lens in batches:
-        with inference(experiment.config.decode.precision, device):
-            emissions = experiment.model.emit(features.to(device), lens.to(device), keep)
-        for labels in greedy(emissions.log_probs, emissions.lens):
-            experiment.tokenizer.decode(labels)
+        for _, emissions in runner.emissions(features, lens, [keep]):
+            for path in decoder.decode(emissions.log_probs, emissions.lens):
+                tokenizer.decode(path.labels)
 
 
 def _features(

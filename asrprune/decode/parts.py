@@ -10,13 +10,13 @@ import numpy as np
 
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
-from asrprune.decode.greedy import greedy
+from asrprune.decode.decoder import Decoder
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
-from asrprune.infer.prefix_tree import run_together
+from asrprune.infer.runner import Runner
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import read_json, write_json
-from asrprune.runtime.hardware import inference, pick_device
 from asrprune.runtime.progress import track
 
 MOST_PARTS = 200  # enough for as many jobs, and a file each
@@ -24,8 +24,10 @@ Texts = dict[Keep, dict[str, str]]  # kept layers -> id -> text
 Part = tuple[Path, list[np.ndarray]]  # where it is written, and its batches
 
 
-def decode_in_parts(experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], folder: Path, executor: Executor) -> Texts:
-    """Greedy hypotheses of every utterance by every sub-model.
+def decode_in_parts(
+    experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], folder: Path, executor: Executor, decoder: Decoder
+) -> Texts:
+    """Decode every utterance by every sub-model.
 
     Args:
         experiment: the full model.
@@ -33,10 +35,11 @@ def decode_in_parts(experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep
         keeps: the sub-models.
         folder: where parts are, or are put, a file each; nobody else may be decoding there.
         executor: where it is done.
+        decoder: makes labels of emissions.
     """
-    parts = _parts(experiment, corpus, folder)
+    parts = _parts(experiment, corpus, folder, decoder)
     missing = [(path, batches) for path, batches in parts if not path.exists() or not _read(path).keys() >= set(keeps)]
-    write = partial(_write, experiment, corpus, keeps, executor.num_gpus)
+    write = partial(_write, experiment, corpus, keeps, executor.num_gpus, decoder)
     for _ in track(executor.map(write, missing), f"{corpus.directory.name}, {len(keeps)} sub-models", len(missing)):
         pass
     texts: Texts = {keep: {} for keep in keeps}
@@ -46,14 +49,14 @@ def decode_in_parts(experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep
     return texts
 
 
-def _parts(experiment: Experiment, corpus: Corpus, folder: Path) -> list[Part]:
-    """The batches that one process would run, which none runs otherwise: a part has long ones and short ones.
+def _parts(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decoder) -> list[Part]:
+    """Deal out the batches that one process would run, and none otherwise: a part has long ones and short ones.
 
     A file's name depends on all that its texts depend on.
     """
     batches = sorted_batches(corpus.lengths, experiment.config.decode.max_frames)
     shards = [batches[start::MOST_PARTS] for start in range(min(MOST_PARTS, len(batches)))]
-    made_by = [experiment.info["model_sha256"], experiment.config.decode.precision]
+    made_by = [experiment.info["model_sha256"], experiment.config.decode.precision, decoder.identity]
     names = []
     for shard in shards:
         content = [[corpus.ids[i], int(corpus.lengths[i])] for batch in shard for i in batch]
@@ -61,9 +64,9 @@ def _parts(experiment: Experiment, corpus: Corpus, folder: Path) -> list[Part]:
     return [(folder / f"{name}.json", shard) for name, shard in zip(names, shards, strict=True)]
 
 
-def _write(experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], num_gpus: int, part: Part) -> None:
+def _write(experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], num_gpus: int, decoder: Decoder, part: Part) -> None:
     path, batches = part
-    texts = hypotheses(experiment, corpus, keeps, batches, num_gpus)
+    texts = hypotheses(experiment, corpus, keeps, batches, num_gpus, decoder)
     write_json(path, {",".join(map(str, keep)): made for keep, made in texts.items()})
 
 
@@ -72,16 +75,18 @@ def _read(path: Path) -> Texts:
 
 
 def hypotheses(
-    experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], batches: Sequence[np.ndarray], num_gpus: int = 0
+    experiment: Experiment,
+    corpus: Corpus,
+    keeps: Sequence[Keep],
+    batches: Sequence[np.ndarray],
+    num_gpus: int = 0,
+    decoder: Decoder = GREEDY,
 ) -> Texts:
-    """Greedy hypotheses of the utterances of ``batches`` by every sub-model, on the CPU or the GPU."""
-    model, device = experiment.model, pick_device(num_gpus)
-    model.to(device)
+    """Decode the utterances of ``batches`` by every sub-model, on the CPU or the GPU."""
+    runner, tokenizer = Runner.of(experiment, num_gpus), experiment.tokenizer
     texts: Texts = {keep: {} for keep in keeps}
-    for batch in corpus.loader(batches):
-        with inference(experiment.config.decode.precision, device):
-            streams, lens = run_together(model, batch.features.to(device), batch.lens.to(device), keeps)
-            for keep in keeps:
-                for index, labels in zip(batch.index, greedy(model.log_probs(streams[keep]), lens), strict=True):
-                    texts[keep][corpus.ids[index]] = experiment.tokenizer.decode(labels)
+    for batch in runner.batches(corpus, batches):
+        for keep, emissions in runner.emissions(batch.features, batch.lens, keeps):
+            paths = decoder.decode(emissions.log_probs, emissions.lens)
+            texts[keep] |= {corpus.ids[i]: tokenizer.decode(path.labels) for i, path in zip(batch.index, paths, strict=True)}
     return texts

@@ -9,6 +9,8 @@ from typing import Any
 
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import write_table
+from asrprune.decode.decoder import Decoder
+from asrprune.decode.greedy import GREEDY
 from asrprune.decode.parts import decode_in_parts
 from asrprune.experiment.plan import Keep, Plan
 from asrprune.experiment.store import Experiment
@@ -35,7 +37,13 @@ def sub_models(plans: Sequence[Plan], depths: Sequence[int]) -> list[SubModel]:
     return [SubModel(plan.strategy, plan.keep(depth)) for plan in plans for depth in depths]
 
 
-def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubModel], executor: Executor = HERE) -> list[Path]:
+def decode_set(
+    experiment: Experiment,
+    directory: Path,
+    wanted: Sequence[SubModel],
+    executor: Executor = HERE,
+    decoder: Decoder = GREEDY,
+) -> list[Path]:
     """Decode a data directory with each sub-model that is not decoded yet, all of them in one pass.
 
     Writes ``decode/<set>/<strategy>_d<depth>/text`` (Kaldi) and ``decode.json`` in the experiment; returns the directories.
@@ -44,7 +52,7 @@ def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubMode
         UserError: another process is decoding the set.
     """
     corpus = Corpus(directory, None)
-    facts = _facts(experiment, corpus)
+    facts = _facts(experiment, corpus, decoder)
     outputs = {experiment.path / "decode" / directory.name / model.name: model for model in wanted}
     records = {output: {**facts, **_facts_of(experiment, model)} for output, model in outputs.items()}
     missing = [output for output, record in records.items() if not _is_decoded(output, record)]
@@ -53,7 +61,7 @@ def decode_set(experiment: Experiment, directory: Path, wanted: Sequence[SubMode
         return list(outputs)
     parts = experiment.path / "decode" / directory.name / "parts"
     with held(parts.parent):  # not parts, which is removed: on NFS the open lock file would remain in it
-        texts = decode_in_parts(experiment, corpus, keeps, parts, executor)
+        texts = decode_in_parts(experiment, corpus, keeps, parts, executor, decoder)
         for output in missing:
             for stale in ("decode.json", "score.json"):
                 (output / stale).unlink(missing_ok=True)
@@ -73,13 +81,13 @@ def _facts_of(experiment: Experiment, model: SubModel) -> dict[str, Any]:
     return {"strategy": model.strategy, "depth": len(model.keep), "keep": list(model.keep), "params_m": params_m}
 
 
-def _facts(experiment: Experiment, corpus: Corpus) -> dict[str, Any]:
+def _facts(experiment: Experiment, corpus: Corpus, decoder: Decoder) -> dict[str, Any]:
     config = experiment.config
     text = "".join(f"{key} {text}\n" for key, text in zip(corpus.ids, corpus.texts, strict=True))
     return {
         "format": 1,
         "set": corpus.directory.name,
-        "decoder": f"greedy, {config.decode.precision}",
+        "decoder": f"{decoder.identity}, {config.decode.precision}",
         "model_sha256": experiment.info["model_sha256"],
         "utterances": len(corpus),
         "hours": round(float(corpus.lengths.sum()) * config.frontend.frame_shift_ms / 3.6e6, 4),

@@ -17,11 +17,24 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         temporary.write_bytes(save(tensors))
 
 
+_MOVED = {"encoder.final_norm.": "head.norm.", "ctc.": "head.project."}  # names that earlier versions had
+
+
+def current_name(name: str) -> str:
+    """The name of a weight today, from its name today or in an earlier version.
+
+    >>> current_name("ctc.bias"), current_name("encoder.layers.0.qkv.bias")
+    ('head.project.bias', 'encoder.layers.0.qkv.bias')
+    """
+    return next((new + name.removeprefix(old) for old, new in _MOVED.items() if name.startswith(old)), name)
+
+
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read safetensors; a missing or broken file is a ``UserError``."""
     if not path.is_file():
         raise UserError(f"{path}: no such weights; stage 4 (train) and stage 5 (average) make them")
     try:
-        return load_file(path)
+        weights = load_file(path)
     except Exception as error:  # safetensors raises its own, undocumented class
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    return {current_name(name): tensor for name, tensor in weights.items()}

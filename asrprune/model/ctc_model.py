@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import EllipsisType
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from asrprune.config.schema import ModelConfig
 from asrprune.model.conformer import ConformerLayer
-from asrprune.model.encoder import Encoded, Encoder
+from asrprune.model.encoder import Between, Context, Encoded, Encoder
+from asrprune.model.head import CtcHead, ctc_losses
 from asrprune.runtime.errors import UserError
-
-BLANK = 0
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Emissions:
 class CtcModel(nn.Module):
     """An encoder with intermediate CTC (arXiv 2102.03216), stochastic depth, and optional self-conditioning (2104.02724).
 
-    The final LayerNorm and the CTC layer are shared by the taps and the last layer, so any kept layers make a complete model.
+    The head is shared by the taps and the last layer, so any kept layers make a complete model.
     """
 
     cmvn_mean: Tensor
@@ -40,7 +37,7 @@ class CtcModel(nn.Module):
         self.register_buffer("cmvn_mean", torch.zeros(num_mels))
         self.register_buffer("cmvn_scale", torch.ones(num_mels))
         self.encoder = Encoder(config, num_mels)
-        self.ctc = nn.Linear(config.dim, vocab_size)
+        self.head = CtcHead(config.dim, vocab_size)
         self.condition = nn.Linear(vocab_size, config.dim) if config.self_conditioning else None
         self.apply(_initialise)
         for layer in self.encoder.layers:
@@ -74,32 +71,21 @@ class CtcModel(nn.Module):
         scales: Sequence[float] | None = None,
     ) -> Encoded:
         """(B, T, F) normalised features -> the encoder's stream, with this model's self-conditioning."""
-        return self.encoder(features, lens, keep, taps, scales, self._conditioner())
+        return self.encoder(features, lens, keep, taps, scales, self._between)
 
-    def run(
-        self,
-        x: Tensor,
-        lens: Tensor,
-        keep: Sequence[int] | None = None,
-        after: int = 0,
-        mask: Tensor | EllipsisType | None = ...,
-    ) -> Encoded:
-        """As ``encode``, from the stream (B, T', D) after the kept layer ``after`` on: what the search needs."""
-        return self.encoder.run(x, lens, keep, condition=self._conditioner(), after=after, mask=mask)
+    def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Context]:
+        """Raw (B, T, F) features and (B,) frame counts -> the stream x_0 (B, T', D), and what all layers share."""
+        x, lens = self.encoder.embed(self.normalise(features), lens)
+        return x, self.encoder.context(lens, x.shape[1])
 
-    def log_probs(self, x: Tensor) -> Tensor:
-        """The head of every tap and depth: (..., D) stream -> (..., V) float32 log-probabilities."""
-        return F.log_softmax(self.ctc(self.encoder.final_norm(x)).float(), dim=-1)
+    def step(self, x: Tensor, layer: int, context: Context, after: int) -> Tensor:
+        """Run a layer on the stream (B, T', D) after the kept layer ``after``, with this model's self-conditioning."""
+        return self.encoder.step(x, layer, context, after=after, between=self._between)
 
     def emit(self, features: Tensor, lens: Tensor, keep: Sequence[int] | None = None) -> Emissions:
         """Raw (B, T, F) features and (B,) lengths -> log-probabilities of the sub-model of the kept layers."""
         encoded = self.encode(self.normalise(features), lens, keep)
-        return Emissions(self.log_probs(encoded.x), encoded.lens)
-
-    def emit_taps(self, features: Tensor, lens: Tensor, taps: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-        """Raw (B, T, F) features -> log-probabilities (B, T', V) after each tap, then the last layer; and lengths (B,)."""
-        encoded = self.encode(self.normalise(features), lens, taps=taps)
-        return [self.log_probs(stream) for stream in (*(encoded.taps[tap] for tap in taps), encoded.x)], encoded.lens
+        return Emissions(self.head(encoded.x), encoded.lens)
 
     def forward(
         self,
@@ -124,7 +110,7 @@ class CtcModel(nn.Module):
         exits = [exit for exit in self.config.exits if depth is None or exit <= depth]
         encoded = self.encode(features, lens, keep, exits, scales)
         streams = torch.cat([encoded.taps[exit] for exit in exits])  # one head call for all: (E * B, T', D)
-        losses = ctc_losses(self.log_probs(streams), encoded.lens, labels, label_lens)
+        losses = ctc_losses(self.head(streams), encoded.lens, labels, label_lens)
         return losses.view(len(exits), -1).sum(dim=1) + self._touch(keep)
 
     def total(self, losses: Tensor) -> Tensor:
@@ -135,8 +121,14 @@ class CtcModel(nn.Module):
         weights = torch.tensor(self.config.exit_weights[: len(losses)], device=losses.device)
         return (weights * losses).sum() / weights.sum()
 
-    def _conditioner(self) -> "Conditioner | None":
-        return None if self.condition is None else Conditioner(self)
+    @property
+    def _between(self) -> Between | None:
+        return None if self.condition is None else self._self_condition
+
+    def _self_condition(self, x: Tensor, after: int) -> Tensor:
+        """Add Linear(softmax(CTC logits)) to the stream (B, T', D) on its way from a tap to the next kept layer."""
+        assert self.condition is not None
+        return x + self.condition(self.head(x).exp()) if after in self.config.tap_layers else x
 
     def _touch(self, keep: Sequence[int] | None) -> Tensor | float:
         """Zero times the parameters that a step may leave out: skipped layers, and self-conditioning if no tap is run."""
@@ -145,40 +137,6 @@ class CtcModel(nn.Module):
         parts = [layer for number, layer in enumerate(self.encoder.layers, start=1) if keep is not None and number not in keep]
         parts += [] if self.condition is None else [self.condition]
         return 0.0 * sum((p.sum() for part in parts for p in part.parameters()), torch.zeros(()))
-
-
-class Conditioner:
-    """Self-conditioning: (B, T', D) -> Linear(softmax(CTC logits)), the term that is added to the stream."""
-
-    def __init__(self, model: CtcModel) -> None:
-        self.model = model
-        self.layers = model.config.tap_layers
-
-    def __call__(self, x: Tensor) -> Tensor:
-        assert self.model.condition is not None
-        return self.model.condition(self.model.log_probs(x).exp())
-
-
-def ctc_losses(log_probs: Tensor, lens: Tensor, labels: Tensor, label_lens: Tensor) -> Tensor:
-    """CTC loss of each utterance, for one or several stacked sets of emissions.
-
-    Args:
-        log_probs: (N * B, T', V); N sets of the same B utterances.
-        lens: (B,) emission frames; labels: (B, U); label_lens: (B,).
-
-    Returns:
-        (N * B,). Infeasible utterances give 0 (training sets are filtered by the exact rule beforehand).
-    """
-    times = log_probs.shape[0] // lens.shape[0]
-    return F.ctc_loss(
-        log_probs.transpose(0, 1),
-        labels.repeat(times, 1),
-        lens.repeat(times),
-        label_lens.repeat(times),
-        blank=BLANK,
-        reduction="none",
-        zero_infinity=True,
-    )
 
 
 def num_params(model: nn.Module, keep: Sequence[int] | None = None) -> int:

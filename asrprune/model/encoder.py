@@ -1,9 +1,7 @@
-"""The encoder, and the ONE loop over its layers: training, SVCCA, search, pruned decoding and benchmarks all call it."""
+"""The encoder, and the ONE step through a layer: training, SVCCA, search, pruned decoding and benchmarks all take it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import EllipsisType
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,7 @@ from asrprune.config.schema import ModelConfig
 from asrprune.model.conformer import ConformerLayer
 from asrprune.model.dropout import dropout
 from asrprune.model.subsampling import make_subsampling
-from asrprune.model.transformer import NORM_EPS, TransformerLayer, sinusoids
+from asrprune.model.transformer import TransformerLayer, sinusoids
 from asrprune.runtime.errors import UserError
 
 
@@ -27,19 +25,23 @@ class Encoded:
     taps: dict[int, Tensor]  # layer -> (B, T', D), the stream after that layer (0: before the first)
 
 
-class Condition(Protocol):
-    """Self-conditioning: what is added to the stream between some layers."""
+@dataclass(frozen=True)
+class Context:
+    """Facts about a batch that all layers share: they are found out once, as the mask makes a GPU wait."""
 
-    @property
-    def layers(self) -> Sequence[int]:
-        """After which it is added."""
+    lens: Tensor  # (B,) int64: real frames of each utterance
+    mask: Tensor | None  # (B, 1, 1, T') bool, True on real frames; None where there is no padding
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, T', D) stream -> (B, T', D), the term to add."""
+    def repeat(self, times: int) -> "Context":
+        """The context of the same batch ``times`` times over, stacked."""
+        return Context(self.lens.repeat(times), None if self.mask is None else self.mask.repeat(times, 1, 1, 1))
+
+
+Between = Callable[[Tensor, int], Tensor]  # the stream, and the layer that it comes from, on its way to the next kept layer
 
 
 class Encoder(nn.Module):
-    """Subsampling, positions, L Transformer or Conformer layers, and the final LayerNorm that all taps share."""
+    """Subsampling, positions and L layers."""
 
     def __init__(self, config: ModelConfig, num_mels: int) -> None:
         super().__init__()
@@ -50,7 +52,6 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
         self.position_scale = config.position_scale
         self.absolute_positions = config.layer == "transformer"  # a Conformer's attention knows relative ones
-        self.final_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
 
     def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """x_0: (B, T, F) features -> (B, T', D) subsampled, with any positions; and T' of each utterance.
@@ -65,43 +66,53 @@ class Encoder(nn.Module):
             x = x + self.position_scale * sinusoids(positions, self.dim)
         return dropout(x, self.dropout, self.training), output_length(lens, self.factor)
 
+    def context(self, lens: Tensor, frames: int) -> Context:
+        """What the layers need to know of a batch of streams of ``frames`` frames, ``lens`` (B,) of which are real."""
+        return Context(lens, padding_mask(lens, frames))
+
+    def step(
+        self, x: Tensor, layer: int, context: Context, scale: float = 1.0, after: int = 0, between: Between | None = None
+    ) -> Tensor:
+        """Run one layer. Whatever runs a layer goes through here.
+
+        Args:
+            x: (B, T', D), the stream after layer ``after`` (0: before the first).
+            layer: which one, from 1.
+            context: of the batch.
+            scale: factor of the layer's residual branches.
+            after: the last layer that ``x`` went through.
+            between: changes the stream on its way between two layers (self-conditioning).
+        """
+        return self.layers[layer - 1](x if between is None else between(x, after), context.mask, scale)
+
     def run(
         self,
         x: Tensor,
-        lens: Tensor,
+        context: Context,
         keep: Sequence[int] | None = None,
         taps: Sequence[int] = (),
         scales: Sequence[float] | None = None,
-        condition: Condition | None = None,
-        after: int = 0,
-        mask: Tensor | EllipsisType | None = ...,
+        between: Between | None = None,
     ) -> Encoded:
-        """The loop: run the kept layers over x_0, or over the stream after any layer below the first kept one.
+        """The loop over ``step``: run the kept layers over x_0.
 
         Args:
             x: (B, T', D).
-            lens: (B,) real frames.
+            context: of the batch.
             keep: ascending 1-based layers to run; None: all. The others are the identity.
             taps: layers whose output is wanted, 0..L; a layer that is not kept yields the stream that passes it.
             scales: factor of the residual branches of each layer 1..L; None: 1.
-            condition: self-conditioning; it is added on the way from a kept layer of its own to the next kept layer, so the
-                last kept layer, whichever it is, gives out what its tap was trained on.
-            after: the last layer that ``x`` went through; 0: none.
-            mask: what ``padding_mask`` made of ``lens``, for calls that share it: to make it is to wait for a GPU.
+            between: as ``step``. The last kept layer, whichever it is, gives out what its tap was trained on.
         """
-        keep = self.check_keep(keep)
-        mask = padding_mask(lens, x.shape[1]) if mask is ... else mask
-        outputs = {0: x} if 0 in taps else {}
-        kept = set(keep)
-        for number, layer in enumerate(self.layers, start=1):
-            if number in kept:
-                if condition is not None and after in condition.layers:
-                    x = x + condition(x)
-                x = layer(x, mask, scales[number - 1] if scales else 1.0)
-                after = number
-            if number in taps:
-                outputs[number] = x
-        return Encoded(x, lens, outputs)
+        kept = set(self.check_keep(keep))
+        outputs, after = {0: x} if 0 in taps else {}, 0
+        for layer in range(1, len(self.layers) + 1):
+            if layer in kept:
+                x = self.step(x, layer, context, scales[layer - 1] if scales else 1.0, after, between)
+                after = layer
+            if layer in taps:
+                outputs[layer] = x
+        return Encoded(x, context.lens, outputs)
 
     def forward(
         self,
@@ -110,11 +121,11 @@ class Encoder(nn.Module):
         keep: Sequence[int] | None = None,
         taps: Sequence[int] = (),
         scales: Sequence[float] | None = None,
-        condition: Condition | None = None,
+        between: Between | None = None,
     ) -> Encoded:
         """``embed``, then ``run``: (B, T, F) features and (B,) frame counts -> ``Encoded``."""
         x, lens = self.embed(features, lens)
-        return self.run(x, lens, keep, taps, scales, condition)
+        return self.run(x, self.context(lens, x.shape[1]), keep, taps, scales, between)
 
     def check_keep(self, keep: Sequence[int] | None) -> Sequence[int]:
         """All layers for None; a ``UserError`` if ``keep`` is not ascending or has a layer that the model lacks."""

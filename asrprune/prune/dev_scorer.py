@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from torch import Tensor
 
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Batch, Corpus
-from asrprune.decode.greedy import greedy
+from asrprune.decode.decoder import Decoder
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
-from asrprune.infer.prefix_tree import layers_run, run_together
-from asrprune.model.ctc_model import ctc_losses
+from asrprune.infer.prefix_tree import layers_run
+from asrprune.infer.runner import Runner
+from asrprune.model.ctc_model import Emissions
+from asrprune.model.head import ctc_losses
 from asrprune.prune.search import DevScore
 from asrprune.runtime.executor import Executor
-from asrprune.runtime.hardware import inference, pick_device
 from asrprune.runtime.progress import track
 from asrprune.scoring.wer import word_errors
 
@@ -46,10 +47,12 @@ class ShareCounts:
 class DevScorer:
     """Scores sub-models on a dev set and counts what that costs; it is the ``Scorer`` of a search."""
 
-    def __init__(self, experiment: Experiment, corpus: Corpus, metric: str, executor: Executor) -> None:
+    def __init__(
+        self, experiment: Experiment, corpus: Corpus, metric: str, executor: Executor, decoder: Decoder = GREEDY
+    ) -> None:
         """``metric`` is "wer" (percent) or "ctc" (mean loss of an utterance); the other one breaks ties."""
         self.corpus, self.executor, self.column = corpus, executor, METRICS.index(metric)
-        self.work = partial(count_errors, experiment, corpus, self.column, executor.num_gpus)
+        self.work = partial(count_errors, experiment, corpus, self.column, executor.num_gpus, decoder)
         self.frames = int(corpus.lengths.sum())
         self.batch_frames = min(experiment.config.decode.max_frames, self.frames // FEWEST_BATCHES)
         self.batches = sorted_batches(corpus.lengths, self.batch_frames)
@@ -113,28 +116,26 @@ class DevScorer:
         return DevScore(wer_and_loss[self.column], wer_and_loss[1 - self.column])
 
 
-def count_errors(experiment: Experiment, corpus: Corpus, column: int, num_gpus: int, share: Share) -> ShareCounts:
-    """What a share of the batches comes to.
+def count_errors(
+    experiment: Experiment, corpus: Corpus, column: int, num_gpus: int, decoder: Decoder, share: Share
+) -> ShareCounts:
+    """Count the errors and losses of a share of the batches.
 
     Args:
         experiment: the full model.
         corpus: the dev set, with transcripts.
         column: what the share's limit is of, 0: errors, 1: loss.
         num_gpus: 1: the GPU, 0: the CPU.
+        decoder: makes labels of emissions.
         share: batches and sub-models.
     """
-    model, options, device = experiment.model.eval(), experiment.config.decode, pick_device(num_gpus)
-    model.to(device)
+    runner = Runner.of(experiment, num_gpus)
     index, start, layer_frames = np.concatenate(share.batches), 0, 0
     made = {keep: np.zeros((len(index), 2)) for keep in share.keeps}
-    for batch in corpus.loader(share.batches):
-        layer_frames += layers_run(made) * int(batch.lens.sum())
-        with inference(options.precision, device):
-            inputs = batch.features.to(device), batch.lens.to(device)
-            streams, lens = run_together(model, *inputs, list(made), options.max_frames)
-            for keep, found in made.items():
-                log_probs = model.log_probs(streams[keep])
-                found[start : start + len(batch.index)] = _errors_and_losses(log_probs, lens, batch, corpus)
+    for batch in runner.batches(corpus, share.batches):
+        layer_frames += layers_run(made) * int(corpus.lengths[batch.index].sum())
+        for keep, emissions in runner.emissions(batch.features, batch.lens, list(made)):
+            made[keep][start : start + len(batch.index)] = _errors_and_losses(emissions, batch, corpus, decoder)
         made = {keep: found for keep, found in made.items() if found[:, column].sum() <= share.limit}
         start += len(batch.index)
         if not made:
@@ -142,9 +143,10 @@ def count_errors(experiment: Experiment, corpus: Corpus, column: int, num_gpus: 
     return ShareCounts(index, made, layer_frames)
 
 
-def _errors_and_losses(log_probs: Tensor, lens: Tensor, batch: Batch, corpus: Corpus) -> np.ndarray:
-    """(B, 2) of (B, T', V)."""
+def _errors_and_losses(emissions: Emissions, batch: Batch, corpus: Corpus, decoder: Decoder) -> np.ndarray:
+    """Errors and CTC loss of each utterance: (B, 2)."""
     assert corpus.tokenizer is not None
-    errors = word_errors(greedy(log_probs, lens), [corpus.texts[i].split() for i in batch.index], corpus.tokenizer)
-    losses = ctc_losses(log_probs, lens, batch.labels.to(lens.device), batch.label_lens.to(lens.device))
+    paths = decoder.decode(emissions.log_probs, emissions.lens)
+    errors = word_errors([path.labels for path in paths], [corpus.texts[i].split() for i in batch.index], corpus.tokenizer)
+    losses = ctc_losses(emissions.log_probs, emissions.lens, batch.labels, batch.label_lens)
     return np.stack([errors, losses.cpu().numpy()], axis=1)

@@ -16,7 +16,7 @@ from asrprune.runtime.files import atomic_path
 logger = logging.getLogger(__name__)
 STATE = "last.pt"
 PREVIOUS = "previous.pt"
-FORMAT = 3
+FORMAT = 4
 _BROKEN = (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)  # what torch.load raises on broken files
 
 

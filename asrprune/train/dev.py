@@ -7,8 +7,9 @@ import torch
 from lightning_fabric import Fabric
 
 from asrprune.data.dataset import Corpus
-from asrprune.decode.greedy import greedy
-from asrprune.model.ctc_model import CtcModel, ctc_losses
+from asrprune.decode.greedy import GREEDY
+from asrprune.infer.runner import Runner
+from asrprune.model.head import ctc_losses
 from asrprune.runtime.errors import UserError
 from asrprune.scoring.wer import word_errors
 from asrprune.train.ranks import add_up, share
@@ -23,29 +24,28 @@ class DevMetrics:
 
 
 @torch.inference_mode()
-def evaluate(model: CtcModel, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric) -> DevMetrics:
-    """Dev metrics of the depths that carry a tap (their layers 1..k) and of the full model; processes share each batch.
+def evaluate(runner: Runner, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric) -> DevMetrics:
+    """Measure the depths that carry a tap (their layers 1..k) and the full model; processes share each batch.
 
     Raises:
         UserError: the transcripts have no words.
     """
     assert corpus.tokenizer is not None
-    model.eval()
-    taps = [tap for tap in model.config.tap_layers if tap < model.config.num_layers]
-    names = [*map(str, taps), str(model.config.num_layers)]
+    config, decoder = runner.model.config, GREEDY
+    depths = [*(tap for tap in config.tap_layers if tap < config.num_layers), config.num_layers]
+    keeps, names = [tuple(range(1, depth + 1)) for depth in depths], [*map(str, depths)]
     losses, errors, words = np.zeros(len(names)), np.zeros(len(names), dtype=int), 0
     rank, world = fabric.global_rank, fabric.world_size
-    for batch, whole in zip(corpus.loader([share(batch, rank, world) for batch in batches]), batches, strict=True):
-        batch = batch.to(fabric.device)
-        with fabric.autocast():
-            emissions, lens = model.emit_taps(batch.features, batch.lens, taps)
-        if rank >= len(whole):  # its utterance stands in
-            continue
+    own = [share(batch, rank, world) for batch in batches]
+    for batch, whole in zip(runner.batches(corpus, own), batches, strict=True):
+        counts = rank < len(whole)  # else its utterance stands in
         references = [corpus.texts[i].split() for i in batch.index]
-        words += sum(map(len, references))
-        for row, log_probs in enumerate(emissions):
-            losses[row] += float(ctc_losses(log_probs, lens, batch.labels, batch.label_lens).sum())
-            errors[row] += sum(word_errors(greedy(log_probs, lens), references, corpus.tokenizer))
+        words += counts * sum(map(len, references))
+        for row, (_, emissions) in enumerate(runner.emissions(batch.features, batch.lens, keeps)):
+            log_probs, lens = emissions.log_probs, emissions.lens
+            paths = decoder.decode(log_probs, lens)
+            losses[row] += counts * float(ctc_losses(log_probs, lens, batch.labels, batch.label_lens).sum())
+            errors[row] += counts * sum(word_errors([path.labels for path in paths], references, corpus.tokenizer))
     sums = torch.tensor([[*losses, 0], [*errors, words]], dtype=torch.float64, device=fabric.device)
     (*losses, _), (*errors, words) = add_up(sums, fabric).tolist()
     if words == 0:

@@ -22,6 +22,7 @@ from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
 from asrprune.experiment.weights import save_weights
 from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
+from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities
 from asrprune.runtime.errors import UserError
@@ -271,7 +272,8 @@ class Trainer:
         """Measure the model on the dev set after an epoch, and keep its weights if it is one of the best."""
         progress, started = self.progress, time.monotonic()
         batches = sorted_batches(self.dev_corpus.lengths, self.config.decode.max_frames)
-        metrics = evaluate(self._module, self.dev_corpus, batches, self.fabric)
+        runner = Runner(self._module, self.fabric.device, self.config.train.precision)
+        metrics = evaluate(runner, self.dev_corpus, batches, self.fabric)
         progress.seconds += time.monotonic() - started
         full, exits = self.exits[-1], len(metrics.wer)
         record = {

@@ -78,7 +78,7 @@ def _trainer(config: Config, exp: Path, train_corpus: Corpus, dev_corpus: Corpus
     model = build_model(config, exp)
     logger.info(
         "%.2f M parameters, %d layers, %d text units; %s%s, %s; curves: tensorboard --logdir %s",
-        num_params(model) / 1e6, config.model.num_layers, model.ctc.out_features, fabric.device,
+        num_params(model) / 1e6, config.model.num_layers, model.head.project.out_features, fabric.device,
         f" x {fabric.world_size}, {config.train.strategy}" if fabric.world_size > 1 else "", fabric._precision.precision, exp,
     )  # fmt: skip
     if fabric.world_size > 1 and config.model.layer == "conformer" and config.model.conv_norm == "batch":

@@ -15,9 +15,12 @@ from asrprune.data.dataset import Corpus
 from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.store import Experiment
+from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
 from asrprune.prune.propose import read_similarity
 from asrprune.runtime.errors import UserError
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "conditioned"])
@@ -47,7 +50,7 @@ def streams_one_by_one(model: CtcModel, corpus: Corpus) -> dict[int, list[np.nda
                 x = layer(x, None, 1.0)
                 xs.append(x)
                 if model.condition is not None and number in model.config.tap_layers:
-                    x = x + model.condition(model.log_probs(x).exp())
+                    x = x + model.condition(model.head(x).exp())
         streams[index] = [x[0].numpy() for x in xs]
     return streams
 
@@ -55,7 +58,7 @@ def streams_one_by_one(model: CtcModel, corpus: Corpus) -> dict[int, list[np.nda
 @pytest.mark.parametrize("batch_frames", [1, 300, 10_000])
 def test_all_real_frames_of_every_layer_whatever_the_batch(model: CtcModel, corpus: Corpus, batch_frames: int) -> None:
     model.train()
-    found = activations(model, corpus, 10**6, batch_frames, seed=0)
+    found = activations(Runner(model, CPU, "float32"), corpus, 10**6, batch_frames, seed=0)
     alone = streams_one_by_one(model, corpus)
     assert len(found) == 5
     shuffled = np.random.default_rng(0).permutation(len(corpus))
@@ -69,18 +72,18 @@ def test_all_real_frames_of_every_layer_whatever_the_batch(model: CtcModel, corp
 
 def test_as_many_frames_as_asked_for_and_no_more_utterances_than_needed(model: CtcModel, corpus: Corpus) -> None:
     for wanted in (1, 20, 40, 100):
-        assert {len(x) for x in activations(model, corpus, wanted, 300, seed=0)} == {wanted}
+        assert {len(x) for x in activations(Runner(model, CPU, "float32"), corpus, wanted, 300, seed=0)} == {wanted}
 
 
 def test_a_set_that_has_exactly_enough_frames_gives_them_all(model: CtcModel, tiny_data: Path) -> None:
     corpus = Corpus(tiny_data / "train", None)
     total = int(output_length(corpus.lengths, 4).sum())
     for seed in range(10):
-        assert len(activations(model, corpus, total, 300, seed)[0]) == total
+        assert len(activations(Runner(model, CPU, "float32"), corpus, total, 300, seed)[0]) == total
 
 
 def test_the_seed_chooses_the_utterances(model: CtcModel, corpus: Corpus) -> None:
-    first, again, other = (activations(model, corpus, 20, 300, seed)[0] for seed in (1, 1, 2))
+    first, again, other = (activations(Runner(model, CPU, "float32"), corpus, 20, 300, seed)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -101,7 +104,9 @@ def own_experiment(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Expe
 def test_what_is_stored_are_the_measures_of_the_activations(own_experiment: Experiment, tiny_data: Path) -> None:
     path = measure_layers(own_experiment, tiny_data / "train")
     assert path == own_experiment.path / "svcca/train.npz"
-    streams = activations(own_experiment.model, Corpus(tiny_data / "train", None), 165, 20000, own_experiment.config.seed)
+    streams = activations(
+        Runner(own_experiment.model, CPU, "float32"), Corpus(tiny_data / "train", None), 165, 20000, own_experiment.config.seed
+    )
     spaces = [subspace(x, 0.99) for x in streams]
     with np.load(path) as stored:
         np.testing.assert_array_equal(stored["similarity"], similarity_matrix(spaces))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from asrprune.decode.greedy import BestPath, greedy, greedy_path
+from asrprune.decode.decoder import BestPath
+from asrprune.decode.greedy import GREEDY
 
 
 def slow(best: list[int]) -> tuple[list[int], list[int], list[int]]:
@@ -38,18 +39,10 @@ def emissions(batch: int, frames: int, vocab: int, seed: int) -> tuple[Tensor, T
 def test_greedy_is_the_rule(batch: int, frames: int, vocab: int) -> None:
     for seed in range(10):
         log_probs, lens = emissions(batch, frames, vocab, seed)
-        expected = [slow(row[:length].argmax(-1).tolist())[0] for row, length in zip(log_probs, lens.tolist(), strict=True)]
-        assert greedy(log_probs, lens) == expected
-
-
-@pytest.mark.parametrize("vocab", [2, 4, 50])
-def test_path_has_the_labels_of_greedy_and_their_frames(vocab: int) -> None:
-    for seed in range(10):
-        log_probs, lens = emissions(6, 40, vocab, seed)
-        for row, length in enumerate(lens.tolist()):
-            path = greedy_path(log_probs[row, :length])
-            assert path == BestPath(*slow(log_probs[row, :length].argmax(-1).tolist()))
-            assert path.labels == greedy(log_probs[row : row + 1], lens[row : row + 1])[0]
+        expected = [
+            BestPath(*slow(row[:length].argmax(-1).tolist())) for row, length in zip(log_probs, lens.tolist(), strict=True)
+        ]
+        assert GREEDY.decode(log_probs, lens) == expected
 
 
 def one_hot(best: list[int], vocab: int = 4) -> Tensor:
@@ -70,14 +63,10 @@ def one_hot(best: list[int], vocab: int = 4) -> Tensor:
 )
 def test_paths_by_hand(best: list[int], path: BestPath) -> None:
     log_probs = one_hot(best) if best else torch.zeros(0, 4)
-    assert greedy_path(log_probs) == path
-    assert greedy(log_probs.unsqueeze(0), torch.tensor([len(best)])) == [path.labels]
+    assert GREEDY.decode(log_probs.unsqueeze(0), torch.tensor([len(best)])) == [path]
 
 
 def test_padding_is_never_heard() -> None:
     batch = torch.stack([one_hot([1, 1, 2, 3]), one_hot([2, 2, 1, 3]), one_hot([1, 2, 3, 1])])
-    assert greedy(batch, torch.tensor([4, 2, 0])) == [[1, 2, 3], [2], []]
-
-
-def test_no_frames_at_all() -> None:
-    assert greedy(torch.zeros(2, 0, 5), torch.tensor([0, 0])) == [[], []]
+    found = GREEDY.decode(batch, torch.tensor([4, 2, 0]))
+    assert found == [BestPath([1, 2, 3], [0, 2, 3], [1, 2, 3]), BestPath([2], [0], [1]), BestPath([], [], [])]

@@ -43,7 +43,7 @@ def test_all_that_runs_a_trained_model_is_as_precise_as_it_should_be(
 ) -> None:
     loaded = replace(experiment.load(tiny_experiment), path=tmp_path)
     seen = set()
-    loaded.model.ctc.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    loaded.model.head.project.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
     for precision, expected in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         options = loaded.config.decode.model_copy(update={"precision": precision})
         work(replace(loaded, config=loaded.config.model_copy(update={"decode": options})), tiny_data / "dev")

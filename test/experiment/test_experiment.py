@@ -238,7 +238,7 @@ def test_loaded_model_is_the_averaged_one_ready_to_decode(tiny_experiment: Path)
     experiment = load(tiny_experiment)
     assert experiment.num_layers == 4
     assert not experiment.model.training
-    assert len(experiment.tokenizer) == experiment.model.ctc.out_features
+    assert len(experiment.tokenizer) == experiment.model.head.project.out_features
     expected = load_weights(tiny_experiment / "model.safetensors")
     torch.testing.assert_close(dict(experiment.model.state_dict()), expected, rtol=0.0, atol=0.0)
     assert bool((experiment.model.cmvn_scale != 1.0).all())

@@ -21,12 +21,13 @@ from asrprune.data.dataset import Corpus
 from asrprune.decode.parts import hypotheses
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment, load
-from asrprune.model.ctc_model import BLANK, CtcModel, ctc_losses
+from asrprune.infer.runner import Runner
+from asrprune.model.ctc_model import CtcModel
+from asrprune.model.head import BLANK, ctc_losses
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.search import greedy
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.executor import Executor
-from asrprune.runtime.hardware import inference
 from asrprune.train import ranks
 from asrprune.train.checkpoint import load_state
 from asrprune.train.journal import read_journal
@@ -115,16 +116,15 @@ def test_losses_and_gradients(model: CtcModel, padded: bool, keep: tuple[int, ..
 def test_emissions(model: CtcModel, padded: bool) -> None:
     features, lens, *_ = batch(padded)
     there = copy.deepcopy(model).to(DEVICE).eval()
-    with inference("float32", CPU):
-        expected, expected_lens = model.eval().emit_taps(features, lens, (1, 2))
+    keeps = [(1,), (1, 2), (1, 2, 3, 4)]
+    expected = list(Runner(model, CPU, "float32").emissions(features, lens, keeps))
     for precision, tolerance in (("float32", 1e-4), ("bf16", 5e-2)):
-        with inference(precision, DEVICE):
-            found, found_lens = there.emit_taps(features.to(DEVICE), lens.to(DEVICE), (1, 2))
-        assert torch.equal(found_lens.cpu(), expected_lens)
-        for own, other in zip(found, expected, strict=True):
-            assert own.dtype == torch.float32
-            for row, length in enumerate(expected_lens.tolist()):
-                near(own[row, :length], other[row, :length], tolerance)
+        found = Runner(there, DEVICE, precision).emissions(features, lens, keeps)
+        for (_, own), (_, other) in zip(found, expected, strict=True):
+            assert torch.equal(own.lens.cpu(), other.lens)
+            assert own.log_probs.dtype == torch.float32
+            for row, length in enumerate(other.lens.tolist()):
+                near(own.log_probs[row, :length], other.log_probs[row, :length], tolerance)
 
 
 @pytest.mark.parametrize("label_lens", [[4, 2, 0, 1, 3], [0, 0, 0, 0, 0]])
@@ -158,7 +158,7 @@ def experiment(tiny_experiment: Path) -> Experiment:
     """One that says something, after two epochs: blanks are made less probable."""
     experiment = load(tiny_experiment)
     with torch.no_grad():
-        experiment.model.ctc.bias[BLANK] -= 2.0
+        experiment.model.head.project.bias[BLANK] -= 2.0
     return experiment
 
 
@@ -184,8 +184,8 @@ def test_search(experiment: Experiment, dev: Corpus, metric: str) -> None:
 
 
 def test_activations(experiment: Experiment, dev: Corpus) -> None:
-    expected = activations(experiment.model, dev, 50, 200, seed=1)
-    found = activations(experiment.model.to(DEVICE), dev, 50, 200, seed=1)
+    expected = activations(Runner(experiment.model, CPU, "float32"), dev, 50, 200, seed=1)
+    found = activations(Runner(experiment.model, DEVICE, "float32"), dev, 50, 200, seed=1)
     for own, other in zip(found, expected, strict=True):
         near(torch.from_numpy(own), torch.from_numpy(other))
 

@@ -7,7 +7,6 @@ import torch
 
 from asrprune.config.schema import ModelConfig
 from asrprune.experiment.plan import Keep
-from asrprune.infer import prefix_tree as together
 from asrprune.infer.prefix_tree import layers_run, run_together
 from asrprune.model import encoder
 from asrprune.model.ctc_model import CtcModel
@@ -36,7 +35,8 @@ def test_every_stream_is_that_of_the_sub_model_alone(model: CtcModel, max_frames
 
     handles = [layer.register_forward_hook(count) for layer in model.encoder.layers]
     with torch.inference_mode():
-        streams, frames = run_together(model, features, lens, SETS, max_frames)
+        x, context = model.embed(features, lens)
+        frames, streams = context.lens, run_together(model, x, context, SETS, max_frames // 4)
         for handle in handles:
             handle.remove()
         for keep in SETS:
@@ -53,10 +53,10 @@ def test_every_stream_is_that_of_the_sub_model_alone(model: CtcModel, max_frames
 def test_the_padding_is_looked_at_once(model: CtcModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU is waited for each time."""
     calls, make = [], encoder.padding_mask
-    for module in (encoder, together):
-        monkeypatch.setattr(module, "padding_mask", lambda *args: (calls.append(args), make(*args))[1])
+    monkeypatch.setattr(encoder, "padding_mask", lambda *args: (calls.append(args), make(*args))[1])
     with torch.inference_mode():
-        run_together(model, torch.randn(3, 60, 80), torch.tensor([60, 33, 5]), SETS, 300)
+        x, context = model.embed(torch.randn(3, 60, 80), torch.tensor([60, 33, 5]))
+        run_together(model, x, context, SETS, 75)
     assert len(calls) == 1
 
 

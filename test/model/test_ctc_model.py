@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from asrprune.config.schema import ModelConfig
 from asrprune.data.dataset import needed_frames
-from asrprune.decode.greedy import greedy
-from asrprune.model.ctc_model import CtcModel, ctc_losses, num_params
+from asrprune.decode.greedy import GREEDY
+from asrprune.model.ctc_model import CtcModel, num_params
+from asrprune.model.head import ctc_losses
 
 NUM_MELS, VOCAB = 20, 6
 FEATURES = torch.randn(3, 50, NUM_MELS, generator=torch.Generator().manual_seed(1))
@@ -38,7 +39,7 @@ def test_losses_are_torchs_ctc_of_every_tap() -> None:
         losses = model(FEATURES, LENS, LABELS, LABEL_LENS)
         encoded = model.encode(FEATURES, LENS, taps=(1, 3))
         streams = [encoded.taps[1], encoded.taps[3], encoded.x]
-        expected = [torch_ctc(model.log_probs(stream), encoded.lens) for stream in streams]
+        expected = [torch_ctc(model.head(stream), encoded.lens) for stream in streams]
     torch.testing.assert_close(losses, torch.stack(expected))
     assert len(set(losses.tolist())) == 3
 
@@ -79,7 +80,7 @@ def test_sub_model_is_scored_by_the_shared_head() -> None:
     """The log-probabilities of keep = 1..k are the tap's, with no parameters of their own."""
     model = make_model()
     with torch.inference_mode():
-        tap = model.log_probs(model.encode(model.normalise(FEATURES), LENS, taps=(3,)).taps[3])
+        tap = model.head(model.encode(model.normalise(FEATURES), LENS, taps=(3,)).taps[3])
         emissions = model.emit(FEATURES, LENS, keep=(1, 2, 3))
     assert torch.equal(emissions.log_probs, tap)
     torch.testing.assert_close(tap.exp().sum(-1), torch.ones(tap.shape[:2]))
@@ -112,7 +113,7 @@ def conditioned_by_hand(model: CtcModel, keep: tuple[int, ...]) -> Tensor:
     for number in keep:
         x = model.encoder.layers[number - 1](x, None, 1.0)
         if number in (1, 3) and number != keep[-1]:
-            x = x + model.condition(model.ctc(model.encoder.final_norm(x)).softmax(-1))
+            x = x + model.condition(model.head.project(model.head.norm(x)).softmax(-1))
     return x
 
 
@@ -142,8 +143,10 @@ def test_search_goes_on_with_self_conditioning() -> None:
     """The conditions of tap 1, below which the stream was cut, and of tap 3 are both added on the way."""
     model = make_model(self_conditioning=True)
     with torch.inference_mode():
-        below = model.encode(FEATURES, LENS, keep=(1,))
-        torch.testing.assert_close(model.run(below.x, below.lens, keep=(2, 3, 4), after=1).x, model.encode(FEATURES, LENS).x)
+        x, context = model.embed(FEATURES, LENS)
+        for layer in range(1, 5):
+            x = model.step(x, layer, context, after=layer - 1)
+        torch.testing.assert_close(x, model.encode(model.normalise(FEATURES), LENS).x)
 
 
 # -- what CTC can learn from -----------------------------------------------------------------------------------------
@@ -203,7 +206,7 @@ def test_gradients_are_finite_with_too_short_utterances_in_the_batch(conditioned
 def test_too_short_utterances_decode_to_nothing(frames: int) -> None:
     with torch.inference_mode():
         emissions = make_model().emit(FEATURES[:, :frames], torch.tensor([frames, 0, 0]))
-    assert greedy(emissions.log_probs, emissions.lens) == [[], [], []]
+    assert [path.labels for path in GREEDY.decode(emissions.log_probs, emissions.lens)] == [[], [], []]
 
 
 # -- stochastic depth and sizes --------------------------------------------------------------------------------------

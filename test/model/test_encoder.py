@@ -104,8 +104,10 @@ def test_loop_goes_on_from_any_layer(encoder: Encoder, full: Encoded) -> None:
     """The search computes the layers below its candidate once."""
     with torch.inference_mode():
         for below in range(LAYERS):
-            above = encoder.run(full.taps[below], full.lens, keep=range(below + 1, LAYERS + 1))
-            assert torch.equal(above.x, full.x)
+            x = full.taps[below]
+            for layer in range(below + 1, LAYERS + 1):
+                x = encoder.step(x, layer, encoder.context(full.lens, x.shape[1]), after=layer - 1)
+            assert torch.equal(x, full.x)
 
 
 @pytest.mark.parametrize("keep", [[0, 1], [1, 6], [2, 1], [3, 3]])
@@ -121,24 +123,20 @@ def test_scales_belong_to_their_layers(encoder: Encoder, batch: tuple[Tensor, Te
         assert torch.equal(silenced, encoder(*batch, keep=[1, 2, 4, 5]).x)
 
 
-class One:
-    """A condition of ones after layers 2, 3 and 5."""
-
-    layers = (2, 3, 5)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.ones_like(x)
+def one_more(x: Tensor, after: int) -> Tensor:
+    """Add 1 after layers 2, 3 and 5."""
+    return x + 1.0 if after in (2, 3, 5) else x
 
 
-def test_condition_is_added_between_kept_layers_only(encoder: Encoder, full: Encoded) -> None:
+def test_the_stream_changes_between_kept_layers_only(encoder: Encoder, full: Encoded) -> None:
+    x, context = full.taps[0], encoder.context(full.lens, full.x.shape[1])
     with torch.inference_mode():
-        conditioned = encoder.run(full.taps[0], full.lens, [1, 3, 5], taps=(1, 3, 5), condition=One())
-        plain = encoder.run(full.taps[0], full.lens, [1, 3], taps=(1, 3))
-        above = encoder.run(plain.x + 1.0, full.lens, [5])
-    assert torch.equal(conditioned.taps[3], plain.x)  # 2 is not kept, and a tap sees the stream before the condition
+        conditioned = encoder.run(x, context, [1, 3, 5], taps=(1, 3, 5), between=one_more)
+        plain = encoder.run(x, context, [1, 3], taps=(1, 3))
+        above = encoder.run(plain.x + 1.0, context, [5])
+        assert torch.equal(encoder.step(plain.x, 5, context, after=3, between=one_more), above.x)
+    assert torch.equal(conditioned.taps[3], plain.x)  # 2 is not kept, and a tap sees the stream before the change
     assert torch.equal(conditioned.x, above.x)  # no layer follows 5
-    with torch.inference_mode():
-        assert torch.equal(encoder.run(plain.x, full.lens, [5], condition=One(), after=3).x, above.x)
 
 
 def test_evaluation_is_not_random(encoder: Encoder, batch: tuple[Tensor, Tensor], full: Encoded) -> None:

@@ -91,7 +91,7 @@ def build(kind: str, recorded: dict[str, Tensor], facts: dict, variant: str) -> 
     missing, unexpected = model.encoder.load_state_dict(encoder_weights(kind, recorded, theirs["num_blocks"]), strict=False)
     assert not unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing)
-    model.ctc.load_state_dict(part(recorded, "ctc.ctc_lo."))
+    model.head.project.load_state_dict(part(recorded, "ctc.ctc_lo."))
     if model.condition is not None:
         model.condition.load_state_dict(part(recorded, "conditioning."))
     return model
@@ -123,8 +123,8 @@ def encode(model: CtcModel, facts: dict, variant: str, x: Tensor, frames: Tensor
     keep = facts["keep"] if variant.endswith("_keep") else None
     with torch.inference_mode():
         encoded = model.encode(x, frames, keep=keep, taps=facts["taps"])
-        taps = {f"tap{tap}": model.encoder.final_norm(stream) for tap, stream in encoded.taps.items()}
-        return {"final": model.encoder.final_norm(encoded.x), "lens": encoded.lens, **taps}
+        taps = {f"tap{tap}": model.head.norm(stream) for tap, stream in encoded.taps.items()}
+        return {"final": model.head.norm(encoded.x), "lens": encoded.lens, **taps}
 
 
 @pytest.mark.parametrize("case", CASES)

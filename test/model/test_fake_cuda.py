@@ -9,9 +9,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from asrprune.config.schema import ModelConfig
+from asrprune.infer.prefix_tree import run_together
 from asrprune.model import conformer, encoder
-from asrprune.model.ctc_model import CtcModel, ctc_losses
+from asrprune.model.ctc_model import CtcModel
 from asrprune.model.encoder import real_frames
+from asrprune.model.head import ctc_losses
 
 LAYERS, VOCAB_SIZE, NUM_MELS = 4, 7, 80
 CUDA = torch.device("cuda", 0)
@@ -82,13 +84,11 @@ def test_inference(model: CtcModel, keep: tuple[int, ...] | None, dtype: torch.d
             emissions = model.emit(*batch(frames), keep)
             check(emissions.log_probs, emissions.lens)
             assert emissions.log_probs.dtype == torch.float32
-        streams, lens = model.emit_taps(*batch(), taps=(1, 2))
-        check(*streams, lens)
         encoded = model.encode(*batch(), keep, range(LAYERS + 1))
         check(encoded.x, encoded.lens, *encoded.taps.values())
-        x, lens = model.encoder.embed(*batch())
-        check(x, lens, model.log_probs(model.run(x, lens, (2,), after=1).x))
-        check(model.log_probs(model.run(x, lens, (2,), after=1, mask=None).x))
+        x, context = model.embed(*batch())
+        check(x, context.lens, model.head(model.step(x, 2, context, after=1)))
+        check(*run_together(model, x, context, [(1, 2), (1, 3), (2,)], 1000).values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -93,12 +93,12 @@ def test_a_layer_adds_on_average_what_it_adds_without_stochastic_depth() -> None
     encoder = Encoder(ModelConfig(num_layers=1, dim=8, heads=2, ffn=8, dropout=0.0, taps=()), 20)
     torch.nn.init.zeros_(encoder.layers[0].contract.weight)
     torch.nn.init.zeros_(encoder.layers[0].contract.bias)
-    x, lens = torch.randn(1, 5, 8), torch.tensor([5])
+    x, context = torch.randn(1, 5, 8), encoder.context(torch.tensor([5]), 5)
     probabilities = drop_probabilities(1, 0.3, "linear")
     scales = branch_scales(probabilities)
     with torch.inference_mode():
-        added = encoder.eval().run(x, lens).x - x
-        steps = [encoder.run(x, lens, draw_layers(probabilities, 1, step), scales=scales).x - x for step in range(1000)]
+        added = encoder.eval().run(x, context).x - x
+        steps = [encoder.run(x, context, draw_layers(probabilities, 1, step), scales=scales).x - x for step in range(1000)]
     deviation = (0.3 / 0.7 / 1000) ** 0.5
     torch.testing.assert_close(torch.stack(steps).mean(0), added, atol=0.0, rtol=4 * deviation)
 

@@ -15,7 +15,8 @@ from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
-from asrprune.model.ctc_model import CtcModel, ctc_losses
+from asrprune.model.ctc_model import CtcModel
+from asrprune.model.head import ctc_losses
 from asrprune.prune.dev_scorer import DevScorer, Share, count_errors
 from asrprune.runtime.executor import HERE, Executor
 

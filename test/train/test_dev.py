@@ -9,9 +9,10 @@ import torch
 from asrprune.data.dataset import Corpus
 from asrprune.data.packed import Packed
 from asrprune.data.tables import read_table, write_table
-from asrprune.decode.greedy import greedy
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.store import Experiment, load
-from asrprune.model.ctc_model import ctc_losses
+from asrprune.infer.runner import Runner
+from asrprune.model.head import ctc_losses
 from asrprune.runtime.errors import UserError
 from asrprune.scoring.wer import word_errors
 from asrprune.train.dev import DevMetrics, evaluate
@@ -31,7 +32,7 @@ def corpus(experiment: Experiment, tiny_data: Path) -> Corpus:
 
 
 def measure(experiment: Experiment, corpus: Corpus, size: int) -> DevMetrics:
-    return evaluate(experiment.model, corpus, np.array_split(np.arange(len(corpus)), len(corpus) // size), FABRIC)
+    return evaluate(Runner.of(experiment), corpus, np.array_split(np.arange(len(corpus)), len(corpus) // size), FABRIC)
 
 
 def one_by_one(experiment: Experiment, corpus: Corpus, depth: int) -> tuple[float, float]:
@@ -42,7 +43,8 @@ def one_by_one(experiment: Experiment, corpus: Corpus, depth: int) -> tuple[floa
             emissions = experiment.model.emit(batch.features, batch.lens, range(1, depth + 1))
             loss += float(ctc_losses(emissions.log_probs, emissions.lens, batch.labels, batch.label_lens))
             reference = corpus.texts[batch.index[0]].split()
-            errors += word_errors(greedy(emissions.log_probs, emissions.lens), [reference], experiment.tokenizer)[0]
+            (path,) = GREEDY.decode(emissions.log_probs, emissions.lens)
+            errors += word_errors([path.labels], [reference], experiment.tokenizer)[0]
     return loss / len(corpus), 100 * errors / sum(len(text.split()) for text in corpus.texts)
 
 

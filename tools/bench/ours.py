@@ -22,7 +22,7 @@ from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import open_table
-from asrprune.decode.greedy import greedy as best_labels
+from asrprune.decode.greedy import GREEDY
 from asrprune.decode.parts import hypotheses
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import load
@@ -125,7 +125,7 @@ def greedy(layers: int, ffn: int, utterances: int, frames: int) -> tuple[Work, d
     def work() -> list[list[int]]:
         with inference("float32", features.device):
             encoded = model.encode(features, lens)
-            return best_labels(model.log_probs(encoded.x), encoded.lens)
+            return GREEDY.decode(model.head(encoded.x), encoded.lens)
 
     return work, {}
 
