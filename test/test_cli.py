@@ -47,7 +47,7 @@ def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
     """A copy that may be changed, whose model prefers words to the blank: it would say nothing about noise."""
     exp = Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
     weights = load_weights(exp / "model.safetensors")
-    weights["ctc.bias"][0] -= 3.0
+    weights["head.project.bias"][0] -= 3.0
     save_model(exp, read_experiment_config(exp), weights, {"members": []})
     return exp
 
