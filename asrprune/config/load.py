@@ -11,7 +11,7 @@ from pydantic import (
     ValidationError,
 )
 
-from asrprune.config.schema import KINDS_OF_VALUE, AnySection, Config
+from asrprune.config.schema import AnySection, Config
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
 
@@ -143,8 +143,6 @@ def _locate(loc: Sequence[str | int], section: type[BaseModel]) -> tuple[list[st
     """The names on the way to a mistake, and the section in which the last one lies."""
     names, kinds = [], [section]
     for part in loc:
-        if part in KINDS_OF_VALUE:  # pydantic names which of them it took, which the config does not
-            continue
         if len(kinds) > 1:  # of several alternatives; pydantic names the chosen one, which the config does not
             kinds = [kind for kind in kinds if kind.model_fields["type"].default == part]
             continue

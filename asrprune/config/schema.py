@@ -166,13 +166,6 @@ Subsampling = Annotated[
 ]
 
 
-KINDS_OF_VALUE = ("number", "mapping")
-TapWeight = Annotated[
-    Annotated[Share, Tag("number")] | Annotated[dict[Positive, Share], Tag("mapping")],
-    Discriminator(lambda value: "mapping" if isinstance(value, dict) else "number"),
-]
-
-
 class ModelConfig(Section):
     """Transformer-CTC or Conformer-CTC encoder with intermediate CTC."""
 
@@ -188,7 +181,7 @@ class ModelConfig(Section):
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.0
     taps: tuple[Positive, ...] | None = None  # None: num_layers // 4 and num_layers // 2
-    tap_weight: TapWeight = 0.66  # share of the loss of all taps together, or of each; the last layer has the rest
+    tap_weight: float = Field(0.66, ge=0.0, lt=1.0)  # share of the loss of all taps together; the last layer has the rest
     truncated: dict[Positive, Share] = Field({})  # tap -> share of the updates that run no layer above it; others run all
     stochastic_depth: StochasticDepthConfig = StochasticDepthConfig()
     self_conditioning: bool = False
@@ -220,13 +213,7 @@ class ModelConfig(Section):
         return self
 
     def _wrong_shares(self) -> list[str]:
-        taps, mistakes = self.tap_layers, []
-        if isinstance(self.tap_weight, dict):
-            if set(self.tap_weight) != set(taps):
-                mistakes.append(f"tap_weight must be a number, or have one for each tap {list(taps)}, got {self.tap_weight}")
-            elif sum(self.tap_weight.values()) >= 1.0:
-                mistakes.append(f"tap_weight must leave something to the last layer: a sum below 1, got {self.tap_weight}")
-        below = [tap for tap in taps if tap < self.num_layers]
+        below, mistakes = [tap for tap in self.tap_layers if tap < self.num_layers], []
         if not set(self.truncated) <= set(below):
             mistakes.append(f"truncated: updates end at taps below the last layer, {below}, got {self.truncated}")
         if self.truncated and self.tap_weight == 0.0:  # or an update that ends at a tap would have a loss of 0 / 0
@@ -243,12 +230,9 @@ class ModelConfig(Section):
     @property
     def exit_weights(self) -> tuple[float, ...]:
         """The share of the loss of each of ``exits``; they sum to 1."""
-        taps = self.tap_layers
-        if isinstance(self.tap_weight, dict):
-            shares = [self.tap_weight[tap] for tap in taps]
-        else:
-            shares = [self.tap_weight / max(1, len(taps))] * len(taps)
-        return (*shares, 1.0 - sum(shares))
+        taps = len(self.tap_layers)
+        share = self.tap_weight if taps else 0.0
+        return (*(share / taps for _ in range(taps)), 1.0 - share)
 
     @property
     def tap_layers(self) -> tuple[int, ...]:

@@ -39,11 +39,8 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
 
 def pruned_config(config: Config, keep: Sequence[int]) -> Config:
     """Fewer layers; the taps on kept layers move with them, the others leave, and no update would be truncated."""
-    moved = {tap: keep.index(tap) + 1 for tap in config.model.tap_layers if tap in keep}
-    weight = config.model.tap_weight
-    weight = {tap: weight[old] for old, tap in moved.items()} if isinstance(weight, dict) else weight
-    taps = tuple(moved.values())
-    model = config.model.model_copy(update={"num_layers": len(keep), "taps": taps, "tap_weight": weight, "truncated": {}})
+    taps = tuple(keep.index(tap) + 1 for tap in config.model.tap_layers if tap in keep)
+    model = config.model.model_copy(update={"num_layers": len(keep), "taps": taps, "truncated": {}})
     depths = tuple(depth for depth in config.depths() if depth <= len(keep))
     prune = config.prune.model_copy(update={"depths": depths, "min_depth": min(config.prune.min_depth, len(keep))})
     return config.model_copy(update={"model": model, "prune": prune})

@@ -149,9 +149,8 @@ def test_a_mistake_is_named_where_it_stands(tmp_path: Path, change: tuple[str, s
 
 
 def test_a_number_may_be_a_mapping(tmp_path: Path) -> None:
-    made_cells = made(tmp_path, TEXT.replace("both: {}", "both: {model.tap_weight: {2: 0.2, 4: 0.3}}"))
-    weights = [cell.config.model.exit_weights for cell in made_cells if cell.method == "both"]
-    assert weights == [pytest.approx((0.2, 0.3, 0.5))] * 2
+    made_cells = made(tmp_path, TEXT.replace("both: {}", "both: {model.truncated: {2: 0.2, 4: 0.3}}"))
+    assert [cell.config.model.truncated for cell in made_cells if cell.method == "both"] == [{2: 0.2, 4: 0.3}] * 2
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=[f"{path.parts[-3]}/{path.name}" for path in GRIDS])

@@ -54,14 +54,6 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ("model: {num_layers: 4, taps: [2, 1]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 1]"),
         ("model: {num_layers: 4, taps: [2, 2]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 2]"),
         (
-            "model: {num_layers: 4, taps: [1, 2], tap_weight: {1: 0.3}}",
-            "model: tap_weight must be a number, or have one for each tap [1, 2], got {1: 0.3}",
-        ),
-        (
-            "model: {num_layers: 4, taps: [1, 2], tap_weight: {1: 0.3, 2: 0.7}}",
-            "model: tap_weight must leave something to the last layer: a sum below 1, got {1: 0.3, 2: 0.7}",
-        ),
-        (
             "model: {num_layers: 4, taps: [1, 4], truncated: {4: 0.5}}",
             "model: truncated: updates end at taps below the last layer, [1], got {4: 0.5}",
         ),
