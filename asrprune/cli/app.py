@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from asrprune.cli.failures import fail, our_part, users_part
 from asrprune.cli.screen import LogFile, log_only
+from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class _Commands(TyperGroup):
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job cleans up as an interrupted one does
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # as one whose terminal is gone; nohup ignores it
             signal.signal(signal.SIGHUP, signal.default_int_handler)
+        keep_freed_memory()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

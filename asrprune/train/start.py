@@ -16,7 +16,6 @@ from asrprune.experiment.store import build_model
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held, remove_temporaries
-from asrprune.runtime.hardware import keep_freed_memory
 from asrprune.runtime.progress import is_first
 from asrprune.train.loop import Trainer
 from asrprune.train.ranks import LOST_PEER, end_with_launcher, is_lost_peer, make_fabric, signals_end_it
@@ -50,7 +49,6 @@ def train(
             another process of this one has died.
     """
     fabric = make_fabric(config.train.precision, num_gpus, num_procs, num_nodes, config.train.strategy)
-    keep_freed_memory()
     torch.set_flush_denormal(True)  # as a model grows sure of itself, 4 % of a step on the CPU goes into tiny probabilities
     corpora = None
     with held(exp) if is_first() else nullcontext():

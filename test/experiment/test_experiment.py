@@ -1,8 +1,10 @@
 """The experiment directory: what may change between two starts, and how a model is averaged, written and loaded."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -274,3 +276,12 @@ def test_weights_of_an_earlier_version_are_read(tiny_experiment: Path, tmp_path:
     found = load_weights(tmp_path / "old.safetensors")
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_an_experiment_that_was_pickled_keeps_the_config_that_it_had(tiny_experiment: Path) -> None:
+    """A worker must compute as its parent would."""
+    here = load(tiny_experiment)
+    decode = here.config.decode.model_copy(update={"precision": "bf16"})
+    there = pickle.loads(pickle.dumps(replace(here, config=here.config.model_copy(update={"decode": decode}))))
+    assert there.config.decode.precision == "bf16"
+    assert there.path == here.path

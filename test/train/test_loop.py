@@ -43,6 +43,7 @@ def make_trainer(tiny_data: Path, tmp_path: Path) -> Iterator[Callable[..., Trai
         corpora = Corpus(data / "train", tokenizer), Corpus(tiny_data / "dev", tokenizer)
         model = experiment.build_model(config, tmp_path / "exp")
         trainer = Trainer(config, tmp_path / "exp", model, *corpora, make_fabric(config.train.precision, 0))
+        trainer.begin()
         made.append(trainer)
         trainer.model.train()
         return trainer

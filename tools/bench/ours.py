@@ -35,7 +35,8 @@ from asrprune.prune.find import find_plan
 from asrprune.prune.search import DevScore
 from asrprune.prune.search import greedy as greedy_search
 from asrprune.runtime.executor import HERE
-from asrprune.runtime.hardware import inference, keep_freed_memory
+from asrprune.runtime.hardware import inference
+from asrprune.runtime.memory import keep_freed_memory
 from asrprune.scoring.sclite import write_score
 from asrprune.scoring.wer import score as word_error_rate
 from asrprune.train.optim import make_optimizer, set_learning_rate
