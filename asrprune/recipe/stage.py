@@ -67,9 +67,10 @@ def read_stage(words: Sequence[str]) -> Stage:
     """``NUMBER NAME PURPOSE OPTION VALUE... -- COMMAND [--then COMMAND]...`` as a stage.
 
     Raises:
-        UserError: something is missing.
+        UserError: something is missing, or is no number.
     """
-    head, commands = _split(words, _COMMAND)
+    at = words.index(_COMMAND) if _COMMAND in words else len(words)
+    head, commands = words[:at], _commands(words[at + 1 :])
     options: dict[str, list[str]] = {"": []}
     values = options[""]
     for word in head:
@@ -78,31 +79,37 @@ def read_stage(words: Sequence[str]) -> Stage:
         else:
             values.append(word)
     start = options.pop("")
-    if len(start) != 3 or not start[0].isdecimal() or not options.get("--in") or not commands:
+    if len(start) != 3 or not start[0].isdecimal() or not options.get("--in") or not all(commands):
         raise UserError(f"{' '.join(words)}: write stage NUMBER NAME PURPOSE --in DIR ... -- COMMAND ...")
-    fields = {_OPTIONS[option][0]: _OPTIONS[option][1](values) for option, values in options.items()}
-    return Stage(int(start[0]), start[1], start[2], commands=tuple(_commands(commands)), **fields)
+    fields = dict(_field(option, values) for option, values in options.items())
+    return Stage(int(start[0]), start[1], start[2], commands=commands, **fields)
 
 
 def _split_by_counts(words: Sequence[str]) -> Iterator[Sequence[str]]:
     while words:
         count = int(words[0]) if words[0].isdecimal() else 0
         if not 0 < count < len(words):
-            raise UserError(f"{words[0]}: before each stage comes the number of its words; `stage` of egs/common/run.sh does it")
+            raise UserError(f"{words[0]}: before each stage stands the number of its words, as in egs/common/run.sh")
         yield words[1 : count + 1]
         words = words[count + 1 :]
 
 
-def _split(words: Sequence[str], separator: str) -> tuple[Sequence[str], Sequence[str]]:
-    """What is before the first separator, and what is after it."""
-    at = words.index(separator) if separator in words else len(words)
-    return words[:at], words[at + 1 :]
+def _commands(words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    commands: list[list[str]] = [[]]
+    for word in words:
+        if word == _NEXT_COMMAND:
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return tuple(map(tuple, commands))
 
 
-def _commands(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    while words:
-        command, words = _split(words, _NEXT_COMMAND)
-        yield tuple(command)
+def _field(option: str, values: list[str]) -> tuple[str, Any]:
+    field, read = _OPTIONS[option]
+    try:
+        return field, read(values)
+    except (IndexError, ValueError):
+        raise UserError(f"{option} {' '.join(values)}: must be followed by a number") from None
 
 
 def _paths(values: list[str]) -> tuple[Path, ...]:

@@ -30,24 +30,21 @@ results_dir=            # where to copy RESULTS.md and figures/ at the end
 common=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$common/parse_options.sh"
 source "$common/environment.sh"
-
 one_of executor local slurm
 numbers=(--config "$config" $config_opts)
 speeds=$(asrprune number prune.speeds "${numbers[@]}") || die "nothing was run (paths are relative to $PWD)"
 exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
-train=$datadir/$train_set train_sp=${train}_sp dev=$datadir/$dev_set tests=() decoded=()
+train=$datadir/$train_set train_sp=${train}_sp dev=$datadir/$dev_set tests=() decoded=() stages=()
 for name in $test_sets; do tests+=("$datadir/$name") decoded+=("$exp/decode/$name"); done
-search_dir=$dev copied=  # layers are chosen on the dev set, or on copies of it at several speeds
-if [ "$speeds" != "[1.0]" ]; then search_dir=${dev}_sp copied=prune.speeds; fi
-jobs=(--executor "$executor")
-if [ -n "$sbatch" ]; then jobs+=(--sbatch "$sbatch"); fi
+copied= search_dir=$dev  # layers are chosen on it
+if [ "$speeds" != "[1.0]" ]; then copied=prune.speeds search_dir=${dev}_sp; fi  # or on copies of it at these speeds
+jobs=(--executor "$executor" ${sbatch:+--sbatch "$sbatch"})
 if [ "$executor" = slurm ]; then own_gpus=0; else own_gpus=$ngpu; fi  # those that jobs get cannot be seen from here
 if [ "$own_gpus" = 0 ]; then decoders=$nj; else decoders=1; fi        # a GPU is busy with one
 if [ "$allow_pipes" = true ]; then pipes=--allow-pipes; else pipes=; fi
 if [ -f local/download.sh ]; then download=local/download.sh; else download=/dev/null; fi
 
 # stage NUMBER NAME PURPOSE OPTION... -- COMMAND [--then COMMAND...]: the options are those of asrprune/recipe/stage.py
-stages=()
 stage() { stages+=("$#" "$@"); }
 
 stage 0 download "the corpus, if one is to be fetched, in $download_dir" --in "$datadir" --given "$download_dir $local_opts" \
@@ -63,26 +60,31 @@ stage 2 fbank "speed perturbation, features and CMVN, in $train_sp, $dev and the
     ${copied:+--then asrprune perturb "$dev" "$search_dir" "${numbers[@]}" --search} \
     --then asrprune fbank "$train_sp" "$dev" "${tests[@]}" ${copied:+"$search_dir"} "${numbers[@]}" "${jobs[@]}" --nj "$nj" \
     --cmvn "$train_sp/cmvn" $pipes
-stage 3 bpe "text units, in $exp/lang" --in "$exp" --after 2 --repeatable --needs tokenizer --makes "$exp/lang/bpe.model" \
+stage 3 bpe "text units, in $exp/lang" --in "$exp" --after 2 --repeatable \
+    --needs tokenizer --makes "$exp/lang/bpe.model" \
     -- asrprune bpe "$train" "$exp/lang" "${numbers[@]}"
 stage 4 train "training with $config, in $exp; curves: tensorboard --logdir $exp" --in "$exp" --after 3 --repeatable \
     --needs seed augment batch model train --also-needs all --makes "$exp/config.yaml" "$exp/train.jsonl" \
     -- asrprune train "${numbers[@]}" --exp "$exp" --train "$train_sp" --dev "$dev" --bpe "$exp/lang/bpe.model" \
     --cmvn "$train_sp/cmvn" --ngpu "$ngpu" --nproc "$nproc" --num-nodes "$num_nodes"
 stage 5 average "the average of the best epochs, in $exp/model.safetensors" --in "$exp" --after 4 \
-    --makes "$exp/model.safetensors" -- asrprune average --exp "$exp"
-stage 6 svcca "similarity of the layers on $search_dir, in $exp/svcca" --in "$exp" --after 5 --makes "$exp/svcca" \
-    --needs prune.svcca_variance prune.svcca_frames prune.speeds decode \
+    --makes "$exp/model.safetensors" \
+    -- asrprune average --exp "$exp"
+stage 6 svcca "similarity of the layers on $search_dir, in $exp/svcca" --in "$exp" --after 5 \
+    --needs decode prune.svcca_variance prune.svcca_frames prune.speeds --makes "$exp/svcca" \
     -- asrprune svcca --exp "$exp" --data "$search_dir" --ngpu "$ngpu"
-stage 7 search "which layers to remove, judged on $search_dir, in $exp/plans" --in "$exp" --after 6 --needs prune \
-    --makes "$exp/plans" -- asrprune search --exp "$exp" --dev "$search_dir" "${jobs[@]}" --nj "$decoders" --ngpu "$ngpu"
-stage 8 decode "$test_sets at every depth, in $exp/decode" --in "$exp" --after 7 --reads "${tests[@]}" --makes "${decoded[@]}" \
+stage 7 search "which layers to remove, judged on $search_dir, in $exp/plans" --in "$exp" --after 6 \
+    --needs prune --makes "$exp/plans" \
+    -- asrprune search --exp "$exp" --dev "$search_dir" "${jobs[@]}" --nj "$decoders" --ngpu "$ngpu"
+stage 8 decode "$test_sets at every depth, in $exp/decode" --in "$exp" --after 7 \
+    --reads "${tests[@]}" --makes "${decoded[@]}" \
     -- asrprune decode --exp "$exp" "${tests[@]}" "${jobs[@]}" --nj "$decoders" --ngpu "$ngpu"
-stage 9 score "word error rates, in $exp/decode" --in "$exp" --after 8 \
-    -- asrprune score --exp "$exp" "${tests[@]}"
-stage 10 bench "real-time factors, in $exp/bench.json" --in "$exp" --after 9 --needs bench --given "$ngpu" \
-    --makes "$exp/bench.json" -- asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu" $pipes
-stage 11 report "tables and figures, in $exp/report.html" --in "$exp" --after 10 --given "$results_dir" \
-    --makes "$exp/report.html" "$exp/results.json" -- asrprune report --exp "$exp" ${results_dir:+--copy-to "$results_dir"}
+stage 9 score "word error rates, in $exp/decode" --in "$exp" --after 8 -- asrprune score --exp "$exp" "${tests[@]}"
+stage 10 bench "real-time factors, in $exp/bench.json" --in "$exp" --after 9 \
+    --needs bench --given "$ngpu" --makes "$exp/bench.json" \
+    -- asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu" $pipes
+stage 11 report "tables and figures, in $exp/report.html" --in "$exp" --after 10 \
+    --given "$results_dir" --makes "$exp/report.html" "$exp/results.json" \
+    -- asrprune report --exp "$exp" ${results_dir:+--copy-to "$results_dir"}
 
 exec asrprune stage "${numbers[@]}" --exp "$exp" --ngpu "$own_gpus" --first "$stage" --last "$stop_stage" -- "${stages[@]}"

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["perturb", "fbank", "bpe", "train", "average", "svcca", "search", "decode", "score", "bench", "report"]  # 2 has two
-# `asrprune stage` and `asrprune number` are the real ones. $1 $2 are --log FILE. Data directories are any arguments that hold a text; the experiment follows --exp.
+# `asrprune stage` and `asrprune number` are the real ones. Of others $1 $2 are --log FILE.
+# Data directories are any arguments that hold a text; the experiment follows --exp.
 STUB = r"""#!/usr/bin/env bash
 case $1 in stage | number) exec python -m asrprune.cli "$@" ;; esac
 log=$2; shift 2
@@ -22,7 +23,7 @@ command=$1
 calls=$([ $command = doctor ] && echo doctors || echo calls)
 echo "$*" >> "$STUB/$calls"
 echo "log of $command" >> "$log"
-trap 'echo "$command interrupted" >> "$STUB/calls"; exit 130' INT
+trap 'echo "$command interrupted" >> "$STUB/calls"; exit 130' INT TERM
 if [ -e "$STUB/fail_$command" ]; then echo "Traceback of $command" >> "$log"; exit "$(cat "$STUB/fail_$command")"; fi
 if [ -e "$STUB/hang_$command" ]; then touch "$STUB/hanging"; for _ in $(seq 600); do sleep 0.1; done; fi
 while [ $# -gt 0 ]; do
@@ -326,6 +327,16 @@ def test_ctrl_c_is_told_and_the_run_goes_on(recipe: Recipe) -> None:
     assert recipe.commands()[0] == "train"
 
 
+def test_a_signal_to_run_sh_alone_ends_the_command_too(recipe: Recipe) -> None:
+    process = recipe.start_and_hang("train")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted; run the same command again" in err
+    assert recipe.commands()[-2:] == ["train", "train"], "the second is its own note that it was interrupted"
+    assert not (recipe.folder / "exp/train/.done/4").exists()
+
+
 def test_a_killed_run_goes_on_with_the_stage_that_was_under_way(recipe: Recipe) -> None:
     process = recipe.start_and_hang("decode")
     os.killpg(process.pid, signal.SIGKILL)
@@ -394,6 +405,14 @@ def test_a_changed_config_reruns_what_depends_on_it(change: str, first: list[str
     finished.config(f"# a comment, and another order\n{change}\ntrain: {{epochs: 2}}")
     finished.run()
     assert finished.calls() == []
+
+
+def test_what_was_made_of_an_old_training_is_made_again_of_the_new_one(finished: Recipe) -> None:
+    finished.config("train: {epochs: 3}")
+    finished.run("--stage", "5")
+    assert finished.calls() == [], "the training that is there is still the old one"
+    finished.run()
+    assert finished.commands() == ["train", "average", "svcca", "search", "decode", "score", "bench", "report"]
 
 
 def test_changed_data_rerun_what_depends_on_them(finished: Recipe) -> None:
