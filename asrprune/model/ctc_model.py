@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config.schema import ModelConfig
-from asrprune.model.conformer import ConformerLayer
 from asrprune.model.encoder import Encoded, Encoder
 from asrprune.runtime.errors import UserError
 
@@ -44,7 +43,7 @@ class CtcModel(nn.Module):
         self.condition = nn.Linear(vocab_size, config.dim) if config.self_conditioning else None
         self.apply(_initialise)
         for layer in self.encoder.layers:
-            if isinstance(layer, ConformerLayer):
+            if hasattr(layer, "shrink_branches"):  # a layer that ends in a norm
                 layer.shrink_branches((4 * config.num_layers) ** -0.5)  # their sum then has the stream's size (GPT-2's rule)
 
     def set_cmvn(self, mean: Tensor, scale: Tensor) -> None:
