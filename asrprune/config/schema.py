@@ -9,9 +9,21 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from asrprune.config.lengths import min_frames
-from asrprune.config.section import Different, Positive, Probability, Real, Section, Several, Share, Whole, setting, spelt_out
+from asrprune.config.section import (
+    Different,
+    NoSwitch,
+    Positive,
+    Probability,
+    Real,
+    Section,
+    Several,
+    Share,
+    Whole,
+    setting,
+    spelt_out,
+)
 
-Speeds = Different[Annotated[Real, Field(ge=0.5, le=2.0)]]
+Speeds = Different[Annotated[float, Field(ge=0.5, le=2.0), NoSwitch]]
 
 
 class FrontendConfig(Section):

@@ -58,11 +58,12 @@ def _no_repeats(values: tuple[Item, ...]) -> tuple[Item, ...]:
     return values
 
 
-Real = Annotated[float, BeforeValidator(_no_switch)]
-Whole = Annotated[int, BeforeValidator(_no_switch)]
-Probability = Annotated[Real, Field(ge=0.0, lt=1.0)]
-Share = Annotated[Real, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[Whole, Field(ge=1)]
+NoSwitch = BeforeValidator(_no_switch)
+Real = Annotated[float, NoSwitch]
+Whole = Annotated[int, NoSwitch]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0), NoSwitch]
+Share = Annotated[float, Field(ge=0.0, lt=1.0), NoSwitch]
+Positive = Annotated[int, Field(ge=1), NoSwitch]
 Several = Annotated[tuple[Item, ...], AfterValidator(_some)]
 Different = Annotated[Several[Item], AfterValidator(_no_repeats)]
 
