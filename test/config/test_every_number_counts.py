@@ -1,5 +1,6 @@
 """Whatever is accepted counts: a change of one number is seen in what is recorded and, for a training, in what is computed."""
 
+import json
 from functools import cache
 from typing import Any
 
