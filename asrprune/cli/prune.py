@@ -56,15 +56,14 @@ def search(
     ngpu: Gpus = 0,
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
-    from asrprune.config.load import check
-    from asrprune.config.schema import PruneConfig
+    from asrprune.config.load import changed
     from asrprune.experiment.plan import plan_path
     from asrprune.prune.propose import propose, read_similarity
 
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
-    options = check(PruneConfig, {**experiment.config.prune.model_dump(), **given}, "asrprune search")
+    options = changed(experiment.config.prune, given, "asrprune search")
     if "svcca" in options.strategies:
         read_similarity(experiment, dev.name)  # now, not after hours of greedy search
     with workers:

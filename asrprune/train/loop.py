@@ -17,7 +17,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from asrprune.config.schema import Config
+from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
 from asrprune.experiment.weights import save_weights
@@ -94,7 +94,7 @@ class Trainer:
             config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
         )
         self.kept = _feasible(train, exp, config)
-        self.total_steps = self._count_updates() if config.train.schedule.name == "cosine" else 0  # noam has no end
+        self.total_steps = self._count_updates() if isinstance(config.train.schedule, CosineConfig) else 0
         model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
         self.model = fabric.setup_module(model)
         self.optimizer = cast(Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train)))  # after FSDP's split
@@ -226,7 +226,7 @@ class Trainer:
         batches = [batch for update in self._updates(self.progress.epoch) for batch in update]
         lengths = self.train_corpus.lengths
         largest, pairs = (max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()) ** power) for power in (1, 2))
-        others = [pairs] if self.config.model.layer == "conformer" and pairs is not largest else []
+        others = [pairs] if self.config.model.layer.relative_positions and pairs is not largest else []
         logger.info(
             "%d batches an epoch, %.1f %% of their frames are padding; largest: %d utterances x %d frames",
             len(batches), 100 * padding_share(lengths, batches), len(largest), int(lengths[largest].max()),

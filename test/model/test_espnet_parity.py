@@ -77,12 +77,11 @@ def build(kind: str, recorded: dict[str, Tensor], facts: dict, variant: str) -> 
     """A model of ESPnet's sizes with ESPnet's weights."""
     theirs = facts["encoder"]
     config = ModelConfig(
-        layer="conformer" if kind == "conformer" else "transformer",
+        layer={"type": "conformer", "kernel": theirs["cnn_module_kernel"]} if kind == "conformer" else "transformer",
         num_layers=theirs["num_blocks"],
         dim=theirs["output_size"],
         heads=theirs["attention_heads"],
         ffn=theirs["linear_units"],
-        conv_kernel=theirs.get("cnn_module_kernel", 31),
         taps=tuple(facts["taps"]),
         self_conditioning=variant.startswith("conditioned"),
     )
