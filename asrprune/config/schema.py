@@ -174,17 +174,19 @@ TapWeight = Annotated[
 
 
 class ModelConfig(Section):
-    """Transformer-CTC or Conformer-CTC encoder with intermediate CTC."""
+    """Encoder with CTC and intermediate CTC: layers of one type."""
 
-    layer: Literal["transformer", "conformer"] = "transformer"
+    layer: Literal["transformer", "conformer", "ebranchformer"] = "transformer"
     num_layers: Positive = 12
     dim: Positive = 256
     heads: Positive = 4
     ffn: Positive = 2048
     subsampling: Subsampling = Conv2dConfig()
     position_scale: float = Field(1.0, gt=0.0)  # factor of a transformer's sinusoids; more makes neighbours easier to find
-    conv_kernel: Positive = 31  # frames that a conformer's convolution sees; odd
-    conv_norm: Literal["batch", "layer"] = "batch"  # in it
+    conv_kernel: Positive = 31  # frames that the convolution of a conformer or of an ebranchformer's gate sees; odd
+    conv_norm: Literal["batch", "layer"] = "batch"  # in a conformer's
+    merge_kernel: Positive = 31  # frames that an ebranchformer's convolution over both branches sees; odd
+    cgmlp: Positive | None = None  # hidden units of an ebranchformer's gated branch, half of which gate the others; None: 4 * dim
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.0
     taps: tuple[Positive, ...] | None = None  # None: num_layers // 4 and num_layers // 2
@@ -209,8 +211,13 @@ class ModelConfig(Section):
         mistakes = []
         if self.dim % self.heads:
             mistakes.append(f"dim must be a multiple of heads, but {self.dim} is not one of {self.heads}")
-        if self.conv_kernel % 2 == 0:
-            mistakes.append(f"conv_kernel must be odd, got {self.conv_kernel}")
+        mistakes += [
+            f"{name} must be odd, got {value}"
+            for name, value in (("conv_kernel", self.conv_kernel), ("merge_kernel", self.merge_kernel))
+            if value % 2 == 0
+        ]
+        if self.cgmlp is not None and self.cgmlp % 2:
+            mistakes.append(f"cgmlp must be even, as half of it gates the other half, got {self.cgmlp}")
         taps = list(self.taps or ())
         if taps != sorted(set(taps)) or any(tap > self.num_layers for tap in taps):
             mistakes.append(f"taps must ascend and lie in 1..num_layers = 1..{self.num_layers}, got {taps}")

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config.schema import ModelConfig
-from asrprune.model.conformer import ConformerLayer
 from asrprune.model.encoder import Encoded, Encoder
 from asrprune.runtime.errors import UserError
 
@@ -43,9 +42,7 @@ class CtcModel(nn.Module):
         self.ctc = nn.Linear(config.dim, vocab_size)
         self.condition = nn.Linear(vocab_size, config.dim) if config.self_conditioning else None
         self.apply(_initialise)
-        for layer in self.encoder.layers:
-            if isinstance(layer, ConformerLayer):
-                layer.shrink_branches((4 * config.num_layers) ** -0.5)  # their sum then has the stream's size (GPT-2's rule)
+        self.encoder.initialise()
 
     def set_cmvn(self, mean: Tensor, scale: Tensor) -> None:
         """Global CMVN, (F,) each: features become (x - mean) * scale."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from asrprune.config.lengths import min_frames, output_length
 from asrprune.config.schema import ModelConfig
 from asrprune.model.conformer import ConformerLayer
 from asrprune.model.dropout import dropout
+from asrprune.model.ebranchformer import EBranchformerLayer
+from asrprune.model.layer import Layer
 from asrprune.model.subsampling import make_subsampling
 from asrprune.model.transformer import NORM_EPS, TransformerLayer, sinusoids
 from asrprune.runtime.errors import UserError
@@ -39,7 +41,7 @@ class Condition(Protocol):
 
 
 class Encoder(nn.Module):
-    """Subsampling, positions, L Transformer or Conformer layers, and the final LayerNorm that all taps share."""
+    """Subsampling, positions, L layers of one type, and the final LayerNorm that all taps share."""
 
     def __init__(self, config: ModelConfig, num_mels: int) -> None:
         super().__init__()
@@ -47,10 +49,17 @@ class Encoder(nn.Module):
         self.dropout = config.dropout
         self.factor = config.subsampling.factor
         self.subsampling = make_subsampling(config, num_mels)
-        self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
+        layers = [_layer(config) for _ in range(config.num_layers)]
+        self.layers = nn.ModuleList(layers)
         self.position_scale = config.position_scale
-        self.absolute_positions = config.layer == "transformer"  # a Conformer's attention knows relative ones
+        self.absolute_positions = layers[0].absolute_positions
+        self.holds_pairs = layers[0].holds_pairs
         self.final_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
+
+    def initialise(self) -> None:
+        """Let each layer change what should not start with Xavier weights and zero biases."""
+        for layer in self.layers:
+            cast(Layer, layer).initialise(len(self.layers))
 
     def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """x_0: (B, T, F) features -> (B, T', D) subsampled, with any positions; and T' of each utterance.
@@ -125,12 +134,13 @@ class Encoder(nn.Module):
         return keep
 
 
-def _layer(config: ModelConfig) -> nn.Module:
+def _layer(config: ModelConfig) -> Layer:
+    sizes, rates = (config.dim, config.heads, config.ffn), (config.dropout, config.attention_dropout)
     if config.layer == "transformer":
-        return TransformerLayer(config.dim, config.heads, config.ffn, config.dropout, config.attention_dropout)
-    return ConformerLayer(
-        config.dim, config.heads, config.ffn, config.conv_kernel, config.conv_norm, config.dropout, config.attention_dropout
-    )
+        return TransformerLayer(*sizes, *rates)
+    if config.layer == "conformer":
+        return ConformerLayer(*sizes, config.conv_kernel, config.conv_norm, *rates)
+    return EBranchformerLayer(*sizes, config.cgmlp or 4 * config.dim, config.conv_kernel, config.merge_kernel, *rates)
 
 
 def padding_mask(lens: Tensor, frames: int) -> Tensor | None:

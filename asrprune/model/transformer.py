@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.model.dropout import dropout
+from asrprune.model.layer import Layer
 
 # ESPnet's LayerNorm; torch's default of 1e-5 changes the output by more than 1e-5.
 NORM_EPS = 1e-12
@@ -22,8 +23,11 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
     return table
 
 
-class TransformerLayer(nn.Module):
+class TransformerLayer(Layer):
     """x + c * dropout(MHSA(LN(x))), then x + c * dropout(FFN(LN(x))): pre-norm, ReLU."""
+
+    absolute_positions = True
+    holds_pairs = False  # in torch's attention
 
     def __init__(self, dim: int, heads: int, ffn: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()

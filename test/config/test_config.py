@@ -75,7 +75,12 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ),
         ("model: {num_layers: 4, taps: [5]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [5]"),
         ("model: {layer: conformer, conv_kernel: 4}", "model: conv_kernel must be odd, got 4"),
-        ("model: {layer: rnn}", "model.layer: input should be 'transformer' or 'conformer', got 'rnn'"),
+        ("model: {layer: ebranchformer, merge_kernel: 4}", "model: merge_kernel must be odd, got 4"),
+        (
+            "model: {layer: ebranchformer, cgmlp: 33}",
+            "model: cgmlp must be even, as half of it gates the other half, got 33",
+        ),
+        ("model: {layer: rnn}", "model.layer: input should be 'transformer', 'conformer' or 'ebranchformer', got 'rnn'"),
         ("prune: {depths: [12, 13]}", "prune.depths must lie in prune.min_depth..model.num_layers = 1..12, got [13]"),
         (
             "prune: {depths: [12, 3], min_depth: 4}",

@@ -42,6 +42,7 @@ MODELS = {
     "transformer": {},
     "conformer, BatchNorm": {"layer": "conformer", "conv_norm": "batch"},
     "conformer, LayerNorm": {"layer": "conformer", "conv_norm": "layer"},
+    "ebranchformer": {"layer": "ebranchformer", "merge_kernel": 7},
     "self-conditioned": {"self_conditioning": True},
 }
 pytestmark = [
@@ -218,7 +219,7 @@ def losses(exp: Path) -> list[float]:
     return [value for r in records for value in ([r["loss"]] if r["kind"] == "step" else r["dev_loss"].values())]
 
 
-@pytest.mark.parametrize("layer", ["transformer", "conformer"])
+@pytest.mark.parametrize("layer", ["transformer", "conformer", "ebranchformer"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bf16", 0.05)])
 def test_training(layer: str, precision: str, tolerance: float, tiny_config_with: ConfigWith, train_there: TrainThere) -> None:
     numbers = (*CALM, f"model.layer={layer}", "train.num_workers=1")

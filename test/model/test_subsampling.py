@@ -50,7 +50,7 @@ def test_lengths_of_numbers_arrays_and_tensors_are_the_same(factor: int) -> None
 
 
 @of_each_kind
-@pytest.mark.parametrize("layer", ["transformer", "conformer"])
+@pytest.mark.parametrize("layer", ["transformer", "conformer", "ebranchformer"])
 def test_an_utterance_in_a_batch_is_the_utterance_alone(options: Conv2dConfig | Conv1dConfig, layer: str) -> None:
     torch.manual_seed(0)
     sizes = {"layer": layer, "num_layers": 2, "dim": DIM, "heads": 2, "ffn": 24, "conv_norm": "layer", "conv_kernel": 5}
