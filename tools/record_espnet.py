@@ -1,4 +1,4 @@
-"""Record what ESPnet's Transformer, Conformer and E-Branchformer encoders compute, as the oracle of test/model/test_espnet_parity.py.
+"""Record what ESPnet's encoders compute with each of our layer types, as the oracle of test/model/test_espnet_parity.py.
 
 ESPnet is no dependency of this project, not even of its tests: they read the recorded file. To record it again, install
 ESPnet in a virtual environment of its own and run this script with that environment's Python, from the repository root::

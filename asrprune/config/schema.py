@@ -186,7 +186,7 @@ class ModelConfig(Section):
     conv_kernel: Positive = 31  # frames that the convolution of a conformer or of an ebranchformer's gate sees; odd
     conv_norm: Literal["batch", "layer"] = "batch"  # in a conformer's
     merge_kernel: Positive = 31  # frames that an ebranchformer's convolution over both branches sees; odd
-    cgmlp: Positive | None = None  # hidden units of an ebranchformer's gated branch, half of which gate the others; None: 4 * dim
+    cgmlp: Positive | None = None  # hidden units of an ebranchformer's gated branch; half gate the others; None: 4 * dim
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.0
     taps: tuple[Positive, ...] | None = None  # None: num_layers // 4 and num_layers // 2

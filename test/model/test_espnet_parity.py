@@ -1,4 +1,4 @@
-"""It computes what ESPnet's Transformer, Conformer and E-Branchformer encoders compute, to 1e-5; tools/record_espnet.py recorded it."""
+"""It computes what ESPnet's encoders of each layer type compute, to 1e-5; tools/record_espnet.py recorded it."""
 
 import json
 from pathlib import Path
