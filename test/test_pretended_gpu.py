@@ -22,7 +22,7 @@ from asrprune.experiment.store import Experiment, load
 from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
 from asrprune.infer import runner
 from asrprune.infer.runner import Runner
-from asrprune.model import conformer
+from asrprune.model import relative_attention
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.head import BLANK
 from asrprune.prune.dev_scorer import DevScorer
@@ -42,9 +42,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def no_tables_of_another_device() -> Iterator[None]:
-    conformer.distances.cache_clear()
+    relative_attention.distances.cache_clear()
     yield
-    conformer.distances.cache_clear()
+    relative_attention.distances.cache_clear()
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_mixing_devices_fails_as_on_cuda(gpu: torch.device) -> None:
     assert there.tolist() == [2.0, 2.0]
 
 
-@pytest.mark.parametrize("layer", ["transformer", "conformer"])
+@pytest.mark.parametrize("layer", ["transformer", "conformer", "ebranchformer"])
 def test_bfloat16_stays_near_float32_under_the_rules_of_cuda(layer: str, gpu: torch.device) -> None:
     sizes = {
         "num_layers": 4,
@@ -207,7 +207,7 @@ def losses(exp: Path) -> list[float]:
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")
-@pytest.mark.parametrize("layer", ["transformer", "conformer"])
+@pytest.mark.parametrize("layer", ["transformer", "conformer", "ebranchformer"])
 def test_training(
     layer: str,
     tiny_config_with: Callable[..., Config],

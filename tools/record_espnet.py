@@ -1,4 +1,4 @@
-"""Record what ESPnet's Transformer and Conformer encoders compute, as the oracle of test/model/test_espnet_parity.py.
+"""Record what ESPnet's encoders compute with each of our layer types, as the oracle of test/model/test_espnet_parity.py.
 
 ESPnet is no dependency of this project, not even of its tests: they read the recorded file. To record it again, install
 ESPnet in a virtual environment of its own and run this script with that environment's Python, from the repository root::
@@ -8,7 +8,7 @@ ESPnet in a virtual environment of its own and run this script with that environ
     ../espnet-venv/bin/pip install --no-deps espnet==202511
     ../espnet-venv/bin/pip install typeguard==2.13.3 humanfriendly pyyaml packaging sentencepiece kaldiio editdistance \
         soundfile configargparse torch_complex h5py librosa scipy ctc-segmentation
-    PYTHONPATH=. ../espnet-venv/bin/python tools/record_espnet.py
+    PYTHONPATH=. ../espnet-venv/bin/python tools/record_espnet.py [transformer] [conformer] [ebranchformer]
 
 Each file holds float16 tensors (``weights.*``, ``ctc.*``, ``conditioning.*``, ``input.<case>``; they were rounded to
 float16 BEFORE the run, so nothing is lost) and float32 outputs ``<variant>.<case>.<final|tap2|tap3|lens>``, where the
@@ -17,13 +17,16 @@ variant is ``plain`` or ``conditioned`` (self-conditioned CTC), with ``_keep`` w
 
 import json
 import platform
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import espnet  # type: ignore[import-not-found]
 import torch
 from espnet2.asr.ctc import CTC  # type: ignore[import-not-found]
 from espnet2.asr.encoder.conformer_encoder import ConformerEncoder  # type: ignore[import-not-found]
+from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder  # type: ignore[import-not-found]
 from espnet2.asr.encoder.transformer_encoder import TransformerEncoder  # type: ignore[import-not-found]
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -32,6 +35,7 @@ from asrprune.runtime.files import atomic_path
 
 OUTPUTS = Path(__file__).resolve().parents[1] / "test/fixtures/espnet"
 SEED = 20210616
+LAST_OF_BRANCHES = ("linear_out", "w_2", "channel_proj2", "merge_proj")
 VOCAB_SIZE = 20
 TAPS = [2, 3]
 KEEP = [1, 3, 4]
@@ -45,9 +49,10 @@ ENCODER: dict[str, Any] = {
     "positional_dropout_rate": 0.0,
     "attention_dropout_rate": 0.0,
     "input_layer": "conv2d",
-    "normalize_before": True,
 }
+TRANSFORMER: dict[str, Any] = {"normalize_before": True}
 CONFORMER: dict[str, Any] = {
+    "normalize_before": True,
     "macaron_style": True,
     "rel_pos_type": "latest",
     "pos_enc_layer_type": "rel_pos",
@@ -55,6 +60,23 @@ CONFORMER: dict[str, Any] = {
     "activation_type": "swish",
     "use_cnn_module": True,
     "cnn_module_kernel": 15,
+}
+EBRANCHFORMER: dict[str, Any] = {
+    "attention_layer_type": "rel_selfattn",
+    "pos_enc_layer_type": "rel_pos",
+    "rel_pos_type": "latest",
+    "cgmlp_linear_units": 96,
+    "cgmlp_conv_kernel": 15,
+    "use_linear_after_conv": False,
+    "gate_activation": "identity",
+    "use_ffn": True,
+    "macaron_ffn": True,
+    "merge_conv_kernel": 15,
+}
+ENCODERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "transformer": (TransformerEncoder, ENCODER | TRANSFORMER),
+    "conformer": (ConformerEncoder, ENCODER | CONFORMER),
+    "ebranchformer": (EBranchformerEncoder, ENCODER | EBRANCHFORMER),
 }
 # (utterances, frames). None is padded: in a padded batch ESPnet takes T' from a sliced mask, which gives a shorter utterance
 # one or two frames more (ceil(T / 4)) than the convolutions give it on its own, and these frames of padding then take part
@@ -65,10 +87,10 @@ POSITION_DIM, NUM_POSITIONS, POSITION_STEP = 256, 873, 31
 
 
 def main() -> None:
-    """Record both encoders."""
+    """Record the encoders that are named on the command line, or all of them."""
     torch.set_num_threads(1)
-    record("transformer", TransformerEncoder, ENCODER)
-    record("conformer", ConformerEncoder, ENCODER | CONFORMER)
+    for name in sys.argv[1:] or ENCODERS:
+        record(name, *ENCODERS[name])
 
 
 def record(name: str, kind: Any, options: dict[str, Any]) -> None:
@@ -101,16 +123,19 @@ def run_all(encoder: Any, ctc: CTC, inputs: dict[str, Tensor]) -> dict[str, Tens
 def run_variants(encoder: Any, ctc: CTC, inputs: dict[str, Tensor], suffix: str, places: dict[int, int]) -> dict[str, Tensor]:
     """Outputs with and without self-conditioning; ``places``: place in the list of layers -> name of the tap."""
     encoder.interctc_layer_idx = list(places)
+    # Its E-Branchformer alone hands taps on, and to CTC, without the final norm, which the CTC layer is used to.
+    norm = encoder.after_norm if isinstance(encoder, EBranchformerEncoder) else nn.Identity()
+    head = SimpleNamespace(softmax=lambda stream: ctc.softmax(norm(stream)))
     outputs: dict[str, Tensor] = {}
     for variant in ("plain", "conditioned"):
         encoder.interctc_use_conditioning = variant == "conditioned"
         for case, x in inputs.items():
             frames = torch.full((x.shape[0],), x.shape[1])
-            (final, taps), lens, _ = encoder(x, frames, ctc=ctc)
+            (final, taps), lens, _ = encoder(x, frames, ctc=head)
             assert lens.tolist() == [final.shape[1]] * len(final), "an unpadded utterance has padding"
             name = f"{variant}{suffix}.{case}"
             outputs |= {f"{name}.final": final, f"{name}.lens": lens}
-            outputs |= {f"{name}.tap{places[place]}": tap for place, tap in taps}
+            outputs |= {f"{name}.tap{places[place]}": norm(tap) for place, tap in taps}
     return outputs
 
 
@@ -120,7 +145,7 @@ def randomise(module: nn.Module) -> None:
     A small stream makes LayerNorm's epsilon visible; random queries and keys make attention far from uniform.
     """
     for name, parameter in module.named_parameters():
-        gain = 0.1 if "embed.out" in name else 0.2 if "linear_out" in name or "w_2" in name else 1.0
+        gain = 0.1 if "embed.out" in name else 0.2 if any(last in name for last in LAST_OF_BRANCHES) else 1.0
         noise = torch.randn_like(parameter)
         if parameter.dim() > 1:
             value = gain * noise / parameter[0].numel() ** 0.5
@@ -141,7 +166,7 @@ def rounded(x: Tensor) -> Tensor:
 
 def positions() -> Tensor:
     """Rows of ESPnet's positional encoding, as it adds them to a stream of zeros: (29, 256)."""
-    embed = TransformerEncoder(**ENCODER | {"output_size": POSITION_DIM, "num_blocks": 1}).eval().embed
+    embed = TransformerEncoder(**ENCODER | TRANSFORMER | {"output_size": POSITION_DIM, "num_blocks": 1}).eval().embed
     added = embed.out[-1](torch.zeros(1, NUM_POSITIONS, POSITION_DIM))
     return added[0, ::POSITION_STEP].clone()
 

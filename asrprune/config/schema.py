@@ -150,14 +150,12 @@ class LayerConfig(Section):
 
     affects = ("learning",)
     type: str
-    relative_positions: ClassVar[bool] = True  # attention compares frames by their distance, with a value for each pair of them
 
 
 class TransformerConfig(LayerConfig):
     """Self-attention, then a feed-forward network; positions are added to what goes into the first layer."""
 
     type: Literal["transformer"] = setting("transformer", "type of layer")
-    relative_positions: ClassVar[bool] = False
     position_scale: Real = setting(1.0, "factor of the sinusoids; more makes neighbours easier to find", gt=0.0)
 
 
@@ -173,8 +171,27 @@ class ConformerConfig(LayerConfig):
         return [f"kernel must be odd, got {self.kernel}"] if self.kernel % 2 == 0 else []
 
 
+class EBranchformerConfig(LayerConfig):
+    """Self-attention with relative positions beside a gated branch with a convolution, between two feed-forward networks."""
+
+    type: Literal["ebranchformer"] = setting("ebranchformer", "type of layer")
+    kernel: Positive = setting(31, "frames that the convolution of the gate sees; odd", unit="encoder frames")
+    merge_kernel: Positive = setting(31, "frames that the convolution over both branches sees; odd", unit="encoder frames")
+    cgmlp: Positive | None = setting(None, "hidden units of the gated branch, half of which gate the others; null: 4 * dim")
+
+    def mistakes(self) -> list[str]:
+        """A frame is in the middle of what it sees; the gate is as wide as what it gates."""
+        kernels = {"kernel": self.kernel, "merge_kernel": self.merge_kernel}
+        found = [f"{name} must be odd, got {value}" for name, value in kernels.items() if value % 2 == 0]
+        if self.cgmlp is not None and self.cgmlp % 2:
+            found.append(f"cgmlp must be even, as half of it gates the other half, got {self.cgmlp}")
+        return found
+
+
 Layer = Annotated[
-    TransformerConfig | ConformerConfig, Field(discriminator="type"), BeforeValidator(spelt_out("type", "transformer"))
+    TransformerConfig | ConformerConfig | EBranchformerConfig,
+    Field(discriminator="type"),
+    BeforeValidator(spelt_out("type", "transformer")),
 ]
 
 

@@ -39,9 +39,7 @@ class CtcModel(nn.Module):
         self.head = CtcHead(config.dim, vocab_size)
         self.condition = nn.Linear(vocab_size, config.dim) if config.self_conditioning else None
         self.apply(_initialise)
-        for layer in self.encoder.layers:
-            if shrink := getattr(layer, "shrink_branches", None):  # a layer that ends in a norm has it
-                shrink((4 * config.num_layers) ** -0.5)  # their sum then has the stream's size (GPT-2's rule)
+        self.encoder.initialise()
 
     def set_cmvn(self, mean: Tensor, scale: Tensor) -> None:
         """Global CMVN, (F,) each: features become (x - mean) * scale."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config.lengths import min_frames, output_length
-from asrprune.config.schema import ModelConfig, TransformerConfig
+from asrprune.config.schema import ModelConfig
 from asrprune.model.dropout import dropout
+from asrprune.model.layer import Layer
 from asrprune.model.subsampling import make_subsampling
 from asrprune.model.transformer import sinusoids
 from asrprune.runtime.errors import UserError
@@ -42,7 +43,7 @@ Between = Callable[[Tensor, int], Tensor]  # the stream, and the layer that it c
 
 
 class Encoder(nn.Module):
-    """Subsampling, positions and L layers."""
+    """Subsampling, positions and L layers of one type."""
 
     def __init__(self, config: ModelConfig, num_mels: int) -> None:
         super().__init__()
@@ -50,9 +51,16 @@ class Encoder(nn.Module):
         self.dropout = config.dropout
         self.factor = config.subsampling.factor
         self.subsampling = make_subsampling(config, num_mels)
-        self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
-        # None: attention knows relative positions, and no others are added.
-        self.position_scale = config.layer.position_scale if isinstance(config.layer, TransformerConfig) else None
+        layers = [_layer(config) for _ in range(config.num_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.holds_pairs = layers[0].holds_pairs
+        # None: the layers know relative positions, and no others are added.
+        self.position_scale: float | None = getattr(config.layer, "position_scale", None)
+
+    def initialise(self) -> None:
+        """Let each layer change what should not start with Xavier weights and zero biases."""
+        for layer in self.layers:
+            cast(Layer, layer).initialise(len(self.layers))
 
     def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """x_0: (B, T, F) features -> (B, T', D) subsampled, with any positions; and T' of each utterance.
@@ -137,9 +145,9 @@ class Encoder(nn.Module):
         return keep
 
 
-def _layer(config: ModelConfig) -> nn.Module:
+def _layer(config: ModelConfig) -> Layer:
     """A layer of the config's type, which ``make_layer`` of the module of that name makes."""
-    return cast(nn.Module, import_module(f"asrprune.model.{config.layer.type}").make_layer(config))
+    return cast(Layer, import_module(f"asrprune.model.{config.layer.type}").make_layer(config))
 
 
 def padding_mask(lens: Tensor, frames: int) -> Tensor | None:

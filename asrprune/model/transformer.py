@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from asrprune.config.schema import ModelConfig
 from asrprune.model.dropout import dropout
+from asrprune.model.layer import Layer
 
 # ESPnet's LayerNorm; torch's default of 1e-5 changes the output by more than 1e-5.
 NORM_EPS = 1e-12
@@ -28,8 +29,10 @@ def make_layer(config: ModelConfig) -> "TransformerLayer":
     return TransformerLayer(config.dim, config.heads, config.ffn, config.dropout, config.attention_dropout)
 
 
-class TransformerLayer(nn.Module):
+class TransformerLayer(Layer):
     """x + c * dropout(MHSA(LN(x))), then x + c * dropout(FFN(LN(x))): pre-norm, ReLU."""
+
+    holds_pairs = False  # in torch's attention
 
     def __init__(self, dim: int, heads: int, ffn: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()

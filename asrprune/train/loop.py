@@ -226,7 +226,7 @@ class Trainer:
         batches = [batch for update in self._updates(self.progress.epoch) for batch in update]
         lengths = self.train_corpus.lengths
         largest, pairs = (max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()) ** power) for power in (1, 2))
-        others = [pairs] if self.config.model.layer.relative_positions and pairs is not largest else []
+        others = [pairs] if self._module.encoder.holds_pairs and pairs is not largest else []
         logger.info(
             "%d batches an epoch, %.1f %% of their frames are padding; largest: %d utterances x %d frames",
             len(batches), 100 * padding_share(lengths, batches), len(largest), int(lengths[largest].max()),

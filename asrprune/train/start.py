@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
-from asrprune.config.schema import Config, ConformerConfig
+from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment import provenance
@@ -79,8 +80,7 @@ def _trainer(config: Config, exp: Path, train_corpus: Corpus, dev_corpus: Corpus
         num_params(model) / 1e6, config.model.num_layers, model.head.project.out_features, fabric.device,
         f" x {fabric.world_size}, {config.train.strategy}" if fabric.world_size > 1 else "", fabric._precision.precision, exp,
     )  # fmt: skip
-    layer = config.model.layer
-    if fabric.world_size > 1 and isinstance(layer, ConformerConfig) and layer.norm == "batch":
+    if fabric.world_size > 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
         logger.warning("model.layer.norm: batch takes its statistics from each process's share of a batch; layer has none")
     return Trainer(config, exp, model, train_corpus, dev_corpus, fabric)
 

@@ -67,7 +67,15 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ("model: {num_layers: 4, taps: [5]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [5]"),
         ("model: {layer: {type: conformer, kernel: 4}}", "model.layer: kernel must be odd, got 4"),
         ("model: {layer: conformer, conv_kernel: 4}", "model.layer: kernel must be odd, got 4"),
-        ("model: {layer: rnn}", "model.layer.type: input should be one of 'transformer', 'conformer', got 'rnn'"),
+        ("model: {layer: {type: ebranchformer, merge_kernel: 4}}", "model.layer: merge_kernel must be odd, got 4"),
+        (
+            "model: {layer: {type: ebranchformer, cgmlp: 33}}",
+            "model.layer: cgmlp must be even, as half of it gates the other half, got 33",
+        ),
+        (
+            "model: {layer: rnn}",
+            "model.layer.type: input should be one of 'transformer', 'conformer', 'ebranchformer', got 'rnn'",
+        ),
         ("model: {layer: 3}", "model.layer: must be a section of `key: value` lines, got 3"),
         ("train: {schedule: linear}", "train.schedule.name: input should be one of 'noam', 'cosine', got 'linear'"),
         ("prune: {depths: [12, 13]}", "prune.depths must lie in 1..model.num_layers = 1..12, got [13]"),

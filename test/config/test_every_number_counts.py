@@ -29,9 +29,11 @@ TRAINING: dict[str, st.SearchStrategy[Any]] = {
     "augment.max_freq_mask": st.sampled_from([0, 5, 12, 27]),
     "augment.num_time_masks": st.integers(0, 3),
     "augment.max_time_mask": st.sampled_from([0, 0.05, 0.2, 0.5]),
-    "model.layer.type": st.sampled_from(["transformer", "conformer"]),
+    "model.layer.type": st.sampled_from(["transformer", "conformer", "ebranchformer"]),
     "model.layer.position_scale": st.sampled_from([1, 2, 4]),
     "model.layer.kernel": st.sampled_from([3, 7, 31]),
+    "model.layer.merge_kernel": st.sampled_from([3, 7]),
+    "model.layer.cgmlp": st.sampled_from([None, 6, 32]),
     "model.layer.norm": st.sampled_from(["batch", "layer"]),
     "model.num_layers": LAYERS,
     "model.dim": st.sampled_from([8, 16]),
@@ -43,7 +45,7 @@ TRAINING: dict[str, st.SearchStrategy[Any]] = {
     "model.dropout": st.sampled_from([0, 0.1, 0.5]),
     "model.attention_dropout": st.sampled_from([0, 0.1, 0.5]),
     "model.taps": TAPS,
-    "model.tap_weight": SHARES | st.dictionaries(st.integers(1, 4), SHARES, min_size=1, max_size=2),
+    "model.tap_weight": SHARES,
     "model.truncated": st.dictionaries(st.integers(1, 3), SHARES, max_size=2),
     "model.self_conditioning": st.booleans(),
     "model.stochastic_depth.rate": st.sampled_from([0, 0.2, 0.5]),
@@ -96,6 +98,8 @@ def two_configs(data: st.DataObject, choices: dict[str, st.SearchStrategy[Any]])
     flat = SMALL | {other: data.draw(choices[other], other) for other in others}
     if name in ("model.layer.kernel", "model.layer.norm"):
         flat["model.layer.type"] = "conformer"
+    if name in ("model.layer.merge_kernel", "model.layer.cgmlp"):
+        flat["model.layer.type"] = "ebranchformer"
     if name == "train.schedule.final":
         flat["train.schedule.name"] = "cosine"
     first, second = (accepted(flat | {name: data.draw(choices[name], which)}) for which in ("one", "two"))

@@ -21,8 +21,9 @@ def test_numbers_are_those_of_the_resolved_config() -> None:
         flat = {f"{prefix}{key}" for key in values.keys() - nested.keys()}
         return flat.union(*(names(value, f"{prefix}{key}.") for key, value in nested.items()))
 
-    conformer = resolved(parse_config({"model": {"layer": "conformer"}, "train": {"schedule": "cosine"}}, "test"))
-    assert names(resolved(Config())) | names(conformer) == {number.name for number in numbers()}
+    layers = [resolved(parse_config({"model": {"layer": name}}, "test")) for name in ("conformer", "ebranchformer")]
+    cosine = resolved(parse_config({"train": {"schedule": "cosine"}}, "test"))
+    assert set().union(*map(names, [resolved(Config()), cosine, *layers])) == {number.name for number in numbers()}
 
 
 def test_a_run_may_go_on_with_another_pace_search_or_decoding() -> None:

@@ -43,6 +43,7 @@ MODELS = {
     "transformer": {},
     "conformer, BatchNorm": {"layer": {"type": "conformer", "kernel": 7, "norm": "batch"}},
     "conformer, LayerNorm": {"layer": {"type": "conformer", "kernel": 7, "norm": "layer"}},
+    "ebranchformer": {"layer": {"type": "ebranchformer", "kernel": 7, "merge_kernel": 7}},
     "self-conditioned": {"self_conditioning": True},
 }
 pytestmark = [
@@ -217,7 +218,7 @@ def losses(exp: Path) -> list[float]:
     return [value for r in records for value in ([r["loss"]] if r["kind"] == "step" else r["dev_loss"].values())]
 
 
-@pytest.mark.parametrize("layer", ["transformer", "conformer"])
+@pytest.mark.parametrize("layer", ["transformer", "conformer", "ebranchformer"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bf16", 0.05)])
 def test_training(layer: str, precision: str, tolerance: float, tiny_config_with: ConfigWith, train_there: TrainThere) -> None:
     numbers = (*CALM, f"model.layer={layer}", "train.num_workers=1")

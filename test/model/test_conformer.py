@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from asrprune.config.schema import Conv2dConfig, ModelConfig
-from asrprune.model.conformer import ConformerLayer, RelativeAttention, _shift, distances
+from asrprune.model.conformer import ConformerLayer
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.encoder import Encoder, padding_mask
+from asrprune.model.relative_attention import RelativeAttention, _shift, distances
 from asrprune.model.transformer import sinusoids
 
 DIM, HEADS, KERNEL = 12, 3, 5

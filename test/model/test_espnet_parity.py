@@ -1,4 +1,4 @@
-"""It computes what ESPnet's Transformer and Conformer encoders compute, to 1e-5; tools/record_espnet.py recorded it."""
+"""It computes what ESPnet's encoders of each layer type compute, to 1e-5; tools/record_espnet.py recorded it."""
 
 import json
 from pathlib import Path
@@ -47,11 +47,37 @@ RENAMED = {
         ".feed_forward.w_2.": ".ffn.contract.",
         ".norm_final.": ".norm_out.",
     },
+    "ebranchformer": {
+        ".norm_ff_macaron.": ".norm_macaron.",
+        ".feed_forward_macaron.w_1.": ".macaron.expand.",
+        ".feed_forward_macaron.w_2.": ".macaron.contract.",
+        ".norm_mha.": ".norm_attention.",
+        ".attn.linear_out.": ".attention.project.",
+        ".attn.linear_pos.": ".attention.position.",
+        ".attn.pos_bias_u": ".attention.content_bias",
+        ".attn.pos_bias_v": ".attention.position_bias",
+        ".norm_mlp.": ".norm_cgmlp.",
+        ".cgmlp.channel_proj1.0.": ".cgmlp.expand.",
+        ".cgmlp.csgu.norm.": ".cgmlp.norm.",
+        ".cgmlp.csgu.conv.": ".cgmlp.depthwise.",
+        ".cgmlp.channel_proj2.": ".cgmlp.contract.",
+        ".depthwise_conv_fusion.": ".merge.depthwise.",
+        ".merge_proj.": ".merge.project.",
+        ".norm_ff.": ".norm_ffn.",
+        ".feed_forward.w_1.": ".ffn.expand.",
+        ".feed_forward.w_2.": ".ffn.contract.",
+        ".norm_final.": ".norm_out.",
+    },
 }
-QKV = {"transformer": "qkv", "conformer": "attention.qkv"}
+QKV = {  # their three linear layers, and ours
+    "transformer": ("self_attn", "qkv"),
+    "conformer": ("self_attn", "attention.qkv"),
+    "ebranchformer": ("attn", "attention.qkv"),
+}
+KERNELS = {"kernel": ("cnn_module_kernel", "cgmlp_conv_kernel"), "merge_kernel": ("merge_conv_kernel",)}  # ours: theirs
 
 
-@pytest.fixture(scope="module", params=["transformer", "conformer"])
+@pytest.fixture(scope="module", params=list(RENAMED))
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -76,8 +102,10 @@ def models(kind: str, recorded: dict[str, Tensor], facts: dict) -> dict[str, Ctc
 def build(kind: str, recorded: dict[str, Tensor], facts: dict, variant: str) -> CtcModel:
     """A model of ESPnet's sizes with ESPnet's weights."""
     theirs = facts["encoder"]
+    layer = {"type": kind, **({"cgmlp": theirs["cgmlp_linear_units"]} if kind == "ebranchformer" else {})}
+    layer |= {ours: theirs[name] for ours, names in KERNELS.items() for name in names if name in theirs}
     config = ModelConfig(
-        layer={"type": "conformer", "kernel": theirs["cnn_module_kernel"]} if kind == "conformer" else "transformer",
+        layer=layer,
         num_layers=theirs["num_blocks"],
         dim=theirs["output_size"],
         heads=theirs["attention_heads"],
@@ -107,10 +135,11 @@ def encoder_weights(kind: str, recorded: dict[str, Tensor], num_layers: int) -> 
         if name.startswith("after_norm."):
             continue  # it belongs to our head
         ours[name.replace("encoders.", "layers.")] = value.flatten() if name.endswith("_bias") else value
+    attention, qkv = QKV[kind]
     for layer in range(num_layers):
         for ending in ("weight", "bias"):
-            stacked = [ours.pop(f"layers.{layer}.self_attn.linear_{letter}.{ending}") for letter in "qkv"]
-            ours[f"layers.{layer}.{QKV[kind]}.{ending}"] = torch.cat(stacked)
+            stacked = [ours.pop(f"layers.{layer}.{attention}.linear_{letter}.{ending}") for letter in "qkv"]
+            ours[f"layers.{layer}.{qkv}.{ending}"] = torch.cat(stacked)
     return ours
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from asrprune.config.schema import ModelConfig
 from asrprune.infer.prefix_tree import run_together
-from asrprune.model import conformer, encoder
+from asrprune.model import encoder, relative_attention
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.encoder import real_frames
 from asrprune.model.head import ctc_losses
@@ -21,6 +21,7 @@ CONFIGS = {
     "transformer": {},
     "conformer": {"layer": {"type": "conformer", "kernel": 3, "norm": "batch"}},
     "conformer, LayerNorm": {"layer": {"type": "conformer", "kernel": 3, "norm": "layer"}},
+    "ebranchformer": {"layer": {"type": "ebranchformer", "kernel": 3, "merge_kernel": 5, "cgmlp": 24}},
     "conditioned": {"self_conditioning": True},
 }
 
@@ -32,10 +33,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(F, "ctc_loss", checked_ctc_loss)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    conformer.distances.cache_clear()
+    relative_attention.distances.cache_clear()
     with FakeTensorMode():
         yield
-    conformer.distances.cache_clear()
+    relative_attention.distances.cache_clear()
 
 
 def checked_ctc_loss(log_probs: Tensor, targets: Tensor, input_lens: Tensor, target_lens: Tensor, **_: object) -> Tensor:

@@ -1,0 +1,118 @@
+"""One E-Branchformer layer (arXiv 2210.00077) as in ESPnet: attention beside a gated convolution, between half-step FFNs."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asrprune.config.schema import EBranchformerConfig, ModelConfig
+from asrprune.model.depthwise import convolve, depthwise_conv
+from asrprune.model.dropout import dropout
+from asrprune.model.feed_forward import FeedForward
+from asrprune.model.layer import Layer
+from asrprune.model.relative_attention import RelativeAttention
+from asrprune.model.transformer import NORM_EPS
+
+
+def make_layer(config: ModelConfig) -> "EBranchformerLayer":
+    """A layer with the sizes of a config."""
+    layer = config.layer
+    assert isinstance(layer, EBranchformerConfig)
+    sizes = (config.dim, config.heads, config.ffn, layer.cgmlp or 4 * config.dim, layer.kernel, layer.merge_kernel)
+    return EBranchformerLayer(*sizes, config.dropout, config.attention_dropout)
+
+
+class EBranchformerLayer(Layer):
+    """x + c/2 * FFN(x), then + c * Merge(MHSA(x), cgMLP(x)), then + c/2 * FFN(x), then LayerNorm; branches are pre-norm."""
+
+    holds_pairs = True
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        ffn: int,
+        cgmlp: int,
+        kernel: int,
+        merge_kernel: int,
+        dropout: float,
+        attention_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.norm_macaron = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.macaron = FeedForward(dim, ffn, dropout)
+        self.norm_attention = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attention = RelativeAttention(dim, heads, attention_dropout)
+        self.norm_cgmlp = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.cgmlp = GatingMlp(dim, cgmlp, kernel, dropout)
+        self.merge = Merge(dim, merge_kernel)
+        self.norm_ffn = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.ffn = FeedForward(dim, ffn, dropout)
+        self.norm_out = nn.LayerNorm(dim, eps=NORM_EPS)
+
+    def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        """One layer.
+
+        Args:
+            x: (B, T', D).
+            mask: (B, 1, 1, T') bool, True where a frame is real; None if all are.
+            scale: c, the factor of all three residual branches.
+        """
+        x = x + self._drop(self.macaron(self.norm_macaron(x)), 0.5 * scale)
+        far = self._drop(self.attention(self.norm_attention(x), mask))
+        near = self._drop(self.cgmlp(self.norm_cgmlp(x), mask))
+        x = x + self._drop(self.merge(far, near, mask), scale)
+        x = x + self._drop(self.ffn(self.norm_ffn(x)), 0.5 * scale)
+        return self.norm_out(x)
+
+    def initialise(self, num_layers: int) -> None:
+        """Shrink the branches, so that the sum of three in each layer has the stream's size; open the gate."""
+        self.shrink_branches((3 * num_layers) ** -0.5)
+        self.cgmlp.open_gate()
+
+    @torch.no_grad()
+    def shrink_branches(self, factor: float) -> None:
+        """Scale what each branch adds; ``ConformerLayer.shrink_branches`` says why."""
+        for last in (self.macaron.contract, self.merge.project, self.ffn.contract):
+            last.weight.mul_(factor)
+
+    def _drop(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return dropout(x, self.dropout, self.training, scale)
+
+
+class GatingMlp(nn.Module):
+    """The cgMLP: an MLP, half of whose hidden units gate the other half after a look at their neighbours in time."""
+
+    def __init__(self, dim: int, hidden: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.expand = nn.Linear(dim, hidden)
+        self.norm = nn.LayerNorm(hidden // 2, eps=NORM_EPS)
+        self.depthwise = depthwise_conv(hidden // 2, kernel)
+        self.contract = nn.Linear(hidden // 2, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, T', D) and a (B, 1, 1, T') mask of the real frames -> (B, T', D)."""
+        content, gate = F.gelu(self.expand(x)).chunk(2, dim=-1)
+        gate = convolve(self.depthwise, self.norm(gate), mask)
+        return self.contract(dropout(content * gate, self.dropout, self.training))
+
+    def open_gate(self) -> None:
+        """Let all pass at first: the gate is near 1 (gMLP, arXiv 2105.08050, section 2.1)."""
+        nn.init.normal_(self.depthwise.weight, std=1e-6)
+        assert self.depthwise.bias is not None
+        nn.init.ones_(self.depthwise.bias)
+
+
+class Merge(nn.Module):
+    """Both branches side by side, plus a depthwise convolution of them, projected to the stream's width."""
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = depthwise_conv(2 * dim, kernel)
+        self.project = nn.Linear(2 * dim, dim)
+
+    def forward(self, far: Tensor, near: Tensor, mask: Tensor | None) -> Tensor:
+        """Two (B, T', D) and a (B, 1, 1, T') mask of the real frames -> (B, T', D)."""
+        both = torch.cat([far, near], dim=-1)
+        return self.project(both + convolve(self.depthwise, both, mask))
