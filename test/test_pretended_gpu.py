@@ -24,7 +24,7 @@ from asrprune.model import conformer
 from asrprune.model.ctc_model import BLANK, CtcModel
 from asrprune.prune import dev_scorer as dev_score
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.prune.search import greedy
+from asrprune.prune.strategies.iterative import iterative
 from asrprune.recognizer import Recognizer
 from asrprune.runtime import hardware
 from asrprune.runtime.executor import Executor
@@ -133,7 +133,7 @@ def test_search(experiment: Experiment, dev: Corpus, metric: str, gpu: torch.dev
     found = []
     for num_gpus in (0, 1):
         scorer = DevScorer(experiment, dev, metric, Executor(num_gpus))
-        steps = greedy(experiment.num_layers, scorer, 1)
+        steps = iterative(experiment.num_layers, scorer, 1)
         found.append(([step.keep for step in steps], [step.score for step in steps]))
         assert next(experiment.model.parameters()).device.type == ("cuda" if num_gpus else "cpu")
     assert found[0][0] == found[1][0]

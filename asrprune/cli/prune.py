@@ -20,6 +20,7 @@ from asrprune.cli.options import (
     workers_of,
 )
 from asrprune.cli.screen import say
+from asrprune.config.strategies import STRATEGY_NAMES
 
 if TYPE_CHECKING:
     pass
@@ -42,10 +43,12 @@ def search(
     exp: ExpDir,
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
     strategy: Annotated[
-        list[str] | None, typer.Option("--strategy", help="top, every, greedy or svcca; default: prune.strategies")
+        list[str] | None, typer.Option("--strategy", help=f"{', '.join(STRATEGY_NAMES)}; default: prune.strategies")
     ] = None,
     objective: Annotated[str | None, typer.Option("--objective", help="wer or ctc; default: prune.metric")] = None,
-    beam: Annotated[int | None, typer.Option("--beam", min=1, help="width of the greedy search; default: prune.beam")] = None,
+    beam: Annotated[
+        int | None, typer.Option("--beam", min=1, help="width of the iterative search; default: prune.beam")
+    ] = None,
     rerank: Annotated[
         int | None,
         typer.Option("--rerank", min=1, help="so many of svcca's proposals the dev set ranks; default: prune.rerank"),
@@ -59,14 +62,13 @@ def search(
     from asrprune.config.load import check
     from asrprune.config.schema import PruneConfig
     from asrprune.experiment.plan import plan_path
-    from asrprune.prune.propose import propose, read_similarity
+    from asrprune.prune.propose import check_measured, propose
 
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
     options = check(PruneConfig, {**experiment.config.prune.model_dump(), **given}, "asrprune search")
-    if "svcca" in options.strategies:
-        read_similarity(experiment, dev.name)  # now, not after hours of greedy search
+    check_measured(experiment, options.strategies, dev.name)  # now, not after hours of search
     with workers:
         for name in options.strategies:
             plan = propose(experiment, name, dev, options, workers)

@@ -13,11 +13,12 @@ from matplotlib.ticker import MaxNLocator
 
 from asrprune.compare.grid import Grid
 from asrprune.compare.summary import ALL, ALONE, Row, Summary, chosen_strategy, roles, shown
+from asrprune.config.strategies import PREFERRED
+from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.report.plots import (
     GREY,
+    LOOKS,
     PALE,
-    PALETTE,
-    SPARE,
     STYLE,
     heat_map,
     intervals,
@@ -41,8 +42,7 @@ CAPTIONS = {
     " begin at the lowest value.",
     "cost": "What training costs for one seed: one prunable model against one for each depth. Minutes depend on what else ran.",
 }
-_COLOURS = [*(colour for colour, _ in PALETTE.values()), *(colour for colour, _ in SPARE)]
-_MARKERS = [*(marker for _, marker in PALETTE.values()), *(marker for _, marker in SPARE)]
+_COLOURS, _MARKERS = zip(*LOOKS, strict=True)
 
 
 def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
@@ -99,7 +99,7 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     """A panel per set: the individually trained models, and each method pruned by the strategy that belongs to it."""
     looks = zip(_COLOURS, _MARKERS, strict=True)
-    chosen = [(method, grid.pruned_by.get(method, "greedy")) for method in grid.methods if method not in grid.alone.unpruned]
+    chosen = [(method, grid.pruned_by.get(method, PREFERRED)) for method in grid.methods if method not in grid.alone.unpruned]
     lines = [(f"{method}, {by}", method, by, *look) for (method, by), look in zip(chosen, cycle(looks), strict=False)]
     return _by_depth(summary, grid, names, lines)
 
@@ -107,7 +107,7 @@ def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     """A panel per set: the prunable model by every strategy."""
     there = {row["strategy"] for row in summary["rows"] if row["method"] == grid.prunable}
-    lines = [(by, grid.prunable, by, *look) for by, look in PALETTE.items() if by in there]
+    lines = [(by, grid.prunable, by, look.colour, look.marker) for by, look in STRATEGIES.items() if by in there]
     return _by_depth(summary, grid, names, lines)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from asrprune.config.load import PACE, check, is_section, read_config, read_yaml, resolved, without
-from asrprune.config.schema import Config, Positive, Section, Strategy
+from asrprune.config.schema import Config, Positive, Section, StrategyName
 from asrprune.runtime.errors import UserError
 
 Numbers = dict[str, Any]  # section.key -> value, as with --set
@@ -43,7 +43,7 @@ class Grid(Section):
     prunable: str  # the method that the project stands for
     plain: str  # the one without its regularisers
     baseline: str  # the individually trained models that decide whether pruning costs accuracy
-    pruned_by: dict[str, Strategy] = Field(default_factory=dict)  # method -> strategy of its line in the figure, if not greedy
+    pruned_by: dict[str, StrategyName] = Field(default_factory=dict)  # method -> strategy of its line, if not iterative
     published: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
@@ -126,7 +126,7 @@ def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: boo
     taps: Numbers = {"model.taps": None, "model.truncated": {}} if shallow else {}  # by the depth, unless the method says which
     numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}
     if alone:
-        numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.min_depth": 1, "prune.strategies": ["top"]}
+        numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.min_depth": 1, "prune.strategies": ["lowest"]}
     overrides = as_overrides(numbers)
     return Cell(method, depth, seed, alone, overrides, read_config(path, overrides))
 

@@ -11,6 +11,8 @@ from asrprune.analysis.matrices import read_matrices
 from asrprune.compare.grid import Cell
 from asrprune.config.load import parse_config
 from asrprune.config.schema import Config
+from asrprune.config.strategies import strategy_name
+from asrprune.experiment.plan import file_of
 from asrprune.model.stochastic_depth import draw_layers, drop_probabilities
 from asrprune.report.results import Results, collect, read_log, similarities
 from asrprune.runtime.errors import UserError
@@ -45,7 +47,8 @@ def _read(path: Path) -> Record:
     record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT or not record.keys() >= _KEYS:
         raise UserError(f"{path}: not a record of this version of asrprune; remove it, `asrprune grid` makes it again")
-    return record
+    rows = [{**row, "strategy": strategy_name(row["strategy"])} for row in record["rows"]]
+    return {**record, "rows": rows, "search": {strategy_name(name): plan for name, plan in record["search"].items()}}
 
 
 def _learnt(record: Record, cell: Cell) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
         raise UserError(f"{exp}/train.jsonl: no finished epoch")
     rows, words, speakers = [], dict[str, str](), dict[str, str]()
     for row in results["rows"]:
-        scored = exp / "decode" / row["set"] / f"{row['strategy']}_d{row['depth']}"
+        scored = file_of(exp / "decode" / row["set"], row["strategy"], f"_d{row['depth']}")
         ids, counts = _utterances(scored / "utterances.tsv")
         words[row["set"]] = _joined(counts[:, 0])
         if row["set"] not in speakers:

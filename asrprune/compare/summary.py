@@ -9,7 +9,8 @@ from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Estimate, Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import LEVEL, MARGIN_POINTS, MARGIN_SHARE, margin, power, seeds_for
 from asrprune.compare.record import Record, numbers
-from asrprune.report.results import strategy_rank
+from asrprune.config.strategies import PREFERRED
+from asrprune.prune.strategies.table import rank
 from asrprune.report.tables import FULL, search_sets
 from asrprune.runtime.errors import UserError
 
@@ -28,7 +29,7 @@ def roles(grid: Grid) -> list[str]:
 
 def chosen_strategy(grid: Grid) -> str:
     """The strategy that prunes the prunable model where it is compared."""
-    return grid.pruned_by.get(grid.prunable, "greedy")
+    return grid.pruned_by.get(grid.prunable, PREFERRED)
 
 
 def shown(summary: Summary, name: str) -> list[Row]:
@@ -209,7 +210,7 @@ def _facts(rows: list[Row]) -> Row:
 
 
 def _rank(strategy: str) -> tuple[int, str]:
-    return (-1, "") if strategy in (FULL, ALONE) else strategy_rank(strategy)
+    return (-1, "") if strategy in (FULL, ALONE) else rank(strategy)
 
 
 def _pair(grid: Grid, records: dict[str, Record]) -> dict[str, Record]:
@@ -223,8 +224,8 @@ def _pair(grid: Grid, records: dict[str, Record]) -> dict[str, Record]:
 
 
 def _removals(record: Record) -> Row | None:
-    """Dev WER of the full model and without each one layer, from the first step of the greedy search."""
-    plan = record["search"].get("greedy")
+    """Dev WER of the full model and without each one layer, from the first step of the iterative search."""
+    plan = record["search"].get("iterative")
     if plan is None or plan["metric"] != "wer" or not plan["steps"][0].get("without"):
         return None
     first = plan["steps"][0]

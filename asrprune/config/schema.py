@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from asrprune.config.lengths import min_frames
+from asrprune.config.strategies import Strategy, strategy_name
 
 
 def _no_switch(value: Any) -> Any:
@@ -292,17 +293,21 @@ class TrainConfig(Section):
         return self
 
 
-Strategy = Literal["top", "every", "greedy", "svcca"]
+def _todays_name(value: Any) -> Any:
+    return strategy_name(value) if isinstance(value, str) else value
+
+
+StrategyName = Annotated[Strategy, BeforeValidator(_todays_name)]
 
 
 class PruneConfig(Section):
     """Depths and strategies that are searched, decoded and reported."""
 
-    strategies: Different[Strategy] = ("greedy", "svcca", "top", "every")
+    strategies: Different[StrategyName] = ("iterative", "svcca", "lowest", "every")
     depths: Several[Positive] | None = None  # None: every depth from num_layers to 1 is searched and decoded
     min_depth: Positive = 1
     metric: Literal["wer", "ctc"] = "wer"  # what decides on the dev set: word errors or the loss
-    beam: Positive = 3  # greedy goes on from this many sub-models of each depth; above 1 it tries the lowest layers, too
+    beam: Positive = 3  # iterative goes on from this many sub-models of each depth; above 1 it tries the lowest layers, too
     rerank: Positive = 1  # of so many proposals of svcca for each depth the dev set chooses; 1: it is not decoded
     speeds: Speeds = (1.0,)  # copies of the dev set that layers are chosen on: a small set alone is noisy
     svcca_variance: float = Field(0.99, gt=0.0, le=1.0)

@@ -15,7 +15,7 @@ from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.infer.prefix_tree import layers_run, run_together
 from asrprune.model.ctc_model import ctc_losses
-from asrprune.prune.search import DevScore
+from asrprune.prune.dev_score import DevScore
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.hardware import inference, pick_device
 from asrprune.runtime.progress import track

@@ -14,18 +14,16 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from asrprune.analysis.matrices import read_matrices
-from asrprune.report.results import Results, Row, read_log, similarities, strategy_rank
+from asrprune.prune.strategies.table import STRATEGIES, rank
+from asrprune.report.results import Results, Row, read_log, similarities
 from asrprune.report.tables import set_names
 from asrprune.runtime.files import atomic_path
 
 DPI = 300
-PALETTE = {  # Okabe and Ito's colours, told apart by colour-blind readers; the marker tells them apart in black and white
-    "greedy": ("#0072B2", "o"),
-    "svcca": ("#D55E00", "s"),
-    "every": ("#009E73", "^"),
-    "top": ("#CC79A7", "D"),
-}
-SPARE = (("#E69F00", "v"), ("#56B4E9", "P"), ("#999933", "X"), ("#882255", "<"))
+LOOKS = (  # colour and marker of what is no strategy; those begin with Okabe and Ito's colours, too
+    *(("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D")),
+    *(("#E69F00", "v"), ("#56B4E9", "P"), ("#999933", "X"), ("#882255", "<")),
+)
 _FULL, GREY, PALE = "#000000", "#8a8a8a", "#e9e9e9"
 STYLE: Any = {  # the stubs of newer versions want every key to be a literal, those of older ones do not know them
     "font.size": 8,
@@ -222,7 +220,7 @@ def _split(results: Results, rows: Sequence[Row]) -> tuple[list[Row], dict[str, 
     """Of one set's rows: the full model's (a list of one, or none), and each strategy's pruned ones from shallow to deep."""
     full = [row for row in rows if row["depth"] == results["model"]["num_layers"]][:1]
     pruned = sorted((row for row in rows if row["depth"] != results["model"]["num_layers"]), key=lambda row: row["depth"])
-    strategies = sorted({row["strategy"] for row in pruned}, key=strategy_rank)
+    strategies = sorted({row["strategy"] for row in pruned}, key=rank)
     return full, {strategy: [row for row in pruned if row["strategy"] == strategy] for strategy in strategies}
 
 
@@ -238,8 +236,11 @@ def _look(strategy: str, strategies: Sequence[str]) -> tuple[str, str]:
     """Colour and marker: fixed for the known strategies and the full model, by turns for the others."""
     if strategy == "full model":
         return _FULL, "o"
-    others = [other for other in strategies if other not in PALETTE]
-    return PALETTE.get(strategy) or SPARE[others.index(strategy) % len(SPARE)]
+    if strategy in STRATEGIES:
+        return STRATEGIES[strategy].colour, STRATEGIES[strategy].marker
+    others = [other for other in strategies if other not in STRATEGIES]
+    spare = [look for look in LOOKS if look[0] not in {known.colour for known in STRATEGIES.values()}]
+    return spare[others.index(strategy) % len(spare)]
 
 
 def _wer_line(axes: Axes, rows: list[Row], full: list[Row], shift: float, strategy: str, colour: str, marker: str) -> None:

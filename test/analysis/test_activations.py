@@ -16,7 +16,7 @@ from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import CtcModel
-from asrprune.prune.propose import read_similarity
+from asrprune.prune.evidence import read_measure
 from asrprune.runtime.errors import UserError
 
 
@@ -111,17 +111,17 @@ def test_what_is_stored_are_the_measures_of_the_activations(own_experiment: Expe
         assert int(stored["frames"]) == 165
         assert str(stored["model_sha256"]) == own_experiment.info["model_sha256"]
         similarity = stored["similarity"]
-    np.testing.assert_array_equal(read_similarity(own_experiment, "train"), similarity)
+    np.testing.assert_array_equal(read_measure(own_experiment, "train", "similarity"), similarity)
     assert [entry.name for entry in path.parent.iterdir()] == ["train.npz"]
 
 
 def test_a_matrix_that_is_missing_or_of_another_model_names_stage_6(own_experiment: Experiment, tiny_data: Path) -> None:
     with pytest.raises(UserError, match=r"svcca/train\.npz: no such file; stage 6"):
-        read_similarity(own_experiment, "train")
+        read_measure(own_experiment, "train", "similarity")
     measure_layers(own_experiment, tiny_data / "train")
     own_experiment.info["model_sha256"] = "another"
     with pytest.raises(UserError, match=r"train\.npz: measured on another model; run stage 6"):
-        read_similarity(own_experiment, "train")
+        read_measure(own_experiment, "train", "similarity")
 
 
 def test_too_small_a_set_is_refused_and_leaves_nothing(own_experiment: Experiment, tiny_data: Path) -> None:

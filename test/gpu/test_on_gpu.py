@@ -23,7 +23,7 @@ from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment, load
 from asrprune.model.ctc_model import BLANK, CtcModel, ctc_losses
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.prune.search import greedy
+from asrprune.prune.strategies.iterative import iterative
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.hardware import inference
@@ -177,7 +177,8 @@ def test_texts(experiment: Experiment, dev: Corpus) -> None:
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
 def test_search(experiment: Experiment, dev: Corpus, metric: str) -> None:
     here, there = (
-        greedy(experiment.num_layers, DevScorer(experiment, dev, metric, Executor(num_gpus)), 1) for num_gpus in (0, NUM_GPUS)
+        iterative(experiment.num_layers, DevScorer(experiment, dev, metric, Executor(num_gpus)), 1)
+        for num_gpus in (0, NUM_GPUS)
     )
     assert [step.keep for step in there] == [step.keep for step in here]
     assert [step.score for step in there] == pytest.approx([step.score for step in here], rel=1e-4)
