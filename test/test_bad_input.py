@@ -394,7 +394,9 @@ def test_search_says_what_is_wrong_before_it_begins(exp: Path, tiny_data: Path) 
     options = ["--dev", tiny_data / "dev", "--strategy", "iterative"]
     with unchanged(exp):
         done = asrprune("search", "--exp", exp, *options, "--strategy", "foo")
-        refused(done, "search", "strategies.1: input should be 'iterative', 'svcca', 'every' or 'lowest', got 'foo'")
+        refused(
+            done, "search", "strategies.1: input should be 'iterative', 'svcca', 'influence', 'every' or 'lowest', got 'foo'"
+        )
         refused(
             asrprune("search", "--exp", exp, *options, "--strategy", "svcca"),
             "search",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def svcca(
     exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0
 ) -> None:
-    """Measure how similar the layers are. Writes svcca/SET.npz and a heat map."""
+    """Measure how similar the layers are, and how much each changes the stream. Writes svcca/SET.npz and a figure."""
     from asrprune.analysis.measure import measure_layers
     from asrprune.report.plots import draw_svcca
 

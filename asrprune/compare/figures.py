@@ -21,6 +21,7 @@ from asrprune.report.plots import (
     PALE,
     STYLE,
     heat_map,
+    influence_bars,
     intervals,
     panel_grid,
     percent_scale,
@@ -39,7 +40,7 @@ CAPTIONS = {
     " intervals; where the upper end lies below the margin, the pruned model is not worse.",
     "removals": "Dev WER with each one layer removed, without retraining, of the first seed; dashed: with all layers.",
     "similarity": "SVCCA similarity of the layers' outputs, of the first seed; layer 0 is the input of layer 1. Colours"
-    " begin at the lowest value.",
+    " begin at the lowest value. Bars, where measured: 1 - cosine of a layer's input and output, the mean over frames.",
     "cost": "What training costs for one seed: one prunable model against one for each depth. Minutes depend on what else ran.",
 }
 _COLOURS, _MARKERS = zip(*LOOKS, strict=True)
@@ -63,7 +64,7 @@ def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
     if removed := {method: value for method, value in summary["removals"].items() if value}:
         drawn["removals"] = removals(removed)
     if matrices := {method: matrix for method, matrix in summary["similarity"].items() if matrix}:
-        drawn["similarity"] = similarity(matrices)
+        drawn["similarity"] = similarity(matrices, summary["influence"])
     drawn["cost"] = cost(summary, grid)
     return drawn
 
@@ -183,13 +184,15 @@ def removals(removed: dict[str, Row]) -> Figure:
     return figure
 
 
-def similarity(matrices: dict[str, list[list[float]]]) -> Figure:
-    """Heat maps side by side on one scale."""
+def similarity(matrices: dict[str, list[list[float]]], influences: dict[str, list[float] | None]) -> Figure:
+    """Heat maps side by side on one scale; above them, where it was measured, each layer's influence."""
     figure, panels = panel_grid(len(matrices), width=3.2, height=2.9)
     lowest = min(np.min(matrix) for matrix in matrices.values())
     for axes, (method, matrix) in zip(panels, matrices.items(), strict=True):
         image = heat_map(axes, np.array(matrix), np.arange(len(matrix)), lowest)
         axes.set_title(f"SVCCA, {method}")
+        if influence := influences.get(method):
+            influence_bars(axes, influence)
     figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
     return figure
 

@@ -62,8 +62,8 @@ def make_record(exp: Path, cell: Cell) -> Record:
     Returns:
         method, depth, seed, alone; ``trained_on``: fingerprints of the training and dev data; ``rows`` of WER by set, strategy
         and depth, each with the errors of every utterance, in the order of their ids; ``words`` and ``speakers`` (0, 1, ...) of
-        every utterance by set; the plans with all removals tried; ``similarity``, the SVCCA matrix; ``training`` with
-        ``layer_passes``: layers run, summed over updates.
+        every utterance by set; the plans with all removals tried; ``similarity``, the SVCCA matrix, and ``influence`` of the
+        layers; ``training`` with ``layer_passes``: layers run, summed over updates.
 
     Raises:
         UserError: a part of the experiment is missing.
@@ -92,7 +92,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
         "model": results["model"],
         "training": {**training, "layer_passes": _layers_run(exp) or layer_passes(config, training["steps"])},
         "search": results["search"],
-        "similarity": _similarity(exp, results),
+        **_measured(exp, results),
         "environment": results["environment"],
         "words": words,
         "speakers": speakers,
@@ -148,8 +148,8 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
-def _similarity(exp: Path, results: Results) -> list[list[float]] | None:
-    """The SVCCA matrix (L + 1, L + 1) of the first set that was measured."""
-    for path in similarities(exp, results["model"]["model_sha256"])[0]:
-        return np.round(read_matrices(path)["similarity"], 4).tolist()
-    return None
+def _measured(exp: Path, results: Results) -> dict[str, Any]:
+    """The SVCCA matrix (L + 1, L + 1) and the influence (L,) on the first set that was measured; None: not measured."""
+    paths, _ = similarities(exp, results["model"]["model_sha256"])
+    stored = read_matrices(paths[0]) if paths else {}
+    return {name: np.round(stored[name], 4).tolist() if name in stored else None for name in ("similarity", "influence")}

@@ -47,7 +47,8 @@ def summarise(grid: Grid, records: dict[str, Record]) -> Summary:
         model is not worse: wer, alone_wer, difference, ci90 (its upper end is the one-sided 95 % bound), margin, outcome,
         power, seeds_80 and seeds_90 (how many seeds give that power). ``speakers``: their number by set, null where no record
         says who spoke. ``cost``: what training cost; ``update_overhead``: f of the function of this name. ``removals``: dev WER
-        without each one layer. ``similarity``: SVCCA matrices of the plain and the prunable model.
+        without each one layer. ``similarity``, ``influence``: SVCCA matrices and influence of the layers of the plain and the
+        prunable model; null where the record is too old to have it.
 
     Raises:
         UserError: there is no record, or records are of different data.
@@ -70,6 +71,7 @@ def summarise(grid: Grid, records: dict[str, Record]) -> Summary:
         "update_overhead": update_overhead(grid, records),
         "removals": {method: _removals(record) for method, record in _pair(grid, records).items()},
         "similarity": {method: record["similarity"] for method, record in _pair(grid, records).items()},
+        "influence": {method: record.get("influence") for method, record in _pair(grid, records).items()},
         "runs": {
             name: {
                 "asrprune": record["model"]["asrprune"],

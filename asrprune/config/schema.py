@@ -303,7 +303,7 @@ StrategyName = Annotated[Strategy, BeforeValidator(_todays_name)]
 class PruneConfig(Section):
     """Depths and strategies that are searched, decoded and reported."""
 
-    strategies: Different[StrategyName] = ("iterative", "svcca", "lowest", "every")
+    strategies: Different[StrategyName] = ("iterative", "svcca", "influence", "lowest", "every")
     depths: Several[Positive] | None = None  # None: every depth from num_layers to 1 is searched and decoded
     min_depth: Positive = 1
     metric: Literal["wer", "ctc"] = "wer"  # what decides on the dev set: word errors or the loss

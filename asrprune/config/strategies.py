@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-Strategy = Literal["iterative", "svcca", "every", "lowest"]
+Strategy = Literal["iterative", "svcca", "influence", "every", "lowest"]
 STRATEGY_NAMES: tuple[Strategy, ...] = get_args(Strategy)  # in the order of tables and figures
 PREFERRED: Strategy = "iterative"  # taken where no strategy is named
 _OLD = {"greedy": "iterative", "top": "lowest"}

@@ -18,7 +18,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.version import __version__
 
-Measure = Literal["similarity"]
+Measure = Literal["similarity", "influence"]
 
 
 class Evidence:
@@ -35,6 +35,11 @@ class Evidence:
         return read_measure(self._experiment, self._dev.name, "similarity")
 
     @cached_property
+    def influence(self) -> np.ndarray:
+        """How much layers 1..L change the stream: (L,)."""
+        return read_measure(self._experiment, self._dev.name, "influence")
+
+    @cached_property
     def score(self) -> RememberedScorer:
         """Dev scores; those that an earlier, killed search had of the same model and data are not computed again."""
         experiment, metric = self._experiment, self.options.metric
@@ -49,10 +54,12 @@ def read_measure(experiment: Experiment, set_name: str, measure: Measure) -> np.
     """A measure of this model's layers on a set.
 
     Raises:
-        UserError: stage 6 did not measure it yet, or did so on another model.
+        UserError: stage 6 did not measure it yet, or only on another model.
     """
     path = similarity_path(experiment.path, set_name)
     stored = read_matrices(path)
     if str(stored["model_sha256"]) != experiment.info["model_sha256"]:
         raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
+    if measure not in stored:
+        raise UserError(f"{path}: an older asrprune measured no {measure} of the layers; run stage 6 (`asrprune svcca`) again")
     return stored[measure]

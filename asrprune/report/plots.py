@@ -51,7 +51,8 @@ CAPTIONS = {
     "Numbers are depths; on the grey line lie the sub-models that no other beats in both.",
     "layers_kept": "Layers kept (filled) at each depth. An empty row: the strategy's plan has no such depth.",
     "svcca": "Similarity of the layers' outputs: 0 is none, 1 is equal up to a linear map (for CKA: up to rotation and "
-    "scale). Layer 0 is the input of layer 1. Where neighbours are near 1, the layer between them changes little.",
+    "scale). Layer 0 is the input of layer 1. Where neighbours are near 1, the layer between them changes little. "
+    "Bars: 1 - cosine of a layer's input and output, the mean over frames.",
     "training": "Dev word error rate, CTC loss on dev and in training, and learning rate. A tap after layer k is the "
     "sub-model of layers 1 to k. Rings: the checkpoints averaged.",
 }
@@ -160,13 +161,15 @@ def layers_kept(results: Results) -> Figure:
 
 
 def svcca(matrices: Sequence[Path]) -> Figure:
-    """A row per set: SVCCA similarity and linear CKA of every pair of x_0 ... x_L on one fixed colour scale from 0 to 1."""
+    """A row per set: SVCCA and linear CKA of every pair of x_0 ... x_L, on one colour scale from 0 to 1, and influence."""
     figure, panels = panel_grid(2 * len(matrices), width=3.2, height=2.9)
     for place, path in enumerate(matrices):
         arrays = read_matrices(path)
         for axes, key, title in zip(panels[2 * place :], ("similarity", "cka"), ("SVCCA", "linear CKA"), strict=False):
             image = heat_map(axes, arrays[key], arrays["layers"])
             axes.set_title(f"{title}, {path.stem} ({int(arrays['frames']):,} frames)")
+        if "influence" in arrays:
+            influence_bars(panels[2 * place], arrays["influence"])
     figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
     return figure
 
@@ -308,6 +311,15 @@ def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray, lowest: float =
             text, colour = f"{value:.2f}".removeprefix("0"), "black" if value > (1 + lowest) / 2 else "white"
             axes.text(x, y, text, ha="center", va="center", fontsize=4.5, color=colour)
     return image
+
+
+def influence_bars(axes: Axes, influence: Sequence[float] | np.ndarray) -> None:
+    """Above a heat map and its title, in line with its layers: how much each of the layers 1..L changes the stream."""
+    bars = axes.inset_axes((0.0, 1.13, 1.0, 0.2), sharex=axes)
+    bars.bar(range(1, len(influence) + 1), influence, color=STRATEGIES["influence"].colour, width=0.7)
+    bars.tick_params(bottom=False, labelbottom=False)
+    bars.yaxis.set_major_locator(MaxNLocator(nbins=2))
+    bars.set(ylabel="influence", ylim=(0, None))
 
 
 def _taps(epochs: Sequence[Row]) -> list[str]:

@@ -164,7 +164,7 @@ also=$config_lines \
     run_stage 4 train "$exp" "$(config_of 'seed|augment|batch|model|train')" \
     "training with $config, in $exp; curves: tensorboard --logdir $exp" "$exp/config.yaml" "$exp/train.jsonl"
 run_stage 5 average "$exp" "" "the average of the best epochs, in $exp/model.safetensors" "$exp/model.safetensors"
-run_stage 6 svcca "$exp" "$(config_of 'prune.svcca|prune.speeds|decode')" "similarity of the layers on $search_dir, in $exp/svcca" "$exp/svcca"
+run_stage 6 svcca "$exp" "$(config_of 'prune.svcca|prune.speeds|decode') and influence" "similarity of the layers on $search_dir, in $exp/svcca" "$exp/svcca"
 run_stage 7 search "$exp" "$(config_of prune)" "which layers to remove, judged on $search_dir, in $exp/plans" "$exp/plans"
 run_stage 8 decode "$exp" "$(tables_of $test_sets)" "$test_sets at every depth, in $exp/decode" "${decodes[@]}"
 run_stage 9 score "$exp" "" "word error rates, in $exp/decode"

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from asrprune.analysis.activations import activations
+from asrprune.analysis.influence import influence
 from asrprune.analysis.measure import measure_layers
 from asrprune.analysis.svcca import linear_cka, pwcca, similarity_matrix, subspace
 from asrprune.config.lengths import output_length
@@ -107,11 +108,13 @@ def test_what_is_stored_are_the_measures_of_the_activations(own_experiment: Expe
         np.testing.assert_array_equal(stored["similarity"], similarity_matrix(spaces))
         np.testing.assert_array_equal(stored["pwcca"], similarity_matrix(spaces, pwcca))
         np.testing.assert_array_equal(stored["cka"], similarity_matrix(spaces, linear_cka))
+        np.testing.assert_array_equal(stored["influence"], influence(streams))
         assert stored["layers"].tolist() == [0, 1, 2, 3, 4]
         assert int(stored["frames"]) == 165
         assert str(stored["model_sha256"]) == own_experiment.info["model_sha256"]
         similarity = stored["similarity"]
     np.testing.assert_array_equal(read_measure(own_experiment, "train", "similarity"), similarity)
+    np.testing.assert_array_equal(read_measure(own_experiment, "train", "influence"), influence(streams))
     assert [entry.name for entry in path.parent.iterdir()] == ["train.npz"]
 
 

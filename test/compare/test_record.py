@@ -31,7 +31,7 @@ def exp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     results: dict[str, Any] = {key: {} for key in keys}
     results |= {"rows": [{"set": "test", "strategy": "iterative", "depth": 2}], "training": {"steps": 3}, "model": {}}
     monkeypatch.setattr(record, "collect", lambda exp: results)
-    monkeypatch.setattr(record, "_similarity", lambda exp, results: None)
+    monkeypatch.setattr(record, "_measured", lambda exp, results: {"similarity": None, "influence": None})
     log(tmp_path, {}, {}, {})
     return tmp_path
 
@@ -90,3 +90,14 @@ def test_a_record_with_older_names_of_strategies_is_read_with_todays(exp: Path, 
     old["config"] = {**made["config"], "prune": {**made["config"]["prune"], "strategies": ["greedy", "svcca", "top", "every"]}}
     write_json(record_path(exp, cell), old)
     assert read_records(exp, [cell]) == {cell.name: {**made, "config": old["config"]}}
+
+
+def test_what_was_measured_of_the_layers_is_rounded_and_may_be_missing(tmp_path: Path) -> None:
+    results = {"model": {"model_sha256": "x"}}
+    assert record._measured(tmp_path, results) == {"similarity": None, "influence": None}
+    path = tmp_path / "svcca/dev.npz"
+    path.parent.mkdir()
+    np.savez(path, similarity=np.eye(2), model_sha256=np.array("x"))
+    assert record._measured(tmp_path, results) == {"similarity": [[1.0, 0.0], [0.0, 1.0]], "influence": None}
+    np.savez(path, similarity=np.eye(2), influence=np.array([0.123456]), model_sha256=np.array("x"))
+    assert record._measured(tmp_path, results)["influence"] == [0.1235]

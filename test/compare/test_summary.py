@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asrprune.compare.figures import CAPTIONS, draw
+from asrprune.compare.figures import CAPTIONS, draw, similarity
 from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import power, seeds_for
@@ -330,6 +330,8 @@ def test_figures_are_drawn_of_what_there_is(summary: Summary, tmp_path: Path) ->
     paths = draw(summary, GRID, tmp_path)
     assert [path.stem for path in paths] == list(CAPTIONS)
     assert all(path.stat().st_size > 5000 for path in paths)
+    drawn = similarity(summary["similarity"], {"plain": None, "both": [0.9, 0.1, 0.3, 0.2]})
+    assert [len(axes.child_axes) for axes in drawn.axes[:2]] == [0, 1]
     bare = {**summary, "removals": {}, "similarity": {"plain": None}}
     assert [path.stem for path in draw(bare, GRID, tmp_path)] == ["one_model", "methods", "strategies", "difference", "cost"]
     assert {path.stem for path in tmp_path.glob("*.png")} == {"one_model", "methods", "strategies", "difference", "cost"}

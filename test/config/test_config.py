@@ -85,7 +85,7 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ("prune: {depths: [0]}", "prune.depths.0: input should be greater than or equal to 1, got 0"),
         (
             "prune: {strategies: [best]}",
-            "prune.strategies.0: input should be 'iterative', 'svcca', 'every' or 'lowest', got 'best'",
+            "prune.strategies.0: input should be 'iterative', 'svcca', 'influence', 'every' or 'lowest', got 'best'",
         ),
         ("prune: {strategies: []}", "prune.strategies: is empty; give a value, or leave the key out"),
         ("prune: {strategies: [lowest, every, lowest]}", "prune.strategies: has a value twice: lowest, every, lowest"),

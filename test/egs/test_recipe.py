@@ -22,7 +22,7 @@ from asrprune.data.tables import read_table
 ROOT = Path(__file__).resolve().parents[2]
 AN4 = ROOT / "../shared/data/an4"
 SETS = ("train", "dev", "test")
-STRATEGIES = ("iterative", "svcca", "lowest", "every")
+STRATEGIES = ("iterative", "svcca", "influence", "lowest", "every")
 DEPTHS = (4, 2, 1)
 
 
@@ -109,6 +109,7 @@ def test_every_stage_leaves_what_it_promises(mini: Mini) -> None:
     with np.load(mini.exp / "svcca/dev.npz") as matrices:
         assert matrices["similarity"].shape == (5, 5)
         assert np.diag(matrices["similarity"]) == pytest.approx(1.0)
+        assert matrices["influence"].shape == (4,)
     config = yaml.safe_load((mini.exp / "config.yaml").read_text())
     assert config["model"]["num_layers"] == 4
     losses = [json.loads(line) for line in (mini.exp / "train.jsonl").read_text().splitlines()]

@@ -19,11 +19,13 @@ from asrprune.experiment.plan import Keep, plan_path, read_plan
 from asrprune.experiment.store import Experiment
 from asrprune.prune.dev_score import DevScore
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.prune.propose import propose
+from asrprune.prune.propose import check_measured, propose
 from asrprune.prune.strategies.iterative import iterative
 from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, processes
+
+MEASURED = ("svcca", "influence")  # strategies that need what stage 6 measures
 
 
 @pytest.fixture
@@ -39,14 +41,14 @@ def with_prune(exp: Experiment, **values: object) -> Experiment:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_plan_is_written_and_reads_back_for_this_model(own: Experiment, tiny_data: Path, strategy: str) -> None:
-    dev = tiny_data / ("train" if strategy == "svcca" else "dev")  # the tiny dev set has too few frames for svcca
-    if strategy == "svcca":
+    dev = tiny_data / ("train" if strategy in MEASURED else "dev")  # the tiny dev set has too few frames for svcca
+    if strategy in MEASURED:
         measure_layers(own, dev)
     plan = propose(own, strategy, dev)
     again = read_plan(plan_path(own.path, strategy), own.num_layers, own.info["model_sha256"])
     assert again.steps == plan.steps
     assert [step.depth for step in plan.steps] == [4, 3, 2, 1]
-    assert plan.dev_set == (dev.name if strategy in ("iterative", "svcca") else None)
+    assert plan.dev_set == (dev.name if strategy in ("iterative", *MEASURED) else None)
     assert plan.metric == ("wer" if strategy == "iterative" else None)
     assert all((step.score is None) is (strategy != "iterative") for step in plan.steps)
     written = json.loads(plan_path(own.path, strategy).read_text())
@@ -137,6 +139,25 @@ def test_svcca_is_the_search_on_the_measured_matrix(own: Experiment, tiny_data: 
     assert [step.keep for step in plan.steps] == [(1, 2, 3, 4), (1, 4)]
 
 
+def test_influence_keeps_the_layers_that_were_measured_to_change_most(own: Experiment, tiny_data: Path) -> None:
+    path = similarity_path(own.path, "dev")
+    path.parent.mkdir()
+    np.savez(path, influence=np.array([0.9, 0.1, 0.2, 0.3]), model_sha256=np.array(own.info["model_sha256"]))
+    plan = propose(with_prune(own, depths=(4, 3, 1)), "influence", tiny_data / "dev")
+    assert [step.keep for step in plan.steps] == [(1, 2, 3, 4), (1, 3, 4), (1,)]
+
+
+def test_a_file_of_an_older_asrprune_has_no_influence_and_stage_6_is_named(own: Experiment, tiny_data: Path) -> None:
+    path = similarity_path(own.path, "dev")
+    path.parent.mkdir()
+    np.savez(path, similarity=np.eye(5), model_sha256=np.array(own.info["model_sha256"]))
+    check_measured(own, ["svcca", "iterative", "lowest"], "dev")
+    for asked in (lambda: propose(own, "influence", tiny_data / "dev"), lambda: check_measured(own, ["influence"], "dev")):
+        with pytest.raises(UserError, match=r"svcca/dev\.npz: an older asrprune measured no influence .*; run stage 6"):
+            asked()
+    assert not plan_path(own.path, "influence").exists()
+
+
 def test_svcca_without_its_matrix_names_stage_6(own: Experiment, tiny_data: Path) -> None:
     with pytest.raises(UserError, match=r"svcca/dev\.npz: no such file; stage 6"):
         propose(own, "svcca", tiny_data / "dev")
@@ -144,7 +165,7 @@ def test_svcca_without_its_matrix_names_stage_6(own: Experiment, tiny_data: Path
 
 
 def test_an_unknown_strategy_lists_the_known_ones(own: Experiment, tiny_data: Path) -> None:
-    with pytest.raises(UserError, match="no such strategy; choose from iterative, svcca, every, lowest"):
+    with pytest.raises(UserError, match="no such strategy; choose from iterative, svcca, influence, every, lowest"):
         propose(own, "best", tiny_data / "dev")
 
 
@@ -179,8 +200,8 @@ def opened() -> Iterator[set[Path]]:
 def test_nothing_but_the_dev_set_is_opened(own: Experiment, tiny_data: Path, tmp_path: Path, strategy: str) -> None:
     data = Path(shutil.copytree(tiny_data, tmp_path / "data")).resolve()
     shutil.copytree(data / "dev", data / "test")
-    dev = data / ("train" if strategy == "svcca" else "dev")
-    if strategy == "svcca":
+    dev = data / ("train" if strategy in MEASURED else "dev")
+    if strategy in MEASURED:
         measure_layers(own, dev)
     with opened() as paths:
         propose(own, strategy, dev)

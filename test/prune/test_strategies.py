@@ -10,6 +10,7 @@ from asrprune.prune.dev_score import DevScore
 from asrprune.prune.rerank import rerank
 from asrprune.prune.strategies import svcca as by_svcca
 from asrprune.prune.strategies.every import every
+from asrprune.prune.strategies.influence import influence
 from asrprune.prune.strategies.iterative import iterative
 from asrprune.prune.strategies.lowest import lowest
 from asrprune.prune.strategies.svcca import run_similarity, svcca
@@ -53,6 +54,24 @@ def test_every_is_even_and_keeps_the_last_layer(num_layers: int) -> None:
         assert step.keep[-1] == num_layers
         gaps = np.diff([0, *step.keep])
         assert gaps.max() - gaps.min() <= 1
+
+
+# ---- influence
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+@pytest.mark.parametrize("num_layers", [1, 2, 5, 8])
+def test_influence_keeps_the_set_of_the_highest_sum_and_of_equal_ones_the_lowest_layers(
+    num_layers: int, levels: int | None
+) -> None:
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        influences = rng.random(num_layers) if levels is None else rng.integers(levels, size=num_layers).astype(float)
+        for step in influence(influences, range(1, num_layers + 1)):
+            sets = itertools.combinations(range(1, num_layers + 1), step.depth)
+            sums = {keep: sum(sorted(influences[layer - 1] for layer in keep)) for keep in sets}
+            assert step.keep == min(sums, key=lambda keep: (-sums[keep], keep))
+            assert step.score is None
 
 
 # ---- iterative

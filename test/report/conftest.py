@@ -91,9 +91,8 @@ def make_svcca(path: Path) -> None:
     layers = np.arange(NUM_LAYERS + 1)
     place = np.cumsum([0, 3.0, 1.2, 0.8, 0.6, 0.5, 0.4, 0.3, 0.3, 0.25, 0.25, 0.3, 0.9])
     gap = np.abs(place[:, None] - place[None, :])
-    np.savez(
-        path, similarity=np.exp(-0.12 * gap), cka=np.exp(-0.3 * gap), frames=21_540, layers=layers, model_sha256=MODEL_SHA256
-    )
+    matrices = {"similarity": np.exp(-0.12 * gap), "cka": np.exp(-0.3 * gap), "influence": 0.25 * np.diff(place)}
+    np.savez(path, **matrices, frames=21_540, layers=layers, model_sha256=MODEL_SHA256)
 
 
 def make_plan(path: Path, strategy: str) -> None:

@@ -91,6 +91,20 @@ def test_svcca_has_one_fixed_colour_scale(experiment: Path) -> None:
     assert "21,540 frames" in figure.axes[0].get_title()
 
 
+def test_influence_is_a_bar_above_each_layer_if_the_file_has_it(experiment: Path) -> None:
+    path = experiment / "svcca/dev.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    left, right = plots.svcca([path]).axes[:2]
+    (bars,) = left.child_axes
+    assert [bar.get_height() for bar in bars.patches] == arrays.pop("influence").tolist()
+    assert [bar.get_x() + bar.get_width() / 2 for bar in bars.patches] == pytest.approx(range(1, 13))
+    assert bars.get_xlim() == left.get_xlim()
+    assert right.child_axes == []
+    np.savez(path, **arrays)
+    assert all(axes.child_axes == [] for axes in plots.svcca([path]).axes[:2])
+
+
 def test_draw_svcca_writes_beside_the_matrix(experiment: Path) -> None:
     assert plots.draw_svcca(experiment / "svcca/dev.npz") == experiment / "svcca/dev.png"
     assert (experiment / "svcca/dev.png").read_bytes()[:4] == b"\x89PNG"

@@ -8,6 +8,7 @@ from asrprune.experiment.plan import Keep, Step
 from asrprune.prune.evidence import Evidence
 from asrprune.prune.rerank import rerank
 from asrprune.prune.strategies.every import every
+from asrprune.prune.strategies.influence import influence
 from asrprune.prune.strategies.iterative import iterative
 from asrprune.prune.strategies.lowest import lowest
 from asrprune.prune.strategies.svcca import svcca
@@ -18,7 +19,7 @@ class Strategy:
     """A way to choose layers."""
 
     choose: Callable[[Evidence], tuple[Step, ...]]
-    needs: Literal["similarity", "score"] | None  # the evidence that it cannot do without
+    needs: Literal["similarity", "influence", "score"] | None  # the evidence that it cannot do without
     label: str  # ends a sentence that begins with its name
     colour: str  # Okabe and Ito's, told apart by colour-blind readers
     marker: str  # tells them apart in black and white
@@ -40,6 +41,10 @@ STRATEGIES: dict[str, Strategy] = {  # in the order of tables and legends
     "svcca": Strategy(
         lambda given: _best(svcca(given.similarity, given.depths, given.options.rerank), given), "similarity",
         "removes the layers that change their input least, by SVCCA similarity", "#D55E00", "s", "rerank",
+    ),
+    "influence": Strategy(
+        lambda given: influence(given.influence, given.depths), "influence",
+        "removes the layers whose output has the highest cosine with their input", "#E69F00", "v",
     ),
     "every": Strategy(
         lambda given: every(given.num_layers, given.depths), None, "keeps layers spread evenly", "#009E73", "^",
