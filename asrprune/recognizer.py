@@ -69,8 +69,8 @@ class Recognizer:
 
         Args:
             exp: made by a recipe (at least to stage 5), or by `asrprune prune`.
-            plan: where depths get their layers from: a strategy (``exp/plans/NAME.json``) or a file; None: greedy's if it was
-                made, else the layers from the bottom up.
+            plan: where depths get their layers from: a strategy (``exp/plans/NAME.json``) or a file; None: iterative's if it
+                was made, else the layers from the bottom up.
             device: "cpu" or "cuda".
 
         Raises:

@@ -312,7 +312,7 @@ def test_no_experiment(command: str, there: bool, tiny_data: Path, tmp_path: Pat
         ("score", "exp/decode", "stage 8"),
         ("score", "dev/text", "stage 1"),
         ("report", "exp/decode", "stage 8"),
-        ("report", "exp/decode/dev/top_d4/score.json", "stage 9"),
+        ("report", "exp/decode/dev/lowest_d4/score.json", "stage 9"),
         ("bench", "dev/wav.scp", "stage 1"),
     ],
 )
@@ -321,8 +321,8 @@ def test_what_is_missing_names_the_stage_that_makes_it(
 ) -> None:
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     if command == "score" or "score.json" in gone:
-        asrprune("search", "--exp", exp, "--dev", dev, "--strategy", "top")
-        asrprune("decode", "--exp", exp, dev, "--strategy", "top", "--depth", 4)
+        asrprune("search", "--exp", exp, "--dev", dev, "--strategy", "lowest")
+        asrprune("decode", "--exp", exp, dev, "--strategy", "lowest", "--depth", 4)
         asrprune("score", "--exp", exp, dev)
     path = tmp_path / gone
     if path.is_dir():
@@ -355,12 +355,12 @@ def test_no_gpu(command: str, exp: Path, tiny_data: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("command", ["transcribe", "prune", "decode"])
 def test_a_depth_that_the_plan_lacks(command: str, exp: Path, tiny_data: Path, tmp_path: Path) -> None:
-    assert asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "greedy").code == 0
-    options = {"prune": [tmp_path / "out"], "decode": [tiny_data / "dev", "--strategy", "greedy"]}
+    assert asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "iterative").code == 0
+    options = {"prune": [tmp_path / "out"], "decode": [tiny_data / "dev", "--strategy", "iterative"]}
     arguments = options.get(command, [audio_of(tiny_data / "dev")[1]])
     with unchanged(tmp_path):
         done = asrprune(command, "--exp", exp, *arguments, "--depth", 7)
-    refused(done, command, "plan greedy has no depth 7; it has 4, 3, 2, 1")
+    refused(done, command, "plan iterative has no depth 7; it has 4, 3, 2, 1")
 
 
 @pytest.mark.parametrize("layers", ["0,1", "2,1", "1,1", "5", "one", "1,,2", "3-1", ""])
@@ -380,10 +380,10 @@ def test_options_that_contradict_each_other(exp: Path, tiny_data: Path, tmp_path
     dev = tiny_data / "dev"
     wav = audio_of(dev)[1]
     for command, options, why in (
-        ("prune", [tmp_path / "out", "--layers", "1,2", "--plan", "greedy"], "--plan goes with --depth"),
+        ("prune", [tmp_path / "out", "--layers", "1,2", "--plan", "iterative"], "--plan goes with --depth"),
         ("decode", [dev, "--layers", "1,2", "--depth", 2], "either --layers, or --strategy and --depth"),
-        ("decode", [dev, "--layers", "1,2", "--strategy", "top"], "either --layers, or --strategy and --depth"),
-        ("transcribe", [wav, "--plan", "top"], "give --depth, too"),
+        ("decode", [dev, "--layers", "1,2", "--strategy", "lowest"], "either --layers, or --strategy and --depth"),
+        ("transcribe", [wav, "--plan", "lowest"], "give --depth, too"),
         ("report", ["--output", tmp_path / "out"], "--output goes with --grid"),
         ("average", ["--count", 9], "--count 9: only the best 2 epochs are kept"),
     ):
@@ -391,10 +391,12 @@ def test_options_that_contradict_each_other(exp: Path, tiny_data: Path, tmp_path
 
 
 def test_search_says_what_is_wrong_before_it_begins(exp: Path, tiny_data: Path) -> None:
-    options = ["--dev", tiny_data / "dev", "--strategy", "greedy"]
+    options = ["--dev", tiny_data / "dev", "--strategy", "iterative"]
     with unchanged(exp):
         done = asrprune("search", "--exp", exp, *options, "--strategy", "foo")
-        refused(done, "search", "strategies.1: input should be 'top', 'every', 'greedy' or 'svcca', got 'foo'")
+        refused(
+            done, "search", "strategies.1: input should be 'iterative', 'svcca', 'influence', 'every' or 'lowest', got 'foo'"
+        )
         refused(
             asrprune("search", "--exp", exp, *options, "--strategy", "svcca"),
             "search",
@@ -445,12 +447,12 @@ def test_a_corrupted_model(break_it: Callable[[Path], None], exp: Path, tiny_dat
 
 
 @pytest.mark.parametrize("break_it", [_truncate, _empty, _scribble])
-@pytest.mark.parametrize("name", ["plans/top.json", "bpe.model", "model.json", "config.yaml"])
+@pytest.mark.parametrize("name", ["plans/lowest.json", "bpe.model", "model.json", "config.yaml"])
 def test_other_corrupted_files(name: str, break_it: Callable[[Path], None], exp: Path, tiny_data: Path) -> None:
-    assert asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top").code == 0
+    assert asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "lowest").code == 0
     break_it(exp / name)
     with unchanged(exp):
-        done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp, "--plan", "top", "--depth", 2)
+        done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp, "--plan", "lowest", "--depth", 2)
     refused(done, "transcribe", str(exp / name))
 
 
@@ -459,8 +461,8 @@ def test_features_of_another_width(exp: Path, tiny_data: Path, tmp_path: Path) -
     narrow = {key: read_matrix(entry)[:, :7] for key, entry in read_table(dev / "feats.scp").items()}
     ark = tmp_path / "narrow.ark"
     write_table(dev / "feats.scp", write_ark(ark, ark, narrow.items()))
-    greedy = ("search", "--dev", dev, "--strategy", "greedy")
-    for command, *options in (("decode", dev, "--layers", "1,2"), greedy, ("svcca", "--data", dev)):
+    iterative = ("search", "--dev", dev, "--strategy", "iterative")
+    for command, *options in (("decode", dev, "--layers", "1,2"), iterative, ("svcca", "--data", dev)):
         done = asrprune(command, "--exp", exp, *options)
         refused(done, command, "the features have 7 filters, but the model's had")
 
@@ -480,10 +482,10 @@ def test_a_decode_of_what_the_set_was_before(exp: Path, tiny_data: Path, tmp_pat
 
 
 def test_a_plan_of_another_model(exp: Path, tiny_data: Path) -> None:
-    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top")
-    plan = json.loads((exp / "plans/top.json").read_text())
-    (exp / "plans/top.json").write_text(json.dumps({**plan, "model_sha256": "0" * 64}))
-    done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp, "--plan", "top", "--depth", 2)
+    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "lowest")
+    plan = json.loads((exp / "plans/lowest.json").read_text())
+    (exp / "plans/lowest.json").write_text(json.dumps({**plan, "model_sha256": "0" * 64}))
+    done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp, "--plan", "lowest", "--depth", 2)
     refused(done, "transcribe", "this plan was made for another model; run stage 7")
 
 
@@ -526,16 +528,16 @@ def largest_file(num_bytes: int) -> Iterator[None]:
 )
 def test_a_full_disk(command: str, exp: Path, data: Path, tiny_data: Path, tiny_config_file: Path, tmp_path: Path) -> None:
     dev, out = tiny_data / "dev", tmp_path / "out"
-    for name in ("top", "every"):
+    for name in ("lowest", "every"):
         asrprune("search", "--exp", exp, "--dev", dev, "--strategy", name)
-    asrprune("decode", "--exp", exp, dev, "--strategy", "top", "--depth", 1)
+    asrprune("decode", "--exp", exp, dev, "--strategy", "lowest", "--depth", 1)
     asrprune("score", "--exp", exp, dev)
     commands: dict[str, list[object]] = {
         "perturb": [data, out, "--config", tiny_config_file],
         "fbank": [data, "--config", tiny_config_file, "--cmvn", out / "cmvn"],
         "bpe": [data, out, "--config", tiny_config_file],
         "average": ["--exp", exp],
-        "search": ["--exp", exp, "--dev", dev, "--strategy", "greedy"],
+        "search": ["--exp", exp, "--dev", dev, "--strategy", "iterative"],
         "decode": ["--exp", exp, dev, "--strategy", "every"],
         "prune": ["--exp", exp, out, "--layers", "1,2"],
         "svcca": ["--exp", exp, "--data", tiny_data / "train"],  # dev has too few frames
@@ -575,8 +577,8 @@ def test_a_file_in_the_place_of_a_directory(
 ) -> None:
     out = tmp_path / "a file"
     out.touch()
-    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top")
-    asrprune("decode", "--exp", exp, tiny_data / "dev", "--strategy", "top")
+    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "lowest")
+    asrprune("decode", "--exp", exp, tiny_data / "dev", "--strategy", "lowest")
     asrprune("score", "--exp", exp, tiny_data / "dev")
     commands: dict[str, list[object]] = {
         "bpe": [data, out / "lang", "--config", tiny_config_file],

@@ -113,18 +113,18 @@ def test_transcribe_with_layers_is_transcribe_at_their_depth(exp: Path, tiny_dat
 
 
 def test_search_takes_the_strategies_it_is_told(exp: Path, tiny_data: Path) -> None:
-    done = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top", "--strategy", "greedy")
+    done = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "lowest", "--strategy", "iterative")
     assert done.code == 0, done.err
-    assert sorted(path.name for path in (exp / "plans").glob("*.json")) == ["greedy.json", "top.json"]
-    assert "top: depth 2: 1,2\n" in done.out
-    assert re.search(r"^greedy: depth 3: [\d,]+, dev wer \d+\.\d\d$", done.out, re.MULTILINE)
+    assert sorted(path.name for path in (exp / "plans").glob("*.json")) == ["iterative.json", "lowest.json"]
+    assert "lowest: depth 2: 1,2\n" in done.out
+    assert re.search(r"^iterative: depth 3: [\d,]+, dev wer \d+\.\d\d$", done.out, re.MULTILINE)
 
 
 def test_search_takes_an_objective_and_a_beam(exp: Path, tiny_data: Path) -> None:
-    command = ["search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "greedy"]
+    command = ["search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "iterative"]
     done = asrprune(*command, "--objective", "ctc", "--beam", "2")
     assert done.code == 0, done.err
-    plan = json.loads((exp / "plans/greedy.json").read_text())
+    plan = json.loads((exp / "plans/iterative.json").read_text())
     assert (plan["metric"], plan["beam"]) == ("ctc", 2)
     assert "dev ctc" in done.out
     failed = asrprune(*command, "--objective", "bleu")
@@ -145,9 +145,9 @@ def test_decode_and_score_of_chosen_layers(exp: Path, tiny_data: Path) -> None:
 
 
 def test_decode_takes_the_depths_it_is_told(exp: Path, tiny_data: Path) -> None:
-    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "top")
-    asrprune("decode", "--exp", exp, tiny_data / "dev", "--strategy", "top", "--depth", 1, "--depth", 3)
-    assert sorted(path.name for path in (exp / "decode/dev").glob("[!.]*")) == ["top_d1", "top_d3"]
+    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "lowest")
+    asrprune("decode", "--exp", exp, tiny_data / "dev", "--strategy", "lowest", "--depth", 1, "--depth", 3)
+    assert sorted(path.name for path in (exp / "decode/dev").glob("[!.]*")) == ["lowest_d1", "lowest_d3"]
 
 
 def test_prune_with_layers_makes_an_experiment(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -208,6 +208,6 @@ def test_the_log_has_the_command_and_all_that_it_said(tiny_data: Path, tmp_path:
 
 
 def test_quiet_leaves_warnings_and_errors(exp: Path, tiny_data: Path) -> None:
-    command = ["search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "greedy"]
+    command = ["search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "iterative"]
     assert "INFO" in asrprune(*command).err
     assert asrprune("--quiet", *command).err == ""

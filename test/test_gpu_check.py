@@ -81,14 +81,14 @@ def test_what_an4_reached_is_read_though_it_was_stopped(tmp_path: Path) -> None:
         {"kind": "step", "frames_per_s": 70.0},
     ]
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, records)) + '\n{"kind": "st')
-    score = tmp_path / "decode/test/greedy_d6/score.json"
+    score = tmp_path / "decode/test/iterative_d6/score.json"
     score.parent.mkdir(parents=True)
     score.write_text(json.dumps({"wer": 12.5, "wer_ci95": [10.0, 15.0], "cer": 4.0}))
     found = check.reached(tmp_path)
     assert found["epochs"] == 1
     assert found["dev_wer"] == {"1": 90.0, "2": 80.0}
     assert found["frames_per_s"] == 70.0
-    assert found["test_wer"] == {"greedy_d6": {"wer": 12.5, "ci95": [10.0, 15.0]}}
+    assert found["test_wer"] == {"iterative_d6": {"wer": 12.5, "ci95": [10.0, 15.0]}}
 
 
 def test_numbers_of_the_recipe_are_keys_of_the_config() -> None:
@@ -174,7 +174,7 @@ def test_the_whole_script_on_the_cpu(tmp_path: Path) -> None:
     assert len(facts["parts"]["depth"]["found"]["rows"]) == 12, "two batches, two precisions, three depths"
     assert all(row["frames_per_s"] > 0 for row in facts["parts"]["training"]["found"]["rows"])
     if expected == "passed":
-        assert set(facts["parts"]["an4"]["found"]["test_wer"]) == {"top_d1", "top_d2"}
+        assert set(facts["parts"]["an4"]["found"]["test_wer"]) == {"lowest_d1", "lowest_d2"}
     page = (tmp_path / "gpu.md").read_text()
     assert "a test of the script, no result" in page
     assert page.count("\n## ") == 4 - (expected == "skipped")

@@ -26,7 +26,7 @@ from asrprune.model import relative_attention
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.head import BLANK
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.prune.search import greedy
+from asrprune.prune.strategies.iterative import iterative
 from asrprune.recognizer import Recognizer
 from asrprune.runtime import hardware
 from asrprune.runtime.executor import Executor
@@ -137,7 +137,7 @@ def test_search(experiment: Experiment, dev: Corpus, metric: str, gpu: torch.dev
     found = []
     for num_gpus in (0, 1):
         scorer = DevScorer(experiment, dev, metric, Executor(num_gpus))
-        steps = greedy(experiment.num_layers, scorer, 1)
+        steps = iterative(experiment.num_layers, scorer, 1)
         found.append(([step.keep for step in steps], [step.score for step in steps]))
         assert next(experiment.model.parameters()).device.type == ("cuda" if num_gpus else "cpu")
     assert found[0][0] == found[1][0]
@@ -157,7 +157,7 @@ def test_decoding(experiment: Experiment, dev: Corpus, precision: str, gpu: torc
 
 def test_activations(experiment: Experiment, dev: Corpus, gpu: torch.device) -> None:
     here = activations(Runner(experiment.model, CPU, "float32"), dev, 50, 200, seed=1)
-    there = activations(Runner(experiment.model, gpu, "float32"), dev, 50, 200, seed=1)
+    there = activations(Runner(experiment.model.to(gpu), gpu, "float32"), dev, 50, 200, seed=1)
     for expected, found in zip(here, there, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

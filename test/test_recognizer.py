@@ -25,18 +25,18 @@ from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE
 
-GREEDY = (Step((1, 2, 3, 4), 5.0), Step((1, 3, 4), 6.0), Step((3,), 7.0))
+ITERATIVE = (Step((1, 2, 3, 4), 5.0), Step((1, 3, 4), 6.0), Step((3,), 7.0))
 
 
 @pytest.fixture(scope="module")
 def exp(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained experiment, which says something other at every depth, with a greedy plan."""
+    """An untrained experiment, which says something other at every depth, with a iterative plan."""
     exp = tmp_path_factory.mktemp("recognizer") / "exp"
     provenance.start(exp, tiny_config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
     model = experiment.build_model(tiny_config, exp)
     experiment.save_model(exp, tiny_config, model.state_dict(), {"members": []})
     sha = experiment.load(exp).info["model_sha256"]
-    write_plan(plan_path(exp, "greedy"), Plan("greedy", 4, GREEDY, sha, "wer", "dev"))
+    write_plan(plan_path(exp, "iterative"), Plan("iterative", 4, ITERATIVE, sha, "wer", "dev"))
     return exp
 
 
@@ -68,8 +68,8 @@ def test_text_is_that_of_decoding_at_every_depth(exp: Path, wavs: dict[str, Path
     own = experiment.load(Path(shutil.copytree(exp, tmp_path / "exp")))
     extract(dev, own.config.frontend, HERE)
     asr = Recognizer.load(own.path)
-    for step in GREEDY:
-        (output,) = decode_set(own, dev, [SubModel("greedy", step.keep)])
+    for step in ITERATIVE:
+        (output,) = decode_set(own, dev, [SubModel("iterative", step.keep)])
         found = {key: asr.transcribe(path, depth=step.depth) for key, path in wavs.items()}
         texts = {key: hypothesis.text for key, hypothesis in found.items()}
         assert texts == dict(open_table(output / "text", allow_empty=True))
@@ -167,7 +167,7 @@ def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], tin
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     own = experiment.load(coarse)
     extract(dev, own.config.frontend, HERE)
-    (output,) = decode_set(own, dev, [SubModel("top", (1, 2))])
+    (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2))])
     asr = Recognizer.load(coarse)
     found = {key: asr.transcribe(path, depth=2) for key, path in wavs.items()}
     assert {key: hypothesis.text for key, hypothesis in found.items()} == dict(open_table(output / "text", allow_empty=True))
@@ -212,7 +212,7 @@ def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path]
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     own = experiment.load(spelling)
     extract(dev, own.config.frontend, HERE)
-    (output,) = decode_set(own, dev, [SubModel("top", (1, 2))])
+    (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2))])
     asr = Recognizer.load(spelling)
     found = {key: asr.transcribe(path, depth=2).text for key, path in wavs.items()}
     assert found == dict(open_table(output / "text", allow_empty=True))
@@ -236,7 +236,7 @@ def test_fit_takes_the_deepest_within_the_budget(
 
 def test_fit_below_the_fastest_depth_says_what_that_takes(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asr, "_rtf", lambda keep, seconds: 0.1 * len(keep))
-    with pytest.raises(UserError, match=r"no depth of plan greedy runs at .* 0\.05 here; the shallowest takes 0\.1000"):
+    with pytest.raises(UserError, match=r"no depth of plan iterative runs at .* 0\.05 here; the shallowest takes 0\.1000"):
         asr.fit(0.05)
     assert asr.layers == (1, 2, 3, 4)
 
@@ -290,7 +290,7 @@ def test_samples_of_another_kind_are_refused(asr: Recognizer, samples: np.ndarra
 
 
 def test_a_depth_that_the_plan_lacks_lists_those_it_has(asr: Recognizer, wav: Path) -> None:
-    with pytest.raises(UserError, match=r"plan greedy has no depth 2; it has 4, 3, 1"):
+    with pytest.raises(UserError, match=r"plan iterative has no depth 2; it has 4, 3, 1"):
         asr.transcribe(wav, depth=2)
 
 
@@ -315,13 +315,13 @@ def test_what_is_no_experiment_names_the_stage(tmp_path: Path) -> None:
 
 def test_without_a_plan_depths_are_from_the_bottom_up(spelling: Path) -> None:
     plan = find_plan(experiment.load(spelling), None)
-    assert plan.strategy == "top"
+    assert plan.strategy == "lowest"
     assert [plan.keep(depth) for depth in (4, 2, 1)] == [(1, 2, 3, 4), (1, 2), (1,)]
 
 
 def test_plans_by_name_and_by_file(exp: Path, tmp_path: Path) -> None:
     loaded = experiment.load(exp)
-    assert find_plan(loaded, None).steps == find_plan(loaded, "greedy").steps == GREEDY
+    assert find_plan(loaded, None).steps == find_plan(loaded, "iterative").steps == ITERATIVE
     mine = Plan("mine", 4, (Step((2, 3)),), loaded.info["model_sha256"])
     write_plan(tmp_path / "mine.json", mine)
     for path in (tmp_path / "mine.json", str(tmp_path / "mine.json")):
@@ -333,10 +333,10 @@ def test_plans_by_name_and_by_file(exp: Path, tmp_path: Path) -> None:
 def test_a_plan_of_an_older_model_stops_only_those_who_ask_for_a_depth(exp: Path, wav: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     shutil.copytree(exp, own)
-    write_plan(plan_path(own, "greedy"), Plan("greedy", 4, GREEDY, "0" * 64, "wer", "dev"))
+    write_plan(plan_path(own, "iterative"), Plan("iterative", 4, ITERATIVE, "0" * 64, "wer", "dev"))
     asr = Recognizer.load(own)
     assert asr.transcribe(wav) == Recognizer.load(exp).transcribe(wav)
     with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):
         asr.transcribe(wav, depth=3)
     with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):
-        Recognizer.load(own, "greedy")
+        Recognizer.load(own, "iterative")

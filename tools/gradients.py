@@ -24,7 +24,7 @@ from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.store import read_experiment_config
 from asrprune.experiment.weights import load_weights
 from asrprune.model.ctc_model import CtcModel
-from asrprune.report.plots import DPI, GREY, PALETTE, STYLE, panel_grid
+from asrprune.report.plots import DPI, GREY, LOOKS, STYLE, panel_grid
 from asrprune.runtime.errors import UserError, exit_status
 from asrprune.runtime.files import atomic_path, write_json
 
@@ -87,7 +87,7 @@ def draw(rows: list[Row]) -> Figure:
     """Cosine and ratio of norms over training, a line for each experiment and layer."""
     figure, (left, right) = panel_grid(2, 3.2, 2.4)
     names = list(dict.fromkeys(row["exp"] for row in rows))
-    for name, (colour, marker) in zip(names, PALETTE.values(), strict=False):
+    for name, (colour, marker) in zip(names, LOOKS, strict=False):
         for layer, style in zip(LAYERS, ("-", "--"), strict=True):
             own = [row for row in rows if row["exp"] == name and row["layer"] == layer]
             if not own:

@@ -1,1 +1,1 @@
-"""What the layers do: activations and SVCCA."""
+"""What the layers do: activations, SVCCA, influence."""

@@ -1,4 +1,4 @@
-"""The file of similarity matrices, svcca/<set>.npz: where it lies, and reading it."""
+"""The file of what was measured of the layers, svcca/<set>.npz: where it lies, and reading it."""
 
 import zipfile
 from pathlib import Path
@@ -16,7 +16,7 @@ def similarity_path(exp: Path, set_name: str) -> Path:
 
 
 def read_matrices(path: Path) -> dict[str, np.ndarray]:
-    """What ``measure_layers`` wrote: matrices, layers, frames, model_sha256.
+    """What ``measure_layers`` wrote: matrices, influence (older files lack it), layers, frames, model_sha256.
 
     Raises:
         UserError: the file is missing or broken.

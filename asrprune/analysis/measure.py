@@ -1,4 +1,4 @@
-"""Measuring the layers of an experiment: SVCCA, PWCCA and CKA matrices on a set, as .npz."""
+"""Measuring the layers of an experiment on a set: SVCCA, PWCCA and CKA matrices, and each layer's influence, as .npz."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from asrprune.analysis import svcca as measures
 from asrprune.analysis.activations import activations
+from asrprune.analysis.influence import influence
 from asrprune.analysis.matrices import similarity_path
 from asrprune.data.dataset import Corpus
 from asrprune.experiment.store import Experiment
@@ -14,7 +15,10 @@ from asrprune.runtime.files import atomic_path
 
 
 def measure_layers(experiment: Experiment, directory: Path) -> Path:
-    """Write ``svcca/<set>.npz``: similarity, pwcca, cka (L + 1, L + 1), layers, frames, model_sha256. Returns its path."""
+    """Write ``svcca/<set>.npz`` and return its path.
+
+    It holds similarity, pwcca and cka (L + 1, L + 1), influence (L,), layers (L + 1,), frames and model_sha256.
+    """
     config = experiment.config
     corpus = Corpus(directory, None)
     runner = Runner(experiment.model, experiment.model.cmvn_mean.device, "float32")  # small differences are what is measured
@@ -27,6 +31,7 @@ def measure_layers(experiment: Experiment, directory: Path) -> Path:
             similarity=measures.similarity_matrix(spaces),
             pwcca=measures.similarity_matrix(spaces, measures.pwcca),
             cka=measures.similarity_matrix(spaces, measures.linear_cka),
+            influence=influence(streams),
             layers=np.arange(len(streams)),
             frames=np.array(len(streams[0])),
             model_sha256=np.array(experiment.info["model_sha256"]),

@@ -9,6 +9,7 @@ import typer
 from asrprune.cli.app import app
 from asrprune.cli.options import AllowPipes, Depth, ExpDir, Gpus, Jobs, Layers, Sbatch, Where, load_experiment, workers_of
 from asrprune.cli.screen import say
+from asrprune.config.strategies import PREFERRED
 from asrprune.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def transcribe(
     depth: Depth = None,
     layers: Layers = None,
     plan: Annotated[
-        str | None, typer.Option("--plan", help="a strategy or a plan file; default: greedy's if it was made")
+        str | None, typer.Option("--plan", help=f"a strategy or a plan file; default: {PREFERRED} if it was made")
     ] = None,
     words: Annotated[bool, typer.Option("--words", help="JSON lines with start, end and confidence of each word")] = False,
     ngpu: Gpus = 0,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asrprune.config.strategies import PREFERRED
 from asrprune.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ GridOutput = Annotated[
     Path | None, typer.Option("--output", help="directory of a grid's records, tables and figures; default: its file's name")
 ]
 PlanName = Annotated[
-    str | None, typer.Option("--plan", help="a strategy (exp/.../plans/NAME.json), or a plan file; default: greedy")
+    str | None, typer.Option("--plan", help=f"a strategy (exp/.../plans/NAME.json), or a plan file; default: {PREFERRED}")
 ]
 
 
@@ -57,4 +58,4 @@ def kept_layers(experiment: "Experiment", depth: int | None, layers: str | None,
             raise UserError("--layers says which layers are kept; --plan goes with --depth")
         return parse_layers(layers, experiment.num_layers)
     assert depth is not None
-    return find_plan(experiment, plan or "greedy").keep(depth)
+    return find_plan(experiment, plan or PREFERRED).keep(depth)

@@ -20,6 +20,7 @@ from asrprune.cli.options import (
     workers_of,
 )
 from asrprune.cli.screen import say
+from asrprune.config.strategies import STRATEGY_NAMES
 
 if TYPE_CHECKING:
     pass
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def svcca(
     exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0
 ) -> None:
-    """Measure how similar the layers are. Writes svcca/SET.npz and a heat map."""
+    """Measure how similar the layers are, and how much each changes the stream. Writes svcca/SET.npz and a figure."""
     from asrprune.analysis.measure import measure_layers
     from asrprune.report.plots import draw_svcca
 
@@ -42,10 +43,12 @@ def search(
     exp: ExpDir,
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
     strategy: Annotated[
-        list[str] | None, typer.Option("--strategy", help="top, every, greedy or svcca; default: prune.strategies")
+        list[str] | None, typer.Option("--strategy", help=f"{', '.join(STRATEGY_NAMES)}; default: prune.strategies")
     ] = None,
     objective: Annotated[str | None, typer.Option("--objective", help="wer or ctc; default: prune.metric")] = None,
-    beam: Annotated[int | None, typer.Option("--beam", min=1, help="width of the greedy search; default: prune.beam")] = None,
+    beam: Annotated[
+        int | None, typer.Option("--beam", min=1, help="width of the iterative search; default: prune.beam")
+    ] = None,
     rerank: Annotated[
         int | None,
         typer.Option("--rerank", min=1, help="so many of svcca's proposals the dev set ranks; default: prune.rerank"),
@@ -58,14 +61,13 @@ def search(
     """Find the layers to remove. Writes plans/STRATEGY.json."""
     from asrprune.config.load import changed
     from asrprune.experiment.plan import plan_path
-    from asrprune.prune.propose import propose, read_similarity
+    from asrprune.prune.propose import check_measured, propose
 
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
     options = changed(experiment.config.prune, given, "asrprune search")
-    if "svcca" in options.strategies:
-        read_similarity(experiment, dev.name)  # now, not after hours of greedy search
+    check_measured(experiment, options.strategies, dev.name)  # now, not after hours of search
     with workers:
         for name in options.strategies:
             plan = propose(experiment, name, dev, options, workers)

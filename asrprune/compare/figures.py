@@ -13,13 +13,15 @@ from matplotlib.ticker import MaxNLocator
 
 from asrprune.compare.grid import Grid
 from asrprune.compare.summary import ALL, ALONE, Row, Summary, chosen_strategy, roles, shown
+from asrprune.config.strategies import PREFERRED
+from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.report.plots import (
     GREY,
+    LOOKS,
     PALE,
-    PALETTE,
-    SPARE,
     STYLE,
     heat_map,
+    influence_bars,
     intervals,
     panel_grid,
     percent_scale,
@@ -38,11 +40,10 @@ CAPTIONS = {
     " intervals; where the upper end lies below the margin, the pruned model is not worse.",
     "removals": "Dev WER with each one layer removed, without retraining, of the first seed; dashed: with all layers.",
     "similarity": "SVCCA similarity of the layers' outputs, of the first seed; layer 0 is the input of layer 1. Colours"
-    " begin at the lowest value.",
+    " begin at the lowest value. Bars, where measured: 1 - cosine of a layer's input and output, the mean over frames.",
     "cost": "What training costs for one seed: one prunable model against one for each depth. Minutes depend on what else ran.",
 }
-_COLOURS = [*(colour for colour, _ in PALETTE.values()), *(colour for colour, _ in SPARE)]
-_MARKERS = [*(marker for _, marker in PALETTE.values()), *(marker for _, marker in SPARE)]
+_COLOURS, _MARKERS = zip(*LOOKS, strict=True)
 
 
 def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
@@ -63,7 +64,7 @@ def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
     if removed := {method: value for method, value in summary["removals"].items() if value}:
         drawn["removals"] = removals(removed)
     if matrices := {method: matrix for method, matrix in summary["similarity"].items() if matrix}:
-        drawn["similarity"] = similarity(matrices)
+        drawn["similarity"] = similarity(matrices, summary["influence"])
     drawn["cost"] = cost(summary, grid)
     return drawn
 
@@ -99,7 +100,7 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     """A panel per set: the individually trained models, and each method pruned by the strategy that belongs to it."""
     looks = zip(_COLOURS, _MARKERS, strict=True)
-    chosen = [(method, grid.pruned_by.get(method, "greedy")) for method in grid.methods if method not in grid.alone.unpruned]
+    chosen = [(method, grid.pruned_by.get(method, PREFERRED)) for method in grid.methods if method not in grid.alone.unpruned]
     lines = [(f"{method}, {by}", method, by, *look) for (method, by), look in zip(chosen, cycle(looks), strict=False)]
     return _by_depth(summary, grid, names, lines)
 
@@ -107,7 +108,7 @@ def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     """A panel per set: the prunable model by every strategy."""
     there = {row["strategy"] for row in summary["rows"] if row["method"] == grid.prunable}
-    lines = [(by, grid.prunable, by, *look) for by, look in PALETTE.items() if by in there]
+    lines = [(by, grid.prunable, by, look.colour, look.marker) for by, look in STRATEGIES.items() if by in there]
     return _by_depth(summary, grid, names, lines)
 
 
@@ -183,13 +184,15 @@ def removals(removed: dict[str, Row]) -> Figure:
     return figure
 
 
-def similarity(matrices: dict[str, list[list[float]]]) -> Figure:
-    """Heat maps side by side on one scale."""
+def similarity(matrices: dict[str, list[list[float]]], influences: dict[str, list[float] | None]) -> Figure:
+    """Heat maps side by side on one scale; above them, where it was measured, each layer's influence."""
     figure, panels = panel_grid(len(matrices), width=3.2, height=2.9)
     lowest = min(np.min(matrix) for matrix in matrices.values())
     for axes, (method, matrix) in zip(panels, matrices.items(), strict=True):
         image = heat_map(axes, np.array(matrix), np.arange(len(matrix)), lowest)
         axes.set_title(f"SVCCA, {method}")
+        if influence := influences.get(method):
+            influence_bars(axes, influence)
     figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
     return figure
 

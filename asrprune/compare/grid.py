@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from asrprune.config.load import check, read_config, read_yaml, resolved
 from asrprune.config.names import names_affecting, only, sections
-from asrprune.config.schema import Config, ModelConfig, PruneConfig, Strategy
+from asrprune.config.schema import Config, ModelConfig, PruneConfig, StrategyName
 from asrprune.config.section import Positive, Section
 from asrprune.runtime.errors import UserError
 
@@ -46,7 +46,7 @@ class Grid(Section):
     prunable: str  # the method that the project stands for
     plain: str  # the one without its regularisers
     baseline: str  # the individually trained models that decide whether pruning costs accuracy
-    pruned_by: dict[str, Strategy] = Field(default_factory=dict)  # method -> strategy of its line in the figure, if not greedy
+    pruned_by: dict[str, StrategyName] = Field(default_factory=dict)  # method -> strategy of its line, if not iterative
     published: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
@@ -131,7 +131,7 @@ def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: boo
         taps["model.tap_weight"] = ModelConfig.default("tap_weight")
     numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}
     if alone:
-        numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.strategies": ["top"], **_NO_SEARCH}
+        numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.strategies": ["lowest"], **_NO_SEARCH}
     overrides = as_overrides(numbers)
     return Cell(method, depth, seed, alone, overrides, read_config(path, overrides))
 

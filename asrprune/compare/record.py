@@ -10,6 +10,8 @@ import numpy as np
 from asrprune.analysis.matrices import read_matrices
 from asrprune.compare.grid import Cell
 from asrprune.config.load import parse_config
+from asrprune.config.strategies import strategy_name
+from asrprune.experiment.plan import file_of
 from asrprune.report.results import Results, collect, read_log, similarities
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json
@@ -43,7 +45,8 @@ def _read(path: Path) -> Record:
     record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT or not record.keys() >= _KEYS:
         raise UserError(f"{path}: not a record of this version of asrprune; remove it, `asrprune grid` makes it again")
-    return record
+    rows = [{**row, "strategy": strategy_name(row["strategy"])} for row in record["rows"]]
+    return {**record, "rows": rows, "search": {strategy_name(name): plan for name, plan in record["search"].items()}}
 
 
 def _learnt(record: Record, cell: Cell) -> dict[str, Any]:
@@ -57,8 +60,8 @@ def make_record(exp: Path, cell: Cell) -> Record:
     Returns:
         method, depth, seed, alone; ``trained_on``: fingerprints of the training and dev data; ``rows`` of WER by set, strategy
         and depth, each with the errors of every utterance, in the order of their ids; ``words`` and ``speakers`` (0, 1, ...) of
-        every utterance by set; the plans with all removals tried; ``similarity``, the SVCCA matrix; ``training`` with
-        ``layer_passes``: layers run, summed over updates.
+        every utterance by set; the plans with all removals tried; ``similarity``, the SVCCA matrix, and ``influence`` of the
+        layers; ``training`` with ``layer_passes``: layers run, summed over updates.
 
     Raises:
         UserError: a part of the experiment is missing.
@@ -69,7 +72,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
         raise UserError(f"{exp}/train.jsonl: no finished epoch")
     rows, words, speakers = [], dict[str, str](), dict[str, str]()
     for row in results["rows"]:
-        scored = exp / "decode" / row["set"] / f"{row['strategy']}_d{row['depth']}"
+        scored = file_of(exp / "decode" / row["set"], row["strategy"], f"_d{row['depth']}")
         ids, counts = _utterances(scored / "utterances.tsv")
         words[row["set"]] = _joined(counts[:, 0])
         if row["set"] not in speakers:
@@ -87,7 +90,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
         "model": results["model"],
         "training": {**training, "layer_passes": _layers_run(exp)},
         "search": results["search"],
-        "similarity": _similarity(exp, results),
+        **_measured(exp, results),
         "environment": results["environment"],
         "words": words,
         "speakers": speakers,
@@ -139,8 +142,8 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
-def _similarity(exp: Path, results: Results) -> list[list[float]] | None:
-    """The SVCCA matrix (L + 1, L + 1) of the first set that was measured."""
-    for path in similarities(exp, results["model"]["model_sha256"])[0]:
-        return np.round(read_matrices(path)["similarity"], 4).tolist()
-    return None
+def _measured(exp: Path, results: Results) -> dict[str, Any]:
+    """The SVCCA matrix (L + 1, L + 1) and the influence (L,) on the first set that was measured; None: not measured."""
+    paths, _ = similarities(exp, results["model"]["model_sha256"])
+    stored = read_matrices(paths[0]) if paths else {}
+    return {name: np.round(stored[name], 4).tolist() if name in stored else None for name in ("similarity", "influence")}

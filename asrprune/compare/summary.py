@@ -9,7 +9,8 @@ from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Estimate, Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import LEVEL, MARGIN_POINTS, MARGIN_SHARE, margin, power, seeds_for
 from asrprune.compare.record import Record, numbers
-from asrprune.report.results import strategy_rank
+from asrprune.config.strategies import PREFERRED
+from asrprune.prune.strategies.table import rank
 from asrprune.report.tables import FULL, search_sets
 from asrprune.runtime.errors import UserError
 
@@ -28,7 +29,7 @@ def roles(grid: Grid) -> list[str]:
 
 def chosen_strategy(grid: Grid) -> str:
     """The strategy that prunes the prunable model where it is compared."""
-    return grid.pruned_by.get(grid.prunable, "greedy")
+    return grid.pruned_by.get(grid.prunable, PREFERRED)
 
 
 def shown(summary: Summary, name: str) -> list[Row]:
@@ -46,7 +47,8 @@ def summarise(grid: Grid, records: dict[str, Record]) -> Summary:
         model is not worse: wer, alone_wer, difference, ci90 (its upper end is the one-sided 95 % bound), margin, outcome,
         power, seeds_80 and seeds_90 (how many seeds give that power). ``speakers``: their number by set, null where no record
         says who spoke. ``cost``: what training cost; ``update_overhead``: f of the function of this name. ``removals``: dev WER
-        without each one layer. ``similarity``: SVCCA matrices of the plain and the prunable model.
+        without each one layer. ``similarity``, ``influence``: SVCCA matrices and influence of the layers of the plain and the
+        prunable model; null where the record is too old to have it.
 
     Raises:
         UserError: there is no record, or records are of different data.
@@ -69,6 +71,7 @@ def summarise(grid: Grid, records: dict[str, Record]) -> Summary:
         "update_overhead": update_overhead(grid, records),
         "removals": {method: _removals(record) for method, record in _pair(grid, records).items()},
         "similarity": {method: record["similarity"] for method, record in _pair(grid, records).items()},
+        "influence": {method: record.get("influence") for method, record in _pair(grid, records).items()},
         "runs": {
             name: {
                 "asrprune": record["model"]["asrprune"],
@@ -209,7 +212,7 @@ def _facts(rows: list[Row]) -> Row:
 
 
 def _rank(strategy: str) -> tuple[int, str]:
-    return (-1, "") if strategy in (FULL, ALONE) else strategy_rank(strategy)
+    return (-1, "") if strategy in (FULL, ALONE) else rank(strategy)
 
 
 def _pair(grid: Grid, records: dict[str, Record]) -> dict[str, Record]:
@@ -223,8 +226,8 @@ def _pair(grid: Grid, records: dict[str, Record]) -> dict[str, Record]:
 
 
 def _removals(record: Record) -> Row | None:
-    """Dev WER of the full model and without each one layer, from the first step of the greedy search."""
-    plan = record["search"].get("greedy")
+    """Dev WER of the full model and without each one layer, from the first step of the iterative search."""
+    plan = record["search"].get("iterative")
     if plan is None or plan["metric"] != "wer" or not plan["steps"][0].get("without"):
         return None
     first = plan["steps"][0]

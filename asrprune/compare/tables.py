@@ -11,7 +11,7 @@ from asrprune.compare.grid import Grid
 from asrprune.compare.noninferiority import MOST_SEEDS
 from asrprune.compare.summary import ALONE, Row, Summary, chosen_strategy, roles, shown
 from asrprune.compare.verdict import difference, rests_on
-from asrprune.report.results import strategy_rank
+from asrprune.prune.strategies.table import rank
 from asrprune.report.tables import FULL, NONE, two_digits
 
 MARKS = {"passes": "✓", "worse": "✗", "undecided": "?"}
@@ -53,7 +53,7 @@ def wer_table(summary: Summary, grid: Grid, name: str) -> Table:
         lines.append((method, "trained for each depth", *(_wer(row) for row in found)))
     for method in grid.methods:
         strategies = {row["strategy"] for row in rows if row["method"] == method} - {ALONE, FULL}
-        for strategy in sorted(strategies, key=strategy_rank):
+        for strategy in sorted(strategies, key=rank):
             found = [by_key.get((method, strategy, d)) or by_key.get((method, FULL, d)) for d in depths]
             lines.append((method, strategy, *(_wer(row) for row in found)))
     lines += [(row.model, row.source, *(_number(row.wer.get(d), none="") for d in depths)) for row in published]

@@ -4,7 +4,7 @@ A number that has no effect beside the others is an error: numbers of one altern
 (``model.layer``), and what else can be idle is named by ``idle`` of its section. docs/config.md is made from this file.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -22,6 +22,7 @@ from asrprune.config.section import (
     setting,
     spelt_out,
 )
+from asrprune.config.strategies import Strategy, strategy_name
 
 Speeds = Different[Annotated[float, Field(ge=0.5, le=2.0), NoSwitch]]
 
@@ -325,20 +326,28 @@ class TrainConfig(Section):
         return []
 
 
-Strategy = Literal["top", "every", "greedy", "svcca"]
+def _todays_name(value: Any) -> Any:
+    return strategy_name(value) if isinstance(value, str) else value
+
+
+StrategyName = Annotated[Strategy, BeforeValidator(_todays_name)]
 
 
 class PruneConfig(Section):
     """Depths and strategies that are searched, decoded and reported."""
 
     affects = ("search",)
-    strategies: Different[Strategy] = setting(("greedy", "svcca", "top", "every"), "how layers are chosen")
+    strategies: Different[StrategyName] = setting(
+        ("iterative", "svcca", "influence", "lowest", "every"), "how layers are chosen"
+    )
     depths: Several[Positive] | None = setting(
         None, "depths that are searched and decoded, beside the full one; null: all from min_depth on", unit="layers"
     )
     min_depth: Positive = setting(1, "least depth, where depths does not say it", unit="layers")
     metric: Literal["wer", "ctc"] = setting("wer", "what decides on the dev set: word errors or the loss")
-    beam: Positive = setting(3, "greedy goes on from so many sub-models of each depth; above 1 it tries the lowest layers, too")
+    beam: Positive = setting(
+        3, "iterative goes on from so many sub-models of each depth; above 1 it tries the lowest layers, too"
+    )
     rerank: Positive = setting(
         1, "of so many proposals of svcca for each depth the dev set chooses; 1: it is not decoded", unit="proposals"
     )
@@ -350,14 +359,14 @@ class PruneConfig(Section):
 
     def idle(self) -> dict[str, str]:
         """Some numbers are those of one strategy."""
-        greedy, svcca = "greedy" in self.strategies, "svcca" in self.strategies
+        iterative, svcca = "iterative" in self.strategies, "svcca" in self.strategies
         found = {} if self.depths is None else {"min_depth": "beside depths"}
-        if not greedy:
-            found["beam"] = "without the strategy greedy"
+        if not iterative:
+            found["beam"] = "without the strategy iterative"
         if not svcca:
             found["rerank"] = "without the strategy svcca"
-        if not greedy and not (svcca and self.rerank > 1):
-            found["metric"] = "without the strategy greedy, or svcca with a rerank above 1"
+        if not iterative and not (svcca and self.rerank > 1):
+            found["metric"] = "without the strategy iterative, or svcca with a rerank above 1"
         return found
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asrprune.config.strategies import spellings
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import write_table
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.parts import decode_in_parts
-from asrprune.experiment.plan import Keep, Plan
+from asrprune.experiment.plan import Keep, Plan, file_of
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.executor import HERE, Executor
@@ -26,10 +27,9 @@ class SubModel:
     strategy: str
     keep: Keep
 
-    @property
-    def name(self) -> str:
-        """``greedy_d6``: the directory of its results."""
-        return f"{self.strategy}_d{len(self.keep)}"
+    def output(self, folder: Path) -> Path:
+        """The directory of its results, such as ``folder/iterative_d6``."""
+        return file_of(folder, self.strategy, f"_d{len(self.keep)}")
 
 
 def sub_models(plans: Sequence[Plan], depths: Sequence[int]) -> list[SubModel]:
@@ -53,7 +53,7 @@ def decode_set(
     """
     corpus = Corpus(directory, None)
     facts = _facts(experiment, corpus, decoder)
-    outputs = {experiment.path / "decode" / directory.name / model.name: model for model in wanted}
+    outputs = {model.output(experiment.path / "decode" / directory.name): model for model in wanted}
     records = {output: {**facts, **_facts_of(experiment, model)} for output, model in outputs.items()}
     missing = [output for output, record in records.items() if not _is_decoded(output, record)]
     keeps = list(dict.fromkeys(outputs[output].keep for output in missing))
@@ -73,7 +73,10 @@ def decode_set(
 
 def _is_decoded(output: Path, record: dict[str, Any]) -> bool:
     written = output / "decode.json"
-    return (output / "text").exists() and written.exists() and read_json(written) == record
+    if not ((output / "text").exists() and written.exists()):
+        return False
+    known = read_json(written)
+    return any(known == {**record, "strategy": name} for name in spellings(record["strategy"]))
 
 
 def _facts_of(experiment: Experiment, model: SubModel) -> dict[str, Any]:

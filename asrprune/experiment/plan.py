@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from asrprune.config.strategies import spellings, strategy_name
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json, write_json
 
@@ -71,9 +72,8 @@ def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
             Step(tuple(map(int, step["keep"])), step["score"], {int(n): s for n, s in step.get("without", {}).items()})
             for step in values["steps"]
         )
-        plan = Plan(
-            values["strategy"], values["num_layers"], steps, values["model_sha256"], values["metric"], values["dev_set"]
-        )
+        name = strategy_name(values["strategy"])
+        plan = Plan(name, values["num_layers"], steps, values["model_sha256"], values["metric"], values["dev_set"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: not a plan file ({error!r} is missing or wrong); stage 7 (`asrprune search`) makes it"
@@ -117,4 +117,10 @@ def _numbers(part: str, num_layers: int) -> range:
 
 def plan_path(exp: Path, strategy: str) -> Path:
     """Where the plan of a strategy lies."""
-    return exp / "plans" / f"{strategy}.json"
+    return file_of(exp / "plans", strategy, ".json")
+
+
+def file_of(folder: Path, strategy: str, ending: str) -> Path:
+    """``folder/<strategy><ending>``; it keeps the older name of the strategy if it was made under that."""
+    paths = [folder / f"{name}{ending}" for name in spellings(strategy)]
+    return next((path for path in paths if path.exists()), paths[0])

@@ -17,7 +17,7 @@ from asrprune.infer.prefix_tree import layers_run
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import Emissions
 from asrprune.model.head import ctc_losses
-from asrprune.prune.search import DevScore
+from asrprune.prune.dev_score import DevScore
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.progress import track
 from asrprune.scoring.wer import word_errors

@@ -2,19 +2,20 @@
 
 from pathlib import Path
 
+from asrprune.config.strategies import PREFERRED
 from asrprune.experiment.plan import Plan, plan_path, read_plan
 from asrprune.experiment.store import Experiment
-from asrprune.prune.search import top
+from asrprune.prune.strategies.lowest import lowest
 
 
 def find_plan(experiment: Experiment, plan: str | Path | None) -> Plan:
-    """A plan by strategy or file; None: greedy's if there is one, else the layers from the bottom up (``top``)."""
+    """A plan by strategy or file; None: that of ``PREFERRED`` if there is one, else the lowest layers."""
     sha = experiment.info["model_sha256"]
     if plan is None:
-        path = plan_path(experiment.path, "greedy")
+        path = plan_path(experiment.path, PREFERRED)
         if not path.exists():
             layers = experiment.num_layers
-            return Plan("top", layers, top(layers, range(1, layers + 1)), sha)
+            return Plan("lowest", layers, lowest(range(1, layers + 1)), sha)
         return read_plan(path, experiment.num_layers, sha)
     path = Path(plan) if str(plan).endswith(".json") else plan_path(experiment.path, str(plan))
     return read_plan(path, experiment.num_layers, sha)

@@ -1,26 +1,22 @@
 """From a strategy's name to its plan file in an experiment."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from asrprune.analysis.matrices import read_matrices, similarity_path
 from asrprune.config.schema import PruneConfig
-from asrprune.data.dataset import Corpus
-from asrprune.experiment.plan import Plan, Step, plan_path, write_plan
-from asrprune.experiment.provenance import fingerprint
+from asrprune.config.strategies import strategy_name
+from asrprune.experiment.plan import Plan, plan_path, write_plan
 from asrprune.experiment.store import Experiment
-from asrprune.prune import search
-from asrprune.prune.dev_scorer import DevScorer
+from asrprune.prune.evidence import Evidence, read_measure
 from asrprune.prune.score_cache import RememberedScorer
+from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, Executor
-from asrprune.runtime.version import __version__, version
+from asrprune.runtime.version import version
 
 logger = logging.getLogger(__name__)
-Found = tuple[tuple[Step, ...], str | None, dict[str, Any]]  # steps, the metric that chose them if one did, other facts
 
 
 def propose(
@@ -30,66 +26,39 @@ def propose(
 
     Args:
         experiment: the full model.
-        strategy: top, every, greedy or svcca.
-        dev: the dev set: greedy decodes it; svcca uses the similarities that `asrprune svcca` measured on it, and with
-            ``rerank`` decodes it, too.
+        strategy: a name of the table of strategies.
+        dev: the dev set, on which a strategy has layers measured (`asrprune svcca` did it) or sub-models scored.
         options: instead of those in the experiment's config.
         executor: where the dev set is decoded.
 
     Raises:
-        UserError: no such strategy; svcca's matrix is missing or of another model.
+        UserError: no such strategy; what it needs is not measured, or was on another model.
     """
-    options = options or experiment.config.prune
-    if strategy == "greedy":
-        steps, metric, facts = _greedy(experiment, dev, options, executor)
-    elif strategy == "svcca":
-        steps, metric, facts = _svcca(experiment, dev, options, executor)
-    elif strategy in ("top", "every"):
-        chosen = search.top if strategy == "top" else search.every
-        steps, metric, facts = chosen(experiment.num_layers, experiment.config.depths()), None, {}
-    else:
-        raise UserError(f"--strategy {strategy}: no such strategy; choose from top, every, greedy and svcca")
-    facts = {**facts, "asrprune": version()}
-    used_dev = dev.name if strategy in ("greedy", "svcca") else None
-    plan = Plan(strategy, experiment.num_layers, steps, experiment.info["model_sha256"], metric, used_dev, facts)
-    write_plan(plan_path(experiment.path, strategy), plan)
+    name, options = strategy_name(strategy), options or experiment.config.prune
+    if name not in STRATEGIES:
+        raise UserError(f"--strategy {strategy}: no such strategy; choose from {', '.join(STRATEGIES)}")
+    chosen, evidence = STRATEGIES[name], Evidence(experiment, name, dev, options, executor)
+    steps = chosen.choose(evidence)
+    metric, facts = None, dict[str, Any]()
+    if any(step.score is not None for step in steps):
+        assert chosen.effort is not None
+        metric, facts = options.metric, {chosen.effort: getattr(options, chosen.effort), **_cost(evidence.score)}
+    facts["asrprune"] = version()
+    dev_set = dev.name if chosen.needs else None
+    plan = Plan(name, experiment.num_layers, steps, experiment.info["model_sha256"], metric, dev_set, facts)
+    write_plan(plan_path(experiment.path, name), plan)
     return plan
 
 
-def _greedy(experiment: Experiment, dev: Path, options: PruneConfig, executor: Executor) -> Found:
-    score = _scorer(experiment, "greedy", dev, options, executor)
-    steps = search.beam(experiment.num_layers, score, min(experiment.config.depths()), options.beam)
-    return steps, options.metric, {"beam": options.beam, **_cost(score)}
-
-
-def _svcca(experiment: Experiment, dev: Path, options: PruneConfig, executor: Executor) -> Found:
-    depths = experiment.config.depths()
-    proposals = search.svcca(read_similarity(experiment, dev.name), depths, options.rerank)
-    if options.rerank == 1:
-        return tuple(Step(proposals[depth][0]) for depth in depths), None, {}
-    score = _scorer(experiment, "svcca", dev, options, executor)
-    return search.rerank(proposals, score), options.metric, {"rerank": options.rerank, **_cost(score)}
-
-
-def _scorer(experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor) -> RememberedScorer:
-    """Dev scores; those that an earlier, killed search had of the same model and data are not computed again."""
-    corpus = Corpus(dev, experiment.tokenizer)
-    exact = [options.metric, experiment.config.decode.precision, __version__]
-    made_by = [experiment.info["model_sha256"], fingerprint(corpus), *exact]
-    path = plan_path(experiment.path, strategy).parent / "scores" / f"{strategy}.json"
-    return RememberedScorer(DevScorer(experiment, corpus, options.metric, executor), path, made_by)
+def check_measured(experiment: Experiment, strategies: Iterable[str], set_name: str) -> None:
+    """Raise a ``UserError`` if one of these strategies needs a measure that is not there."""
+    for name in strategies:
+        needs = STRATEGIES[name].needs
+        if needs is not None and needs != "score":
+            read_measure(experiment, set_name, needs)
 
 
 def _cost(scorer: RememberedScorer) -> dict[str, Any]:
     made, naive = round(scorer.layer_forwards, 2), round(scorer.naive_layer_forwards)
     logger.info("%.0f layer-forwards over the dev set instead of %d", made, naive)
     return {"layer_forwards": made, "naive_layer_forwards": naive, "seconds": round(scorer.seconds, 2)}
-
-
-def read_similarity(experiment: Experiment, set_name: str) -> np.ndarray:
-    """The SVCCA matrix (L + 1, L + 1) of this model on a set; stage 6 makes it."""
-    path = similarity_path(experiment.path, set_name)
-    stored = read_matrices(path)
-    if str(stored["model_sha256"]) != experiment.info["model_sha256"]:
-        raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
-    return stored["similarity"]

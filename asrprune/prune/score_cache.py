@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from asrprune.experiment.plan import Keep
+from asrprune.prune.dev_score import DevScore
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.prune.search import DevScore
 from asrprune.runtime.files import read_json, write_json
 
 

@@ -3,15 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from asrprune.report.results import Results, Row, strategy_rank
+from asrprune.prune.strategies.table import STRATEGIES, rank
+from asrprune.report.results import Results, Row
 from asrprune.report.tables import compact, search_sets, seen, set_names, two_digits
-
-_HOW = {
-    "greedy": "removes one layer after the other, each time the one whose loss costs the fewest errors",
-    "svcca": "removes the layers that change their input least, by SVCCA similarity",
-    "every": "keeps layers spread evenly",
-    "top": "keeps the lowest layers",
-}
 
 
 def headlines(results: Results) -> list[str]:
@@ -45,7 +39,7 @@ def _headline(results: Results, name: str) -> str:
     pruned = [row for row in rows if row["depth"] < num_layers]
     parts = [f"{full['wer']:.1f} % WER with all {num_layers} layers"] if full else []
     if pruned:
-        half = min(pruned, key=lambda row: (abs(row["depth"] - num_layers / 2), strategy_rank(row["strategy"])))
+        half = min(pruned, key=lambda row: (abs(row["depth"] - num_layers / 2), rank(row["strategy"])))
         faster = f", {half['speedup']:.1f} times as fast" if half["speedup"] else ""
         parts.append(f"{half['wer']:.1f} % with {half['depth']} of {num_layers} (`{half['strategy']}`{faster})")
     return f"`{name}`: {'; '.join(parts)}."
@@ -101,7 +95,7 @@ def _search(results: Results) -> str:
 
 
 def _plan(strategy: str, plan: Row) -> str:
-    how = _HOW.get(strategy, "")
+    how = STRATEGIES[strategy].label if strategy in STRATEGIES else ""
     scored = any(step["score"] is not None for step in plan["steps"])
     facts = [f"by dev {plan['metric'].upper()}"] if scored else []
     if (plan["beam"] or 1) > 1:

@@ -14,18 +14,16 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from asrprune.analysis.matrices import read_matrices
-from asrprune.report.results import Results, Row, read_log, similarities, strategy_rank
+from asrprune.prune.strategies.table import STRATEGIES, rank
+from asrprune.report.results import Results, Row, read_log, similarities
 from asrprune.report.tables import set_names
 from asrprune.runtime.files import atomic_path
 
 DPI = 300
-PALETTE = {  # Okabe and Ito's colours, told apart by colour-blind readers; the marker tells them apart in black and white
-    "greedy": ("#0072B2", "o"),
-    "svcca": ("#D55E00", "s"),
-    "every": ("#009E73", "^"),
-    "top": ("#CC79A7", "D"),
-}
-SPARE = (("#E69F00", "v"), ("#56B4E9", "P"), ("#999933", "X"), ("#882255", "<"))
+LOOKS = (  # colour and marker of what is no strategy; those begin with Okabe and Ito's colours, too
+    *(("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D")),
+    *(("#E69F00", "v"), ("#56B4E9", "P"), ("#999933", "X"), ("#882255", "<")),
+)
 _FULL, GREY, PALE = "#000000", "#8a8a8a", "#e9e9e9"
 STYLE: Any = {  # the stubs of newer versions want every key to be a literal, those of older ones do not know them
     "font.size": 8,
@@ -53,7 +51,8 @@ CAPTIONS = {
     "Numbers are depths; on the grey line lie the sub-models that no other beats in both.",
     "layers_kept": "Layers kept (filled) at each depth. An empty row: the strategy's plan has no such depth.",
     "svcca": "Similarity of the layers' outputs: 0 is none, 1 is equal up to a linear map (for CKA: up to rotation and "
-    "scale). Layer 0 is the input of layer 1. Where neighbours are near 1, the layer between them changes little.",
+    "scale). Layer 0 is the input of layer 1. Where neighbours are near 1, the layer between them changes little. "
+    "Bars: 1 - cosine of a layer's input and output, the mean over frames.",
     "training": "Dev word error rate, CTC loss on dev and in training, and learning rate. A tap after layer k is the "
     "sub-model of layers 1 to k. Rings: the checkpoints averaged.",
 }
@@ -162,13 +161,15 @@ def layers_kept(results: Results) -> Figure:
 
 
 def svcca(matrices: Sequence[Path]) -> Figure:
-    """A row per set: SVCCA similarity and linear CKA of every pair of x_0 ... x_L on one fixed colour scale from 0 to 1."""
+    """A row per set: SVCCA and linear CKA of every pair of x_0 ... x_L, on one colour scale from 0 to 1, and influence."""
     figure, panels = panel_grid(2 * len(matrices), width=3.2, height=2.9)
     for place, path in enumerate(matrices):
         arrays = read_matrices(path)
         for axes, key, title in zip(panels[2 * place :], ("similarity", "cka"), ("SVCCA", "linear CKA"), strict=False):
             image = heat_map(axes, arrays[key], arrays["layers"])
             axes.set_title(f"{title}, {path.stem} ({int(arrays['frames']):,} frames)")
+        if "influence" in arrays:
+            influence_bars(panels[2 * place], arrays["influence"])
     figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
     return figure
 
@@ -222,7 +223,7 @@ def _split(results: Results, rows: Sequence[Row]) -> tuple[list[Row], dict[str, 
     """Of one set's rows: the full model's (a list of one, or none), and each strategy's pruned ones from shallow to deep."""
     full = [row for row in rows if row["depth"] == results["model"]["num_layers"]][:1]
     pruned = sorted((row for row in rows if row["depth"] != results["model"]["num_layers"]), key=lambda row: row["depth"])
-    strategies = sorted({row["strategy"] for row in pruned}, key=strategy_rank)
+    strategies = sorted({row["strategy"] for row in pruned}, key=rank)
     return full, {strategy: [row for row in pruned if row["strategy"] == strategy] for strategy in strategies}
 
 
@@ -238,8 +239,11 @@ def _look(strategy: str, strategies: Sequence[str]) -> tuple[str, str]:
     """Colour and marker: fixed for the known strategies and the full model, by turns for the others."""
     if strategy == "full model":
         return _FULL, "o"
-    others = [other for other in strategies if other not in PALETTE]
-    return PALETTE.get(strategy) or SPARE[others.index(strategy) % len(SPARE)]
+    if strategy in STRATEGIES:
+        return STRATEGIES[strategy].colour, STRATEGIES[strategy].marker
+    others = [other for other in strategies if other not in STRATEGIES]
+    spare = [look for look in LOOKS if look[0] not in {known.colour for known in STRATEGIES.values()}]
+    return spare[others.index(strategy) % len(spare)]
 
 
 def _wer_line(axes: Axes, rows: list[Row], full: list[Row], shift: float, strategy: str, colour: str, marker: str) -> None:
@@ -307,6 +311,15 @@ def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray, lowest: float =
             text, colour = f"{value:.2f}".removeprefix("0"), "black" if value > (1 + lowest) / 2 else "white"
             axes.text(x, y, text, ha="center", va="center", fontsize=4.5, color=colour)
     return image
+
+
+def influence_bars(axes: Axes, influence: Sequence[float] | np.ndarray) -> None:
+    """Above a heat map and its title, in line with its layers: how much each of the layers 1..L changes the stream."""
+    bars = axes.inset_axes((0.0, 1.13, 1.0, 0.2), sharex=axes)
+    bars.bar(range(1, len(influence) + 1), influence, color=STRATEGIES["influence"].colour, width=0.7)
+    bars.tick_params(bottom=False, labelbottom=False)
+    bars.yaxis.set_major_locator(MaxNLocator(nbins=2))
+    bars.set(ylabel="influence", ylim=(0, None))
 
 
 def _taps(epochs: Sequence[Row]) -> list[str]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from asrprune.analysis.matrices import read_matrices
 from asrprune.config.load import resolved
+from asrprune.config.strategies import strategy_name
 from asrprune.experiment.store import read_experiment_config
+from asrprune.prune.strategies.table import rank
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json
 from asrprune.runtime.hardware import environment
@@ -14,7 +16,6 @@ from asrprune.train.journal import read_journal
 
 Results = dict[str, Any]
 Row = dict[str, Any]
-STRATEGIES = ("greedy", "svcca", "every", "top")  # the order of tables and legends; others follow by name
 _OPTIONAL = (
     ("train.jsonl", "training curves", "stage 4 (`asrprune train`)"),
     ("svcca/*.npz", "similarity of the layers", "stage 6 (`asrprune svcca`)"),
@@ -71,11 +72,6 @@ def similarities(exp: Path, model_sha256: str) -> tuple[list[Path], list[str]]:
         else:
             old.append(_of_another_model(f"svcca/{path.name}", "stage 6 (`asrprune svcca`)"))
     return current, old
-
-
-def strategy_rank(strategy: str) -> tuple[int, str]:
-    """Sort key: the known strategies in their usual order, then the others by name."""
-    return (STRATEGIES.index(strategy) if strategy in STRATEGIES else len(STRATEGIES), strategy)
 
 
 def _title(exp: Path) -> str:
@@ -142,11 +138,12 @@ def _rows(usable: Sequence[tuple[Row, Row]], bench: Row | None, num_layers: int)
     measured = bench["rows"] if bench else []
     full_rtf = _rtf(measured, num_layers, list(range(1, num_layers + 1)))
     rows = [_row(decode, score, _rtf(measured, decode["depth"], decode["keep"]), full_rtf) for decode, score in usable]
-    return sorted(rows, key=lambda row: (row["set"], strategy_rank(row["strategy"]), -row["depth"]))
+    return sorted(rows, key=lambda row: (row["set"], rank(row["strategy"]), -row["depth"]))
 
 
 def _row(decode: Row, score: Row, rtf: float | None, full_rtf: float | None) -> Row:
     row = {key: decode[key] for key in ("set", "strategy", "depth", "keep", "params_m")}
+    row["strategy"] = strategy_name(row["strategy"])
     row |= {key: score[key] for key in ("wer", "wer_ci95", "cer", "sub", "del", "ins", "ref_words")}
     row |= {"rtf": rtf, "decoder": decode["decoder"], "speedup": full_rtf / rtf if rtf and full_rtf else None}
     return row | {"model_sha256": decode["model_sha256"], "utterances": score["utterances"]}
@@ -186,10 +183,10 @@ def _read_plans(exp: Path, model_sha256: str) -> tuple[dict[str, Row], list[str]
     for path in sorted(exp.glob("plans/*.json")):
         plan = _read_record(path, "asrprune search")
         if plan["model_sha256"] == model_sha256:
-            plans[plan["strategy"]] = {key: plan.get(key) for key in kept}
+            plans[strategy_name(plan["strategy"])] = {key: plan.get(key) for key in kept}
         else:
             set_aside.append(_of_another_model(f"plans/{path.name}", "stage 7 (`asrprune search`)"))
-    return {strategy: plans[strategy] for strategy in sorted(plans, key=strategy_rank)}, set_aside
+    return {strategy: plans[strategy] for strategy in sorted(plans, key=rank)}, set_aside
 
 
 def _read_bench(path: Path, model_sha256: str) -> tuple[Row | None, list[str]]:

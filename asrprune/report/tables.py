@@ -9,7 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from asrprune.report.results import Results, Row, strategy_rank
+from asrprune.prune.strategies.table import rank
+from asrprune.report.results import Results, Row
 
 HEADER = ("strategy", "depth", "layers kept", "params (M)", "WER % [95 % CI]", "sub/del/ins", "CER %", "RTF", "speed-up")
 WORD_COLUMNS = (0, 2)  # aligned left; the others are numbers
@@ -130,5 +131,5 @@ def _screen_cells(line: Line) -> list[Text]:
 def _twin(row: Row, rows: Sequence[Row]) -> str | None:
     """The first earlier strategy that keeps the same layers."""
     twins = {other["strategy"] for other in rows if other["keep"] == row["keep"]}
-    first = min(twins, key=strategy_rank)
+    first = min(twins, key=rank)
     return None if first == row["strategy"] else first

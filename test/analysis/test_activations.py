@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from asrprune.analysis.activations import activations
+from asrprune.analysis.influence import influence
 from asrprune.analysis.measure import measure_layers
 from asrprune.analysis.svcca import linear_cka, pwcca, similarity_matrix, subspace
 from asrprune.config.lengths import output_length
@@ -17,7 +18,7 @@ from asrprune.experiment import store as experiment
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
-from asrprune.prune.propose import read_similarity
+from asrprune.prune.evidence import read_measure
 from asrprune.runtime.errors import UserError
 
 CPU = torch.device("cpu")
@@ -111,21 +112,23 @@ def test_what_is_stored_are_the_measures_of_the_activations(own_experiment: Expe
         np.testing.assert_array_equal(stored["similarity"], similarity_matrix(spaces))
         np.testing.assert_array_equal(stored["pwcca"], similarity_matrix(spaces, pwcca))
         np.testing.assert_array_equal(stored["cka"], similarity_matrix(spaces, linear_cka))
+        np.testing.assert_array_equal(stored["influence"], influence(streams))
         assert stored["layers"].tolist() == [0, 1, 2, 3, 4]
         assert int(stored["frames"]) == 165
         assert str(stored["model_sha256"]) == own_experiment.info["model_sha256"]
         similarity = stored["similarity"]
-    np.testing.assert_array_equal(read_similarity(own_experiment, "train"), similarity)
+    np.testing.assert_array_equal(read_measure(own_experiment, "train", "similarity"), similarity)
+    np.testing.assert_array_equal(read_measure(own_experiment, "train", "influence"), influence(streams))
     assert [entry.name for entry in path.parent.iterdir()] == ["train.npz"]
 
 
 def test_a_matrix_that_is_missing_or_of_another_model_names_stage_6(own_experiment: Experiment, tiny_data: Path) -> None:
     with pytest.raises(UserError, match=r"svcca/train\.npz: no such file; stage 6"):
-        read_similarity(own_experiment, "train")
+        read_measure(own_experiment, "train", "similarity")
     measure_layers(own_experiment, tiny_data / "train")
     own_experiment.info["model_sha256"] = "another"
     with pytest.raises(UserError, match=r"train\.npz: measured on another model; run stage 6"):
-        read_similarity(own_experiment, "train")
+        read_measure(own_experiment, "train", "similarity")
 
 
 def test_too_small_a_set_is_refused_and_leaves_nothing(own_experiment: Experiment, tiny_data: Path) -> None:

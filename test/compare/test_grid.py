@@ -170,7 +170,7 @@ def test_a_method_that_is_not_pruned_is_trained_at_every_depth_and_decoded_at_it
         (("seeds: [1, 2]", "seeds: []"), "grid.yaml: seeds: tuple should have at least 1 item"),
         (
             ("plain: plain", "plain: plain\npruned_by: {both: evry}"),
-            "grid.yaml: pruned_by.both: input should be 'top', 'every',",
+            "grid.yaml: pruned_by.both: input should be 'iterative', 'svcca',",
         ),
         (("both: {}", "both: {seed: 3}"), "methods.both: seed: say it under seeds"),
         (("train.epochs", "seed: 3, train.epochs"), "numbers: seed: say it under seeds"),

@@ -9,7 +9,8 @@ import pytest
 
 from asrprune.compare import record
 from asrprune.compare.grid import Cell
-from asrprune.compare.record import make_record, numbers
+from asrprune.compare.record import make_record, numbers, read_records, record_path
+from asrprune.config.load import resolved
 from asrprune.config.schema import Config
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_json
@@ -23,14 +24,14 @@ SPEAKERS = {"al-1": "al", "al-2": "al", "b-o-1": "b-o", "b-p-2": "b-p", "cy-al-1
 def exp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A scored experiment of one sub-model, of which only the files that a record adds to its results are real."""
     hypotheses = {**TEXTS, "b-o-1": "six", "cy-al-1": "eight nine nine"}
-    (tmp_path / "decode/test/greedy_d2").mkdir(parents=True)
-    write_score(tmp_path / "decode/test/greedy_d2", *(tuple(of.items()) for of in (TEXTS, hypotheses, SPEAKERS)))
+    (tmp_path / "decode/test/iterative_d2").mkdir(parents=True)
+    write_score(tmp_path / "decode/test/iterative_d2", *(tuple(of.items()) for of in (TEXTS, hypotheses, SPEAKERS)))
     write_json(tmp_path / "data.json", {"format": 1})
     keys = ("data", "search", "environment", "config")
     results: dict[str, Any] = {key: {} for key in keys}
-    results |= {"rows": [{"set": "test", "strategy": "greedy", "depth": 2}], "training": {"steps": 3}, "model": {}}
+    results |= {"rows": [{"set": "test", "strategy": "iterative", "depth": 2}], "training": {"steps": 3}, "model": {}}
     monkeypatch.setattr(record, "collect", lambda exp: results)
-    monkeypatch.setattr(record, "_similarity", lambda exp, results: None)
+    monkeypatch.setattr(record, "_measured", lambda exp, results: {"similarity": None, "influence": None})
     log(tmp_path, *[{"layers_run": 2}] * 3)
     return tmp_path
 
@@ -53,7 +54,7 @@ def test_it_says_who_spoke_each_utterance(exp: Path, cell: Cell) -> None:
 
 
 def test_texts_of_other_utterances_are_named(exp: Path, cell: Cell) -> None:
-    trn = exp / "decode/test/greedy_d2/ref.trn"
+    trn = exp / "decode/test/iterative_d2/ref.trn"
     trn.write_text(trn.read_text().replace("(al-al-2)", "(al-al-3)"))
     with pytest.raises(UserError, match=r"ref\.trn: its utterances are not those of utterances\.tsv; run stage 9"):
         make_record(exp, cell)
@@ -76,3 +77,26 @@ def test_a_log_that_does_not_say_what_was_run_is_refused(exp: Path, cell: Cell) 
 def test_a_set_has_its_speakers_in_the_order_of_their_names(exp: Path) -> None:
     (exp / "ref.trn").write_text("a (z-1)\nb (y-2)\nc (z-3)\n")
     assert np.array_equal(record._speakers(exp / "ref.trn", ["1", "2", "3"]), [1, 0, 1])
+
+
+def test_a_record_with_older_names_of_strategies_is_read_with_todays(exp: Path, cell: Cell) -> None:
+    directory = exp / "decode/test/iterative_d2"
+    directory.rename(directory.with_name("greedy_d2"))
+    made = make_record(exp, cell)
+    made |= {"config": resolved(cell.config), "search": {"iterative": {"metric": "wer"}, "lowest": {}, "every": {}}}
+    old = {**made, "search": {"greedy": {"metric": "wer"}, "top": {}, "every": {}}}
+    old["rows"] = [{**row, "strategy": "greedy"} for row in made["rows"]]
+    old["config"] = {**made["config"], "prune": {**made["config"]["prune"], "strategies": ["greedy", "svcca", "top", "every"]}}
+    write_json(record_path(exp, cell), old)
+    assert read_records(exp, [cell]) == {cell.name: {**made, "config": old["config"]}}
+
+
+def test_what_was_measured_of_the_layers_is_rounded_and_may_be_missing(tmp_path: Path) -> None:
+    results = {"model": {"model_sha256": "x"}}
+    assert record._measured(tmp_path, results) == {"similarity": None, "influence": None}
+    path = tmp_path / "svcca/dev.npz"
+    path.parent.mkdir()
+    np.savez(path, similarity=np.eye(2), model_sha256=np.array("x"))
+    assert record._measured(tmp_path, results) == {"similarity": [[1.0, 0.0], [0.0, 1.0]], "influence": None}
+    np.savez(path, similarity=np.eye(2), influence=np.array([0.123456]), model_sha256=np.array("x"))
+    assert record._measured(tmp_path, results)["influence"] == [0.1235]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asrprune.compare.figures import CAPTIONS, draw
+from asrprune.compare.figures import CAPTIONS, draw, similarity
 from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import power, seeds_for
@@ -32,15 +32,15 @@ GRID = Grid.model_validate(
 )
 RATES = {  # errors per word
     ("plain", ALONE, 2): 0.30, ("interctc", ALONE, 2): 0.20, ("plain", FULL, 4): 0.15, ("interctc", FULL, 4): 0.12,
-    ("both", FULL, 4): 0.10, ("both", "greedy", 2): 0.21, ("both", "top", 2): 0.35,
-    ("plain", "greedy", 2): 0.60, ("interctc", "greedy", 2): 0.40,
+    ("both", FULL, 4): 0.10, ("both", "iterative", 2): 0.21, ("both", "lowest", 2): 0.35,
+    ("plain", "iterative", 2): 0.60, ("interctc", "iterative", 2): 0.40,
 }  # fmt: skip
 
 
 def row(method: str, strategy: str, depth: int) -> Row:
     errors = RNG.binomial(WORDS, RATES[method, strategy, depth])
     return {
-        "set": "test", "strategy": "greedy" if strategy in (FULL, ALONE) else strategy,
+        "set": "test", "strategy": "iterative" if strategy in (FULL, ALONE) else strategy,
         "depth": depth, "keep": list(range(depth)),
         "params_m": depth / 10, "rtf": depth / 1000 if method == "both" else None, "speedup": 4 / depth,
         "errors": " ".join(map(str, errors)),
@@ -57,7 +57,7 @@ def record(method: str, depth: int, seed: int, alone: bool) -> Record:
         "data": {"test": {"utterances": UTTERANCES, "hours": 0.2, "text_sha256": "ab"}},
         "model": {"asrprune": "0.1.0", "model_sha256": "cd"}, "environment": {"python": "3.11"},
         "training": {"steps": 1000, "layer_passes": 1000 * depth - 400 * (method == "both"), "seconds": 60.0 * (depth + 2)},
-        "search": {"greedy": {"metric": "wer", "dev_set": "dev", "steps": steps}},
+        "search": {"iterative": {"metric": "wer", "dev_set": "dev", "steps": steps}},
         "similarity": np.eye(5).tolist(), "words": {"test": " ".join(map(str, WORDS))},
         "rows": [row(*key) for key in own],
     }  # fmt: skip
@@ -95,7 +95,9 @@ def errors_of(records: dict[str, Record], name: str, strategy: str, depth: int) 
 def paired(records: dict[str, Record], names: tuple[str, str], seeds: tuple[int, ...], units: np.ndarray) -> Any:
     """The difference of the prunable and another model of two layers, of these two systems alone."""
     systems = {
-        name: Runs(seeds, of_speakers(np.stack([errors_of(records, f"{name}_s{seed}", "greedy", 2) for seed in seeds]), units))
+        name: Runs(
+            seeds, of_speakers(np.stack([errors_of(records, f"{name}_s{seed}", "iterative", 2) for seed in seeds]), units)
+        )
         for name in names
     }
     return Resampled(systems, of_speakers(WORDS, units)).difference(*names)
@@ -115,7 +117,7 @@ def test_every_system_is_a_row_for_each_seed_and_for_all(summary: Summary) -> No
 def test_a_test_is_the_hierarchical_bootstrap_of_the_two_systems(summary: Summary, records: dict[str, Record]) -> None:
     expected = paired(records, ("both_4l", "interctc_2l"), (1, 2), np.arange(UTTERANCES))
     found = find_test(summary, 2, "baseline")
-    assert found["wer"] == find(summary, "both", "greedy", 2, ALL)["wer"]
+    assert found["wer"] == find(summary, "both", "iterative", 2, ALL)["wer"]
     assert found["alone_wer"] == find(summary, "interctc", ALONE, 2, ALL)["wer"]
     assert found["difference"] == pytest.approx(expected.value, abs=1e-4)
     assert found["ci90"] == pytest.approx(expected.bounds(0.9), abs=1e-4)
@@ -126,10 +128,12 @@ def test_a_test_is_the_hierarchical_bootstrap_of_the_two_systems(summary: Summar
 
 
 def test_rows_of_a_seed_are_of_its_own_errors_and_all_pool_them(summary: Summary, records: dict[str, Record]) -> None:
-    errors = [errors_of(records, f"both_4l_s{seed}", "greedy", 2).sum() for seed in (1, 2)]
+    errors = [errors_of(records, f"both_4l_s{seed}", "iterative", 2).sum() for seed in (1, 2)]
     for seed in (1, 2):
-        assert find(summary, "both", "greedy", 2, seed)["wer"] == pytest.approx(100 * errors[seed - 1] / WORDS.sum(), abs=1e-4)
-    found = find(summary, "both", "greedy", 2, ALL)
+        assert find(summary, "both", "iterative", 2, seed)["wer"] == pytest.approx(
+            100 * errors[seed - 1] / WORDS.sum(), abs=1e-4
+        )
+    found = find(summary, "both", "iterative", 2, ALL)
     assert found["wer"] == pytest.approx(50 * sum(errors) / WORDS.sum(), abs=1e-4)
     assert found["seeds"] == [1, 2]
 
@@ -154,9 +158,9 @@ def test_outcomes(records: dict[str, Record], rate: float, outcome: str) -> None
 
 
 def test_the_strategy_that_prunes_the_prunable_model_is_the_grids(records: dict[str, Record]) -> None:
-    by_top = Grid.model_validate({**GRID.model_dump(), "pruned_by": {"both": "top"}})
-    summary = summarise(by_top, records)
-    assert find_test(summary, 2, "plain")["wer"] == find(summary, "both", "top", 2, ALL)["wer"]
+    by_lowest = Grid.model_validate({**GRID.model_dump(), "pruned_by": {"both": "lowest"}})
+    summary = summarise(by_lowest, records)
+    assert find_test(summary, 2, "plain")["wer"] == find(summary, "both", "lowest", 2, ALL)["wer"]
 
 
 def test_without_the_model_trained_alone_there_is_no_test_and_with_fewer_seeds_they_are_drawn_apart(
@@ -219,10 +223,10 @@ def test_tables_show_all_seeds_and_mark_what_passes(summary: Summary) -> None:
     table = wer_table(summary, GRID, "test")
     assert table.header == ("method", "layers", "4 layers", "2 layers")
     lines = {cells[:2]: cells[2:] for cells in table.rows}
-    pooled = find(summary, "both", "top", 2, ALL)
+    pooled = find(summary, "both", "lowest", 2, ALL)
     low, high = pooled["wer_ci95"]
-    assert lines["both", "top"][1] == f"{pooled['wer']:.1f} [{low:.1f}, {high:.1f}]"
-    assert lines["both", "top"][0] == lines["both", "greedy"][0]
+    assert lines["both", "lowest"][1] == f"{pooled['wer']:.1f} [{low:.1f}, {high:.1f}]"
+    assert lines["both", "lowest"][0] == lines["both", "iterative"][0]
     depths = pruned_table(summary, GRID, "test")
     assert depths.header == ("depth", "pruned", "alone, plain", "difference", "alone, interctc", "difference")
     assert [cells[0] for cells in depths.rows] == ["4", "2"]
@@ -326,6 +330,8 @@ def test_figures_are_drawn_of_what_there_is(summary: Summary, tmp_path: Path) ->
     paths = draw(summary, GRID, tmp_path)
     assert [path.stem for path in paths] == list(CAPTIONS)
     assert all(path.stat().st_size > 5000 for path in paths)
+    drawn = similarity(summary["similarity"], {"plain": None, "both": [0.9, 0.1, 0.3, 0.2]})
+    assert [len(axes.child_axes) for axes in drawn.axes[:2]] == [0, 1]
     bare = {**summary, "removals": {}, "similarity": {"plain": None}}
     assert [path.stem for path in draw(bare, GRID, tmp_path)] == ["one_model", "methods", "strategies", "difference", "cost"]
     assert {path.stem for path in tmp_path.glob("*.png")} == {"one_model", "methods", "strategies", "difference", "cost"}

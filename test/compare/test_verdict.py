@@ -38,8 +38,8 @@ def both(depth: int, plain: str, baseline: str) -> list[dict[str, Any]]:
 def test_where_every_depth_passes_against_both_the_claim_holds() -> None:
     said = verdict(summary(*both(8, "passes", "passes"), *both(2, "passes", "passes")), GRID, "test")
     assert said == [
-        "On test one model (both), trained once and pruned by its greedy plan, is not worse than models trained for each depth,"
-        " plain or interctc, at any depth compared: 8 and 2 layers.",
+        "On test one model (both), trained once and pruned by its iterative plan, is not worse than models trained for each"
+        " depth, plain or interctc, at any depth compared: 8 and 2 layers.",
         "Not worse: the one-sided 95 % bound of the difference, the upper end of the 90 % interval in brackets, lies below the"
         " margin, 0.5 points or 10 % of the error rate of the model trained alone, whichever is less. Worse: the interval lies"
         " above 0. Undecided: neither.",

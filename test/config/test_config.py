@@ -81,9 +81,12 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ("prune: {depths: [12, 13]}", "prune.depths must lie in 1..model.num_layers = 1..12, got [13]"),
         ("prune: {min_depth: 13}", "prune.min_depth must not exceed model.num_layers = 12, got 13"),
         ("prune: {depths: [0]}", "prune.depths.0: input should be greater than or equal to 1, got 0"),
-        ("prune: {strategies: [best]}", "prune.strategies.0: input should be 'top', 'every', 'greedy' or 'svcca', got 'best'"),
+        (
+            "prune: {strategies: [best]}",
+            "prune.strategies.0: input should be 'iterative', 'svcca', 'influence', 'every' or 'lowest', got 'best'",
+        ),
         ("prune: {strategies: []}", "prune.strategies: is empty; give a value, or leave the key out"),
-        ("prune: {strategies: [top, every, top]}", "prune.strategies: has a value twice: top, every, top"),
+        ("prune: {strategies: [lowest, every, lowest]}", "prune.strategies: has a value twice: lowest, every, lowest"),
         ("prune: {depths: []}", "prune.depths: is empty; give a value, or leave the key out"),
         ("augment: {speeds: []}", "augment.speeds: is empty; give a value, or leave the key out"),
         ("prune: {speeds: [1.0, 1]}", "prune.speeds: has a value twice: 1.0, 1.0"),
@@ -312,3 +315,11 @@ def test_derived_values_are_written_out(tmp_path: Path) -> None:
     assert written["model"]["taps"] == [2, 4]
     assert written["model"]["subsampling"] == {"type": "conv2d", "channels": 32, "factor": 4}
     assert written["prune"]["depths"] == [8, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_strategies_may_have_their_older_names() -> None:
+    old, new = (parse_config({"prune": {"strategies": names}}, "x") for names in (["greedy", "top"], ["iterative", "lowest"]))
+    assert old == new
+    assert old.prune.strategies == ("iterative", "lowest")
+    with pytest.raises(UserError, match=r"prune\.strategies: has a value twice: lowest, lowest"):
+        parse_config({"prune": {"strategies": ["top", "lowest"]}}, "x")

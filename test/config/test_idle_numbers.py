@@ -29,10 +29,10 @@ CASES = [
     ),
     ("train: {schedule: {final: 1e-5}}", "train.schedule.final: has no effect with name: noam"),
     ("prune: {strategies: [greedy], rerank: 5}", "prune: rerank has no effect without the strategy svcca; leave it out"),
-    ("prune: {strategies: [svcca], beam: 2}", "prune: beam has no effect without the strategy greedy; leave it out"),
+    ("prune: {strategies: [svcca], beam: 2}", "prune: beam has no effect without the strategy iterative; leave it out"),
     (
         "prune: {strategies: [svcca, top], metric: ctc}",
-        "prune: metric has no effect without the strategy greedy, or svcca with a rerank above 1; leave it out",
+        "prune: metric has no effect without the strategy iterative, or svcca with a rerank above 1; leave it out",
     ),
     ("prune: {depths: [12, 6], min_depth: 3}", "prune: min_depth has no effect beside depths; leave it out"),
     ("model: {taps: [], self_conditioning: true}", f"model: self_conditioning has no effect {NO_TAPS}"),
@@ -236,7 +236,7 @@ def test_a_file_of_an_earlier_version_can_be_overridden(tmp_path: Path) -> None:
 def test_options_may_leave_numbers_without_effect_but_must_not_be_without() -> None:
     options = PruneConfig(beam=5, rerank=2)
     assert changed(options, {"strategies": ["top"]}, "search").beam == 5
-    with pytest.raises(UserError, match="search: beam has no effect without the strategy greedy"):
+    with pytest.raises(UserError, match="search: beam has no effect without the strategy iterative"):
         changed(options, {"strategies": ["top"], "beam": 4}, "search")
 
 

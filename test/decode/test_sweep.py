@@ -26,7 +26,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, processes
 
 ROOT = Path(__file__).resolve().parents[2]
-TOP = Plan("top", 4, (Step((1, 2, 3, 4)), Step((1, 2)), Step((1,))), "sha")
+LOWEST = Plan("lowest", 4, (Step((1, 2, 3, 4)), Step((1, 2)), Step((1,))), "sha")
 ODD = Plan("odd", 4, (Step((1, 2, 3, 4)), Step((2, 4)), Step((1,))), "sha")
 
 
@@ -76,15 +76,16 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_every_depth_of_every_plan_or_the_one_that_lacks_it_is_named() -> None:
-    assert [model.name for model in sub_models([TOP, ODD], [4, 2])] == ["top_d4", "top_d2", "odd_d4", "odd_d2"]
+    found = [model.output(Path("here")) for model in sub_models([LOWEST, ODD], [4, 2])]
+    assert found == [Path("here") / name for name in ("lowest_d4", "lowest_d2", "odd_d4", "odd_d2")]
     with pytest.raises(UserError, match=r"plan odd has no depth 3; it has 4, 2, 1"):
         sub_models([ODD], [4, 3])
 
 
 def test_texts_are_those_of_utterances_decoded_alone(own: Experiment, tiny_data: Path) -> None:
-    outputs = decode_set(own, tiny_data / "dev", sub_models([TOP, ODD], [4, 2]))
+    outputs = decode_set(own, tiny_data / "dev", sub_models([LOWEST, ODD], [4, 2]))
     assert [path.relative_to(own.path).as_posix() for path in outputs] == [
-        "decode/dev/top_d4", "decode/dev/top_d2", "decode/dev/odd_d4", "decode/dev/odd_d2"
+        "decode/dev/lowest_d4", "decode/dev/lowest_d2", "decode/dev/odd_d4", "decode/dev/odd_d2"
     ]  # fmt: skip
     for output, keep in zip(outputs, [(1, 2, 3, 4), (1, 2), (1, 2, 3, 4), (2, 4)], strict=True):
         found = dict(open_table(output / "text", allow_empty=True))
@@ -103,7 +104,7 @@ def test_no_open_file_is_removed(own: Experiment, tiny_data: Path, monkeypatch: 
         remove(path)
 
     monkeypatch.setattr(sweep.shutil, "rmtree", watched)
-    decode_set(own, tiny_data / "dev", sub_models([TOP], [2]))
+    decode_set(own, tiny_data / "dev", sub_models([LOWEST], [2]))
     assert removed == []
     assert not (own.path / "decode/dev/parts").exists()
 
@@ -128,14 +129,14 @@ def test_the_record_says_what_was_decoded_by_what(own: Experiment, tiny_data: Pa
 
 
 def test_the_same_layers_are_run_once(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]]) -> None:
-    outputs = decode_set(own, tiny_data / "dev", sub_models([TOP, ODD], [4, 2, 1]))
+    outputs = decode_set(own, tiny_data / "dev", sub_models([LOWEST, ODD], [4, 2, 1]))
     assert sorted(decoded) == [(1,), (1, 2), (1, 2, 3, 4), (2, 4)]
     assert (outputs[0] / "text").read_bytes() == (outputs[3] / "text").read_bytes()
     assert json.loads((outputs[3] / "decode.json").read_text())["strategy"] == "odd"
 
 
 def test_a_second_run_does_nothing(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]]) -> None:
-    wanted = sub_models([TOP], [4, 2])
+    wanted = sub_models([LOWEST], [4, 2])
     decode_set(own, tiny_data / "dev", wanted)
     decoded.clear()
     before = snapshot(own.path)
@@ -146,11 +147,11 @@ def test_a_second_run_does_nothing(own: Experiment, tiny_data: Path, decoded: li
 
 @pytest.mark.parametrize("name", ["text", "decode.json"])
 def test_what_is_missing_is_decoded_again(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]], name: str) -> None:
-    _, second = decode_set(own, tiny_data / "dev", sub_models([TOP], [4, 2]))
+    _, second = decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
     text = (second / "text").read_bytes()
     (second / name).unlink()
     decoded.clear()
-    decode_set(own, tiny_data / "dev", sub_models([TOP], [4, 2]))
+    decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
     assert decoded == [(1, 2)]
     assert (second / "text").read_bytes() == text
 
@@ -159,22 +160,22 @@ def test_another_model_other_layers_or_other_references_are_decoded_again(
     own: Experiment, tiny_config: Config, tiny_data: Path, tmp_path: Path, decoded: list[tuple[int, ...]]
 ) -> None:
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
-    (output,) = decode_set(own, dev, [SubModel("greedy", (1, 2))])
+    (output,) = decode_set(own, dev, [SubModel("iterative", (1, 2))])
     (output / "score.json").write_text("{}")
-    decode_set(own, dev, [SubModel("greedy", (1, 2))])
+    decode_set(own, dev, [SubModel("iterative", (1, 2))])
     assert (output / "score.json").exists()
-    (same,) = decode_set(own, dev, [SubModel("greedy", (3, 4))])
+    (same,) = decode_set(own, dev, [SubModel("iterative", (3, 4))])
     assert same == output
     assert not (output / "score.json").exists(), "the score of another text"
     assert decoded == [(1, 2), (3, 4)]
     assert dict(open_table(output / "text", allow_empty=True)) == alone(own, dev, (3, 4))
     other = make(tmp_path / "other", tiny_config, tiny_data, seed=2)
     shutil.copytree(own.path / "decode", other.path / "decode")
-    decode_set(other, dev, [SubModel("greedy", (3, 4))])
+    decode_set(other, dev, [SubModel("iterative", (3, 4))])
     assert decoded == [(1, 2), (3, 4), (3, 4)]
     texts = read_table(dev / "text")
     write_table(dev / "text", {**texts, next(iter(texts)): "five five"})
-    decode_set(own, dev, [SubModel("greedy", (3, 4))])
+    decode_set(own, dev, [SubModel("iterative", (3, 4))])
     assert len(decoded) == 4
 
 
@@ -182,7 +183,7 @@ def test_another_model_other_layers_or_other_references_are_decoded_again(
 def test_killed_while_writing_no_text_is_beside_another_models_record(
     own: Experiment, tiny_config: Config, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
-    (output,) = decode_set(own, tiny_data / "dev", [SubModel("greedy", (1, 2))])
+    (output,) = decode_set(own, tiny_data / "dev", [SubModel("iterative", (1, 2))])
     other = make(tmp_path / "other", tiny_config, tiny_data, seed=2)
     shutil.copytree(own.path / "decode", other.path / "decode")
 
@@ -191,11 +192,11 @@ def test_killed_while_writing_no_text_is_beside_another_models_record(
 
     monkeypatch.setattr(sweep, killed_in, die)
     with pytest.raises(KeyboardInterrupt):
-        decode_set(other, tiny_data / "dev", [SubModel("greedy", (1, 2))])
-    assert not (other.path / "decode/dev/greedy_d2/decode.json").exists()
+        decode_set(other, tiny_data / "dev", [SubModel("iterative", (1, 2))])
+    assert not (other.path / "decode/dev/iterative_d2/decode.json").exists()
     monkeypatch.undo()
-    decode_set(other, tiny_data / "dev", [SubModel("greedy", (1, 2))])
-    found = dict(open_table(other.path / "decode/dev/greedy_d2/text", allow_empty=True))
+    decode_set(other, tiny_data / "dev", [SubModel("iterative", (1, 2))])
+    found = dict(open_table(other.path / "decode/dev/iterative_d2/text", allow_empty=True))
     assert found == alone(other, tiny_data / "dev", (1, 2))
     assert found != dict(open_table(output / "text", allow_empty=True))
 
@@ -208,7 +209,7 @@ def in_batches(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experime
 
 
 def test_processes_write_the_same_bytes(in_batches: Experiment, tiny_data: Path) -> None:
-    wanted = sub_models([TOP, ODD], [4, 2])
+    wanted = sub_models([LOWEST, ODD], [4, 2])
     one = [snapshot(output) for output in decode_set(in_batches, tiny_data / "dev", wanted)]
     shutil.rmtree(in_batches.path / "decode")
     with processes(2) as two:
@@ -234,13 +235,13 @@ def test_what_a_killed_run_has_finished_is_not_decoded_again(
 
     monkeypatch.setattr(parts, "hypotheses", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
-        decode_set(in_batches, tiny_data / "dev", sub_models([TOP], [4, 2]))
+        decode_set(in_batches, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
     before, decoded[:] = sum(decoded), [-1, -1, -1]
     assert 0 < before < 6
-    outputs = decode_set(in_batches, tiny_data / "dev", sub_models([TOP], again))
+    outputs = decode_set(in_batches, tiny_data / "dev", sub_models([LOWEST], again))
     assert sum(decoded[3:]) == (6 - before if kept else 6)
     for output, depth in zip(outputs, again, strict=True):
-        assert dict(open_table(output / "text", allow_empty=True)) == alone(in_batches, tiny_data / "dev", TOP.keep(depth))
+        assert dict(open_table(output / "text", allow_empty=True)) == alone(in_batches, tiny_data / "dev", LOWEST.keep(depth))
     assert not (in_batches.path / "decode/dev/parts").exists()
 
 
@@ -262,7 +263,7 @@ def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> No
         assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(UserError, match="decode/dev: another process is at work here"):
-            decode_set(own, tiny_data / "dev", sub_models([TOP], [4]))
+            decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4]))
         other.communicate(b"\n")
 
 
@@ -274,8 +275,21 @@ def test_an_utterance_too_short_for_the_front_end_gets_an_empty_line(own: Experi
     short = write_ark(ark, ark, [(key, np.ones((count, 80), np.float32)) for key, count in lengths.items()])
     write_table(dev / "feats.scp", {**entries, **short})
     write_table(dev / "utt2num_frames", {**frames, **{key: str(count) for key, count in lengths.items()}})
-    (output,) = decode_set(own, dev, [SubModel("top", (1, 2, 3, 4))])
+    (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2, 3, 4))])
     assert (output / "text").read_text().splitlines()[:3] == list(lengths)
     texts = dict(open_table(output / "text", allow_empty=True))
-    (without,) = decode_set(own, tiny_data / "dev", [SubModel("top", (1, 2, 3, 4))])
+    (without,) = decode_set(own, tiny_data / "dev", [SubModel("lowest", (1, 2, 3, 4))])
     assert texts == {**dict(open_table(without / "text", allow_empty=True)), **dict.fromkeys(lengths, "")}
+
+
+def test_what_was_decoded_under_the_older_name_of_a_strategy_is_decoded(
+    own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]]
+) -> None:
+    (output,) = decode_set(own, tiny_data / "dev", [SubModel("lowest", (1, 2))])
+    old = output.rename(output.with_name("top_d2"))
+    record = json.loads((old / "decode.json").read_text())
+    (old / "decode.json").write_text(json.dumps({**record, "strategy": "top"}))
+    assert decode_set(own, tiny_data / "dev", [SubModel("lowest", (1, 2))]) == [old]
+    assert decoded == [(1, 2)]
+    assert decode_set(own, tiny_data / "dev", [SubModel("lowest", (2, 3))]) == [old]
+    assert decoded == [(1, 2), (2, 3)]

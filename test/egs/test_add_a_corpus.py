@@ -62,7 +62,7 @@ def test_the_four_steps(tmp_path: Path) -> None:
     assert (tmp_path / "egs/mycorpus/exp/train/lang/tokens.txt").is_file()
     report = (tmp_path / "egs/mycorpus/exp/train/RESULTS.md").read_text()
     assert "3 utterances" in report
-    assert report.count("| greedy ") > 5
+    assert report.count("| iterative ") > 5
 
 
 def test_the_grid_file_that_is_shown_is_one(tmp_path: Path) -> None:

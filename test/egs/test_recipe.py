@@ -22,7 +22,7 @@ from asrprune.data.tables import read_table
 ROOT = Path(__file__).resolve().parents[2]
 AN4 = ROOT / "../shared/data/an4"
 SETS = ("train", "dev", "test")
-STRATEGIES = ("greedy", "svcca", "top", "every")
+STRATEGIES = ("iterative", "svcca", "influence", "lowest", "every")
 DEPTHS = (4, 2, 1)
 
 
@@ -109,6 +109,7 @@ def test_every_stage_leaves_what_it_promises(mini: Mini) -> None:
     with np.load(mini.exp / "svcca/dev.npz") as matrices:
         assert matrices["similarity"].shape == (5, 5)
         assert np.diag(matrices["similarity"]) == pytest.approx(1.0)
+        assert matrices["influence"].shape == (4,)
     config = yaml.safe_load((mini.exp / "config.yaml").read_text())
     assert config["model"]["num_layers"] == 4
     losses = [json.loads(line) for line in (mini.exp / "train.jsonl").read_text().splitlines()]
@@ -176,19 +177,19 @@ def _lines(exp: Path) -> list[dict[str, Any]]:
 
 def test_a_pruned_experiment_decodes_as_the_full_one_with_keep(mini: Mini, tmp_path: Path) -> None:
     exp = shutil.copytree(mini.exp, tmp_path / "exp")
-    layers = next(row["keep"] for row in _results(exp)["rows"] if row["strategy"] == "greedy" and row["depth"] == 2)
+    layers = next(row["keep"] for row in _results(exp)["rows"] if row["strategy"] == "iterative" and row["depth"] == 2)
     chosen = ",".join(map(str, layers))
     test = str(mini.data / "test")
     for command in (
-        ["prune", "--exp", str(exp), "--depth", "2", "--plan", "greedy", str(tmp_path / "pruned")],
+        ["prune", "--exp", str(exp), "--depth", "2", "--plan", "iterative", str(tmp_path / "pruned")],
         ["decode", "--exp", str(tmp_path / "pruned"), test, "--layers", "1,2"],
         ["decode", "--exp", str(exp), test, "--layers", chosen],
     ):
         assert asrprune(*command).code == 0
     pruned = (tmp_path / "pruned/decode/test/layers_1_2_d2/text").read_text()
     full = (exp / f"decode/test/layers_{chosen.replace(',', '_')}_d2/text").read_text()
-    assert pruned == full == (exp / "decode/test/greedy_d2/text").read_text()
-    assert full != (exp / "decode/test/greedy_d4/text").read_text()
+    assert pruned == full == (exp / "decode/test/iterative_d2/text").read_text()
+    assert full != (exp / "decode/test/iterative_d4/text").read_text()
 
 
 @pytest.mark.skipif(not AN4.is_dir(), reason=f"{AN4} is not there")
@@ -208,7 +209,7 @@ def test_an4_prepares_features_and_units_from_the_archive(tmp_path: Path) -> Non
 
 GRID = """
 config: conf/tiny.yaml
-numbers: {train.epochs: 1, prune.strategies: [greedy], bench.repeats: 1}
+numbers: {train.epochs: 1, prune.strategies: [iterative], bench.repeats: 1}
 methods: {plain: {model.taps: [], model.truncated: {}, model.stochastic_depth.rate: 0}, both: {}}
 alone: {methods: [plain], depths: [2]}
 prunable: both
@@ -248,18 +249,18 @@ def test_a_grid_runs_what_is_missing_and_compares(mini: Mini, tmp_path: Path, mo
     rows = {(row["method"], row["strategy"], row["depth"]): row for row in summary["rows"]}
     assert set(rows) == {
         *((method, "full", 4) for method in ("plain", "both")),
-        *((method, "greedy", depth) for method in ("plain", "both") for depth in (2, 1)),
+        *((method, "iterative", depth) for method in ("plain", "both") for depth in (2, 1)),
         ("plain", "alone", 2),
     }
     tested = {test["depth"]: test for test in summary["tests"]}
     assert tested[2]["alone_wer"] == rows["plain", "alone", 2]["wer"]
-    assert tested[2]["wer"] == rows["both", "greedy", 2]["wer"]
+    assert tested[2]["wer"] == rows["both", "iterative", 2]["wer"]
     said = {line.split()[1] for line in (mini.data / "test/utt2spk").read_text().splitlines()}
     assert summary["speakers"] == {"test": len(said)}
-    scored = json.loads((tmp_path / "exp/both_4l_s1/decode/test/greedy_d2/score.json").read_text())
-    assert rows["both", "greedy", 2]["wer"] == pytest.approx(scored["wer"], abs=1e-3)
+    scored = json.loads((tmp_path / "exp/both_4l_s1/decode/test/iterative_d2/score.json").read_text())
+    assert rows["both", "iterative", 2]["wer"] == pytest.approx(scored["wer"], abs=1e-3)
     assert [row["depth"] for row in summary["speed"]] == [4, 2, 1]
-    assert "| both | greedy |" in (tmp_path / "paper/RESULTS.md").read_text()
+    assert "| both | iterative |" in (tmp_path / "paper/RESULTS.md").read_text()
 
     shutil.rmtree(tmp_path / "exp")  # the records are enough
     before = (tmp_path / "paper/summary.json").read_text()
@@ -272,7 +273,7 @@ def test_a_grid_runs_what_is_missing_and_compares(mini: Mini, tmp_path: Path, mo
     compared = asrprune("report", "--grid", tmp_path / "grid.yaml", "--output", tmp_path / "paper")
     assert compared.code == 0, compared.err
     assert compared.out.splitlines()[-1] == f"report: {tmp_path / 'paper/RESULTS.md'}"
-    assert f"{rows['both', 'greedy', 2]['wer']:.1f} [" in compared.out
+    assert f"{rows['both', 'iterative', 2]['wer']:.1f} [" in compared.out
 
 
 def test_a_report_is_of_an_experiment_or_a_grid(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def _check(recipe: str, folder: Path, download_dir: Path, tests: tuple[str, ...]
     _run(recipe, folder, download_dir)
     config = yaml.safe_load((ROOT / f"egs/{recipe}/conf/sample.yaml").read_text())
     rows = json.loads((folder / "exp/sample/results.json").read_text())["rows"]
-    strategies = ("greedy", "svcca", "top", "every")
+    strategies = ("iterative", "svcca", "influence", "lowest", "every")
     assert sorted((row["set"], row["strategy"], row["depth"]) for row in rows) == sorted(
         (test, strategy, depth) for test in tests for strategy in strategies for depth in config["prune"]["depths"]
     )

@@ -25,7 +25,7 @@ from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.head import BLANK, ctc_losses
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.prune.search import greedy
+from asrprune.prune.strategies.iterative import iterative
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.executor import Executor
 from asrprune.train import ranks
@@ -177,7 +177,8 @@ def test_texts(experiment: Experiment, dev: Corpus) -> None:
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
 def test_search(experiment: Experiment, dev: Corpus, metric: str) -> None:
     here, there = (
-        greedy(experiment.num_layers, DevScorer(experiment, dev, metric, Executor(num_gpus)), 1) for num_gpus in (0, NUM_GPUS)
+        iterative(experiment.num_layers, DevScorer(experiment, dev, metric, Executor(num_gpus)), 1)
+        for num_gpus in (0, NUM_GPUS)
     )
     assert [step.keep for step in there] == [step.keep for step in here]
     assert [step.score for step in there] == pytest.approx([step.score for step in here], rel=1e-4)
@@ -185,7 +186,7 @@ def test_search(experiment: Experiment, dev: Corpus, metric: str) -> None:
 
 def test_activations(experiment: Experiment, dev: Corpus) -> None:
     expected = activations(Runner(experiment.model, CPU, "float32"), dev, 50, 200, seed=1)
-    found = activations(Runner(experiment.model, DEVICE, "float32"), dev, 50, 200, seed=1)
+    found = activations(Runner(experiment.model.to(DEVICE), DEVICE, "float32"), dev, 50, 200, seed=1)
     for own, other in zip(found, expected, strict=True):
         near(torch.from_numpy(own), torch.from_numpy(other))
 

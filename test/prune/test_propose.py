@@ -17,14 +17,15 @@ from asrprune.data.dataset import Corpus
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Keep, plan_path, read_plan
 from asrprune.experiment.store import Experiment
-from asrprune.prune import search
+from asrprune.prune.dev_score import DevScore
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.prune.propose import propose
-from asrprune.prune.search import DevScore
+from asrprune.prune.propose import check_measured, propose
+from asrprune.prune.strategies.iterative import iterative
+from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, processes
 
-STRATEGIES = ("top", "every", "greedy", "svcca")
+MEASURED = ("svcca", "influence")  # strategies that need what stage 6 measures
 
 
 @pytest.fixture
@@ -40,20 +41,20 @@ def with_prune(exp: Experiment, **values: object) -> Experiment:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_plan_is_written_and_reads_back_for_this_model(own: Experiment, tiny_data: Path, strategy: str) -> None:
-    dev = tiny_data / ("train" if strategy == "svcca" else "dev")  # the tiny dev set has too few frames for svcca
-    if strategy == "svcca":
+    dev = tiny_data / ("train" if strategy in MEASURED else "dev")  # the tiny dev set has too few frames for svcca
+    if strategy in MEASURED:
         measure_layers(own, dev)
     plan = propose(own, strategy, dev)
     again = read_plan(plan_path(own.path, strategy), own.num_layers, own.info["model_sha256"])
     assert again.steps == plan.steps
     assert [step.depth for step in plan.steps] == [4, 3, 2, 1]
-    assert plan.dev_set == (dev.name if strategy in ("greedy", "svcca") else None)
-    assert plan.metric == ("wer" if strategy == "greedy" else None)
-    assert all((step.score is None) is (strategy != "greedy") for step in plan.steps)
+    assert plan.dev_set == (dev.name if strategy in ("iterative", *MEASURED) else None)
+    assert plan.metric == ("wer" if strategy == "iterative" else None)
+    assert all((step.score is None) is (strategy != "iterative") for step in plan.steps)
     written = json.loads(plan_path(own.path, strategy).read_text())
     assert written["strategy"] == strategy
     assert written["asrprune"].startswith("0.")
-    assert ("seconds" in written) is (strategy == "greedy")
+    assert ("seconds" in written) is (strategy == "iterative")
 
 
 def dev_scorer(exp: Experiment, dev: Path, metric: str) -> DevScorer:
@@ -62,10 +63,10 @@ def dev_scorer(exp: Experiment, dev: Path, metric: str) -> DevScorer:
 
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
 @pytest.mark.parametrize("beam", [1, 2])
-def test_greedy_is_the_search_with_the_dev_scores(own: Experiment, tiny_data: Path, metric: str, beam: int) -> None:
-    plan = propose(with_prune(own, metric=metric, depths=(3, 2), beam=beam), "greedy", tiny_data / "dev")
+def test_iterative_is_the_search_with_the_dev_scores(own: Experiment, tiny_data: Path, metric: str, beam: int) -> None:
+    plan = propose(with_prune(own, metric=metric, depths=(3, 2), beam=beam), "iterative", tiny_data / "dev")
     scorer = dev_scorer(own, tiny_data / "dev", metric)
-    assert plan.steps == search.beam(4, scorer, 2, beam)
+    assert plan.steps == iterative(4, scorer, 2, beam)
     assert plan.metric == metric
     assert [step.depth for step in plan.steps] == [4, 3, 2]
     for step in plan.steps:
@@ -77,7 +78,7 @@ def test_greedy_is_the_search_with_the_dev_scores(own: Experiment, tiny_data: Pa
 
 def test_a_killed_search_goes_on(own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was scored before the kill is not scored again; plan and costs are those of a search that was not killed."""
-    whole = propose(own, "greedy", tiny_data / "dev")
+    whole = propose(own, "iterative", tiny_data / "dev")
     shutil.rmtree(own.path / "plans")
     asked: list[int] = []
     score = DevScorer.__call__
@@ -90,26 +91,26 @@ def test_a_killed_search_goes_on(own: Experiment, tiny_data: Path, monkeypatch: 
 
     monkeypatch.setattr(DevScorer, "__call__", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        propose(own, "greedy", tiny_data / "dev")
-    assert not plan_path(own.path, "greedy").exists()
-    again = propose(own, "greedy", tiny_data / "dev")
+        propose(own, "iterative", tiny_data / "dev")
+    assert not plan_path(own.path, "iterative").exists()
+    again = propose(own, "iterative", tiny_data / "dev")
     calls = len(asked)
     assert again.steps == whole.steps
     assert again.facts["naive_layer_forwards"] == whole.facts["naive_layer_forwards"]
-    assert propose(own, "greedy", tiny_data / "dev").steps == whole.steps
+    assert propose(own, "iterative", tiny_data / "dev").steps == whole.steps
     assert len(asked) == calls, "all of it was known"
     assert asked[3] == asked[2], "the one that was cut off comes again, and none of those before it"
-    propose(own, "greedy", tiny_data / "dev", own.config.prune.model_copy(update={"metric": "ctc"}))
+    propose(own, "iterative", tiny_data / "dev", own.config.prune.model_copy(update={"metric": "ctc"}))
     assert len(asked) > calls, "another question"
 
 
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
 def test_processes_find_the_same_plan(own: Experiment, tiny_data: Path, metric: str) -> None:
     options = own.config.prune.model_copy(update={"metric": metric, "beam": 2})
-    here = propose(own, "greedy", tiny_data / "dev", options)
+    here = propose(own, "iterative", tiny_data / "dev", options)
     shutil.rmtree(own.path / "plans")
     with processes(2) as two:
-        there = propose(own, "greedy", tiny_data / "dev", options, two)
+        there = propose(own, "iterative", tiny_data / "dev", options, two)
     assert there.steps == here.steps
     assert there.facts["naive_layer_forwards"] == here.facts["naive_layer_forwards"]
     assert here.facts["layer_forwards"] <= there.facts["layer_forwards"] < there.facts["naive_layer_forwards"]
@@ -138,6 +139,25 @@ def test_svcca_is_the_search_on_the_measured_matrix(own: Experiment, tiny_data: 
     assert [step.keep for step in plan.steps] == [(1, 2, 3, 4), (1, 4)]
 
 
+def test_influence_keeps_the_layers_that_were_measured_to_change_most(own: Experiment, tiny_data: Path) -> None:
+    path = similarity_path(own.path, "dev")
+    path.parent.mkdir()
+    np.savez(path, influence=np.array([0.9, 0.1, 0.2, 0.3]), model_sha256=np.array(own.info["model_sha256"]))
+    plan = propose(with_prune(own, depths=(4, 3, 1)), "influence", tiny_data / "dev")
+    assert [step.keep for step in plan.steps] == [(1, 2, 3, 4), (1, 3, 4), (1,)]
+
+
+def test_a_file_of_an_older_asrprune_has_no_influence_and_stage_6_is_named(own: Experiment, tiny_data: Path) -> None:
+    path = similarity_path(own.path, "dev")
+    path.parent.mkdir()
+    np.savez(path, similarity=np.eye(5), model_sha256=np.array(own.info["model_sha256"]))
+    check_measured(own, ["svcca", "iterative", "lowest"], "dev")
+    for asked in (lambda: propose(own, "influence", tiny_data / "dev"), lambda: check_measured(own, ["influence"], "dev")):
+        with pytest.raises(UserError, match=r"svcca/dev\.npz: an older asrprune measured no influence .*; run stage 6"):
+            asked()
+    assert not plan_path(own.path, "influence").exists()
+
+
 def test_svcca_without_its_matrix_names_stage_6(own: Experiment, tiny_data: Path) -> None:
     with pytest.raises(UserError, match=r"svcca/dev\.npz: no such file; stage 6"):
         propose(own, "svcca", tiny_data / "dev")
@@ -145,7 +165,7 @@ def test_svcca_without_its_matrix_names_stage_6(own: Experiment, tiny_data: Path
 
 
 def test_an_unknown_strategy_lists_the_known_ones(own: Experiment, tiny_data: Path) -> None:
-    with pytest.raises(UserError, match="no such strategy; choose from top, every, greedy and svcca"):
+    with pytest.raises(UserError, match="no such strategy; choose from iterative, svcca, influence, every, lowest"):
         propose(own, "best", tiny_data / "dev")
 
 
@@ -180,14 +200,14 @@ def opened() -> Iterator[set[Path]]:
 def test_nothing_but_the_dev_set_is_opened(own: Experiment, tiny_data: Path, tmp_path: Path, strategy: str) -> None:
     data = Path(shutil.copytree(tiny_data, tmp_path / "data")).resolve()
     shutil.copytree(data / "dev", data / "test")
-    dev = data / ("train" if strategy == "svcca" else "dev")
-    if strategy == "svcca":
+    dev = data / ("train" if strategy in MEASURED else "dev")
+    if strategy in MEASURED:
         measure_layers(own, dev)
     with opened() as paths:
         propose(own, strategy, dev)
     below = {path.relative_to(data).parts[0] for path in paths if path.is_relative_to(data)}
     features = {path for path in paths if path.name == "feats.ark"}
-    if strategy == "greedy":
+    if strategy == "iterative":
         assert below == {"dev"}
         assert features == {(tiny_data / "dev/fbank/feats.ark").resolve()}, "the copy's feats.scp points there"
     else:
@@ -196,6 +216,6 @@ def test_nothing_but_the_dev_set_is_opened(own: Experiment, tiny_data: Path, tmp
     assert any(path.is_relative_to(own.path.resolve()) for path in paths), "the watch works"
 
 
-def test_greedy_works_without_any_other_set(own: Experiment, tiny_data: Path, tmp_path: Path) -> None:
+def test_iterative_works_without_any_other_set(own: Experiment, tiny_data: Path, tmp_path: Path) -> None:
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "only/dev"))
-    assert propose(own, "greedy", dev).steps == propose(own, "greedy", tiny_data / "dev").steps
+    assert propose(own, "iterative", dev).steps == propose(own, "iterative", tiny_data / "dev").steps

@@ -14,7 +14,7 @@ from asrprune.report.build import write_report
 NUM_LAYERS = 12
 MODEL_SHA256 = "5f" * 32
 KEEP = {
-    "greedy": {12: [*range(1, 13)], 10: [*range(1, 9), 10, 12], 8: [1, 2, 3, 4, 5, 6, 8, 12], 6: [1, 2, 3, 4, 6, 12]},
+    "iterative": {12: [*range(1, 13)], 10: [*range(1, 9), 10, 12], 8: [1, 2, 3, 4, 5, 6, 8, 12], 6: [1, 2, 3, 4, 6, 12]},
     "svcca": {12: [*range(1, 13)], 10: [*range(1, 11)], 8: [1, 2, 3, 4, 5, 7, 9, 12], 6: [1, 2, 3, 5, 9, 12]},
     "every": {
         12: [*range(1, 13)],
@@ -22,17 +22,17 @@ KEEP = {
         8: [1, 3, 4, 6, 7, 9, 10, 12],
         6: [1, 3, 5, 8, 10, 12],
     },
-    "top": {12: [*range(1, 13)], 10: [*range(1, 11)], 8: [*range(1, 9)], 6: [*range(1, 7)]},
+    "lowest": {12: [*range(1, 13)], 10: [*range(1, 11)], 8: [*range(1, 9)], 6: [*range(1, 7)]},
 }
-KEEP["greedy"] |= {4: [1, 2, 4, 6], 2: [1, 4]}
+KEEP["iterative"] |= {4: [1, 2, 4, 6], 2: [1, 4]}
 KEEP["svcca"] |= {4: [1, 2, 6, 12], 2: [1, 12]}
 KEEP["every"] |= {4: [1, 5, 8, 12], 2: [1, 12]}
-KEEP["top"] |= {4: [1, 2, 3, 4], 2: [1, 2]}
+KEEP["lowest"] |= {4: [1, 2, 3, 4], 2: [1, 2]}
 WER = {
-    "greedy": {12: 5.2, 10: 5.3, 8: 5.5, 6: 6.1, 4: 7.6, 2: 13.9},
+    "iterative": {12: 5.2, 10: 5.3, 8: 5.5, 6: 6.1, 4: 7.6, 2: 13.9},
     "svcca": {12: 5.2, 10: 5.5, 8: 6.2, 6: 8.9, 4: 31.5, 2: 100.0},
     "every": {12: 5.2, 10: 6.0, 8: 7.9, 6: 13.8, 4: 47.3, 2: 98.4},
-    "top": {12: 5.2, 10: 5.5, 8: 5.9, 6: 6.3, 4: 8.8, 2: 17.2},
+    "lowest": {12: 5.2, 10: 5.5, 8: 5.9, 6: 6.3, 4: 8.8, 2: 17.2},
 }
 SETS = {"dev": (400, 0.26, 2011), "test": (2000, 1.3, 10042)}  # utterances, hours, reference words
 
@@ -91,21 +91,20 @@ def make_svcca(path: Path) -> None:
     layers = np.arange(NUM_LAYERS + 1)
     place = np.cumsum([0, 3.0, 1.2, 0.8, 0.6, 0.5, 0.4, 0.3, 0.3, 0.25, 0.25, 0.3, 0.9])
     gap = np.abs(place[:, None] - place[None, :])
-    np.savez(
-        path, similarity=np.exp(-0.12 * gap), cka=np.exp(-0.3 * gap), frames=21_540, layers=layers, model_sha256=MODEL_SHA256
-    )
+    matrices = {"similarity": np.exp(-0.12 * gap), "cka": np.exp(-0.3 * gap), "influence": 0.25 * np.diff(place)}
+    np.savez(path, **matrices, frames=21_540, layers=layers, model_sha256=MODEL_SHA256)
 
 
 def make_plan(path: Path, strategy: str) -> None:
-    scored = {"greedy": 0.2}.get(strategy)
+    scored = {"iterative": 0.2}.get(strategy)
     steps = [
         {"depth": depth, "keep": keep, "score": WER[strategy][depth] + scored if scored else None}
         for depth, keep in KEEP[strategy].items()
     ]
-    dev_set = "dev" if strategy in ("greedy", "svcca") else None
-    metric = "wer" if strategy == "greedy" else None
+    dev_set = "dev" if strategy in ("iterative", "svcca") else None
+    metric = "wer" if strategy == "iterative" else None
     head = {"format": 1, "num_layers": NUM_LAYERS, "strategy": strategy, "metric": metric, "dev_set": dev_set}
-    cost = {"layer_forwards": 402, "naive_layer_forwards": 572, "seconds": 41.7} if strategy == "greedy" else {}
+    cost = {"layer_forwards": 402, "naive_layer_forwards": 572, "seconds": 41.7} if strategy == "iterative" else {}
     write(path, head | {"model_sha256": MODEL_SHA256, "asrprune": "0.1.0+abcdef1234", "steps": steps} | cost)
 
 
@@ -151,7 +150,7 @@ def make_bench(path: Path) -> None:
             "rtf_max": 1.05 * rtf,
             "params_m": params(depth),
         }
-        for strategy in ("greedy", "svcca")
+        for strategy in ("iterative", "svcca")
         for depth in KEEP[strategy]
         for rtf in [round(0.0009 + 0.00044 * depth + (2e-5 if strategy == "svcca" and depth < 12 else 0), 6)]
     ]

@@ -32,7 +32,7 @@ def test_pareto_against_its_definition() -> None:
 def test_wer_by_depth_shows_rows_and_intervals(experiment: Path) -> None:
     results = collect(experiment)
     axes = plots.wer_by_depth(results).axes[0]
-    rows = [row for row in results["rows"] if row["set"] == "test" and row["strategy"] == "greedy"][::-1]
+    rows = [row for row in results["rows"] if row["set"] == "test" and row["strategy"] == "iterative"][::-1]
     assert axes.get_title() == "test"
     drawn = [list(np.asarray(line.get_ydata(), dtype=float)) for line in axes.lines]
     assert [row["wer"] for row in rows] in drawn
@@ -66,17 +66,17 @@ def test_wer_vs_rtf_shows_points_front_and_depths(experiment: Path) -> None:
     assert curves(axes)["svcca"] == [row["wer"] for row in rows[::-1]]
     front = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert len(front) == 1
-    assert len(np.asarray(front[0].get_xdata())) == 6  # greedy at 2 ... 10, and the full model
+    assert len(np.asarray(front[0].get_xdata())) == 6  # iterative at 2 ... 10, and the full model
     assert {text.get_text() for text in axes.texts} == {"2", "4", "6", "8", "10", "12"}
 
 
 def test_layers_kept_is_the_plans(experiment: Path) -> None:
     results = collect(experiment)
-    results["search"]["top"]["steps"] = results["search"]["top"]["steps"][:2]  # a plan with depths 12 and 10 only
+    results["search"]["lowest"]["steps"] = results["search"]["lowest"]["steps"][:2]  # a plan with depths 12 and 10 only
     figure = plots.layers_kept(results)
-    greedy, top = figure.axes[0].collections[0].get_array(), figure.axes[3].collections[0].get_array()
-    assert np.asarray(greedy)[3].tolist() == [1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 1]  # depth 6: layers 1-4, 6, 12
-    assert np.ma.getmaskarray(np.ma.asarray(top)).all(axis=1).tolist() == [False, False, True, True, True, True]
+    iterative, lowest = figure.axes[0].collections[0].get_array(), figure.axes[3].collections[0].get_array()
+    assert np.asarray(iterative)[3].tolist() == [1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 1]  # depth 6: layers 1-4, 6, 12
+    assert np.ma.getmaskarray(np.ma.asarray(lowest)).all(axis=1).tolist() == [False, False, True, True, True, True]
 
 
 def test_svcca_has_one_fixed_colour_scale(experiment: Path) -> None:
@@ -89,6 +89,20 @@ def test_svcca_has_one_fixed_colour_scale(experiment: Path) -> None:
         assert image.get_clim() == (0, 1)
         assert axes.texts[1].get_text() == f"{matrix[0, 1]:.2f}".removeprefix("0")
     assert "21,540 frames" in figure.axes[0].get_title()
+
+
+def test_influence_is_a_bar_above_each_layer_if_the_file_has_it(experiment: Path) -> None:
+    path = experiment / "svcca/dev.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    left, right = plots.svcca([path]).axes[:2]
+    (bars,) = left.child_axes
+    assert [bar.get_height() for bar in bars.patches] == arrays.pop("influence").tolist()
+    assert [bar.get_x() + bar.get_width() / 2 for bar in bars.patches] == pytest.approx(range(1, 13))
+    assert bars.get_xlim() == left.get_xlim()
+    assert right.child_axes == []
+    np.savez(path, **arrays)
+    assert all(axes.child_axes == [] for axes in plots.svcca([path]).axes[:2])
 
 
 def test_draw_svcca_writes_beside_the_matrix(experiment: Path) -> None:
@@ -109,7 +123,7 @@ def test_training_shows_the_log(experiment: Path) -> None:
 
 
 def test_known_strategies_keep_their_colours_and_others_get_their_own() -> None:
-    names = ["greedy", "mine", "svcca", "yours"]
+    names = ["iterative", "mine", "svcca", "yours"]
     looks = [plots._look(name, names) for name in names]
     assert len(set(looks)) == 4
     assert plots._look("svcca", ["svcca"]) == looks[2]

@@ -47,20 +47,20 @@ def test_every_row_is_what_its_files_say(experiment: Path) -> None:
 
 def test_rows_are_in_the_order_of_the_tables(experiment: Path) -> None:
     order = [(row["set"], row["strategy"], row["depth"]) for row in collect(experiment)["rows"]]
-    assert order[:8] == [("dev", "greedy", depth) for depth in (12, 10, 8, 6, 4, 2)] + [
+    assert order[:8] == [("dev", "iterative", depth) for depth in (12, 10, 8, 6, 4, 2)] + [
         ("dev", "svcca", 12),
         ("dev", "svcca", 10),
     ]
-    assert order[-1] == ("test", "top", 2)
+    assert order[-1] == ("test", "lowest", 2)
 
 
 def test_rtf_is_that_of_the_same_layers_else_of_the_same_depth(experiment: Path) -> None:
     results = collect(experiment)
-    assert row_of(results, "test", "greedy", 6)["rtf"] == 0.00354
+    assert row_of(results, "test", "iterative", 6)["rtf"] == 0.00354
     assert row_of(results, "test", "svcca", 6)["rtf"] == 0.00356  # its own line of bench.json
     assert row_of(results, "test", "every", 6)["rtf"] == 0.00354  # not measured: the first line of this depth
-    assert row_of(results, "test", "greedy", 6)["speedup"] == pytest.approx(0.00618 / 0.00354)
-    assert row_of(results, "dev", "top", 12)["speedup"] == 1.0
+    assert row_of(results, "test", "iterative", 6)["speedup"] == pytest.approx(0.00618 / 0.00354)
+    assert row_of(results, "dev", "lowest", 12)["speedup"] == 1.0
 
 
 def test_the_title_names_the_recipe_and_elsewhere_the_experiment_alone(experiment: Path, tmp_path: Path) -> None:
@@ -76,9 +76,9 @@ def test_the_rest_of_the_file(experiment: Path) -> None:
     assert results["model"] == read(experiment / "model.json")
     assert results["config"] == yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
     assert results["bench"] == {key: value for key, value in read(experiment / "bench.json").items() if key != "rows"}
-    assert list(results["search"]) == ["greedy", "svcca", "every", "top"]
-    assert results["search"]["greedy"]["layer_forwards"] == 402
-    assert results["search"]["top"]["layer_forwards"] is None
+    assert list(results["search"]) == ["iterative", "svcca", "every", "lowest"]
+    assert results["search"]["iterative"]["layer_forwards"] == 402
+    assert results["search"]["lowest"]["layer_forwards"] is None
     assert results["search"]["svcca"]["steps"] == read(experiment / "plans/svcca.json")["steps"]
     assert {"asrprune", "python", "torch", "torchaudio", "cpu", "cores", "platform"} <= results["environment"].keys()
 
@@ -125,10 +125,10 @@ def test_no_experiment_names_stage_4(tmp_path: Path) -> None:
 
 
 def test_an_unscored_decode_is_left_out_and_named(experiment: Path) -> None:
-    (experiment / "decode/test/greedy_d6/score.json").unlink()
+    (experiment / "decode/test/iterative_d6/score.json").unlink()
     results = collect(experiment)
     assert len(results["rows"]) == 47
-    assert "decode/test/greedy_d6" in results["missing"][0]
+    assert "decode/test/iterative_d6" in results["missing"][0]
     assert "stage 9" in results["missing"][0]
 
 
@@ -160,19 +160,19 @@ def test_a_config_that_was_cut_short_is_told(experiment: Path) -> None:
 
 
 def test_decodes_of_other_transcripts_are_both_named(experiment: Path) -> None:
-    change(experiment / "decode/dev/top_d4/decode.json", text_sha256="others")
-    with pytest.raises(UserError, match=r"decode/dev/top_d4: .* not those of decode/dev/every_d10; .* remove those"):
+    change(experiment / "decode/dev/lowest_d4/decode.json", text_sha256="others")
+    with pytest.raises(UserError, match=r"decode/dev/lowest_d4: .* not those of decode/dev/every_d10; .* remove those"):
         collect(experiment)
 
 
 def stale_decode(exp: Path) -> str:
-    change(exp / "decode/dev/top_d4/decode.json", model_sha256="0" * 64)
-    return "decode/dev/top_d4"
+    change(exp / "decode/dev/lowest_d4/decode.json", model_sha256="0" * 64)
+    return "decode/dev/lowest_d4"
 
 
 def stale_plan(exp: Path) -> str:
-    change(exp / "plans/top.json", model_sha256="0" * 64)
-    return "plans/top.json"
+    change(exp / "plans/lowest.json", model_sha256="0" * 64)
+    return "plans/lowest.json"
 
 
 def stale_bench(exp: Path) -> str:
@@ -193,7 +193,7 @@ def test_what_another_model_made_is_left_out_and_named(experiment: Path, spoil: 
     assert name in sentence
     assert "another model" in sentence
     assert {row["model_sha256"] for row in results["rows"]} == {results["model"]["model_sha256"]}
-    assert ("top" in results["search"]) == (name != "plans/top.json")
+    assert ("lowest" in results["search"]) == (name != "plans/lowest.json")
     assert (results["bench"] is None) == (name == "bench.json")
 
 
@@ -217,3 +217,12 @@ def test_a_log_line_that_a_kill_cut_short_does_no_harm(experiment: Path) -> None
     with open(experiment / "train.jsonl", "a", encoding="utf-8") as log:
         log.write('{"kind": "step", "st')
     assert collect(experiment)["training"] == before
+
+
+def test_an_experiment_with_older_names_of_strategies_has_the_same_results(experiment: Path) -> None:
+    expected = collect(experiment)
+    for today, old in (("iterative", "greedy"), ("lowest", "top")):
+        for path in [experiment / f"plans/{today}.json", *experiment.glob(f"decode/*/{today}_d*")]:
+            renamed = path.rename(path.with_name(path.name.replace(today, old)))
+            change(renamed / "decode.json" if renamed.is_dir() else renamed, strategy=old)
+    assert collect(experiment) == expected

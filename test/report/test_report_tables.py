@@ -46,21 +46,21 @@ def test_cells_of_known_rows(experiment: Path) -> None:
     lines = table_lines(collect(experiment), "test")
     full = ("full", "12", "1-12", "3.31", "5.2 [4.6, 6.0]", "313/157/52", "2.6", "0.0062", "1.0×")
     assert lines[0] == Line(full, full=True)
-    greedy = ("greedy", "6", "1-4,6,12", "1.81", "6.1 [5.4, 6.9]", "367/185/61", "3.0", "0.0035", "1.7×")
-    assert Line(greedy, full=False) in lines
+    iterative = ("iterative", "6", "1-4,6,12", "1.81", "6.1 [5.4, 6.9]", "367/185/61", "3.0", "0.0035", "1.7×")
+    assert Line(iterative, full=False) in lines
 
 
 def test_one_line_for_the_full_model_then_strategies_from_deep_to_shallow(experiment: Path) -> None:
     lines = table_lines(collect(experiment), "dev")
     assert [line.full for line in lines] == [True] + [False] * 20
-    expected = [(strategy, depth) for strategy in ("greedy", "svcca", "every", "top") for depth in (10, 8, 6, 4, 2)]
+    expected = [(strategy, depth) for strategy in ("iterative", "svcca", "every", "lowest") for depth in (10, 8, 6, 4, 2)]
     assert [(line.cells[0], int(line.cells[1])) for line in lines[1:]] == expected
 
 
 def test_the_same_layers_under_a_second_strategy_are_marked(experiment: Path) -> None:
     layers = {line.cells[:2]: line.cells[2] for line in table_lines(collect(experiment), "test")}
     assert layers["svcca", "10"] == "1-10"
-    assert layers["top", "10"] == "1-10 (= svcca)"
+    assert layers["lowest", "10"] == "1-10 (= svcca)"
     assert layers["every", "2"] == "1,12 (= svcca)"
     assert sum("=" in text for text in layers.values()) == 2
 
@@ -69,7 +69,7 @@ def test_decoders_are_told_apart_where_they_differ(experiment: Path) -> None:
     results = collect(experiment)
     assert "decoding" not in markdown_table(results, "test")
     next(row for row in results["rows"] if (row["set"], row["depth"]) == ("test", 6))["decoder"] = "beam 8"
-    assert "| greedy, beam 8 decoding | 6 |" in markdown_table(results, "test")
+    assert "| iterative, beam 8 decoding | 6 |" in markdown_table(results, "test")
 
 
 def test_a_table_without_bench(experiment: Path) -> None:

@@ -116,12 +116,12 @@ def test_features_are_those_of_one_process(data: Path, tiny_config_file: Path) -
 
 
 def test_plans_and_texts_are_those_of_one_process(exp: Path, tiny_data: Path) -> None:
-    dev, strategy = tiny_data / "dev", ("--strategy", "greedy")
+    dev, strategy = tiny_data / "dev", ("--strategy", "iterative")
     steps, texts = [], []
     for where in (SLURM, ()):
         done = asrprune("search", "--exp", exp, "--dev", dev, *strategy, *where)
         assert done.code == 0, done.err
-        steps.append(json.loads((exp / "plans/greedy.json").read_text())["steps"])
+        steps.append(json.loads((exp / "plans/iterative.json").read_text())["steps"])
         done = asrprune("decode", "--exp", exp, dev, *strategy, *where)
         assert done.code == 0, done.err
         texts.append(tree(exp / "decode"))

@@ -25,6 +25,7 @@ import torch
 from show import write_page
 
 from asrprune.data.dataset import Corpus
+from asrprune.experiment.plan import plan_path
 from asrprune.experiment.store import load
 from asrprune.prune.find import find_plan
 from asrprune.runtime.errors import UserError, exit_status
@@ -232,7 +233,7 @@ class Bench:
         self.keys["bf16_wer_change_largest"] = round(largest, 4)
 
     def search(self) -> None:
-        """Greedy search over the dev set of an experiment, with a beam of 3, and with every sub-model run by itself."""
+        """Iterative search over the dev set of an experiment, with a beam of 3, and with every sub-model run by itself."""
         if self.exp is None or self.dev is None:
             self.skipped["search"] = NO_EXPERIMENT
             return
@@ -242,8 +243,10 @@ class Bench:
             copy = Path(shutil.copytree(self.exp, f"{folder}/exp", ignore=left))
             for beam in (1, 3):
                 command = [sys.executable, "-m", "asrprune.cli", "search", "--exp", str(copy), "--dev", str(self.dev)]
-                subprocess.run([*command, "--strategy", "greedy", "--beam", str(beam)], check=True, stdout=subprocess.DEVNULL)
-                plans[beam] = read_json(copy / "plans/greedy.json")
+                subprocess.run(
+                    [*command, "--strategy", "iterative", "--beam", str(beam)], check=True, stdout=subprocess.DEVNULL
+                )
+                plans[beam] = read_json(copy / "plans/iterative.json")
         naive = self.ours("naive_search", exp=str(self.exp.resolve()), dev=str(self.dev.resolve()))
         self.keys["search_naive_seconds"] = round(naive.seconds(1), 2)
         self.keys["search_same_plan"] = naive.found() == [step["keep"] for step in plans[1]["steps"]]
@@ -321,10 +324,10 @@ def run(given: argparse.Namespace) -> None:
 def searched(exp: Path | None, dev: Path | None) -> tuple[Path | None, Path | None]:
     """The experiment to decode and search with, and its dev set: AN4's if it is here and nothing else is asked for."""
     if exp is None and dev is None:
-        return (AN4["exp"], AN4["dev"]) if (AN4["exp"] / "plans/greedy.json").exists() else (None, None)
+        return (AN4["exp"], AN4["dev"]) if plan_path(AN4["exp"], "iterative").exists() else (None, None)
     if exp is None or dev is None:
         raise UserError("--exp and --dev belong together; give both, or none for AN4's")
-    find_plan(load(exp), "greedy")
+    find_plan(load(exp), "iterative")
     Corpus(dev, None)
     return exp, dev
 

@@ -30,10 +30,10 @@ from asrprune.experiment.store import load
 from asrprune.features.fbank import compute_fbank
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.stochastic_depth import branch_scales, draw_layers, drop_probabilities
+from asrprune.prune.dev_score import DevScore
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.find import find_plan
-from asrprune.prune.search import DevScore
-from asrprune.prune.search import greedy as greedy_search
+from asrprune.prune.strategies.iterative import iterative
 from asrprune.runtime.executor import HERE
 from asrprune.runtime.hardware import inference
 from asrprune.runtime.memory import keep_freed_memory
@@ -133,11 +133,11 @@ def greedy(layers: int, ffn: int, utterances: int, frames: int) -> tuple[Work, d
 
 
 def decode(exp: str, dev: str, dtype: str) -> tuple[Work, dict[str, Any]]:
-    """Decode a set at every depth of an experiment's greedy plan; WER by depth."""
+    """Decode a set at every depth of an experiment's iterative plan; WER by depth."""
     experiment = load(Path(exp))
     options = experiment.config.decode.model_copy(update={"precision": dtype})
     experiment = replace(experiment, config=experiment.config.model_copy(update={"decode": options}))
-    corpus, plan = Corpus(Path(dev), None), find_plan(experiment, "greedy")
+    corpus, plan = Corpus(Path(dev), None), find_plan(experiment, "iterative")
     batches = sorted_batches(corpus.lengths, options.max_frames)
     references = dict(zip(corpus.ids, corpus.texts, strict=True))
     texts = hypotheses(experiment, corpus, [step.keep for step in plan.steps], batches)
@@ -146,7 +146,7 @@ def decode(exp: str, dev: str, dtype: str) -> tuple[Work, dict[str, Any]]:
 
 
 def naive_search(exp: str, dev: str) -> tuple[Work, dict[str, Any]]:
-    """The greedy search in which every sub-model decodes the whole dev set by itself."""
+    """The iterative search in which every sub-model decodes the whole dev set by itself."""
     experiment = load(Path(exp))
     score = DevScorer(experiment, Corpus(Path(dev), experiment.tokenizer), experiment.config.prune.metric, HERE)
 
@@ -154,7 +154,7 @@ def naive_search(exp: str, dev: str) -> tuple[Work, dict[str, Any]]:
         return {keep: score([keep])[keep] for keep in keeps}
 
     def work() -> list[Keep]:
-        return [step.keep for step in greedy_search(experiment.num_layers, each, min(experiment.config.depths()))]
+        return [step.keep for step in iterative(experiment.num_layers, each, min(experiment.config.depths()))]
 
     return work, {"warm_up": 0}
 

@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from asrprune.compare.tables import Table, markdown
-from asrprune.report.plots import GREY, PALETTE, SPARE, STYLE, panel_grid, save_figures
+from asrprune.report.plots import GREY, LOOKS, STYLE, panel_grid, save_figures
 from asrprune.runtime.files import read_json, write_text
 
-COLOURS = [colour for colour, _ in PALETTE.values()]
+COLOURS = [colour for colour, _ in LOOKS[:4]]
 GREYS = ("#aaaaaa", "#cccccc", "#e5e5e5")  # for what is not arithmetic
 CAPTIONS = {
     "training": "Seconds of an update: median, lowest and highest turn.",
@@ -55,8 +55,8 @@ ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "greedy_vs_espnet": ("features to text units, 12 layers, sixteen utterances, float32: times as fast as ESPnet2", ""),
     "decode_bf16_vs_fp32": ("decoding a dev set with all layers: times as fast in bfloat16 as in float32", ""),
     "bf16_wer_change_full": ("its WER in bfloat16 minus that in float32, all layers, in points", ""),
-    "bf16_wer_change_largest": ("and the largest change at any depth of the greedy plan", ""),
-    "search_forwards_vs_naive": ("greedy search: layer passes / those of running every sub-model by itself", "<= 0.55"),
+    "bf16_wer_change_largest": ("and the largest change at any depth of the iterative plan", ""),
+    "search_forwards_vs_naive": ("iterative search: layer passes / those of running every sub-model by itself", "<= 0.55"),
     "search_same_plan": ("whether it finds the plan of running every sub-model by itself", "yes"),
     "search_seconds": ("seconds of it", ""),
     "search_naive_seconds": ("seconds with every sub-model run by itself", ""),
@@ -175,7 +175,7 @@ def training(raw: Facts) -> Figure:
         taken = raw[key]["seconds"]
         medians = [float(np.median(seconds)) for seconds in taken.values()]
         errors = np.abs([[np.median(s) - min(s), max(s) - np.median(s)] for s in taken.values()]).T
-        colours = [*COLOURS, GREY, *(colour for colour, _ in SPARE)][: len(taken)]
+        colours = [*COLOURS, GREY, *(colour for colour, _ in LOOKS[4:])][: len(taken)]
         axes.barh(list(taken), medians, xerr=errors, color=colours, error_kw={"elinewidth": 0.7})
         axes.invert_yaxis()
         _, size, kind = key.split("_")

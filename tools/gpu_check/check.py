@@ -29,11 +29,12 @@ Facts = dict[str, Any]
 # The recipe's model in fewer epochs, with batches of twice the size.
 AN4_NUMBERS = {
     "train.epochs": 10, "train.schedule.warmup_steps": 500, "train.keep_best": 3, "train.average": 3, "train.num_workers": 2,
-    "batch.max_frames": 5000, "prune.strategies": "['greedy','top']", "prune.depths": "[12,9,6,4,2]", "prune.speeds": "[1.0]",
+    "batch.max_frames": 5000,
+    "prune.strategies": "['iterative','lowest']", "prune.depths": "[12,9,6,4,2]", "prune.speeds": "[1.0]",
 }  # fmt: skip
 AN4_TINY = {
     "train.epochs": 1, "train.schedule.warmup_steps": 5, "train.keep_best": 1, "train.average": 1, "augment.speeds": "[1.0]",
-    "batch.max_frames": 5000, "prune.strategies": "['top']", "prune.depths": "[2,1]", "prune.speeds": "[1.0]",
+    "batch.max_frames": 5000, "prune.strategies": "['lowest']", "prune.depths": "[2,1]", "prune.speeds": "[1.0]",
     "model.num_layers": 2, "model.dim": 16, "model.heads": 2, "model.ffn": 16, "model.subsampling.channels": 4,
     "model.taps": "[1]",
 }  # fmt: skip

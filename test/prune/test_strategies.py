@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 
 from asrprune.experiment.plan import Keep, Step
-from asrprune.prune import search
-from asrprune.prune.search import DevScore, beam, every, greedy, rerank, run_similarity, svcca, top
+from asrprune.prune.dev_score import DevScore
+from asrprune.prune.rerank import rerank
+from asrprune.prune.strategies import svcca as by_svcca
+from asrprune.prune.strategies.every import every
+from asrprune.prune.strategies.influence import influence
+from asrprune.prune.strategies.iterative import iterative
+from asrprune.prune.strategies.lowest import lowest
+from asrprune.prune.strategies.svcca import run_similarity, svcca
 
 ALL_SIZES = [1, 2, 3, 6, 12, 24]
 
 
-# ---- top and every
+# ---- lowest and every
 
 
-@pytest.mark.parametrize("strategy", [top, every])
+@pytest.mark.parametrize("strategy", [lambda _, depths: lowest(depths), every], ids=["lowest", "every"])
 @pytest.mark.parametrize("num_layers", [*ALL_SIZES, 7, 18, 48])
 def test_every_depth_is_a_set_of_that_many_layers_deepest_first(strategy, num_layers: int) -> None:
     steps = strategy(num_layers, range(1, num_layers + 1))
@@ -27,12 +33,12 @@ def test_every_depth_is_a_set_of_that_many_layers_deepest_first(strategy, num_la
 
 
 def test_depths_are_taken_once_and_sorted() -> None:
-    for strategy in (top, every):
-        assert [step.depth for step in strategy(12, [3, 12, 6, 3])] == [12, 6, 3]
+    for steps in (lowest([3, 12, 6, 3]), every(12, [3, 12, 6, 3])):
+        assert [step.depth for step in steps] == [12, 6, 3]
 
 
-def test_top_keeps_the_bottom_of_the_stack() -> None:
-    assert [step.keep for step in top(6, [1, 3])] == [(1, 2, 3), (1,)]
+def test_lowest_keeps_the_bottom_of_the_stack() -> None:
+    assert [step.keep for step in lowest([1, 3])] == [(1, 2, 3), (1,)]
 
 
 def test_every_is_layerdrops_every_other() -> None:
@@ -50,7 +56,25 @@ def test_every_is_even_and_keeps_the_last_layer(num_layers: int) -> None:
         assert gaps.max() - gaps.min() <= 1
 
 
-# ---- greedy
+# ---- influence
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+@pytest.mark.parametrize("num_layers", [1, 2, 5, 8])
+def test_influence_keeps_the_set_of_the_highest_sum_and_of_equal_ones_the_lowest_layers(
+    num_layers: int, levels: int | None
+) -> None:
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        influences = rng.random(num_layers) if levels is None else rng.integers(levels, size=num_layers).astype(float)
+        for step in influence(influences, range(1, num_layers + 1)):
+            sets = itertools.combinations(range(1, num_layers + 1), step.depth)
+            sums = {keep: sum(sorted(influences[layer - 1] for layer in keep)) for keep in sets}
+            assert step.keep == min(sums, key=lambda keep: (-sums[keep], keep))
+            assert step.score is None
+
+
+# ---- iterative
 
 
 def scorer(seed: int, levels: int | None = None):
@@ -76,7 +100,7 @@ def scorer(seed: int, levels: int | None = None):
     return score, search_scorer, asked
 
 
-def naive_greedy(num_layers: int, score, min_depth: int) -> list[tuple[Keep, float]]:
+def naive_search(num_layers: int, score, min_depth: int) -> list[tuple[Keep, float]]:
     keep = tuple(range(1, num_layers + 1))
     path = [(keep, score(keep).primary)]
     while len(keep) > min_depth:
@@ -90,17 +114,17 @@ def naive_greedy(num_layers: int, score, min_depth: int) -> list[tuple[Keep, flo
 
 @pytest.mark.parametrize("levels", [None, 2, 1])
 @pytest.mark.parametrize("num_layers", [1, 2, 5, 9])
-def test_greedy_is_the_naive_search(num_layers: int, levels: int | None) -> None:
+def test_iterative_is_the_naive_search(num_layers: int, levels: int | None) -> None:
     for seed in range(10):
         for min_depth in {1, max(1, num_layers // 2)}:
             score, search_scorer, _ = scorer(seed, levels)
-            steps = greedy(num_layers, search_scorer, min_depth)
-            assert [(step.keep, step.score) for step in steps] == naive_greedy(num_layers, score, min_depth)
+            steps = iterative(num_layers, search_scorer, min_depth)
+            assert [(step.keep, step.score) for step in steps] == naive_search(num_layers, score, min_depth)
 
 
-def test_greedy_asks_once_a_depth_for_all_removals_the_promising_ones_first() -> None:
+def test_iterative_asks_once_a_depth_for_all_removals_the_promising_ones_first() -> None:
     score, search_scorer, asked = scorer(0)
-    steps = greedy(8, search_scorer, 3)
+    steps = iterative(8, search_scorer, 3)
     assert [step.depth for step in steps] == [8, 7, 6, 5, 4, 3]
     assert [best for _, best in asked] == [None, 1, 1, 1, 1]
     assert [len(sets) for sets, _ in asked] == [9, 7, 6, 5, 4]
@@ -113,7 +137,7 @@ def test_greedy_asks_once_a_depth_for_all_removals_the_promising_ones_first() ->
 
 def test_each_step_tells_what_removals_would_have_cost() -> None:
     score, search_scorer, _ = scorer(1)
-    first, *steps, last = greedy(6, search_scorer, 2)
+    first, *steps, last = iterative(6, search_scorer, 2)
     assert first.without == {gone: score(tuple(n for n in first.keep if n != gone)).primary for gone in first.keep}
     for step, after in itertools.pairwise([*steps, last]):
         (gone,) = set(step.keep) - set(after.keep)
@@ -134,7 +158,7 @@ def test_loss_decides_between_equal_errors_and_then_the_highest_layer_goes() -> 
     def score(sets, best):
         return {keep: scores.get(keep, DevScore(5.0, 1.0)) for keep in sets}
 
-    assert greedy(4, score, 3)[-1] == Step((1, 2, 4), 5.0)
+    assert iterative(4, score, 3)[-1] == Step((1, 2, 4), 5.0)
 
 
 # ---- beam
@@ -142,31 +166,28 @@ def test_loss_decides_between_equal_errors_and_then_the_highest_layer_goes() -> 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 6, 9])
 @pytest.mark.parametrize("levels", [None, 2])
-def test_a_beam_is_never_worse_than_greedy_or_top_and_a_beam_of_one_is_greedy(num_layers: int, levels: int | None) -> None:
+def test_a_beam_is_never_worse_than_none_or_the_lowest_layers(num_layers: int, levels: int | None) -> None:
     better = 0
     for seed in range(20):
-        plain = greedy(num_layers, scorer(seed, levels)[1])
         score, search_scorer, _ = scorer(seed, levels)
-        for chosen, step in zip(beam(num_layers, search_scorer, 1, 3), greedy(num_layers, search_scorer), strict=True):
+        for chosen, step in zip(iterative(num_layers, search_scorer, 1, 3), iterative(num_layers, search_scorer), strict=True):
             assert chosen.depth == step.depth
             assert chosen.score == score(chosen.keep).primary
             assert chosen.score <= min(step.score, score(tuple(range(1, step.depth + 1))).primary)
             better += chosen.score < step.score
-        if levels is None:
-            assert beam(num_layers, scorer(seed)[1], 1, 1) == plain
     assert better or num_layers < 3
 
 
 def test_a_beam_of_everything_finds_the_best_set_of_every_depth() -> None:
     for seed in range(5):
         score, search_scorer, _ = scorer(seed)
-        for step in beam(6, search_scorer, 1, 100):
+        for step in iterative(6, search_scorer, 1, 100):
             assert step.score == min(score(keep).primary for keep in itertools.combinations(range(1, 7), step.depth))
 
 
 def test_a_beam_scores_nothing_twice() -> None:
     _, search_scorer, asked = scorer(3, levels=1)  # of equal scores none is given up
-    beam(7, search_scorer, 1, 3)
+    iterative(7, search_scorer, 1, 3)
     sets = [keep for sets, _ in asked for keep in sets]
     assert len(sets) == len(set(sets)) > 30
 
@@ -254,7 +275,7 @@ def test_beam_finds_what_trying_all_finds(monkeypatch: pytest.MonkeyPatch) -> No
     for seed in range(4):
         matrix = similarity(8, seed)
         everything = svcca(matrix, range(1, 9))
-        monkeypatch.setattr(search, "MOST_EXHAUSTIVE", 0)
+        monkeypatch.setattr(by_svcca, "MOST_EXHAUSTIVE", 0)
         assert svcca(matrix, range(1, 9)) == everything
         monkeypatch.undo()
 
@@ -265,8 +286,8 @@ def test_beam_is_a_beam(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix[0, 1] = 0.9  # layer 1 alone is the best
     matrix[2, 4] = 0.95  # but layers 3 and 4 together are better than any pair with layer 1
     assert svcca(matrix, [2]) == {2: [(1, 2)]}
-    monkeypatch.setattr(search, "MOST_EXHAUSTIVE", 0)
-    monkeypatch.setattr(search, "BEAM", 1)
+    monkeypatch.setattr(by_svcca, "MOST_EXHAUSTIVE", 0)
+    monkeypatch.setattr(by_svcca, "BEAM", 1)
     assert 1 not in svcca(matrix, [2])[2][0]
 
 

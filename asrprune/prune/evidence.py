@@ -1,0 +1,65 @@
+"""The evidence that a strategy may ask for: measures of the layers that are on disk, and scores on the dev set."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from asrprune.analysis.matrices import read_matrices, similarity_path
+from asrprune.config.schema import PruneConfig
+from asrprune.data.dataset import Corpus
+from asrprune.experiment.plan import file_of, plan_path
+from asrprune.experiment.provenance import fingerprint
+from asrprune.experiment.store import Experiment
+from asrprune.prune.dev_scorer import DevScorer
+from asrprune.prune.score_cache import RememberedScorer
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.executor import Executor
+from asrprune.runtime.version import __version__
+
+Measure = Literal["similarity", "influence"]
+
+
+class Evidence:
+    """A model and its dev set, as a strategy sees them. Nothing is read or decoded before a strategy asks for it."""
+
+    def __init__(self, experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor) -> None:
+        """``strategy`` names the file of the scores; ``executor``: where the dev set is decoded."""
+        self.num_layers, self.depths, self.options = experiment.num_layers, experiment.config.depths(), options
+        self._experiment, self._strategy, self._dev, self._executor = experiment, strategy, dev, executor
+
+    @cached_property
+    def similarity(self) -> np.ndarray:
+        """SVCCA of x_0..x_L: (L + 1, L + 1)."""
+        return read_measure(self._experiment, self._dev.name, "similarity")
+
+    @cached_property
+    def influence(self) -> np.ndarray:
+        """How much layers 1..L change the stream: (L,)."""
+        return read_measure(self._experiment, self._dev.name, "influence")
+
+    @cached_property
+    def score(self) -> RememberedScorer:
+        """Dev scores; those that an earlier, killed search had of the same model and data are not computed again."""
+        experiment, metric = self._experiment, self.options.metric
+        corpus = Corpus(self._dev, experiment.tokenizer)
+        exact = [metric, experiment.config.decode.precision, __version__]
+        made_by = [experiment.info["model_sha256"], fingerprint(corpus), *exact]
+        path = file_of(plan_path(experiment.path, self._strategy).parent / "scores", self._strategy, ".json")
+        return RememberedScorer(DevScorer(experiment, corpus, metric, self._executor), path, made_by)
+
+
+def read_measure(experiment: Experiment, set_name: str, measure: Measure) -> np.ndarray:
+    """A measure of this model's layers on a set.
+
+    Raises:
+        UserError: stage 6 did not measure it yet, or only on another model.
+    """
+    path = similarity_path(experiment.path, set_name)
+    stored = read_matrices(path)
+    if str(stored["model_sha256"]) != experiment.info["model_sha256"]:
+        raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
+    if measure not in stored:
+        raise UserError(f"{path}: an older asrprune measured no {measure} of the layers; run stage 6 (`asrprune svcca`) again")
+    return stored[measure]

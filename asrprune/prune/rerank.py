@@ -1,0 +1,16 @@
+"""Ranking what a strategy proposes by dev scores."""
+
+from collections.abc import Mapping, Sequence
+
+from asrprune.experiment.plan import Keep, Step
+from asrprune.prune.dev_score import Scorer
+
+
+def rerank(proposals: Mapping[int, Sequence[Keep]], score: Scorer) -> tuple[Step, ...]:
+    """Of several sub-models for each depth, the one with the best dev score; of equals the one that was proposed first."""
+    steps = []
+    for depth in sorted(proposals, reverse=True):
+        found = score(proposals[depth], 1)
+        best = min(found, key=lambda keep: (found[keep], proposals[depth].index(keep)))
+        steps.append(Step(best, found[best].primary))
+    return tuple(steps)

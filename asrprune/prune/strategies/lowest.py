@@ -1,0 +1,10 @@
+"""Keep the lowest layers."""
+
+from collections.abc import Sequence
+
+from asrprune.experiment.plan import Step
+
+
+def lowest(depths: Sequence[int]) -> tuple[Step, ...]:
+    """Keep layers 1..d: needs no data, natural where a depth carries a tap."""
+    return tuple(Step(tuple(range(1, depth + 1))) for depth in sorted(set(depths), reverse=True))

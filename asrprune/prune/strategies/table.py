@@ -1,0 +1,58 @@
+"""The table of strategies. To add one, write its file, a line here, and its name in asrprune/config/strategies.py."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from asrprune.experiment.plan import Keep, Step
+from asrprune.prune.evidence import Evidence
+from asrprune.prune.rerank import rerank
+from asrprune.prune.strategies.every import every
+from asrprune.prune.strategies.influence import influence
+from asrprune.prune.strategies.iterative import iterative
+from asrprune.prune.strategies.lowest import lowest
+from asrprune.prune.strategies.svcca import svcca
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to choose layers."""
+
+    choose: Callable[[Evidence], tuple[Step, ...]]
+    needs: Literal["similarity", "influence", "score"] | None  # the evidence that it cannot do without
+    label: str  # ends a sentence that begins with its name
+    colour: str  # Okabe and Ito's, told apart by colour-blind readers
+    marker: str  # tells them apart in black and white
+    effort: Literal["beam", "rerank"] | None = None  # the number of `prune` that says how hard it searches on the dev set
+
+
+def _best(proposals: Mapping[int, Sequence[Keep]], given: Evidence) -> tuple[Step, ...]:
+    """The first proposal for each depth, or with ``prune.rerank`` the one with the best dev score."""
+    if given.options.rerank > 1:
+        return rerank(proposals, given.score)
+    return tuple(Step(first) for first, *_ in proposals.values())
+
+
+STRATEGIES: dict[str, Strategy] = {  # in the order of tables and legends
+    "iterative": Strategy(
+        lambda given: iterative(given.num_layers, given.score, min(given.depths), given.options.beam), "score",
+        "removes one layer after the other, each time the one whose loss costs the fewest errors", "#0072B2", "o", "beam",
+    ),
+    "svcca": Strategy(
+        lambda given: _best(svcca(given.similarity, given.depths, given.options.rerank), given), "similarity",
+        "removes the layers that change their input least, by SVCCA similarity", "#D55E00", "s", "rerank",
+    ),
+    "influence": Strategy(
+        lambda given: influence(given.influence, given.depths), "influence",
+        "removes the layers whose output has the highest cosine with their input", "#E69F00", "v",
+    ),
+    "every": Strategy(
+        lambda given: every(given.num_layers, given.depths), None, "keeps layers spread evenly", "#009E73", "^",
+    ),
+    "lowest": Strategy(lambda given: lowest(given.depths), None, "keeps the lowest layers", "#CC79A7", "D"),
+}  # fmt: skip
+
+
+def rank(name: str) -> tuple[int, str]:
+    """Sort key: the strategies in the order of the table, then other names by the alphabet."""
+    return (list(STRATEGIES).index(name) if name in STRATEGIES else len(STRATEGIES), name)
