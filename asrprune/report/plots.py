@@ -314,8 +314,8 @@ def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray, lowest: float =
 
 
 def influence_bars(axes: Axes, influence: Sequence[float] | np.ndarray) -> None:
-    """Above a heat map and its title, in line with its layers: how much each of the layers 1..L changes the stream."""
-    bars = axes.inset_axes((0.0, 1.13, 1.0, 0.2), sharex=axes)
+    """Above a heat map, in line with its layers: how much each of the layers 1..L changes the stream."""
+    bars = axes.inset_axes((0.0, 1.04, 1.0, 0.2), sharex=axes)
     bars.bar(range(1, len(influence) + 1), influence, color=STRATEGIES["influence"].colour, width=0.7)
     bars.tick_params(bottom=False, labelbottom=False)
     bars.yaxis.set_major_locator(MaxNLocator(nbins=2))
