@@ -17,6 +17,7 @@ from asrprune.model.ctc_model import CtcModel, num_params
 from asrprune.model.head import ctc_losses
 
 NUM_MELS, VOCAB = 20, 6
+LAYER_TYPES = ("transformer", "conformer", "ebranchformer")
 FEATURES = torch.randn(3, 50, NUM_MELS, generator=torch.Generator().manual_seed(1))
 LENS = torch.tensor([50, 31, 40])
 LABELS = torch.tensor([[1, 2, 2, 5], [3, 0, 0, 0], [4, 4, 0, 0]])
@@ -117,9 +118,10 @@ def conditioned_by_hand(model: CtcModel, keep: tuple[int, ...]) -> Tensor:
     return x
 
 
+@pytest.mark.parametrize("layer", LAYER_TYPES)
 @pytest.mark.parametrize("keep", [(1, 2, 3, 4), (1, 2, 4), (2, 4), (3,), (1, 3)])
-def test_self_conditioning_is_the_formula_at_every_depth(keep: tuple[int, ...]) -> None:
-    model = make_model(self_conditioning=True)
+def test_self_conditioning_is_the_formula_at_every_depth(keep: tuple[int, ...], layer: str) -> None:
+    model = make_model(self_conditioning=True, layer=layer)
     with torch.inference_mode():
         torch.testing.assert_close(model.encode(FEATURES[:1], LENS[:1], keep).x, conditioned_by_hand(model, keep))
 
@@ -191,9 +193,10 @@ def test_stacked_sets_share_the_labels() -> None:
 # -- utterances that are too short -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("layer", LAYER_TYPES)
 @pytest.mark.parametrize("conditioned", [False, True])
-def test_gradients_are_finite_with_too_short_utterances_in_the_batch(conditioned: bool) -> None:
-    model = make_model(self_conditioning=conditioned).train()
+def test_gradients_are_finite_with_too_short_utterances_in_the_batch(conditioned: bool, layer: str) -> None:
+    model = make_model(self_conditioning=conditioned, layer=layer).train()
     losses = model(FEATURES, torch.tensor([50, 0, 6]), LABELS, LABEL_LENS)
     model.total(losses).backward()
     assert losses.isfinite().all()
@@ -212,7 +215,7 @@ def test_too_short_utterances_decode_to_nothing(frames: int) -> None:
 # -- stochastic depth and sizes --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"self_conditioning": True, "taps": (2,)}])
+@pytest.mark.parametrize("options", [{}, {"self_conditioning": True, "taps": (2,)}, {"layer": "ebranchformer"}])
 def test_every_parameter_takes_part_when_processes_must_agree(options: dict[str, Any]) -> None:
     """What is skipped has gradient 0, not None, which is what DDP needs; the loss is the same."""
     model = make_model(**options)
@@ -228,8 +231,9 @@ def test_every_parameter_takes_part_when_processes_must_agree(options: dict[str,
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_parameters_of_a_sub_model_are_those_of_its_layers() -> None:
-    model = make_model()
+@pytest.mark.parametrize("layer", LAYER_TYPES)
+def test_parameters_of_a_sub_model_are_those_of_its_layers(layer: str) -> None:
+    model = make_model(layer=layer)
     small = copy.deepcopy(model)
     small.encoder.layers = torch.nn.ModuleList([model.encoder.layers[0], model.encoder.layers[3]])
     assert num_params(model, (1, 4)) == num_params(small)

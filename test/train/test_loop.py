@@ -287,10 +287,11 @@ def test_largest_batch_is_tried_first_and_changes_nothing(
     assert seen[0][0] == max(size for size, _ in seen[1:])
 
 
-def test_of_conformers_the_batch_with_most_pairs_of_frames_is_tried_too(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("layer", ["conformer", "ebranchformer"])
+def test_where_layers_hold_pairs_of_frames_the_batch_with_most_of_them_is_tried_too(
+    layer: str, tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make_trainer(tiny_config_with("model.layer=conformer"))
+    trainer = make_trainer(tiny_config_with(f"model.layer={layer}"))
     corpus, seen, losses = trainer.train_corpus, [], trainer._losses
     corpus.lengths[:] = 50
     corpus.lengths[3] = 70  # alone it has fewer frames than three of 50, and more pairs
