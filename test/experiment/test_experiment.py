@@ -71,6 +71,18 @@ def test_another_config_is_refused_with_all_differences(begin: Callable[[Config]
     assert read_experiment_config(exp).seed == 1
 
 
+def test_a_mapping_that_was_empty_is_a_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
+    begin(tiny_config_with())
+    with pytest.raises(UserError, match=r"model\.truncated\.1: null there, 0\.5 now"):
+        begin(tiny_config_with("model.truncated={1: 0.5}"))
+
+
+def test_another_layer_type_is_a_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
+    begin(tiny_config_with())
+    with pytest.raises(UserError, match=r"model\.layer\.type: transformer there, conformer now"):
+        begin(tiny_config_with("model.layer=conformer"))
+
+
 def test_numbers_that_do_not_change_what_is_learnt_may_change(
     begin: Callable[[Config], Path], tiny_config_with: ConfigWith
 ) -> None:

@@ -79,6 +79,14 @@ def test_taps_move_with_their_layers_and_leave_with_them(
     assert experiment.load(tmp_path / "pruned").config.model.tap_layers == taps
 
 
+def test_without_a_tap_below_the_last_layer_nothing_is_conditioned(full: Experiment, tmp_path: Path) -> None:
+    for keep, conditioned in (((2, 4), full.config.model.self_conditioning), ((1, 3, 5), False), ((6,), False)):
+        prune(full, keep, tmp_path / str(keep))
+        cut = experiment.load(tmp_path / str(keep))
+        assert cut.config.model.self_conditioning is conditioned
+        assert (cut.model.condition is not None) is conditioned
+
+
 def test_no_update_of_a_pruned_model_is_truncated(full: Experiment) -> None:
     model = full.config.model.model_copy(update={"truncated": {2: 0.3, 6: 0.1}})
     cut = pruned_config(full.config.model_copy(update={"model": model}), (1, 2, 4, 5))
