@@ -36,7 +36,7 @@ speeds=$(asrprune number prune.speeds "${numbers[@]}") || die "nothing was run (
 exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
 train=$datadir/$train_set train_sp=${train}_sp dev=$datadir/$dev_set tests=() decoded=() stages=()
 for name in $test_sets; do tests+=("$datadir/$name") decoded+=("$exp/decode/$name"); done
-copied= search_dir=$dev  # layers are chosen on it
+search_dir=$dev copied=  # layers are chosen on it
 if [ "$speeds" != "[1.0]" ]; then copied=prune.speeds search_dir=${dev}_sp; fi  # or on copies of it at these speeds
 jobs=(--executor "$executor" ${sbatch:+--sbatch "$sbatch"})
 if [ "$executor" = slurm ]; then own_gpus=0; else own_gpus=$ngpu; fi  # those that jobs get cannot be seen from here

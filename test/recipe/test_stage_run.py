@@ -187,7 +187,7 @@ def test_any_sequence_of_runs_ends_with_what_one_run_makes(tmp_path: Path, monke
                 toy.run(first, draw.choice([last for last in (2, 4, 7, 10) if last >= first]))
         toy.failing = {}
         toy.run()
-        fresh = Toy(tmp_path / f"fresh {trial}", monkeypatch)
+        fresh = Toy(tmp_path / f"fresh{trial}", monkeypatch)
         fresh.config = toy.config
         fresh.run()
         monkeypatch.setattr("asrprune.recipe.run.run_command", toy._pretend)

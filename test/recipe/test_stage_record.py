@@ -1,0 +1,54 @@
+"""The mark of a stage, and how needs differ from it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrprune.recipe.record import Needs, Record, listed
+
+DONE = Needs("a", {"seed": 1, "train/text": "0" * 64, "taps": [1, 2]}, {"beam": 3})
+
+
+def _with(**changes: Any) -> Needs:
+    """Changed ``after`` and ``also``, or numbers; None takes one away."""
+    after, also = changes.pop("after", DONE.after), changes.pop("also", DONE.also)
+    return Needs(after, {key: value for key, value in {**DONE.needs, **changes}.items() if value is not None}, also)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (_with(), []),
+        (_with(seed=2), ["seed: 1, now 2"]),
+        (_with(taps=[1, 3]), ["taps: [1, 2], now [1, 3]"]),
+        (_with(**{"train/text": "1" * 64}), ["train/text"]),
+        (_with(after="b"), ["the stage before it"]),
+        (_with(seed=None), ["seed"]),
+        (_with(new=1), ["new"]),
+        (_with(also={}), []),  # it was done with more than it needs now
+        (_with(also={"beam": 4}), ["beam: 3, now 4"]),
+        (_with(also={"beam": 3, "more": 1}), ["more"]),
+    ],
+)
+def test_differences_are_named(now: Needs, said: list[str]) -> None:
+    assert now.differences(DONE) == said
+
+
+def test_a_mark_holds_what_was_written(tmp_path: Path) -> None:
+    record = Record.of(DONE, repeatable=False)
+    record.write(tmp_path / "mark")
+    assert Record.read(tmp_path / "mark") == record
+    assert Record.read(tmp_path / "none") is None
+
+
+def test_equal_needs_give_equal_results_only_if_that_is_known() -> None:
+    assert Record.of(DONE, True).result == Record.of(_with(also={}), True).result
+    assert Record.of(DONE, True).result != Record.of(_with(seed=2), True).result
+    assert Record.of(DONE, True).result != Record.of(_with(after="b"), True).result
+    assert Record.of(DONE, False).result != Record.of(DONE, False).result
+
+
+def test_few_of_many_phrases_are_listed() -> None:
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c", "d", "e"]) == "a; b; c and 2 more"
