@@ -309,8 +309,37 @@ class PruneConfig(Section):
     svcca_frames: Positive = 20000
 
 
+class GreedyConfig(Section):
+    """The best label of every frame."""
+
+    type: Literal["greedy"] = "greedy"
+
+
+class BeamConfig(Section):
+    """Prefix beam search with a language model and expected phrases. Probabilities are weighed as natural logarithms."""
+
+    type: Literal["beam"] = "beam"
+    width: Positive = 8  # label sequences that are kept from frame to frame
+    min_prob: Probability = 0.001  # labels that are less probable in a frame are not tried there
+    lm: str | None = None  # ARPA file, plain or gzipped, relative to where the command runs
+    lm_weight: float | None = Field(None, ge=0.0, le=10.0)  # None: what `asrprune tune-lm` found on the dev set, else 0.5
+    word_bonus: float | None = Field(None, ge=-20.0, le=20.0)  # for each word; None: as lm_weight, else 0
+    unknown_penalty: float = Field(0.0, ge=0.0, le=100.0)  # for each word that the model lacks, beside what it says of <unk>
+    context: tuple[str, ...] = ()  # words and phrases that are expected
+    context_bonus: float = Field(1.0, ge=0.0, le=20.0)  # for each letter of these, if it is spelled out
+
+
+DECODERS = ("greedy", "beam")
+Decoding = Annotated[
+    Annotated[GreedyConfig, Tag("greedy")] | Annotated[BeamConfig, Tag("beam")],
+    Discriminator(lambda value: str(value.get("type", "greedy") if isinstance(value, dict) else getattr(value, "type", "greedy"))),
+]
+
+
 class DecodeConfig(Section):
     """How trained models are run: in search, decoding, transcription and benchmarks."""
+
+    decoder: Decoding = GreedyConfig()
 
     max_frames: Positive = 20000  # padded feature frames in one batch
     # float32: the same text in any batch. auto: bfloat16 where it is native; docs/performance.md has what it saves, and costs.
@@ -327,7 +356,7 @@ class BenchConfig(Section):
 
 
 class Config(Section):
-    """Everything that a recipe chooses; paths are not in it."""
+    """Everything that a recipe chooses; the only path in it is that of a language model."""
 
     seed: int = Field(1, ge=0)
     frontend: FrontendConfig = FrontendConfig()
