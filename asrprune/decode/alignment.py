@@ -44,5 +44,5 @@ def _best_states(scores: np.ndarray, states: np.ndarray) -> np.ndarray:
     path = np.empty(len(scores), dtype=np.int64)
     for frame in range(len(scores) - 1, -1, -1):
         path[frame] = state
-        state -= climbed[frame, state]
+        state -= int(climbed[frame, state])
     return path

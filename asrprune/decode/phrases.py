@@ -17,6 +17,7 @@ class Phrases:
     def __init__(self, phrases: Sequence[str], bonus: float) -> None:
         self.start = _ROOT
         self._next: list[dict[str, int]] = [{}]
+        self._marks: set[int] = set()  # the nodes whose last letter is the mark
         self._fail, self._lent, self._earned = [_ROOT], [0.0], [0.0]  # of each node; what is earned on arriving there
         for phrase in phrases:
             node = self._add(_ROOT, WORD_START, 0.0)
@@ -24,12 +25,20 @@ class Phrases:
                 node = self._add(node, letter, 0.0 if letter == WORD_START else bonus)
             self._earned[node] = self._lent[node]
         self._link()
+        gains = [
+            self._earned[child] + self._lent[child] - self._lent[node]
+            for node, children in enumerate(self._next)
+            for child in children.values()
+        ]
+        self._most = max(gains, default=0.0)  # that one letter can gain: after a failure it is less
         self.start = self._follow(_ROOT, WORD_START)  # a text begins with a word
 
     def step(self, node: int, text: str) -> tuple[float, int]:
         """What is gained by going on with some letters (less than nothing if a phrase breaks off), and the node after them."""
         gain = -self._lent[node]
         for letter in text:
+            if letter == WORD_START and node in self._marks:  # several marks are one
+                continue
             node = self._follow(node, letter)
             gain += self._earned[node]
         return gain + self._lent[node], node
@@ -39,9 +48,15 @@ class Phrases:
         gain, node = self.step(node, WORD_START)
         return gain - self._lent[node]
 
+    def most(self, text: str) -> float:
+        """No node gains more by going on with these letters."""
+        return self._most * len(text)
+
     def _add(self, node: int, letter: str, bonus: float) -> int:
         if letter not in self._next[node]:
             self._next[node][letter] = len(self._next)
+            if letter == WORD_START:
+                self._marks.add(len(self._next))
             self._next.append({})
             self._fail.append(_ROOT)
             self._lent.append(self._lent[node] + bonus)

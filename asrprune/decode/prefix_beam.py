@@ -6,10 +6,12 @@ After Graves and Jaitly, "Towards end-to-end speech recognition with recurrent n
 """
 
 import hashlib
+import heapq
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 from torch import Tensor
@@ -76,6 +78,8 @@ class PrefixBeam:
         self._pieces = [(piece.replace(WORD_START, ""), piece.startswith(WORD_START), piece) for piece in pieces]
         self._lm_scale, self._word_bonus = _LN_10 * (options.lm_weight or 0.0), options.word_bonus or 0.0
         self._phrases = Phrases(options.context, options.context_bonus) if options.context else None
+        self._most_factors = [self._bound(piece) for piece in pieces]
+        self._most_factor = max(self._most_factors)
         self._expected = {word for phrase in options.context for word in phrase.split()}
         self._least = math.log(options.min_prob) if options.min_prob else -math.inf
 
@@ -124,6 +128,7 @@ class PrefixBeam:
     def _step(self, prefixes: Sequence[Prefix], candidates: Candidates) -> list[Prefix]:
         """The best prefixes after one more frame."""
         reached: dict[Prefix, None] = {}
+        new: list[tuple[float, Prefix, int]] = []  # prefixes that are not made yet: probability, parent, label
         for prefix in prefixes:
             in_blank, in_label, last = prefix.in_blank, prefix.in_label, prefix.label
             both, children = in_blank + in_label, prefix.children
@@ -137,10 +142,27 @@ class PrefixBeam:
                     prefix.next_label += in_label * probability
                     reached[prefix] = None
                     before = in_blank  # a label follows itself only after a blank
-                child = children.get(label) or self._extended(prefix, label)
-                child.next_label += before * probability * child.factor
-                reached[child] = None
+                if child := children.get(label):
+                    child.next_label += before * probability * child.factor
+                    reached[child] = None
+                else:
+                    new.append((before * probability, prefix, label))
+        self._make(new, reached)
         return _best(reached, self.options.width)
+
+    def _make(self, new: list[tuple[float, Prefix, int]], reached: dict[Prefix, None]) -> None:
+        """Make those of the new prefixes that can be among the best: asking the language model is what takes time."""
+        width = self.options.width
+        best = heapq.nlargest(width, [prefix.next_blank + prefix.next_label for prefix in reached])[::-1]  # this is a heap
+        for probability, parent, label in sorted(new, key=itemgetter(0), reverse=True):
+            least = best[0] if len(best) == width else 0.0
+            if probability * self._most_factor <= least:
+                return
+            if probability * self._most_factors[label] > least:
+                child = self._extended(parent, label)
+                child.next_label = probability * child.factor
+                reached[child] = None
+                (heapq.heappush if len(best) < width else heapq.heappushpop)(best, child.next_label)
 
     def _extended(self, prefix: Prefix, label: int) -> Prefix:
         text, starts_word, piece = self._pieces[label]
@@ -149,10 +171,13 @@ class PrefixBeam:
         if self._phrases:
             more, phrase = self._phrases.step(phrase, piece)
             gain += more
-        factor = math.exp(min(max(gain, -_MOST_GAIN), _MOST_GAIN))
-        child = Prefix(prefix, label, factor, text if starts_word else prefix.word + text, state, phrase)
+        child = Prefix(prefix, label, _factor(gain), text if starts_word else prefix.word + text, state, phrase)
         prefix.children[label] = child
         return child
+
+    def _bound(self, piece: str) -> float:
+        """No prefix gets a larger factor for a label of this text."""
+        return _factor(max(0.0, self._word_bonus) + (self._phrases.most(piece) if self._phrases else 0.0))
 
     def _word_end(self, prefix: Prefix) -> tuple[float, int]:
         """What is gained if the last word ends here, and the language model's state after it."""
@@ -180,6 +205,10 @@ def _identity(options: BeamConfig, lm_sha256: str) -> str:
         digest = hashlib.sha256(json.dumps(options.context).encode()).hexdigest()[:16]
         numbers |= {"context": digest, "context_bonus": options.context_bonus}
     return "beam " + " ".join(f"{name}={value}" for name, value in numbers.items())
+
+
+def _factor(gain: float) -> float:
+    return math.exp(min(max(gain, -_MOST_GAIN), _MOST_GAIN))
 
 
 def _candidates(log_probs: np.ndarray, least: float) -> Iterator[Candidates]:
