@@ -8,6 +8,8 @@ import typer
 from asrprune.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from asrprune.config.schema import Decoding
+    from asrprune.decode.decoder import Decoder
     from asrprune.experiment.store import Experiment
     from asrprune.runtime.executor import Executor
 
@@ -22,6 +24,9 @@ Sbatch = Annotated[str, typer.Option("--sbatch", help='options for these, as sba
 Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU")]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
+DecoderName = Annotated[str | None, typer.Option("--decoder", help="greedy or beam; default: as decode.decoder says")]
+LmFile = Annotated[Path | None, typer.Option("--lm", help="ARPA file, for the beam's language model")]
+Context = Annotated[list[str] | None, typer.Option("--context", help="a word or phrase that the beam expects; may be repeated")]
 GridOutput = Annotated[
     Path | None, typer.Option("--output", help="directory of a grid's records, tables and figures; default: its file's name")
 ]
@@ -43,6 +48,29 @@ def load_experiment(exp: Path, num_gpus: int = 0) -> "Experiment":
     from asrprune.runtime.hardware import pick_device
 
     return load(exp, pick_device(num_gpus))
+
+
+def chosen_decoder(experiment: "Experiment", name: str | None, lm: Path | None, context: list[str] | None) -> "Decoder":
+    """The decoder of the experiment's config, with ``--decoder``, ``--lm`` and ``--context`` in its place where they are given."""
+    from asrprune.decode.choose import decoder_of
+
+    return decoder_of(experiment, decoder_options(experiment, name, lm, context))
+
+
+def decoder_options(experiment: "Experiment", name: str | None, lm: Path | None, context: list[str] | None) -> "Decoding":
+    """The same as numbers."""
+    from asrprune.config.load import check
+    from asrprune.config.schema import DecodeConfig
+
+    configured = experiment.config.decode.decoder
+    if name is None or name == configured.type:
+        values = configured.model_dump()
+    else:
+        values = {"type": name}
+    given = {key: value for key, value in (("lm", lm and str(lm)), ("context", context)) if value}
+    if given and values["type"] == "greedy":
+        raise UserError(f"--{' and --'.join(given)}: the greedy decoder has no use for it; give --decoder beam, too")
+    return check(DecodeConfig, {"decoder": {**values, **given}}, "--decoder").decoder
 
 
 def kept_layers(experiment: "Experiment", depth: int | None, layers: str | None, plan: str | None) -> tuple[int, ...]:

@@ -7,14 +7,18 @@ import typer
 
 from asrprune.cli.app import app
 from asrprune.cli.options import (
+    Context,
+    DecoderName,
     Depth,
     ExpDir,
     Gpus,
     Jobs,
     Layers,
+    LmFile,
     PlanName,
     Sbatch,
     Where,
+    chosen_decoder,
     kept_layers,
     load_experiment,
     workers_of,
@@ -50,6 +54,9 @@ def search(
         int | None,
         typer.Option("--rerank", min=1, help="so many of svcca's proposals the dev set ranks; default: prune.rerank"),
     ] = None,
+    decoder: DecoderName = None,
+    lm: LmFile = None,
+    context: Context = None,
     executor: Where = "local",
     nj: Jobs = 1,
     sbatch: Sbatch = "",
@@ -67,9 +74,10 @@ def search(
     options = check(PruneConfig, {**experiment.config.prune.model_dump(), **given}, "asrprune search")
     if "svcca" in options.strategies:
         read_similarity(experiment, dev.name)  # now, not after hours of greedy search
+    chosen = chosen_decoder(experiment, decoder, lm, context)
     with workers:
         for name in options.strategies:
-            plan = propose(experiment, name, dev, options, workers)
+            plan = propose(experiment, name, dev, options, workers, chosen)
             for step in plan.steps:
                 score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
                 say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")

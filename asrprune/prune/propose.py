@@ -9,6 +9,8 @@ import numpy as np
 from asrprune.analysis.matrices import read_matrices, similarity_path
 from asrprune.config.schema import PruneConfig
 from asrprune.data.dataset import Corpus
+from asrprune.decode.decoder import Decoder
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Plan, Step, plan_path, write_plan
 from asrprune.experiment.provenance import fingerprint
 from asrprune.experiment.store import Experiment
@@ -24,7 +26,12 @@ Found = tuple[tuple[Step, ...], str | None, dict[str, Any]]  # steps, the metric
 
 
 def propose(
-    experiment: Experiment, strategy: str, dev: Path, options: PruneConfig | None = None, executor: Executor = HERE
+    experiment: Experiment,
+    strategy: str,
+    dev: Path,
+    options: PruneConfig | None = None,
+    executor: Executor = HERE,
+    decoder: Decoder = GREEDY,
 ) -> Plan:
     """Make and write the plan of a strategy.
 
@@ -35,15 +42,16 @@ def propose(
             ``rerank`` decodes it, too.
         options: instead of those in the experiment's config.
         executor: where the dev set is decoded.
+        decoder: decodes it.
 
     Raises:
         UserError: no such strategy; svcca's matrix is missing or of another model.
     """
     options = options or experiment.config.prune
     if strategy == "greedy":
-        steps, metric, facts = _greedy(experiment, dev, options, executor)
+        steps, metric, facts = _greedy(experiment, dev, options, executor, decoder)
     elif strategy == "svcca":
-        steps, metric, facts = _svcca(experiment, dev, options, executor)
+        steps, metric, facts = _svcca(experiment, dev, options, executor, decoder)
     elif strategy in ("top", "every"):
         chosen = search.top if strategy == "top" else search.every
         steps, metric, facts = chosen(experiment.num_layers, experiment.config.depths()), None, {}
@@ -56,28 +64,30 @@ def propose(
     return plan
 
 
-def _greedy(experiment: Experiment, dev: Path, options: PruneConfig, executor: Executor) -> Found:
-    score = _scorer(experiment, "greedy", dev, options, executor)
+def _greedy(experiment: Experiment, dev: Path, options: PruneConfig, executor: Executor, decoder: Decoder) -> Found:
+    score = _scorer(experiment, "greedy", dev, options, executor, decoder)
     steps = search.beam(experiment.num_layers, score, min(experiment.config.depths()), options.beam)
-    return steps, options.metric, {"beam": options.beam, **_cost(score)}
+    return steps, options.metric, {"beam": options.beam, "decoder": decoder.identity, **_cost(score)}
 
 
-def _svcca(experiment: Experiment, dev: Path, options: PruneConfig, executor: Executor) -> Found:
+def _svcca(experiment: Experiment, dev: Path, options: PruneConfig, executor: Executor, decoder: Decoder) -> Found:
     depths = experiment.config.depths()
     proposals = search.svcca(read_similarity(experiment, dev.name), depths, options.rerank)
     if options.rerank == 1:
         return tuple(Step(proposals[depth][0]) for depth in depths), None, {}
-    score = _scorer(experiment, "svcca", dev, options, executor)
-    return search.rerank(proposals, score), options.metric, {"rerank": options.rerank, **_cost(score)}
+    score = _scorer(experiment, "svcca", dev, options, executor, decoder)
+    return search.rerank(proposals, score), options.metric, {"rerank": options.rerank, "decoder": decoder.identity, **_cost(score)}
 
 
-def _scorer(experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor) -> RememberedScorer:
+def _scorer(
+    experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor, decoder: Decoder
+) -> RememberedScorer:
     """Dev scores; those that an earlier, killed search had of the same model and data are not computed again."""
     corpus = Corpus(dev, experiment.tokenizer)
-    exact = [options.metric, experiment.config.decode.precision, __version__]
+    exact = [options.metric, experiment.config.decode.precision, decoder.identity, __version__]
     made_by = [experiment.info["model_sha256"], fingerprint(corpus), *exact]
     path = plan_path(experiment.path, strategy).parent / "scores" / f"{strategy}.json"
-    return RememberedScorer(DevScorer(experiment, corpus, options.metric, executor), path, made_by)
+    return RememberedScorer(DevScorer(experiment, corpus, options.metric, executor, decoder), path, made_by)
 
 
 def _cost(scorer: RememberedScorer) -> dict[str, Any]:
