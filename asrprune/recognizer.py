@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asrprune.config.load import check
-from asrprune.config.schema import DecodeConfig
 from asrprune.data.tokenizer import WORD_START
 from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import BestPath, Decoder
@@ -81,15 +79,14 @@ class Recognizer:
             plan: where depths get their layers from: a strategy (``exp/plans/NAME.json``) or a file; None: greedy's if it was
                 made, else the layers from the bottom up.
             device: "cpu" or "cuda".
-            decoder: as ``decode.decoder`` in a config: ``{"type": "beam", "lm": "3gram.arpa", "context": ["Lynde"]}``; None: as
-                the experiment's config says.
+            decoder: numbers in place of those of the config's ``decode.decoder``:
+                ``{"type": "beam", "lm": "3gram.arpa", "context": ["Lynde"]}``.
 
         Raises:
             UserError: something is missing; the stage that makes it is named.
         """
         experiment = load(Path(exp), device)
-        options = None if decoder is None else check(DecodeConfig, {"decoder": dict(decoder)}, "Recognizer.load").decoder
-        recognizer = cls(experiment, plan, decoder_of(experiment, options))
+        recognizer = cls(experiment, plan, decoder_of(experiment, decoder))
         if plan is not None:
             find_plan(recognizer.experiment, plan)  # one that was asked for is missed at once
         return recognizer

@@ -670,6 +670,22 @@ def test_an_interruption_is_one_sentence(number: signal.Signals, data: Path, mon
     assert done.err == "asrprune check-data: error: interrupted; nothing is half-written, run the same command again\n"
 
 
+def test_a_signal_that_comes_twice_does_not_cut_the_cleaning_up_short(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in a recipe: from the terminal, and passed on by `asrprune stage`."""
+    cleaned: list[str] = []
+
+    def interrupted(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            cleaned.append("up")
+
+    monkeypatch.setattr("asrprune.data.check.check_data_dir", interrupted)
+    assert asrprune("check-data", data).code == 130
+    assert cleaned == ["up"]
+
+
 def test_an_interrupted_fbank_leaves_nothing_behind(tiny_config_file: Path, tmp_path: Path) -> None:
     data = _long_data(tmp_path / "data")
     command = [sys.executable, "-m", "asrprune.cli", "fbank", str(data), "--config", str(tiny_config_file), "--nj", "2"]

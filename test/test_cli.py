@@ -19,7 +19,7 @@ from asrprune.experiment.weights import load_weights
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     *("doctor", "check-data", "fix-data", "perturb", "fbank", "bpe", "train", "average"),
-    *("svcca", "search", "prune", "decode", "score", "bench", "report", "grid", "transcribe"),
+    *("svcca", "search", "prune", "decode", "score", "bench", "report", "grid", "transcribe", "stage", "number"),
 )
 HEAVY = ("torch", "torchaudio", "numpy", "matplotlib", "lightning_fabric", "sentencepiece", "yaml")
 # Runs the help of every command in one fresh interpreter; prints what was imported and the CPU seconds of the first.
@@ -47,7 +47,7 @@ def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
     """A copy that may be changed, whose model prefers words to the blank: it would say nothing about noise."""
     exp = Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
     weights = load_weights(exp / "model.safetensors")
-    weights["ctc.bias"][0] -= 3.0
+    weights["head.project.bias"][0] -= 3.0
     save_model(exp, read_experiment_config(exp), weights, {"members": []})
     return exp
 

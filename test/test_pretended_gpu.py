@@ -20,11 +20,11 @@ from asrprune.decode.benchmark import bench
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment, load
 from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
+from asrprune.infer import runner
 from asrprune.infer.runner import Runner
 from asrprune.model import conformer
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.head import BLANK
-from asrprune.prune import dev_scorer as dev_score
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.search import greedy
 from asrprune.recognizer import Recognizer
@@ -49,7 +49,7 @@ def no_tables_of_another_device() -> Iterator[None]:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    for module in (hardware, dev_score, parts):
+    for module in (hardware, runner):
         monkeypatch.setattr(module, "pick_device", lambda num_gpus: GPU if num_gpus else torch.device("cpu"))
     with pretended_gpu() as device:
         yield device

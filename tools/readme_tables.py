@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Put the verdicts and tables of the recipes' comparisons into README.md.
+"""Put the verdicts and tables of the recipes' comparisons into README.md and docs/results.md.
 
 They go between `<!-- verdict of GRID FILE -->` or `<!-- table NAME of GRID FILE -->` and `<!-- end -->`.
 
-python tools/readme_tables.py [FILE ...]      default: README.md; after `asrprune grid`, else `make test` complains
+python tools/readme_tables.py [FILE ...]      default: these two; after `asrprune grid`, else `make test` complains
 """
 
 import re
@@ -17,6 +17,7 @@ from asrprune.runtime.errors import UserError, exit_status
 from asrprune.runtime.files import read_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
+FILES = ("README.md", "docs/results.md")
 BLOCK = re.compile(r"(<!-- (?:verdict|table (\S+)) of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -47,4 +48,4 @@ def rewrite(files: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(lambda: rewrite(sys.argv[1:] or [str(ROOT / "README.md")])))
+    sys.exit(exit_status(lambda: rewrite(sys.argv[1:] or [str(ROOT / name) for name in FILES])))

@@ -1,21 +1,41 @@
 """The command line itself: its log, its signals, and how a command ends."""
 
 import logging
+import math
 import shlex
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from asrprune.cli.failures import fail, our_part, users_part
 from asrprune.cli.screen import LogFile, log_only
+from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
 
-if TYPE_CHECKING:
-    pass
+_SAME_SIGNAL_S = 1.0  # signals that are no further apart are one
+
+
+def _interrupt() -> Callable[[int, FrameType | None], None]:
+    """A handler of signals that raises KeyboardInterrupt, but not for a signal that follows at once.
+
+    Ctrl-C in a recipe comes twice, from the terminal and from `asrprune stage`; the second must not cut the cleaning up short.
+    """
+    last = -math.inf
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > _SAME_SIGNAL_S:
+            raise KeyboardInterrupt
+
+    return handle
 
 
 class _Commands(TyperGroup):
@@ -23,9 +43,12 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context in old typers
         """Run what the command line asks for."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job cleans up as an interrupted one does
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # as one whose terminal is gone; nohup ignores it
-            signal.signal(signal.SIGHUP, signal.default_int_handler)
+        interrupt = _interrupt()
+        signal.signal(signal.SIGTERM, interrupt)  # a stopped job cleans up as an interrupted one does
+        for number in (signal.SIGINT, signal.SIGHUP):  # as one whose terminal is gone; nohup ignores it
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
+        keep_freed_memory()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -19,8 +19,7 @@ from asrprune.cli.options import (
     LmFile,
     Sbatch,
     Where,
-    chosen_decoder,
-    decoder_options,
+    decoder_given,
     load_experiment,
     workers_of,
 )
@@ -47,6 +46,7 @@ def decode(
     ngpu: Gpus = 0,
 ) -> None:
     """Decode sets at every depth of every plan. Writes decode/SET/STRATEGY_dDEPTH/text."""
+    from asrprune.decode.choose import decoder_of
     from asrprune.decode.sweep import SubModel, decode_set, sub_models
     from asrprune.experiment.plan import parse_layers
     from asrprune.prune.find import find_plan
@@ -59,7 +59,7 @@ def decode(
     else:
         plans = [find_plan(experiment, name) for name in strategy or experiment.config.prune.strategies]
         wanted = sub_models(plans, depth or experiment.config.depths())
-    chosen = chosen_decoder(experiment, decoder, lm, context)
+    chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
         for directory in directories:
             for output in decode_set(experiment, directory, wanted, workers, chosen):
@@ -79,12 +79,13 @@ def tune_lm(
 ) -> None:
     """Choose the weights of a language model on a dev set. Writes decoder.json, which the beam reads."""
     from asrprune.config.schema import BeamConfig
+    from asrprune.decode.choose import decoder_options
     from asrprune.decode.tune import tune
 
     if "test" in dev.resolve().name.lower() and not is_dev:
         raise UserError(f"--dev {dev}: weights are never tuned on a test set; name a dev set, or say that it is one, --is-dev")
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
-    options = decoder_options(experiment, "beam", lm, None)
+    options = decoder_options(experiment, decoder_given("beam", lm, None))
     assert isinstance(options, BeamConfig)
     with workers:
         best = tune(experiment, dev, options, workers)
@@ -150,9 +151,7 @@ def transcribe(
 
     if plan is not None and depth is None:
         raise UserError("--plan says which layers a depth has; give --depth, too")
-    recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)))
-    if decoder or lm or context:
-        recognizer.decoder = chosen_decoder(recognizer.experiment, decoder, lm, context)
+    recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)), decoder_given(decoder, lm, context))
     keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
     for file in files:
         hypothesis = recognizer.transcribe(file, depth, keep)

@@ -7,15 +7,12 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import typer
 
 from asrprune.cli.screen import log_only
 from asrprune.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 _DISK_FIXES = {
     errno.ENOSPC: "free some disk space",

@@ -8,8 +8,6 @@ import typer
 from asrprune.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from asrprune.config.schema import Decoding
-    from asrprune.decode.decoder import Decoder
     from asrprune.experiment.store import Experiment
     from asrprune.runtime.executor import Executor
 
@@ -50,27 +48,12 @@ def load_experiment(exp: Path, num_gpus: int = 0) -> "Experiment":
     return load(exp, pick_device(num_gpus))
 
 
-def chosen_decoder(experiment: "Experiment", name: str | None, lm: Path | None, context: list[str] | None) -> "Decoder":
-    """The decoder of the experiment's config, with ``--decoder``, ``--lm`` and ``--context`` in its place where they are given."""
-    from asrprune.decode.choose import decoder_of
-
-    return decoder_of(experiment, decoder_options(experiment, name, lm, context))
-
-
-def decoder_options(experiment: "Experiment", name: str | None, lm: Path | None, context: list[str] | None) -> "Decoding":
-    """The same as numbers."""
-    from asrprune.config.load import check
-    from asrprune.config.schema import DecodeConfig
-
-    configured = experiment.config.decode.decoder
-    if name is None or name == configured.type:
-        values = configured.model_dump()
-    else:
-        values = {"type": name}
-    given = {key: value for key, value in (("lm", lm and str(lm)), ("context", context)) if value}
-    if given and values["type"] == "greedy":
-        raise UserError(f"--{' and --'.join(given)}: the greedy decoder has no use for it; give --decoder beam, too")
-    return check(DecodeConfig, {"decoder": {**values, **given}}, "--decoder").decoder
+def decoder_given(name: str | None, lm: Path | None, context: list[str] | None) -> dict[str, object]:
+    """What ``--decoder``, ``--lm`` and ``--context`` say, as numbers of ``decode.decoder``."""
+    if name == "greedy" and (lm or context):
+        raise UserError("--lm and --context: the greedy decoder has no use for them; give --decoder beam")
+    given = {"type": name or ("beam" if lm or context else None), "lm": lm and str(lm), "context": context}
+    return {key: value for key, value in given.items() if value}
 
 
 def kept_layers(experiment: "Experiment", depth: int | None, layers: str | None, plan: str | None) -> tuple[int, ...]:

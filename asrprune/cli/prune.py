@@ -18,7 +18,7 @@ from asrprune.cli.options import (
     PlanName,
     Sbatch,
     Where,
-    chosen_decoder,
+    decoder_given,
     kept_layers,
     load_experiment,
     workers_of,
@@ -63,18 +63,18 @@ def search(
     ngpu: Gpus = 0,
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
-    from asrprune.config.load import check
-    from asrprune.config.schema import PruneConfig
+    from asrprune.config.load import changed
+    from asrprune.decode.choose import decoder_of
     from asrprune.experiment.plan import plan_path
     from asrprune.prune.propose import propose, read_similarity
 
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
-    options = check(PruneConfig, {**experiment.config.prune.model_dump(), **given}, "asrprune search")
+    options = changed(experiment.config.prune, given, "asrprune search")
     if "svcca" in options.strategies:
         read_similarity(experiment, dev.name)  # now, not after hours of greedy search
-    chosen = chosen_decoder(experiment, decoder, lm, context)
+    chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
         for name in options.strategies:
             plan = propose(experiment, name, dev, options, workers, chosen)

@@ -7,12 +7,15 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from asrprune.config.load import PACE, check, is_section, read_config, read_yaml, resolved, without
-from asrprune.config.schema import Config, Positive, Section, Strategy
+from asrprune.config.load import check, read_config, read_yaml, resolved
+from asrprune.config.names import names_affecting, only, sections
+from asrprune.config.schema import Config, ModelConfig, PruneConfig, Strategy
+from asrprune.config.section import Positive, Section
 from asrprune.runtime.errors import UserError
 
 Numbers = dict[str, Any]  # section.key -> value, as with --set
-_SHARED = ("model.num_layers", "augment.speeds", "prune.speeds", "frontend.")  # all models share depth and features
+_SHARED = ("model.num_layers", *names_affecting("features"))  # all models share depth and features
+_NO_SEARCH = {f"prune.{key}": PruneConfig.default(key) for key in ("min_depth", "metric", "beam", "rerank")}
 
 
 class Alone(Section):
@@ -59,11 +62,11 @@ class Grid(Section):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
         for place, numbers in [("numbers", self.numbers), *((f"methods.{name}", own) for name, own in self.methods.items())]:
-            if sections := [key for key, value in numbers.items() if isinstance(value, dict) and is_section(key)]:
-                raise ValueError(f"{place}: {sections[0]}: a whole section; write `{sections[0]}.KEY: value` for what changes")
+            if whole := [key for key, value in numbers.items() if isinstance(value, dict) and sections(key)]:
+                raise ValueError(f"{place}: {whole[0]}: a whole section; write `{whole[0]}.KEY: value` for what changes")
             if "seed" in numbers:
                 raise ValueError(f"{place}: seed: say it under seeds")
-            if place != "numbers" and (shared := [key for key in numbers if key.startswith(_SHARED)]):
+            if place != "numbers" and (shared := [key for key in numbers if key in _SHARED]):
                 raise ValueError(f"{place}: {shared[0]}: all methods share it; write it under numbers, or compare in two grids")
         return self
 
@@ -90,8 +93,8 @@ class Cell:
         return self.learnt_in(self.config)
 
     def learnt_in(self, config: Config) -> dict[str, Any]:
-        """The same of a config that may be this cell's: without what only changes how fast things go, or removes no layer."""
-        return without(resolved(config), ("bench", "decode.max_frames", *PACE, *(("prune",) if self.alone else ())))
+        """The same of a config that may be this cell's; of a model that is trained alone no layers are removed."""
+        return only(resolved(config), "learning", "decoding", *(() if self.alone else ("search",)))
 
 
 def read_grid(path: Path) -> Grid:
@@ -124,9 +127,11 @@ def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
 
 def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False, shallow: bool = False) -> Cell:
     taps: Numbers = {"model.taps": None, "model.truncated": {}} if shallow else {}  # by the depth, unless the method says which
+    if depth == 1:  # which has none
+        taps["model.tap_weight"] = ModelConfig.default("tap_weight")
     numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}
     if alone:
-        numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.min_depth": 1, "prune.strategies": ["top"]}
+        numbers |= {"model.num_layers": depth, "prune.depths": [depth], "prune.strategies": ["top"], **_NO_SEARCH}
     overrides = as_overrides(numbers)
     return Cell(method, depth, seed, alone, overrides, read_config(path, overrides))
 

@@ -10,8 +10,6 @@ import numpy as np
 from asrprune.analysis.matrices import read_matrices
 from asrprune.compare.grid import Cell
 from asrprune.config.load import parse_config
-from asrprune.config.schema import Config
-from asrprune.model.stochastic_depth import draw_layers, drop_probabilities
 from asrprune.report.results import Results, collect, read_log, similarities
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json
@@ -66,7 +64,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
         UserError: a part of the experiment is missing.
     """
     results = collect(exp)
-    config, training = cell.config, results["training"]
+    training = results["training"]
     if training is None:
         raise UserError(f"{exp}/train.jsonl: no finished epoch")
     rows, words, speakers = [], dict[str, str](), dict[str, str]()
@@ -87,7 +85,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
         "trained_on": read_json(exp / "data.json"),
         "data": results["data"],
         "model": results["model"],
-        "training": {**training, "layer_passes": _layers_run(exp) or layer_passes(config, training["steps"])},
+        "training": {**training, "layer_passes": _layers_run(exp)},
         "search": results["search"],
         "similarity": _similarity(exp, results),
         "environment": results["environment"],
@@ -97,18 +95,14 @@ def make_record(exp: Path, cell: Cell) -> Record:
     }
 
 
-def _layers_run(exp: Path) -> int | None:
-    """Layers run in training, summed over its updates, as the trainer logged them; None if it did not."""
+def _layers_run(exp: Path) -> int:
+    """Layers run in training, summed over its updates, as the trainer logged them."""
     steps = read_log(exp / "train.jsonl")[0]
-    logged = [int(step["layers_run"]) for step in steps if "layers_run" in step]
-    return sum(logged) if len(logged) == len(steps) else None
-
-
-def layer_passes(config: Config, steps: int) -> int:
-    """The same of a trainer that did not log it, whose updates ran all layers but those that stochastic depth skipped."""
-    depth = config.model.stochastic_depth
-    probabilities = drop_probabilities(config.model.num_layers, depth.rate, depth.mode)
-    return sum(len(draw_layers(probabilities, config.seed, step)) for step in range(1, steps + 1))
+    if any("layers_run" not in step for step in steps):
+        raise UserError(
+            f"{exp}/train.jsonl: written by an earlier version, without layers_run; remove {exp}: `asrprune grid` makes it anew"
+        )
+    return sum(int(step["layers_run"]) for step in steps)
 
 
 def numbers(text: str) -> np.ndarray:

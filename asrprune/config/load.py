@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import BaseModel, ValidationError
 
-from asrprune.config.schema import KINDS_OF_VALUE, AnySection, Config
+from asrprune.config.names import sections, tag_of
+from asrprune.config.old import RENAMED, is_written, modernised
+from asrprune.config.schema import Config
+from asrprune.config.section import TOLERANT, AnySection, Section
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
 
@@ -59,110 +60,150 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         UserError: all mistakes at once, a line each.
     """
     values = read_yaml(path)
-    for override in overrides:
-        _apply(values, override)
-    return parse_config(values, str(path))
+    values = resolved(parse_config(values, str(path))) if is_written(values) else modernised(values)
+    for name, value in sorted(map(_split, overrides), key=lambda override: not _chooses(override[0])):
+        _apply(values, name, value)
+    return check(Config, values, str(path))
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:
-    """Check a nested dict; raises a ``UserError`` that lists every mistake in it."""
-    return check(Config, values, source)
+    """Check a nested dict, which may be of an earlier version; raises a ``UserError`` that lists every mistake in it."""
+    return check(Config, modernised(values), source, tolerant=is_written(values))
 
 
-def check(section: type[AnySection], values: dict[str, Any], source: str) -> AnySection:
-    """Make a section of plain data; raises a ``UserError`` that lists every mistake in it."""
+def check(section: type[AnySection], values: dict[str, Any], source: str, tolerant: bool = False) -> AnySection:
+    """Make a section of plain data; raises a ``UserError`` that lists every mistake in it.
+
+    ``tolerant``: numbers that have no effect are no mistake.
+    """
     try:
-        return section.model_validate(values)
+        return section.model_validate(values, context=TOLERANT if tolerant else None)
     except ValidationError as error:
         mistakes = [_explain(item, section) for item in error.errors()]
         raise UserError("\n".join(f"{source}: {mistake}" for mistake in mistakes)) from None
 
 
+def changed(section: AnySection, values: dict[str, Any], source: str) -> AnySection:
+    """The section with other values for some numbers, which must have an effect; the others may lose theirs."""
+    made = check(type(section), {**section.model_dump(), **values}, source, tolerant=True)
+    if mistakes := [mistake for key, mistake in made.idle_mistakes().items() if key in values]:
+        raise UserError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
+    return made
+
+
 def write_config(config: Config, path: Path) -> None:
-    """Write the resolved config (derived taps and depths filled in) as YAML."""
+    """Write the resolved config as YAML."""
     write_text(path, yaml.safe_dump(resolved(config), sort_keys=False))
 
 
 def resolved(config: Config) -> dict[str, Any]:
-    """The config as plain data with its derived values filled in."""
-    values = config.model_dump(mode="json")
-    values["model"]["taps"] = list(config.model.tap_layers)
-    values["model"]["subsampling"]["channels"] = config.model.subsampling.channels or config.model.dim
-    values["prune"]["depths"] = list(config.depths())
-    return values
+    """The config as plain data: with its derived values (taps, channels, depths), and defaults for what has no effect."""
+    front_end = config.model.subsampling
+    front_end = front_end.model_copy(update={"channels": front_end.channels or config.model.dim})
+    model = config.model.model_copy(update={"taps": config.model.tap_layers, "subsampling": front_end})
+    prune = config.prune.model_copy(update={"depths": config.depths()})
+    return _plain(config.model_copy(update={"model": model, "prune": prune}))
 
 
-# These numbers change how fast a training goes, not what is learnt.
-PACE = ("train.log_every_steps", "train.checkpoint_every_s", "train.num_workers", "train.strategy")
+def _plain(section: Section) -> dict[str, Any]:
+    values = section.settled().model_dump(mode="json")
+    inner = {key: getattr(section, key) for key in values}
+    return values | {key: _plain(value) for key, value in inner.items() if isinstance(value, Section)}
 
 
-def without(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """A resolved config without these sections (``bench``) and numbers (``train.eps``): what two runs need not share."""
-    return {
-        section: {key: value for key, value in numbers.items() if f"{section}.{key}" not in names}
-        if isinstance(numbers, dict)
-        else numbers
-        for section, numbers in values.items()
-        if section not in names
-    }
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
+def _split(override: str) -> tuple[str, Any]:
+    """``train.epochs=3`` -> the name, as it is today, and the value."""
     name, found, text = override.partition("=")
     if not found or not name:
         raise UserError(f"--set {override}: write section.key=value, for example train.epochs=20")
-    *sections, key = name.split(".")
-    for section in sections:
-        if values.get(section) is None:
-            values[section] = {}
-        values = values[section]
-        if not isinstance(values, dict):
-            raise UserError(f"--set {override}: {section} is a value, not a section")
     try:
-        values[key] = yaml.load(text, _Loader)
+        return RENAMED.get(name, name), yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise UserError(f"--set {override}: {text!r} is not a YAML value") from None
 
 
+def _chooses(name: str) -> bool:
+    """Whether it says which alternative a section is. That comes first, as it decides which other numbers there are."""
+    section, _, key = name.rpartition(".")
+    return tag_of(name) is not None or (section != "" and tag_of(section) == key)
+
+
+def _apply(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set one number; where it chooses another alternative, the numbers that this one lacks are dropped."""
+    if isinstance(value, str) and (tag := tag_of(name)):
+        name = f"{name}.{tag}"
+    section, _, key = name.rpartition(".")
+    holder = _holder(values, section.split(".") if section else [], f"--set {name}={value}")
+    holder[key] = value
+    if section and tag_of(section) == key:
+        kinds = sections(section)
+        own = {known for kind in kinds if kind.default(key) == value for known in kind.model_fields}
+        others = {known for kind in kinds for known in kind.model_fields} - own
+        for unknown in others & holder.keys() if own else ():
+            del holder[unknown]
+
+
+def _holder(values: dict[str, Any], path: Sequence[str], override: str) -> dict[str, Any]:
+    """The section at a path, made where it is missing; one that is written as its tag alone is spelt out."""
+    for position, section in enumerate(path, start=1):
+        inner, tag = values.get(section), tag_of(".".join(path[:position]))
+        if inner is None or (tag and isinstance(inner, str)):
+            inner = {tag: inner} if inner and tag else {}
+        if not isinstance(inner, dict):
+            raise UserError(f"{override}: {section} is a value, not a section")
+        values[section] = inner
+        values = inner
+    return values
+
+
 def _explain(error: Any, section: type[BaseModel]) -> str:
-    names, holder = _locate(error["loc"], section)
-    where = ".".join(names)
+    place = _locate(error["loc"], section)
+    where = ".".join(place.names)
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key; known keys here: {', '.join(holder.model_fields)}"
-    if error["type"] == "model_type":
+        return _unknown(where, place)
+    if error["type"] in ("model_type", "model_attributes_type"):
         return f"{where}: must be a section of `key: value` lines, got {error['input']!r}"
     if error["type"] == "union_tag_invalid":
-        return f"{where}.type: input should be one of {error['ctx']['expected_tags']}, got '{error['ctx']['tag']}'"
+        context = error["ctx"]
+        tag = context["discriminator"].strip("'")
+        return f"{where}.{tag}: input should be one of {context['expected_tags']}, got '{context['tag']}'"
     message = error["msg"].removeprefix("Value error, ")
     if not where or error["type"] == "value_error":
         return f"{where}: {message}".removeprefix(": ")
     return f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
 
 
-def _locate(loc: Sequence[str | int], section: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
-    """The names on the way to a mistake, and the section in which the last one lies."""
-    names, kinds = [], [section]
+@dataclass(frozen=True)
+class _Place:
+    """Which value is wrong."""
+
+    names: list[str]  # on the way to it
+    holder: type[BaseModel]  # the section in which it lies
+    tag: str  # which of several alternatives that is: "type: conformer"; or ""
+    others: list[type[BaseModel]]  # these alternatives
+
+
+def _unknown(where: str, place: _Place) -> str:
+    if where in RENAMED:
+        return f"{where}: is the old name of {RENAMED[where]}; give that alone"
+    key = place.names[-1]
+    owner = any(key in other.model_fields for other in place.others)
+    why = f"has no effect with {place.tag}" if owner else "unknown key"
+    return f"{where}: {why}; known keys here: {', '.join(place.holder.model_fields)}"
+
+
+def _locate(loc: Sequence[str | int], section: type[BaseModel]) -> _Place:
+    names, kinds, tag = list[str](), [section], ""
+    chosen, others = "", list[type[BaseModel]]()
     for part in loc:
-        if part in KINDS_OF_VALUE:  # pydantic names which of them it took, which the config does not
-            continue
         if len(kinds) > 1:  # of several alternatives; pydantic names the chosen one, which the config does not
-            kinds = [kind for kind in kinds if kind.model_fields["type"].default == part]
+            chosen, others = f"{tag}: {part}", kinds
+            kinds = [kind for kind in kinds if kind.model_fields[tag].default == part]
             continue
         names.append(str(part))
         if part in kinds[0].model_fields:
-            annotation: Any = kinds[0].model_fields[str(part)].annotation
+            field = kinds[0].model_fields[str(part)]
+            annotation: Any = field.annotation
             kinds = [kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")] or kinds
-    return names, kinds[0]
-
-
-def is_section(name: str) -> bool:
-    """Whether a name as in ``--set`` is a section's (``model.stochastic_depth``), not a number's (``model.truncated``)."""
-    kinds: tuple[Any, ...] = (Config,)
-    for part in name.split("."):
-        fields = [kind.model_fields[part] for kind in kinds if _is_model(kind) and part in kind.model_fields]
-        kinds = tuple(kind for field in fields for kind in (field.annotation, *get_args(field.annotation)))
-    return any(map(_is_model, kinds))
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+            tag, chosen, others = str(field.discriminator), "", []
+    return _Place(names, kinds[0], chosen, others)

@@ -6,38 +6,42 @@ import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NoReturn, cast
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 
 from asrprune.decode.language_model import END, NO_NODE, START, Grams, LanguageModel, find_nodes, keys_of
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path
+from asrprune.runtime.files import atomic_path, open_unzipped
 
-_GZIP = b"\x1f\x8b"  # how such a file begins
 _AT_ONCE = 100_000  # lines that are held
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*$")
 
 
-def read_arpa(path: Path) -> LanguageModel:
-    """Read a model: about a million n-grams in four seconds, 20 bytes each in memory.
+class ArpaModel(LanguageModel):
+    """The model of a file. It is pickled as its path, and read where it arrives."""
 
-    Raises:
-        UserError: the file is missing or broken; the line is named.
-    """
+    def __init__(self, path: Path) -> None:
+        """Read it: a million n-grams take about four seconds, and 20 bytes each in memory.
+
+        Raises:
+            UserError: the file is missing or broken; the line is named.
+        """
+        super().__init__(*_read_file(path))
+        self.path = path.resolve()
+
+    def __reduce__(self) -> tuple[type["ArpaModel"], tuple[Path]]:
+        return ArpaModel, (self.path,)
+
+
+def _read_file(path: Path) -> tuple[list[str], list[Grams]]:
     if not path.is_file():
         raise UserError(f"{path}: no such language model; `asrprune lm` makes one")
     try:
-        with _opened(path) as handle:
+        with open_unzipped(path) as handle:
             return _read(_Lines(path, handle))
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise UserError(f"{path}: the gzipped file is cut short or damaged; get it anew") from None
-
-
-def _opened(path: Path) -> BinaryIO:
-    with open(path, "rb") as handle:
-        zipped = handle.read(2) == _GZIP
-    return cast(BinaryIO, gzip.open(path)) if zipped else open(path, "rb")
 
 
 class _Lines:
@@ -60,7 +64,7 @@ class _Lines:
         raise UserError(f"{self.path}:{number or self.number}: {what}")
 
 
-def _read(lines: _Lines) -> LanguageModel:
+def _read(lines: _Lines) -> tuple[list[str], list[Grams]]:
     counts, words, orders = _counts(lines), list[str](), list[Grams]()
     index: dict[bytes, int] = {}
     for order, count in enumerate(counts, 1):
@@ -75,7 +79,7 @@ def _read(lines: _Lines) -> LanguageModel:
         lines.fail(f"`\\end\\` must stand here, got {_shown(line)}; the counts at the top are wrong or the file is cut short")
     if missing := {START, END} - set(words):
         raise UserError(f"{lines.path}: has no unigram {' and no '.join(sorted(missing))}; train it with sentence boundaries")
-    return LanguageModel(words, orders)
+    return words, orders
 
 
 def _counts(lines: _Lines) -> list[int]:

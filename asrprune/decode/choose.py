@@ -1,12 +1,14 @@
 """From the config's `decode.decoder` to the decoder."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asrprune.config.schema import BeamConfig, Decoding
+from asrprune.config.load import check
+from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.decode.arpa import read_arpa
+from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.language_model import LanguageModel
@@ -20,20 +22,32 @@ LM_WEIGHT, WORD_BONUS = 0.5, 0.0  # where neither the config nor a dev set says 
 _UNKNOWN_LABEL = 1  # sentencepiece's piece 0
 
 
-def decoder_of(experiment: Experiment, options: Decoding | None = None) -> Decoder:
-    """The decoder of an experiment.
+def decoder_of(experiment: Experiment, given: Mapping[str, Any] | None = None) -> Decoder:
+    """The decoder of an experiment's config, or another one.
 
     Args:
-        experiment: whose dev set may have been used to tune the weights that ``options`` leave open.
-        options: None: as its config says.
+        experiment: whose dev set may have been used to tune the weights that are left open.
+        given: as ``decoder_options``.
 
     Raises:
-        UserError: as ``make_decoder``.
+        UserError: as ``decoder_options`` and ``make_decoder``.
     """
-    options = options or experiment.config.decode.decoder
+    options = decoder_options(experiment, given or {})
     if isinstance(options, BeamConfig) and options.lm is not None and None in (options.lm_weight, options.word_bonus):
         options = _with_weights(options, _tuned(experiment, Path(options.lm)))
     return make_decoder(options, experiment.tokenizer)
+
+
+def decoder_options(experiment: Experiment, given: Mapping[str, Any]) -> Decoding:
+    """The numbers of ``decode.decoder`` in an experiment's config, with some replaced; those of another ``type`` alone.
+
+    Raises:
+        UserError: they do not go together.
+    """
+    configured = experiment.config.decode.decoder
+    same = given.get("type", configured.type) == configured.type
+    values = {**(configured.model_dump() if same else {}), **given}
+    return check(DecodeConfig, {"decoder": values}, "decode").decoder
 
 
 def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
@@ -46,7 +60,7 @@ def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
         return GREEDY
     if options.lm is None:
         return make_beam(options, tokenizer, None, "")
-    return make_beam(_with_weights(options, {}), tokenizer, read_arpa(Path(options.lm)), sha256_of(Path(options.lm)))
+    return make_beam(_with_weights(options, {}), tokenizer, ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)))
 
 
 def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | None, lm_sha256: str) -> PrefixBeam:

@@ -4,13 +4,16 @@ Chen and Goodman, "An empirical study of smoothing techniques for language model
 KenLM, n-grams that begin a sentence keep their own counts, and unigrams are interpolated with equal probabilities.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from asrprune.data.tables import not_utf8, stream_table
 from asrprune.decode.language_model import END, START, UNKNOWN, Grams, LanguageModel
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import open_unzipped
 
 _FALLBACK = (0.5, 1.0, 1.5)  # KenLM's discounts for texts too small to estimate them
 _NEVER = -99.0  # log10 probability of <s>, which nothing is followed by
@@ -50,6 +53,30 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> LanguageModel:
         probs.append(below)
     probs[0][words.index(START)] = 10.0**_NEVER
     return LanguageModel(words, _as_grams(counted, probs, backoffs))
+
+
+def read_sentences(paths: Sequence[Path], plain: bool) -> Iterator[list[str]]:
+    """The words of each line of text files, which may be gzipped.
+
+    Args:
+        paths: Kaldi's tables ``text``, of lines that begin with an utterance's id.
+        plain: the lines have no ids.
+
+    Raises:
+        UserError: a file is missing, is not UTF-8, or is no such table.
+    """
+    for path in paths:
+        yield from _lines(path) if plain else (text.split() for _, text in stream_table(path))
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such text")
+    with open_unzipped(path) as handle:
+        for number, line in enumerate(handle, 1):
+            if place := not_utf8(line):
+                raise UserError(f"{path}:{number}: byte {place} of the line is not UTF-8; convert the file")
+            yield line.decode("utf-8").split()
 
 
 def _numbered(sentences: Iterable[Sequence[str]]) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from asrprune.config.load import resolved
+from asrprune.config.names import only
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.decode.decoder import Decoder
@@ -56,7 +58,7 @@ def _parts(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decode
     """
     batches = sorted_batches(corpus.lengths, experiment.config.decode.max_frames)
     shards = [batches[start::MOST_PARTS] for start in range(min(MOST_PARTS, len(batches)))]
-    made_by = [experiment.info["model_sha256"], experiment.config.decode.precision, decoder.identity]
+    made_by = [experiment.info["model_sha256"], only(resolved(experiment.config), "decoding"), decoder.identity]
     names = []
     for shard in shards:
         content = [[corpus.ids[i], int(corpus.lengths[i])] for batch in shard for i in batch]

@@ -10,7 +10,7 @@ import numpy as np
 from asrprune.config.schema import BeamConfig
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
-from asrprune.decode.arpa import read_arpa
+from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.choose import make_beam, tuned_path
 from asrprune.decode.decoder import Decoder
 from asrprune.experiment.store import Experiment
@@ -35,7 +35,7 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
     """
     if options.lm is None:
         raise UserError("there is no language model to tune; name one, --lm FILE, or in the config, decode.decoder.lm")
-    lm, digest, corpus = read_arpa(Path(options.lm)), sha256_of(Path(options.lm)), Corpus(dev, experiment.tokenizer)
+    lm, digest, corpus = ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)), Corpus(dev, experiment.tokenizer)
     grid = sorted(product(LM_WEIGHTS, WORD_BONUSES), key=lambda weights: (weights[0], abs(weights[1])))
     decoders = [
         make_beam(

@@ -8,16 +8,14 @@ from typing import Any
 
 import yaml
 
-from asrprune.config.load import PACE, parse_config, read_yaml, resolved, without, write_config
+from asrprune.config.load import parse_config, read_yaml, resolved, write_config
+from asrprune.config.names import only
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, read_json, sha256_of, write_json
-
-# May change between two starts of one training run: they do not change what is learnt.
-FREE_TO_CHANGE = ("prune", "decode", "bench", *PACE, "train.average")
 
 
 def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
@@ -89,7 +87,7 @@ def _hash_of_lines(lines: Iterable[str]) -> str:
 
 def _check_same(path: Path, new: dict[str, Any]) -> None:
     old = resolved(parse_config(read_yaml(path), str(path)))
-    differences = list(_differences(_fixed(old), _fixed(new)))
+    differences = list(_differences(only(old, "learning"), only(new, "learning")))  # the rest may change between two starts
     if differences:
         listed = "\n".join(f"  {name}: {before} there, {now} now" for name, before, now in differences)
         raise UserError(
@@ -104,13 +102,10 @@ def _check_same_file(old: Path, new: Path) -> None:
         )
 
 
-def _fixed(values: dict[str, Any]) -> dict[str, Any]:
-    return without(values, FREE_TO_CHANGE)
-
-
 def _differences(old: Any, new: Any, name: str = "") -> Sequence[tuple[str, str, str]]:
     if isinstance(old, dict) and isinstance(new, dict):
-        return [item for key in old for item in _differences(old[key], new.get(key), f"{name}.{key}".lstrip("."))]
+        keys = {**old, **new}
+        return [item for key in keys for item in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
     return [] if old == new else [(name, _short(old), _short(new))]
 
 

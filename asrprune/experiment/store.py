@@ -1,7 +1,7 @@
 """The experiment directory: everything about one model, so that no later command needs an architecture flag."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from asrprune.features.cmvn import read_cmvn
 from asrprune.model.ctc_model import CtcModel, num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json, sha256_of, write_json
-from asrprune.runtime.hardware import keep_freed_memory
 from asrprune.runtime.version import version
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A trained model and what belongs to it. It is pickled as its path, and loaded, to the CPU, where it arrives."""
+    """A trained model and what belongs to it. It is pickled as path and config, and loaded, to the CPU, where it arrives."""
 
     path: Path
     config: Config
@@ -34,8 +33,13 @@ class Experiment:
         """Depth of the full model."""
         return self.config.model.num_layers
 
-    def __reduce__(self) -> tuple[Callable[[Path], "Experiment"], tuple[Path]]:
-        return load, (self.path,)
+    def __reduce__(self) -> tuple[Callable[[Path, Config], "Experiment"], tuple[Path, Config]]:
+        return _arrive, (self.path, self.config)
+
+
+def _arrive(path: Path, config: Config) -> Experiment:
+    """Load an experiment that was pickled; its config may have been changed in memory."""
+    return replace(load(path), config=config)
 
 
 def build_model(config: Config, exp: Path) -> CtcModel:
@@ -70,7 +74,6 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
     Raises:
         UserError: a part is missing (the stage that makes it is named) or the weights do not fit the config.
     """
-    keep_freed_memory()
     config = read_experiment_config(exp)
     info = read_json(exp / "model.json", "asrprune average")
     tokenizer = Tokenizer(exp / "bpe.model")

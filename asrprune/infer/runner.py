@@ -15,18 +15,18 @@ from asrprune.runtime.hardware import inference, pick_device
 
 
 class Runner:
-    """A model on its device, in eval mode, computing in its precision."""
+    """A model in eval mode, on its device, computing in its precision."""
 
     def __init__(self, model: CtcModel, device: torch.device, precision: str, max_frames: int = 0) -> None:
-        """Put the model on the device.
+        """Put the model into eval mode.
 
         Args:
-            model: the full model.
+            model: the full model, on ``device``.
             device: where it computes.
             precision: auto, float32 or bf16.
             max_frames: sub-models go through a layer together if they have no more (padded) feature frames.
         """
-        self.model = model.to(device).eval()
+        self.model = model.eval()
         self.device, self.precision = device, precision
         self.max_frames = max_frames // model.config.subsampling.factor
 
@@ -40,7 +40,7 @@ class Runner:
         """
         device = experiment.model.cmvn_mean.device if num_gpus is None else pick_device(num_gpus)
         options = experiment.config.decode
-        return cls(experiment.model, device, options.precision, options.max_frames)
+        return cls(experiment.model.to(device), device, options.precision, options.max_frames)
 
     def batches(self, corpus: Corpus, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
         """Read these batches of a corpus, and put them on the device."""

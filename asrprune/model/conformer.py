@@ -6,8 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asrprune.config.schema import ConformerConfig, ModelConfig
 from asrprune.model.dropout import dropout
 from asrprune.model.transformer import NORM_EPS, sinusoids
+
+
+def make_layer(config: ModelConfig) -> "ConformerLayer":
+    """A layer with the sizes of a config."""
+    layer = config.layer
+    assert isinstance(layer, ConformerConfig)
+    return ConformerLayer(
+        config.dim, config.heads, config.ffn, layer.kernel, layer.norm, config.dropout, config.attention_dropout
+    )
 
 
 class ConformerLayer(nn.Module):

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from asrprune.config.schema import ModelConfig
-from asrprune.model.conformer import ConformerLayer
 from asrprune.model.encoder import Between, Context, Encoded, Encoder
 from asrprune.model.head import CtcHead, ctc_losses
 from asrprune.runtime.errors import UserError
@@ -41,8 +40,8 @@ class CtcModel(nn.Module):
         self.condition = nn.Linear(vocab_size, config.dim) if config.self_conditioning else None
         self.apply(_initialise)
         for layer in self.encoder.layers:
-            if isinstance(layer, ConformerLayer):
-                layer.shrink_branches((4 * config.num_layers) ** -0.5)  # their sum then has the stream's size (GPT-2's rule)
+            if shrink := getattr(layer, "shrink_branches", None):  # a layer that ends in a norm has it
+                shrink((4 * config.num_layers) ** -0.5)  # their sum then has the stream's size (GPT-2's rule)
 
     def set_cmvn(self, mean: Tensor, scale: Tensor) -> None:
         """Global CMVN, (F,) each: features become (x - mean) * scale."""

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config.lengths import min_frames, output_length
-from asrprune.config.schema import ModelConfig
-from asrprune.model.conformer import ConformerLayer
+from asrprune.config.schema import ModelConfig, TransformerConfig
 from asrprune.model.dropout import dropout
 from asrprune.model.subsampling import make_subsampling
-from asrprune.model.transformer import TransformerLayer, sinusoids
+from asrprune.model.transformer import sinusoids
 from asrprune.runtime.errors import UserError
 
 
@@ -50,8 +51,8 @@ class Encoder(nn.Module):
         self.factor = config.subsampling.factor
         self.subsampling = make_subsampling(config, num_mels)
         self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_layers))
-        self.position_scale = config.position_scale
-        self.absolute_positions = config.layer == "transformer"  # a Conformer's attention knows relative ones
+        # None: attention knows relative positions, and no others are added.
+        self.position_scale = config.layer.position_scale if isinstance(config.layer, TransformerConfig) else None
 
     def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """x_0: (B, T, F) features -> (B, T', D) subsampled, with any positions; and T' of each utterance.
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
         if (lacking := min_frames(self.factor) - features.shape[1]) > 0:
             features = F.pad(features, (0, 0, 0, lacking))
         x = self.subsampling(features)
-        if self.absolute_positions:
+        if self.position_scale is not None:
             positions = torch.arange(x.shape[1], dtype=torch.float32, device=x.device)
             x = x + self.position_scale * sinusoids(positions, self.dim)
         return dropout(x, self.dropout, self.training), output_length(lens, self.factor)
@@ -137,11 +138,8 @@ class Encoder(nn.Module):
 
 
 def _layer(config: ModelConfig) -> nn.Module:
-    if config.layer == "transformer":
-        return TransformerLayer(config.dim, config.heads, config.ffn, config.dropout, config.attention_dropout)
-    return ConformerLayer(
-        config.dim, config.heads, config.ffn, config.conv_kernel, config.conv_norm, config.dropout, config.attention_dropout
-    )
+    """A layer of the config's type, which ``make_layer`` of the module of that name makes."""
+    return cast(nn.Module, import_module(f"asrprune.model.{config.layer.type}").make_layer(config))
 
 
 def padding_mask(lens: Tensor, frames: int) -> Tensor | None:

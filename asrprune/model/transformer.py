@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asrprune.config.schema import ModelConfig
 from asrprune.model.dropout import dropout
 
 # ESPnet's LayerNorm; torch's default of 1e-5 changes the output by more than 1e-5.
@@ -20,6 +21,11 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
     table[:, 0::2] = torch.sin(angles)
     table[:, 1::2] = torch.cos(angles[:, : dim // 2])
     return table
+
+
+def make_layer(config: ModelConfig) -> "TransformerLayer":
+    """A layer with the sizes of a config."""
+    return TransformerLayer(config.dim, config.heads, config.ffn, config.dropout, config.attention_dropout)
 
 
 class TransformerLayer(nn.Module):

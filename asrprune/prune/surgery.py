@@ -33,20 +33,22 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     config = pruned_config(experiment.config, keep)
     write_config(config, target / "config.yaml")
     weights = pruned_weights(experiment.model.state_dict(), keep)
+    if not config.model.self_conditioning:
+        weights = {name: weight for name, weight in weights.items() if not name.startswith("condition.")}
     source = {"model_sha256": experiment.info["model_sha256"], "num_layers": experiment.num_layers, "keep": list(keep)}
     save_model(target, config, weights, {"pruned_from": source, "members": experiment.info["members"]})
 
 
 def pruned_config(config: Config, keep: Sequence[int]) -> Config:
-    """Fewer layers; the taps on kept layers move with them, the others leave, and no update would be truncated."""
-    moved = {tap: keep.index(tap) + 1 for tap in config.model.tap_layers if tap in keep}
-    weight = config.model.tap_weight
-    weight = {tap: weight[old] for old, tap in moved.items()} if isinstance(weight, dict) else weight
-    taps = tuple(moved.values())
-    model = config.model.model_copy(update={"num_layers": len(keep), "taps": taps, "tap_weight": weight, "truncated": {}})
+    """Fewer layers; the taps on kept layers move with them, the others leave, and no update would be truncated.
+
+    With no tap below the last layer there is no self-conditioning either.
+    """
+    taps = tuple(keep.index(tap) + 1 for tap in config.model.tap_layers if tap in keep)
+    model = config.model.model_copy(update={"num_layers": len(keep), "taps": taps, "truncated": {}})
     depths = tuple(depth for depth in config.depths() if depth <= len(keep))
-    prune = config.prune.model_copy(update={"depths": depths, "min_depth": min(config.prune.min_depth, len(keep))})
-    return config.model_copy(update={"model": model, "prune": prune})
+    prune = config.prune.model_copy(update={"depths": depths})
+    return config.model_copy(update={"model": model.settled(), "prune": prune.settled()})
 
 
 def pruned_weights(weights: dict[str, Tensor], keep: Sequence[int]) -> dict[str, Tensor]:

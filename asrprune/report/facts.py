@@ -60,13 +60,10 @@ def _model(results: Results) -> str:
 
 
 def _exits(config: dict[str, Any]) -> list[str]:
-    """Which layers had a loss of their own in training, with what weight, and how many updates ended there."""
-    weight, truncated = config["tap_weight"], config.get("truncated")
-    parts = [f"intermediate CTC after layers {compact(config['taps'])}"] if config["taps"] else []
-    if isinstance(weight, dict):
-        parts.append("tap weights " + ", ".join(f"{tap}: {share}" for tap, share in weight.items()))
-    elif config["taps"]:
-        parts.append(f"tap weight {weight}")
+    """Which layers had a loss of their own in training, and how many updates ended there."""
+    parts, truncated = [], config.get("truncated")
+    if config["taps"]:
+        parts.append(f"intermediate CTC after layers {compact(config['taps'])}, tap weight {config['tap_weight']}")
     if truncated:
         shares = ", ".join(f"{100 * share:.0f} % after layer {tap}" for tap, share in truncated.items())
         parts.append(f"truncated updates ({shares})")

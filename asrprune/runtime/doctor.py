@@ -25,7 +25,7 @@ REQUIRED = {
     "kaldiio": "kaldiio",
     "sentencepiece": "sentencepiece",
     "pyyaml": "yaml",
-    "rapidfuzz": "rapidfuzz",
+    **({"editdistance": "editdistance"} if sys.version_info < (3, 13) else {"rapidfuzz": "rapidfuzz"}),
     "matplotlib": "matplotlib",
     "pydantic": "pydantic",
     "typer": "typer",

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 from asrprune.runtime.cores import usable_cores
+from asrprune.runtime.memory import keep_freed_memory
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -121,6 +122,7 @@ def _start_worker(threads: int, gpus: "multiprocessing.SimpleQueue[str]") -> Non
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch, which is not imported yet, reads it
     if gpu := gpus.get():
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # this, too
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, _end)
     _end_with_parent()
 

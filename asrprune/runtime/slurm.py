@@ -19,6 +19,7 @@ from typing import Any
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor, Result, Shard, unpacked
 from asrprune.runtime.files import atomic_path
+from asrprune.runtime.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 _POLL_S = 1.0
@@ -166,6 +167,7 @@ class Slurm(Executor):
 
 def _do_all(work: bytes, shards: Mapping[int, Any], folder: Path) -> None:
     """In a job: write the result of each shard into ``folder``, or what went wrong."""
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of scancel; submitit has made the process deaf to it
     for number, shard in shards.items():
         result = _attempt(work, shard)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from asrprune.data.packed import Packed
 from asrprune.data.tables import joined, some
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.runtime.errors import UserError
 from asrprune.scoring.bootstrap import bootstrap_interval
+from asrprune.scoring.edit_distance import edit_distance
 
 _SUB_COST = 4  # sclite's weights; an insertion with a deletion (6) is dearer than a substitution
 _GAP_COST = 3
@@ -271,4 +271,4 @@ def check_texts(refs: Texts, hyps: Texts) -> None:
 def word_errors(hypotheses: list[list[int]], references: list[list[str]], tokenizer: Tokenizer) -> list[int]:
     """Substitutions, deletions and insertions of each label sequence against words (unit-cost edit distance)."""
     pairs = zip(hypotheses, references, strict=True)
-    return [Levenshtein.distance(tokenizer.decode(labels).split(), words) for labels, words in pairs]
+    return [edit_distance(tokenizer.decode(labels).split(), words) for labels, words in pairs]

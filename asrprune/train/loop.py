@@ -17,7 +17,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from asrprune.config.schema import Config
+from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
 from asrprune.experiment.weights import save_weights
@@ -80,30 +80,41 @@ class Trainer:
     """One run: the model, its optimiser, the data, and how far it is."""
 
     def __init__(self, config: Config, exp: Path, model: CtcModel, train: Corpus, dev: Corpus, fabric: Fabric) -> None:
-        """Prepare a run in ``exp``, which goes on where an earlier one was killed."""
-        self.config = config
+        """Put a run together; nothing is read or written before ``begin``.
+
+        Raises:
+            UserError: no utterance can be learnt from.
+        """
+        self.config, self.exp = config, exp
         self.checkpoints = exp / "checkpoints"
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.train_corpus, self.dev_corpus = train, dev
         self.fabric = fabric
         self.writes = fabric.is_global_zero  # of several processes the first one does
         self.probabilities = drop_probabilities(
             config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
         )
-        self.kept = _keep_feasible(train, exp, config, self.writes)
-        self.total_steps = self._count_updates() if config.train.schedule.name == "cosine" else 0  # noam has no end
+        self.kept = _feasible(train, exp, config)
+        self.total_steps = self._count_updates() if isinstance(config.train.schedule, CosineConfig) else 0
         model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
         self.model = fabric.setup_module(model)
         self.optimizer = cast(Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train)))  # after FSDP's split
         self.progress = Progress()
-        self._resume()
-        self._prune_epochs()  # a kill may have come between the last save and this
-        self.journal = Journal(exp, self.progress.step, self.progress.epoch) if self.writes else SilentJournal()
+        self.journal: Journal | SilentJournal = SilentJournal()
         self.saved_at = time.monotonic()
         self.exits = [*map(str, config.model.exits)]
 
+    def begin(self) -> None:
+        """Go on where an earlier run was killed, if there was one, and open the log."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        self._prune_epochs()  # a kill may have come between the last save and this
+        _tell_dropped(self.train_corpus, self.exp, self.config, self.kept, self.writes)
+        if self.writes:
+            self.journal = Journal(self.exp, self.progress.step, self.progress.epoch)
+
     def run(self) -> None:
         """Train to the last epoch."""
+        self.begin()
         if self.progress.epoch <= self.config.train.epochs:
             self._try_largest_batches()
         while self.progress.epoch <= self.config.train.epochs:
@@ -215,7 +226,7 @@ class Trainer:
         batches = [batch for update in self._updates(self.progress.epoch) for batch in update]
         lengths = self.train_corpus.lengths
         largest, pairs = (max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()) ** power) for power in (1, 2))
-        others = [pairs] if self.config.model.layer == "conformer" and pairs is not largest else []
+        others = [pairs] if self.config.model.layer.relative_positions and pairs is not largest else []
         logger.info(
             "%d batches an epoch, %.1f %% of their frames are padding; largest: %d utterances x %d frames",
             len(batches), 100 * padding_share(lengths, batches), len(largest), int(lengths[largest].max()),
@@ -335,19 +346,25 @@ class Trainer:
         logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 
-def _keep_feasible(corpus: Corpus, exp: Path, config: Config, writes: bool) -> np.ndarray:
-    """Positions of the utterances that CTC can learn from; the others are listed in ``dropped.tsv``."""
-    factor = config.model.subsampling.factor
-    kept = feasible(corpus, factor)
-    if writes:
-        write_dropped(exp / "dropped.tsv", corpus, kept, factor)
-    hours = corpus.lengths * config.frontend.frame_shift_ms / 3_600_000
-    logger.info("training on %d utterances, %.2f h", kept.sum(), hours[kept].sum())
-    if not kept.all():
-        logger.warning("%d utterances (%.2f h) are too short for their transcript, or have none, and are left out: %s",
-                       (~kept).sum(), hours[~kept].sum(), exp / "dropped.tsv")  # fmt: skip
+def _feasible(corpus: Corpus, exp: Path, config: Config) -> np.ndarray:
+    """Positions of the utterances that CTC can learn from."""
+    kept = feasible(corpus, config.model.subsampling.factor)
     if not kept.any():
+        write_dropped(exp / "dropped.tsv", corpus, kept, config.model.subsampling.factor)
         raise UserError(
             f"{corpus.directory}: every utterance is too short for its transcript, or has none; see {exp / 'dropped.tsv'}"
         )
     return np.flatnonzero(kept)
+
+
+def _tell_dropped(corpus: Corpus, exp: Path, config: Config, kept: np.ndarray, writes: bool) -> None:
+    """Say how much is trained on, and list the other utterances in ``dropped.tsv``."""
+    mask = np.zeros(len(corpus), dtype=bool)
+    mask[kept] = True
+    if writes:
+        write_dropped(exp / "dropped.tsv", corpus, mask, config.model.subsampling.factor)
+    hours = corpus.lengths * config.frontend.frame_shift_ms / 3_600_000
+    logger.info("training on %d utterances, %.2f h", len(kept), hours[mask].sum())
+    if not mask.all():
+        logger.warning("%d utterances (%.2f h) are too short for their transcript, or have none, and are left out: %s",
+                       (~mask).sum(), hours[~mask].sum(), exp / "dropped.tsv")  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from asrprune.config.schema import ScheduleConfig, TrainConfig
+from asrprune.config.schema import CosineConfig, ScheduleConfig, TrainConfig
 
 
 def learning_rate(step: int, total_steps: int, schedule: ScheduleConfig) -> float:
@@ -17,10 +17,10 @@ def learning_rate(step: int, total_steps: int, schedule: ScheduleConfig) -> floa
     """
     if step <= schedule.warmup_steps:
         return schedule.peak * step / schedule.warmup_steps
-    if schedule.name == "noam":
-        return schedule.peak * math.sqrt(schedule.warmup_steps / step)
-    done = (step - schedule.warmup_steps) / max(1, total_steps - schedule.warmup_steps)
-    return schedule.final + (schedule.peak - schedule.final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    if isinstance(schedule, CosineConfig):
+        done = (step - schedule.warmup_steps) / max(1, total_steps - schedule.warmup_steps)
+        return schedule.final + (schedule.peak - schedule.final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+    return schedule.peak * math.sqrt(schedule.warmup_steps / step)
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

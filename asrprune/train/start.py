@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from asrprune.config.schema import Config
+from asrprune.config.schema import Config, ConformerConfig
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment import provenance
@@ -16,7 +16,6 @@ from asrprune.experiment.store import build_model
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held, remove_temporaries
-from asrprune.runtime.hardware import keep_freed_memory
 from asrprune.runtime.progress import is_first
 from asrprune.train.loop import Trainer
 from asrprune.train.ranks import LOST_PEER, end_with_launcher, is_lost_peer, make_fabric, signals_end_it
@@ -50,7 +49,6 @@ def train(
             another process of this one has died.
     """
     fabric = make_fabric(config.train.precision, num_gpus, num_procs, num_nodes, config.train.strategy)
-    keep_freed_memory()
     torch.set_flush_denormal(True)  # as a model grows sure of itself, 4 % of a step on the CPU goes into tiny probabilities
     corpora = None
     with held(exp) if is_first() else nullcontext():
@@ -81,8 +79,9 @@ def _trainer(config: Config, exp: Path, train_corpus: Corpus, dev_corpus: Corpus
         num_params(model) / 1e6, config.model.num_layers, model.head.project.out_features, fabric.device,
         f" x {fabric.world_size}, {config.train.strategy}" if fabric.world_size > 1 else "", fabric._precision.precision, exp,
     )  # fmt: skip
-    if fabric.world_size > 1 and config.model.layer == "conformer" and config.model.conv_norm == "batch":
-        logger.warning("model.conv_norm: batch takes its statistics from each process's share of a batch; layer has none")
+    layer = config.model.layer
+    if fabric.world_size > 1 and isinstance(layer, ConformerConfig) and layer.norm == "batch":
+        logger.warning("model.layer.norm: batch takes its statistics from each process's share of a batch; layer has none")
     return Trainer(config, exp, model, train_corpus, dev_corpus, fabric)
 
 

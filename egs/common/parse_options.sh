@@ -19,7 +19,7 @@ show_help() {
         fi
     done
     if [ "$header" != "$driver" ]; then return; fi
-    echo "Stages: $(sed -n 's/.*run_stage \([0-9]*\) \([a-z]*\) .*/\1 \2/p' "$driver" | paste -s -d , - | sed 's/,/, /g')"
+    echo "Stages: $(sed -n 's/^stage \([0-9]*\) \([a-z]*\) .*/\1 \2/p' "$driver" | paste -s -d , - | sed 's/,/, /g')"
     echo "Paths are relative to the recipe's directory, $PWD"
 }
 

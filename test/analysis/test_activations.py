@@ -104,9 +104,8 @@ def own_experiment(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Expe
 def test_what_is_stored_are_the_measures_of_the_activations(own_experiment: Experiment, tiny_data: Path) -> None:
     path = measure_layers(own_experiment, tiny_data / "train")
     assert path == own_experiment.path / "svcca/train.npz"
-    streams = activations(
-        Runner(own_experiment.model, CPU, "float32"), Corpus(tiny_data / "train", None), 165, 20000, own_experiment.config.seed
-    )
+    runner = Runner(own_experiment.model, CPU, "float32")
+    streams = activations(runner, Corpus(tiny_data / "train", None), 165, 20000, own_experiment.config.seed)
     spaces = [subspace(x, 0.99) for x in streams]
     with np.load(path) as stored:
         np.testing.assert_array_equal(stored["similarity"], similarity_matrix(spaces))

@@ -1,12 +1,16 @@
 """The grid file: its cells, and that all its mistakes are named."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from asrprune.compare.grid import Cell, Grid, cells, read_grid
+from asrprune.compare.record import read_records, record_path
 from asrprune.config.load import read_config
+from asrprune.config.schema import ConformerConfig
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 GRIDS = sorted(ROOT.glob("egs/*/conf/paper*.yaml"))
@@ -77,8 +81,48 @@ def test_how_layers_are_searched_makes_no_other_cell_of_a_model_that_is_trained_
     same = {name for name, cell in before.items() if cell.learnt == after[name].learnt}
     assert same == {name for name, cell in before.items() if cell.alone}
     plain = before["plain_2l_s1"]
-    assert plain.learnt_in(read_config(tmp_path / "train.yaml", [*plain.overrides, "prune.beam=2"])) == plain.learnt
+    assert plain.learnt_in(read_config(tmp_path / "train.yaml", [*plain.overrides, "prune.svcca_frames=9"])) == plain.learnt
     assert plain.learnt_in(read_config(tmp_path / "train.yaml", [*plain.overrides, "train.epochs=2"])) != plain.learnt
+
+
+def test_a_grid_may_vary_the_layer_in_both_spellings(tmp_path: Path) -> None:
+    old = TEXT.replace("both: {}", "both: {model.conv_kernel: 7, model.layer: conformer}")
+    new = TEXT.replace("both: {}", "both: {model.layer.type: conformer, model.layer.kernel: 7}")
+    layers = [[cell.config.model.layer for cell in made(tmp_path, text) if cell.method == "both"] for text in (old, new)]
+    assert layers == [[ConformerConfig(kernel=7)] * 2] * 2
+
+
+def test_a_model_of_one_layer_has_no_tap_whose_weight_matters(tmp_path: Path) -> None:
+    text = TEXT.replace("epochs: 3", "epochs: 3, model.tap_weight: 0.5").replace("plain: {", "plain: {model.tap_weight: 0.66, ")
+    by_name = {cell.name: cell.config.model for cell in made(tmp_path, text.replace("depths: [4, 2]}", "depths: [4, 1]}"))}
+    assert (by_name["interctc_4l_s1"].exit_weights[-1], by_name["interctc_1l_s1"].exit_weights) == (0.5, (1.0,))
+
+
+def recorded(recipe: str, name: str) -> tuple[set[str], set[str]]:
+    """Cells of a grid, and those of them whose records are of the grid's numbers."""
+    root = ROOT / "egs" / recipe
+    wanted = cells(read_grid(root / f"conf/{name}.yaml"), root)
+    return {cell.name for cell in wanted}, set(read_records(root / name, wanted))
+
+
+def test_records_of_earlier_versions_are_still_of_their_cells() -> None:
+    """They hold resolved configs in old spellings, with numbers that have no effect; three grids, on two recipes."""
+    for recipe, name in (("mini", "paper"), ("mini", "depths"), ("an4", "paper")):
+        there = {path.stem for path in (ROOT / "egs" / recipe / name / "cells").glob("*.json")}
+        wanted, found = recorded(recipe, name)
+        assert found == there & wanted, recipe
+        assert found
+
+
+def test_a_record_of_other_numbers_is_none_of_the_cells(tmp_path: Path) -> None:
+    root = ROOT / "egs/an4"
+    wanted = cells(read_grid(root / "conf/paper.yaml"), root)
+    path = record_path(tmp_path, wanted[0])
+    record = json.loads(record_path(root / "paper", wanted[0]).read_text())
+    for kernel, found in ((record["config"]["model"]["conv_kernel"], [wanted[0].name]), (9, [])):
+        record["config"]["model"]["conv_kernel"] = kernel
+        write_json(path, record)
+        assert list(read_records(tmp_path, wanted)) == found
 
 
 CHEAP = TEXT.replace("  both: {}", "  both: {}\n  cheap: {train.epochs: 2, model.taps: []}")
@@ -149,9 +193,8 @@ def test_a_mistake_is_named_where_it_stands(tmp_path: Path, change: tuple[str, s
 
 
 def test_a_number_may_be_a_mapping(tmp_path: Path) -> None:
-    made_cells = made(tmp_path, TEXT.replace("both: {}", "both: {model.tap_weight: {2: 0.2, 4: 0.3}}"))
-    weights = [cell.config.model.exit_weights for cell in made_cells if cell.method == "both"]
-    assert weights == [pytest.approx((0.2, 0.3, 0.5))] * 2
+    made_cells = made(tmp_path, TEXT.replace("both: {}", "both: {model.truncated: {2: 0.2, 4: 0.3}}"))
+    assert [cell.config.model.truncated for cell in made_cells if cell.method == "both"] == [{2: 0.2, 4: 0.3}] * 2
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=[f"{path.parts[-3]}/{path.name}" for path in GRIDS])

@@ -9,7 +9,7 @@ import pytest
 
 from asrprune.compare import record
 from asrprune.compare.grid import Cell
-from asrprune.compare.record import layer_passes, make_record, numbers
+from asrprune.compare.record import make_record, numbers
 from asrprune.config.schema import Config
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_json
@@ -31,7 +31,7 @@ def exp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     results |= {"rows": [{"set": "test", "strategy": "greedy", "depth": 2}], "training": {"steps": 3}, "model": {}}
     monkeypatch.setattr(record, "collect", lambda exp: results)
     monkeypatch.setattr(record, "_similarity", lambda exp, results: None)
-    log(tmp_path, {}, {}, {})
+    log(tmp_path, *[{"layers_run": 2}] * 3)
     return tmp_path
 
 
@@ -67,11 +67,10 @@ def test_layers_run_are_those_that_the_trainer_logged(exp: Path, cell: Cell) -> 
     assert make_record(exp, cell)["training"] == {"steps": 3, "layer_passes": 13}
 
 
-def test_if_a_step_does_not_say_they_are_those_of_stochastic_depth(exp: Path, cell: Cell) -> None:
-    expected = layer_passes(cell.config, 3)
-    assert expected <= 3 * cell.config.model.num_layers
+def test_a_log_that_does_not_say_what_was_run_is_refused(exp: Path, cell: Cell) -> None:
     log(exp, {"layers_run": 70}, {}, {"layers_run": 10})
-    assert make_record(exp, cell)["training"]["layer_passes"] == expected
+    with pytest.raises(UserError, match=r"train\.jsonl: written by an earlier version, without layers_run; remove "):
+        make_record(exp, cell)
 
 
 def test_a_set_has_its_speakers_in_the_order_of_their_names(exp: Path) -> None:

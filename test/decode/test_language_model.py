@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asrprune.decode.arpa import read_arpa, write_arpa
+from asrprune.decode.arpa import ArpaModel, write_arpa
 from asrprune.decode.kneser_ney import estimate
 from asrprune.decode.language_model import LanguageModel
 from asrprune.runtime.errors import UserError
@@ -80,11 +80,11 @@ def check_all_sentences(model: LanguageModel, text: str, length: int) -> None:
 
 
 def test_scores_are_those_of_the_definition_in_a_pruned_model(tmp_path: Path) -> None:
-    check_all_sentences(read_arpa(write(tmp_path, PRUNED)), PRUNED, 4)
+    check_all_sentences(ArpaModel(write(tmp_path, PRUNED)), PRUNED, 4)
 
 
 def test_some_by_hand(tmp_path: Path) -> None:
-    model = read_arpa(write(tmp_path, PRUNED))
+    model = ArpaModel(write(tmp_path, PRUNED))
     assert scores(model, ("a", "b", "b", "a")) == pytest.approx([-0.31, -0.21, -0.22, -0.13 - 0.3 - 0.5], abs=1e-6)
     assert model.sentence(["c"]) == pytest.approx(-0.2 - 1.1 - 0.9, abs=1e-6)
     assert "a" in model
@@ -93,15 +93,15 @@ def test_some_by_hand(tmp_path: Path) -> None:
 
 
 def test_gzipped_is_the_same(tmp_path: Path) -> None:
-    model = read_arpa(write(tmp_path, gzip.compress(PRUNED.encode()), "lm.arpa.gz"))
-    assert scores(model, ("a", "b", "b")) == scores(read_arpa(write(tmp_path, PRUNED)), ("a", "b", "b"))
+    model = ArpaModel(write(tmp_path, gzip.compress(PRUNED.encode()), "lm.arpa.gz"))
+    assert scores(model, ("a", "b", "b")) == scores(ArpaModel(write(tmp_path, PRUNED)), ("a", "b", "b"))
 
 
 @pytest.mark.parametrize("name", ["out.arpa", "out.arpa.gz"])
 def test_what_is_written_reads_back(tmp_path: Path, name: str) -> None:
-    model = read_arpa(write(tmp_path, PRUNED))
+    model = ArpaModel(write(tmp_path, PRUNED))
     write_arpa(tmp_path / name, model)
-    again = read_arpa(tmp_path / name)
+    again = ArpaModel(tmp_path / name)
     assert again.words == model.words
     for words in itertools.product("ab", repeat=4):
         assert scores(again, words) == scores(model, words)
@@ -131,7 +131,7 @@ def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, old: str, new: s
     assert old in PRUNED
     path = write(tmp_path, PRUNED.replace(old, new).encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError) as caught:
-        read_arpa(path)
+        ArpaModel(path)
     assert str(caught.value).startswith(str(path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -139,9 +139,9 @@ def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, old: str, new: s
 
 def test_a_file_that_is_missing_or_cut_short(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such language model; `asrprune lm` makes one"):
-        read_arpa(tmp_path / "none.arpa")
+        ArpaModel(tmp_path / "none.arpa")
     with pytest.raises(UserError, match=r"lm.gz: the gzipped file is cut short or damaged"):
-        read_arpa(write(tmp_path, gzip.compress(PRUNED.encode())[:-20], "lm.gz"))
+        ArpaModel(write(tmp_path, gzip.compress(PRUNED.encode())[:-20], "lm.gz"))
 
 
 # ---- training
@@ -232,7 +232,7 @@ def test_more_context_predicts_a_text_with_structure_better(tmp_path: Path) -> N
     perplexity = {}
     for order in (1, 2, 3):
         write_arpa(tmp_path / "lm.arpa", estimate(text, order))
-        model = read_arpa(tmp_path / "lm.arpa")
+        model = ArpaModel(tmp_path / "lm.arpa")
         words = sum(len(words) + 1 for words in held_out)
         perplexity[order] = math.pow(10, -sum(map(model.sentence, held_out)) / words)
     assert perplexity[1] > 15

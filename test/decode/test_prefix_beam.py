@@ -12,7 +12,7 @@ import torch
 
 from asrprune.config.schema import BeamConfig
 from asrprune.decode.alignment import align
-from asrprune.decode.arpa import read_arpa
+from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.decoder import BestPath
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.language_model import LanguageModel
@@ -47,7 +47,7 @@ ngram 2=5
 def lm(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     path = tmp_path_factory.mktemp("lm") / "tiny.arpa"
     path.write_text(ARPA)
-    return read_arpa(path)
+    return ArpaModel(path)
 
 
 def collapsed(path: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from asrprune.config.schema import Config, DecodeConfig
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import open_table, read_table, write_table
 from asrprune.decode import parts, sweep
+from asrprune.decode.greedy import GREEDY
 from asrprune.decode.sweep import SubModel, decode_set, sub_models
 from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
@@ -225,11 +226,11 @@ def test_what_a_killed_run_has_finished_is_not_decoded_again(
     decoded: list[int] = []
     real = parts.hypotheses
 
-    def killed_in_the_third(exp: Experiment, corpus, sets, batches, num_gpus: int):
+    def killed_in_the_third(exp: Experiment, corpus, sets, batches, *rest: object):
         if len(decoded) == 2:
             raise KeyboardInterrupt
         decoded.append(sum(map(len, batches)))
-        return real(exp, corpus, sets, batches, num_gpus)
+        return real(exp, corpus, sets, batches, *rest)
 
     monkeypatch.setattr(parts, "hypotheses", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -246,10 +247,10 @@ def test_what_a_killed_run_has_finished_is_not_decoded_again(
 def test_another_model_has_no_use_for_them(in_batches: Experiment, tiny_data: Path, tmp_path: Path) -> None:
     other = make(tmp_path / "other", in_batches.config, tiny_data, seed=2)
     corpus, folder = Corpus(tiny_data / "dev", None), tmp_path / "parts"
-    parts.decode_in_parts(in_batches, corpus, [(1, 2)], folder, HERE)
-    found = parts.decode_in_parts(other, corpus, [(1, 2)], folder, HERE)
+    parts.decode_in_parts(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
+    found = parts.decode_in_parts(other, corpus, [(1, 2)], folder, HERE, GREEDY)
     assert found[1, 2] == alone(other, tiny_data / "dev", (1, 2))
-    assert found != parts.decode_in_parts(in_batches, corpus, [(1, 2)], folder, HERE)
+    assert found != parts.decode_in_parts(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
 
 
 def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> None:

@@ -14,14 +14,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["perturb", "fbank", "bpe", "train", "average", "svcca", "search", "decode", "score", "bench", "report"]  # 2 has two
-# $1 $2 are --log FILE. Data directories are any arguments that hold a text; the experiment follows --exp.
+# `asrprune stage` and `asrprune number` are the real ones. Of others $1 $2 are --log FILE.
+# Data directories are any arguments that hold a text; the experiment follows --exp.
 STUB = r"""#!/usr/bin/env bash
+case $1 in stage | number) exec python -m asrprune.cli "$@" ;; esac
 log=$2; shift 2
 command=$1
 calls=$([ $command = doctor ] && echo doctors || echo calls)
 echo "$*" >> "$STUB/$calls"
 echo "log of $command" >> "$log"
-trap 'echo "$command interrupted" >> "$STUB/calls"; exit 130' INT
+trap 'echo "$command interrupted" >> "$STUB/calls"; exit 130' INT TERM
 if [ -e "$STUB/fail_$command" ]; then echo "Traceback of $command" >> "$log"; exit "$(cat "$STUB/fail_$command")"; fi
 if [ -e "$STUB/hang_$command" ]; then touch "$STUB/hanging"; for _ in $(seq 600); do sleep 0.1; done; fi
 while [ $# -gt 0 ]; do
@@ -325,6 +327,16 @@ def test_ctrl_c_is_told_and_the_run_goes_on(recipe: Recipe) -> None:
     assert recipe.commands()[0] == "train"
 
 
+def test_a_signal_to_run_sh_alone_ends_the_command_too(recipe: Recipe) -> None:
+    process = recipe.start_and_hang("train")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted; run the same command again" in err
+    assert recipe.commands()[-2:] == ["train", "train"], "the second is its own note that it was interrupted"
+    assert not (recipe.folder / "exp/train/.done/4").exists()
+
+
 def test_a_killed_run_goes_on_with_the_stage_that_was_under_way(recipe: Recipe) -> None:
     process = recipe.start_and_hang("decode")
     os.killpg(process.pid, signal.SIGKILL)
@@ -395,6 +407,14 @@ def test_a_changed_config_reruns_what_depends_on_it(change: str, first: list[str
     assert finished.calls() == []
 
 
+def test_what_was_made_of_an_old_training_is_made_again_of_the_new_one(finished: Recipe) -> None:
+    finished.config("train: {epochs: 3}")
+    finished.run("--stage", "5")
+    assert finished.calls() == [], "the training that is there is still the old one"
+    finished.run()
+    assert finished.commands() == ["train", "average", "svcca", "search", "decode", "score", "bench", "report"]
+
+
 def test_changed_data_rerun_what_depends_on_them(finished: Recipe) -> None:
     _script(finished.folder / "local/data.sh", f"# the same data, made in another way\n{DATA_SH}")
     finished.run()
@@ -436,7 +456,9 @@ def test_layers_are_not_chosen_on_the_copies_of_another_experiment(recipe: Recip
 def test_an_unwritable_place_is_one_sentence(recipe: Recipe) -> None:
     (recipe.root / "a file").touch()
     _, err = recipe.run("--expdir", str(recipe.root / "a file"), status=1)
-    assert err.splitlines()[-1] == "toy/run.sh: choose another --datadir or --expdir"
+    assert err.startswith(f"toy/run.sh: {recipe.root / 'a file'}/train/")
+    assert err.endswith("; choose another --datadir or --expdir\n")
+    assert err.count("\n") == 1
     assert recipe.calls() == []
 
 

@@ -1,8 +1,10 @@
 """The experiment directory: what may change between two starts, and how a model is averaged, written and loaded."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,8 +183,8 @@ def test_new_model_is_drawn_from_the_seed_and_has_the_statistics(
     exp = begin(tiny_config)
     first, second = build_model(tiny_config, exp), build_model(tiny_config, exp)
     other = build_model(tiny_config.model_copy(update={"seed": 2}), exp)
-    assert torch.equal(first.ctc.weight, second.ctc.weight)
-    assert not torch.equal(first.ctc.weight, other.ctc.weight)
+    assert torch.equal(first.head.project.weight, second.head.project.weight)
+    assert not torch.equal(first.head.project.weight, other.head.project.weight)
     corpus = Corpus(tiny_data / "train", None)
     frames = torch.cat([torch.tensor(corpus[i][1]) for i in range(len(corpus))])
     normalised = first.normalise(frames)
@@ -197,7 +199,9 @@ def test_average_is_of_the_best_epochs_and_names_them(exp: Path) -> None:
     assert average_best(exp, 2) == records
     weights = [load_weights(epoch_file(exp / "checkpoints", epoch)) for epoch in (1, 2)]
     mean = load_weights(exp / "model.safetensors")
-    torch.testing.assert_close(mean["ctc.weight"], (weights[0]["ctc.weight"] + weights[1]["ctc.weight"]) / 2)
+    torch.testing.assert_close(
+        mean["head.project.weight"], (weights[0]["head.project.weight"] + weights[1]["head.project.weight"]) / 2
+    )
     info = json.loads((exp / "model.json").read_text())
     assert info["members"] == records
     assert info["model_sha256"] == sha256_of(exp / "model.safetensors")
@@ -205,7 +209,8 @@ def test_average_is_of_the_best_epochs_and_names_them(exp: Path) -> None:
 
     best = min(records, key=lambda record: (record["mean_wer"], record["mean_loss"]))
     assert average_best(exp, 1) == [best]
-    assert torch.equal(load_weights(exp / "model.safetensors")["ctc.weight"], weights[best["epoch"] - 1]["ctc.weight"])
+    name = "head.project.weight"
+    assert torch.equal(load_weights(exp / "model.safetensors")[name], weights[best["epoch"] - 1][name])
 
 
 def test_unfinished_training_is_not_averaged(exp: Path) -> None:
@@ -259,3 +264,24 @@ def test_weights_of_another_model_are_refused(exp: Path) -> None:
     save_weights(exp / "model.safetensors", {name: tensor + 1.0 for name, tensor in weights.items()})
     with pytest.raises(UserError, match=r"model\.safetensors: is not the file that model\.json was written for"):
         load(exp)
+
+
+def test_weights_of_an_earlier_version_are_read(tiny_experiment: Path, tmp_path: Path) -> None:
+    """They called the head's parts encoder.final_norm and ctc."""
+    weights = load_weights(tiny_experiment / "model.safetensors")
+    moved = {"head.norm.": "encoder.final_norm.", "head.project.": "ctc."}
+    old = {next((o + n.removeprefix(w) for w, o in moved.items() if n.startswith(w)), n): x for n, x in weights.items()}
+    assert len(old.keys() - weights.keys()) == 4
+    save_weights(tmp_path / "old.safetensors", old)
+    found = load_weights(tmp_path / "old.safetensors")
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_an_experiment_that_was_pickled_keeps_the_config_that_it_had(tiny_experiment: Path) -> None:
+    """A worker must compute as its parent would."""
+    here = load(tiny_experiment)
+    decode = here.config.decode.model_copy(update={"precision": "bf16"})
+    there = pickle.loads(pickle.dumps(replace(here, config=here.config.model_copy(update={"decode": decode}))))
+    assert there.config.decode.precision == "bf16"
+    assert there.path == here.path

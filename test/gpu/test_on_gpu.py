@@ -41,8 +41,8 @@ KEEPS: list[Keep] = [(1, 2, 3, 4), (1, 2, 4), (1, 3), (4,)]
 CALM = ("model.dropout=0", "augment.num_freq_masks=0", "augment.num_time_masks=0")  # draws differ between devices
 MODELS = {
     "transformer": {},
-    "conformer, BatchNorm": {"layer": "conformer", "conv_norm": "batch"},
-    "conformer, LayerNorm": {"layer": "conformer", "conv_norm": "layer"},
+    "conformer, BatchNorm": {"layer": {"type": "conformer", "kernel": 7, "norm": "batch"}},
+    "conformer, LayerNorm": {"layer": {"type": "conformer", "kernel": 7, "norm": "layer"}},
     "self-conditioned": {"self_conditioning": True},
 }
 pytestmark = [
@@ -82,7 +82,6 @@ def model(request: pytest.FixtureRequest) -> CtcModel:
         "heads": 4,
         "ffn": 128,
         "subsampling": {"channels": 16},
-        "conv_kernel": 7,
         "taps": [1, 2],
     }
     return CtcModel(ModelConfig.model_validate({**sizes, "dropout": 0.0, **MODELS[request.param]}), 80, 30)

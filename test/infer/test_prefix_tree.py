@@ -19,7 +19,7 @@ SETS: list[Keep] = [keep for count in range(1, LAYERS + 1) for keep in itertools
 def model(request: pytest.FixtureRequest) -> CtcModel:
     torch.manual_seed(0)
     options = {"num_layers": LAYERS, "dim": 16, "heads": 2, "ffn": 32, "subsampling": {"channels": 4}, "taps": [2, 4, LAYERS]}
-    layer = {"layer": "conformer", "conv_kernel": 3} if request.param == "conformer" else {}
+    layer = {"layer": {"type": "conformer", "kernel": 3}} if request.param == "conformer" else {}
     config = ModelConfig.model_validate({**options, **layer, "self_conditioning": request.param == "conditioned"})
     return CtcModel(config, 80, 7).eval()
 

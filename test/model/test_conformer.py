@@ -101,7 +101,7 @@ def test_bfloat16_is_close_to_float32(layer: ConformerLayer) -> None:
 
 def test_encoder_runs_kept_conformer_layers_without_absolute_positions() -> None:
     torch.manual_seed(0)
-    sizes = {"layer": "conformer", "num_layers": 4, "dim": 16, "heads": 2, "ffn": 24, "conv_kernel": KERNEL}
+    sizes = {"layer": {"type": "conformer", "kernel": KERNEL}, "num_layers": 4, "dim": 16, "heads": 2, "ffn": 24}
     config = ModelConfig(**sizes, subsampling=Conv2dConfig(channels=3))
     encoder = Encoder(config, 20).eval()
     features, lens = torch.randn(3, 60, 20), torch.tensor([60, 33, 7])
@@ -119,7 +119,7 @@ def test_encoder_runs_kept_conformer_layers_without_absolute_positions() -> None
 def test_a_deep_stack_starts_near_the_identity(num_layers: int) -> None:
     """So that no depth spoils what a shallower one has learnt; with branches of full size 12 of them leave a cosine of 0.22."""
     torch.manual_seed(0)
-    sizes = {"layer": "conformer", "num_layers": num_layers, "dim": 32, "heads": 2, "ffn": 64, "conv_kernel": KERNEL}
+    sizes = {"layer": {"type": "conformer", "kernel": KERNEL}, "num_layers": num_layers, "dim": 32, "heads": 2, "ffn": 64}
     config = ModelConfig(**sizes, subsampling=Conv2dConfig(channels=3))
     model = CtcModel(config, 20, 5).eval()
     with torch.inference_mode():

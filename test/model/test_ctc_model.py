@@ -60,11 +60,11 @@ def test_a_truncated_step_has_the_losses_of_the_exits_that_it_reaches() -> None:
             torch.testing.assert_close(losses, whole[:exits])
 
 
-def test_each_exit_may_have_a_weight_of_its_own() -> None:
-    model = make_model(tap_weight={1: 0.5, 3: 0.3})
+def test_a_truncated_step_scales_the_weights_to_a_sum_of_1() -> None:
+    model = make_model(tap_weight=0.6)
     losses = torch.tensor([3.0, 5.0, 11.0])
-    assert float(model.total(losses)) == pytest.approx(0.5 * 3.0 + 0.3 * 5.0 + 0.2 * 11.0)
-    assert float(model.total(losses[:2])) == pytest.approx((0.5 * 3.0 + 0.3 * 5.0) / 0.8), "of a truncated step"
+    assert float(model.total(losses)) == pytest.approx(0.3 * 3.0 + 0.3 * 5.0 + 0.4 * 11.0)
+    assert float(model.total(losses[:2])) == pytest.approx(4.0)
     assert float(model.total(losses[:1])) == pytest.approx(3.0)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asrprune.config.schema import ModelConfig
+from asrprune.config.schema import ModelConfig, TransformerConfig
 from asrprune.model.encoder import Encoded, Encoder
 from asrprune.model.transformer import sinusoids
 from asrprune.runtime.errors import UserError
@@ -17,7 +17,7 @@ NUM_MELS, LAYERS = 20, 5
 def make_encoder(num_layers: int = LAYERS, dim: int = 16, position_scale: float = 1.0) -> Encoder:
     torch.manual_seed(0)
     sizes = {"num_layers": num_layers, "dim": dim, "heads": 2, "ffn": 24, "subsampling": {"channels": 3}}
-    config = ModelConfig(**sizes, position_scale=position_scale, dropout=0.3, attention_dropout=0.3)
+    config = ModelConfig(**sizes, layer=TransformerConfig(position_scale=position_scale), dropout=0.3, attention_dropout=0.3)
     return Encoder(config, NUM_MELS).eval()
 
 

@@ -20,7 +20,6 @@ FRONT_END = {
     "embed.conv.0.": "subsampling.conv1.",
     "embed.conv.2.": "subsampling.conv2.",
     "embed.out.0.": "subsampling.linear.",
-    "after_norm.": "final_norm.",
 }
 RENAMED = {
     "transformer": {
@@ -78,12 +77,11 @@ def build(kind: str, recorded: dict[str, Tensor], facts: dict, variant: str) -> 
     """A model of ESPnet's sizes with ESPnet's weights."""
     theirs = facts["encoder"]
     config = ModelConfig(
-        layer="conformer" if kind == "conformer" else "transformer",
+        layer={"type": "conformer", "kernel": theirs["cnn_module_kernel"]} if kind == "conformer" else "transformer",
         num_layers=theirs["num_blocks"],
         dim=theirs["output_size"],
         heads=theirs["attention_heads"],
         ffn=theirs["linear_units"],
-        conv_kernel=theirs.get("cnn_module_kernel", 31),
         taps=tuple(facts["taps"]),
         self_conditioning=variant.startswith("conditioned"),
     )
@@ -91,6 +89,7 @@ def build(kind: str, recorded: dict[str, Tensor], facts: dict, variant: str) -> 
     missing, unexpected = model.encoder.load_state_dict(encoder_weights(kind, recorded, theirs["num_blocks"]), strict=False)
     assert not unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing)
+    model.head.norm.load_state_dict(part(recorded, "weights.after_norm."))
     model.head.project.load_state_dict(part(recorded, "ctc.ctc_lo."))
     if model.condition is not None:
         model.condition.load_state_dict(part(recorded, "conditioning."))
@@ -105,6 +104,8 @@ def encoder_weights(kind: str, recorded: dict[str, Tensor], num_layers: int) -> 
             name = name.replace(their_name, our_name)
         if name.endswith((".widen.weight", ".conv.project.weight")):
             value = value.squeeze(-1)  # a convolution over one frame is a linear layer
+        if name.startswith("after_norm."):
+            continue  # it belongs to our head
         ours[name.replace("encoders.", "layers.")] = value.flatten() if name.endswith("_bias") else value
     for layer in range(num_layers):
         for ending in ("weight", "bias"):

@@ -19,8 +19,8 @@ LAYERS, VOCAB_SIZE, NUM_MELS = 4, 7, 80
 CUDA = torch.device("cuda", 0)
 CONFIGS = {
     "transformer": {},
-    "conformer": {"layer": "conformer", "conv_kernel": 3, "conv_norm": "batch"},
-    "conformer, LayerNorm": {"layer": "conformer", "conv_kernel": 3, "conv_norm": "layer"},
+    "conformer": {"layer": {"type": "conformer", "kernel": 3, "norm": "batch"}},
+    "conformer, LayerNorm": {"layer": {"type": "conformer", "kernel": 3, "norm": "layer"}},
     "conditioned": {"self_conditioning": True},
 }
 

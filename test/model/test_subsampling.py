@@ -50,10 +50,10 @@ def test_lengths_of_numbers_arrays_and_tensors_are_the_same(factor: int) -> None
 
 
 @of_each_kind
-@pytest.mark.parametrize("layer", ["transformer", "conformer"])
-def test_an_utterance_in_a_batch_is_the_utterance_alone(options: Conv2dConfig | Conv1dConfig, layer: str) -> None:
+@pytest.mark.parametrize("layer", ["transformer", {"type": "conformer", "norm": "layer", "kernel": 5}], ids=str)
+def test_an_utterance_in_a_batch_is_the_utterance_alone(options: Conv2dConfig | Conv1dConfig, layer: object) -> None:
     torch.manual_seed(0)
-    sizes = {"layer": layer, "num_layers": 2, "dim": DIM, "heads": 2, "ffn": 24, "conv_norm": "layer", "conv_kernel": 5}
+    sizes = {"layer": layer, "num_layers": 2, "dim": DIM, "heads": 2, "ffn": 24}
     encoder = Encoder(ModelConfig(**sizes, subsampling=options), NUM_MELS).eval()
     features, lens = torch.randn(5, 80, NUM_MELS), torch.tensor([80, 41, 15, 14, 6])
     with torch.inference_mode():

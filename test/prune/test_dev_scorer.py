@@ -13,6 +13,7 @@ from rapidfuzz.distance import Levenshtein
 from asrprune.config.schema import Config, DecodeConfig
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import CtcModel
@@ -166,5 +167,5 @@ def test_shares_add_up_and_give_up_what_is_hopeless_in_themselves(exp: Experimen
             assert shared.layer_forwards == pytest.approx(whole.layer_forwards)
         else:
             assert shared.layer_forwards >= whole.layer_forwards
-    limit = count_errors(exp, corpus, 1, 0, Share(whole.batches, sets[:1], math.inf)).made[sets[0]][:, 1].sum()
-    assert set(count_errors(exp, corpus, 1, 0, Share(whole.batches, sets, limit / 9)).made) == set()
+    limit = count_errors(exp, corpus, 1, 0, GREEDY, Share(whole.batches, sets[:1], math.inf)).made[sets[0]][:, 1].sum()
+    assert set(count_errors(exp, corpus, 1, 0, GREEDY, Share(whole.batches, sets, limit / 9)).made) == set()

@@ -79,12 +79,10 @@ def test_taps_move_with_their_layers_and_leave_with_them(
     assert experiment.load(tmp_path / "pruned").config.model.tap_layers == taps
 
 
-def test_weights_of_taps_move_with_them_and_no_update_is_truncated(full: Experiment) -> None:
-    own = {"tap_weight": {2: 0.2, 4: 0.3, 6: 0.1}, "truncated": {2: 0.3, 4: 0.1}}
-    config = full.config.model_copy(update={"model": full.config.model.model_copy(update=own)})
-    cut = pruned_config(config, (1, 2, 4, 5))
-    assert parse_config(resolved(cut), "pruned").model.exit_weights == pytest.approx((0.2, 0.3, 0.5))
-    assert cut.model.truncated == {}
+def test_no_update_of_a_pruned_model_is_truncated(full: Experiment) -> None:
+    model = full.config.model.model_copy(update={"truncated": {2: 0.3, 6: 0.1}})
+    cut = pruned_config(full.config.model_copy(update={"model": model}), (1, 2, 4, 5))
+    assert parse_config(resolved(cut), "pruned").model.truncated == {}
 
 
 def test_the_config_resolves_and_its_depths_fit(full: Experiment) -> None:

@@ -122,7 +122,7 @@ def test_environment_names_what_matters() -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only GNU's C library can be told to keep freed memory")
 def test_freed_memory_is_used_again_without_new_pages() -> None:
     script = (
-        "import resource, sys, torch; from asrprune.runtime.hardware import keep_freed_memory\n"
+        "import resource, sys, torch; from asrprune.runtime.memory import keep_freed_memory\n"
         "if sys.argv[1] == 'kept': keep_freed_memory()\n"
         "for i in range(40):\n"
         "    torch.ones(12_000_000)\n"  # 48 MB, 11,719 pages of 4 kB

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from asrprune.config.schema import ModelConfig, ScheduleConfig, TrainConfig
+from asrprune.config.schema import CosineConfig, ModelConfig, NoamConfig, TrainConfig
 from asrprune.model.ctc_model import CtcModel
 from asrprune.train.optim import learning_rate, make_optimizer, set_learning_rate
 
-NOAM = ScheduleConfig(name="noam", peak=1.19e-3, warmup_steps=25000)
-COSINE = ScheduleConfig(name="cosine", peak=2e-3, warmup_steps=10, final=1e-4)
+NOAM = NoamConfig(peak=1.19e-3, warmup_steps=25000)
+COSINE = CosineConfig(peak=2e-3, warmup_steps=10, final=1e-4)
 
 
 @pytest.mark.parametrize("step", [1, 100, 24999, 25000, 25001, 400000])
@@ -44,7 +44,7 @@ def test_cosine_stays_at_the_final_rate_when_the_warm_up_is_longer_than_the_run(
 
 
 def test_matrices_are_decayed_and_biases_and_norms_are_not() -> None:
-    model = CtcModel(ModelConfig(num_layers=1, dim=8, heads=2, ffn=8, self_conditioning=True), 20, 5)
+    model = CtcModel(ModelConfig(num_layers=2, dim=8, heads=2, ffn=8, self_conditioning=True), 20, 5)
     optimizer = make_optimizer(model, TrainConfig(weight_decay=0.1, betas=(0.8, 0.9), eps=1e-7))
     decay = {parameter: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
     assert len(decay) == len(list(model.parameters()))

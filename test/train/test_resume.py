@@ -162,7 +162,7 @@ def test_a_conformers_batch_norm_goes_on_exactly(
     run_training: RunTraining, tiny_config_with: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its running statistics are state, too, and must not see the batch that tries the memory once more at every start."""
-    config = tiny_config_with(*OVERRIDES, "model.layer=conformer", "model.conv_kernel=3")
+    config = tiny_config_with(*OVERRIDES, "model.layer=conformer", "model.layer.kernel=3")
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "epoch", interrupt)
         with pytest.raises(KeyboardInterrupt):

@@ -22,6 +22,7 @@ from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import open_table
+from asrprune.decode.decoder import BestPath
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.parts import hypotheses
 from asrprune.experiment.plan import Keep
@@ -34,7 +35,8 @@ from asrprune.prune.find import find_plan
 from asrprune.prune.search import DevScore
 from asrprune.prune.search import greedy as greedy_search
 from asrprune.runtime.executor import HERE
-from asrprune.runtime.hardware import inference, keep_freed_memory
+from asrprune.runtime.hardware import inference
+from asrprune.runtime.memory import keep_freed_memory
 from asrprune.scoring.sclite import write_score
 from asrprune.scoring.wer import score as word_error_rate
 from asrprune.train.optim import make_optimizer, set_learning_rate
@@ -122,7 +124,7 @@ def greedy(layers: int, ffn: int, utterances: int, frames: int) -> tuple[Work, d
     model = build(layers, ffn, (), 0.0).eval()
     features, lens, *_ = batch(utterances, frames, 1)
 
-    def work() -> list[list[int]]:
+    def work() -> list[BestPath]:
         with inference("float32", features.device):
             encoded = model.encode(features, lens)
             return GREEDY.decode(model.head(encoded.x), encoded.lens)

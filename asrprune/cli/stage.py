@@ -1,0 +1,61 @@
+"""Commands for the recipes' run.sh: their stages, and a number of a config."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asrprune.cli.app import app
+from asrprune.cli.options import ConfigFile, ExpDir, Gpus, Overrides
+from asrprune.cli.screen import say
+from asrprune.runtime.errors import UserError
+
+
+@app.command()
+def stage(
+    words: Annotated[list[str], typer.Argument(help="after --, for each stage the number of its words, and these")],
+    config: ConfigFile,
+    exp: ExpDir,
+    first: Annotated[int, typer.Option("--first", help="first stage to run")] = 0,
+    last: Annotated[int, typer.Option("--last", help="last stage to run")] = sys.maxsize,
+    ngpu: Gpus = 0,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Run the stages of a recipe that are not done. egs/common/run.sh lists them and calls this."""
+    from asrprune.config.load import read_config, resolved
+    from asrprune.recipe.installation import check_installation
+    from asrprune.recipe.run import Recipe, make_homes
+    from asrprune.recipe.stage import read_stages
+
+    try:
+        recipe = Recipe(read_stages(words), resolved(read_config(config, set_)), say)
+        make_homes(recipe.stages)
+        recipe.run(first, last, lambda: check_installation(exp, ngpu))
+    except UserError as error:
+        _end(str(error), 1)
+    except KeyboardInterrupt:
+        _end("interrupted; run the same command again: it goes on from here", 130)
+
+
+@app.command()
+def number(
+    name: Annotated[str, typer.Argument(help="full name, e.g. prune.speeds")],
+    config: ConfigFile,
+    set_: Overrides = [],  # noqa: B006
+) -> None:
+    """Print a number of a config as JSON."""
+    from asrprune.config.load import read_config, resolved
+    from asrprune.recipe.needs import numbers_of
+
+    numbers = numbers_of([name], resolved(read_config(config, set_)))
+    if name not in numbers:
+        raise UserError(f"{name} is a section; name one of its numbers: {', '.join(numbers)}")
+    say(json.dumps(numbers[name]))
+
+
+def _end(message: str, code: int) -> None:
+    """Say in the name of the run.sh in this directory how its run ended."""
+    print(f"{Path.cwd().name}/run.sh: {message}", file=sys.stderr)
+    raise typer.Exit(code)

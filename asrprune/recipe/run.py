@@ -1,0 +1,118 @@
+"""Run the stages of a recipe that are not done."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asrprune.recipe.command import run_command
+from asrprune.recipe.needs import contents_of, numbers_of
+from asrprune.recipe.record import Needs, Record, listed
+from asrprune.recipe.stage import Stage
+from asrprune.runtime.errors import UserError
+
+_OUR_MISTAKE = 70  # exit status of asrprune: the traceback is in the log alone
+_TAIL = 20  # lines of the log that are shown then
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The stages of a recipe in their order, with a whole config, resolved."""
+
+    stages: Sequence[Stage]
+    config: Mapping[str, Any]
+    say: Callable[[str], None] = print
+
+    def run(self, first: int, last: int, prepare: Callable[[], None]) -> None:
+        """Run the stages ``first`` to ``last`` that are not done; call ``prepare`` once before the first of these.
+
+        Raises:
+            UserError: a stage failed, or what it works on is another experiment's.
+            KeyboardInterrupt: a signal ended the command of a stage; the stage is not done.
+        """
+        prepared = False
+        for stage in (stage for stage in self.stages if first <= stage.number <= last):
+            if self.is_done(stage):
+                self.say(f"{stage}: done before; to run it again: rm '{stage.mark}'")
+                continue
+            if not prepared:
+                prepare()
+                prepared = True
+            self.check_shared(stage)
+            self.run_stage(stage)
+
+    def needs(self, stage: Stage) -> Needs:
+        """All that a stage depends on, as it is now."""
+        before = Record.read(self._stage(stage.after).mark) if stage.after is not None else None
+        return Needs(
+            before.result if before else "",
+            {**numbers_of(stage.needs, self.config), **contents_of(stage.reads), "options": list(stage.given)},
+            {**numbers_of(stage.also_needs, self.config), **contents_of(stage.also_reads)},
+        )
+
+    def is_done(self, stage: Stage) -> bool:
+        """Whether a stage was done with these needs, and what it made is there."""
+        done = Record.read(stage.mark)
+        return done is not None and not self.needs(stage).differences(done) and all(path.exists() for path in stage.makes)
+
+    def check_shared(self, stage: Stage) -> None:
+        """Refuse to work on what a shared stage made for another experiment since this one used it.
+
+        Raises:
+            UserError: it did.
+        """
+        while stage.after is not None:
+            stage = self._stage(stage.after)
+            if not stage.shared or not stage.mark.exists():
+                continue
+            done = Record.read(stage.mark)
+            if done is None or self.needs(stage).differences(done):
+                raise UserError(
+                    f"the {stage.shared} in {stage.home} are those of another config or other data; run stage {stage.number},"
+                    " or take another --datadir"
+                )
+
+    def run_stage(self, stage: Stage) -> None:
+        """Run the commands of a stage, whatever was done before, and mark it as done.
+
+        Raises:
+            UserError: one of them failed.
+        """
+        started, needs, before = time.monotonic(), self.needs(stage), Record.read(stage.mark)
+        stage.mark.unlink(missing_ok=True)  # a killed stage must not look done
+        if before and (changed := needs.differences(before)):
+            self.say(f"{stage}: once more, for this has changed: {listed(changed)}")
+        self.say(f"{stage}: {stage.purpose}; log: {stage.log}")
+        for command in stage.commands:
+            if status := run_command(command, stage.log):
+                self._fail(stage, status)
+        Record.of(needs, stage.repeatable).write(stage.mark)
+        self.say(f"{stage}: took {time.monotonic() - started:.0f} s")
+
+    def _fail(self, stage: Stage, status: int) -> None:
+        if status == _OUR_MISTAKE:
+            self.say("\n".join(_lines(stage.log)[-_TAIL:]))
+        if stage.on_failure_redo is not None:
+            self._stage(stage.on_failure_redo).mark.unlink(missing_ok=True)
+        raise UserError(f"{stage} failed ({status}); log: {stage.log}; mend the cause and run the same command again")
+
+    def _stage(self, number: int) -> Stage:
+        return next(stage for stage in self.stages if stage.number == number)
+
+
+def make_homes(stages: Sequence[Stage]) -> None:
+    """Make the directories for marks and logs.
+
+    Raises:
+        UserError: they cannot be made.
+    """
+    for folder in {folder for stage in stages for folder in (stage.mark.parent, stage.log.parent)}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: {(error.strerror or '').lower()}; choose another --datadir or --expdir") from None
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,0 +1,132 @@
+"""A stage of a recipe, and the words with which a recipe's list describes it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asrprune.runtime.errors import UserError
+
+_COMMAND, _NEXT_COMMAND = "--", "--then"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a recipe: what it depends on, what it makes, and its commands, which run one after the other.
+
+    ``needs``, ``reads`` and ``given`` count for the stages after it, too; ``also_needs`` and ``also_reads`` for it alone.
+    """
+
+    number: int
+    name: str
+    purpose: str  # for the user
+    home: Path  # its mark is in .done/ below it, its log in log/
+    commands: tuple[tuple[str, ...], ...]
+    after: int | None = None  # the stage whose result it works on
+    needs: tuple[str, ...] = ()  # sections and numbers of the config
+    reads: tuple[Path, ...] = ()  # files and data directories that others wrote
+    given: tuple[str, ...] = ()  # other options
+    also_needs: tuple[str, ...] = ()
+    also_reads: tuple[Path, ...] = ()
+    makes: tuple[Path, ...] = ()
+    repeatable: bool = False  # of the same needs it makes the same, so stages after it stay done when it runs again
+    shared: str = ""  # what it makes that other experiments also use, and may replace: "features"
+    on_failure_redo: int | None = None  # the stage of the same home that may have to mend what it lacks
+
+    @property
+    def mark(self) -> Path:
+        """The file that says what the stage was done with."""
+        return self.home / ".done" / str(self.number)
+
+    @property
+    def log(self) -> Path:
+        """The log of its commands."""
+        return self.home / "log" / f"{self.name}.log"
+
+    def __str__(self) -> str:
+        """As it is called in messages."""
+        return f"stage {self.number} ({self.name})"
+
+
+def read_stages(words: Sequence[str]) -> list[Stage]:
+    """The stages of a list: the number of words of the first, these words, the number of words of the second, and so on.
+
+    Raises:
+        UserError: a stage is not described as it must be, or follows a stage that is not before it in the list.
+    """
+    stages: list[Stage] = []
+    for description in _split_by_counts(words):
+        stage = read_stage(description)
+        if stage.after is not None and stage.after not in [earlier.number for earlier in stages]:
+            raise UserError(f"{stage}: --after {stage.after}: no such stage before it")
+        stages.append(stage)
+    return stages
+
+
+def read_stage(words: Sequence[str]) -> Stage:
+    """``NUMBER NAME PURPOSE OPTION VALUE... -- COMMAND [--then COMMAND]...`` as a stage.
+
+    Raises:
+        UserError: something is missing, or is no number.
+    """
+    at = words.index(_COMMAND) if _COMMAND in words else len(words)
+    head, commands = words[:at], _commands(words[at + 1 :])
+    options: dict[str, list[str]] = {"": []}
+    values = options[""]
+    for word in head:
+        if word in _OPTIONS:
+            values = options.setdefault(word, [])
+        else:
+            values.append(word)
+    start = options.pop("")
+    if len(start) != 3 or not start[0].isdecimal() or not options.get("--in") or not all(commands):
+        raise UserError(f"{' '.join(words)}: write stage NUMBER NAME PURPOSE --in DIR ... -- COMMAND ...")
+    fields = dict(_field(option, values) for option, values in options.items())
+    return Stage(int(start[0]), start[1], start[2], commands=commands, **fields)
+
+
+def _split_by_counts(words: Sequence[str]) -> Iterator[Sequence[str]]:
+    while words:
+        count = int(words[0]) if words[0].isdecimal() else 0
+        if not 0 < count < len(words):
+            raise UserError(f"{words[0]}: before each stage stands the number of its words, as in egs/common/run.sh")
+        yield words[1 : count + 1]
+        words = words[count + 1 :]
+
+
+def _commands(words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    commands: list[list[str]] = [[]]
+    for word in words:
+        if word == _NEXT_COMMAND:
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return tuple(map(tuple, commands))
+
+
+def _field(option: str, values: list[str]) -> tuple[str, Any]:
+    field, read = _OPTIONS[option]
+    try:
+        return field, read(values)
+    except (IndexError, ValueError):
+        raise UserError(f"{option} {' '.join(values)}: must be followed by a number") from None
+
+
+def _paths(values: list[str]) -> tuple[Path, ...]:
+    return tuple(map(Path, values))
+
+
+# option: (field of Stage, its value of the words that follow the option)
+_OPTIONS: dict[str, tuple[str, Callable[[list[str]], Any]]] = {
+    "--in": ("home", lambda values: Path(values[0])),
+    "--after": ("after", lambda values: int(values[0])),
+    "--needs": ("needs", tuple),
+    "--reads": ("reads", _paths),
+    "--given": ("given", tuple),
+    "--also-needs": ("also_needs", tuple),
+    "--also-reads": ("also_reads", _paths),
+    "--makes": ("makes", _paths),
+    "--repeatable": ("repeatable", lambda values: True),
+    "--shared": ("shared", " ".join),
+    "--on-failure-redo": ("on_failure_redo", lambda values: int(values[0])),
+}

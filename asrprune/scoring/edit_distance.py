@@ -1,0 +1,18 @@
+"""The edit distance of two sequences of words, by a library: editdistance has no wheels for Python 3.13, rapidfuzz does."""
+
+import sys
+from collections.abc import Sequence
+
+if sys.version_info < (3, 13):
+    from editdistance import distance as _distance
+else:
+    from rapidfuzz.distance.Levenshtein import distance as _distance
+
+
+def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
+    """Fewest substitutions, deletions and insertions that make one of the other.
+
+    >>> edit_distance("go stop left".split(), "go left right".split())
+    2
+    """
+    return int(_distance(hypothesis, reference))

@@ -1,0 +1,256 @@
+"""Which stages of a recipe run. Commands are pretended: each writes a file that says what it was made of."""
+
+import contextlib
+import dataclasses
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrprune.recipe.run import Recipe, make_homes
+from asrprune.recipe.stage import Stage, read_stage
+from asrprune.runtime.errors import UserError
+
+CONFIG = {"features": {"mels": 80}, "train": {"epochs": 2, "pace": 1}, "search": {"beam": 3}, "bench": {"repeats": 5}}
+
+
+def _stage(words: str, *commands: tuple[str, ...]) -> Stage:
+    return dataclasses.replace(read_stage([*words.split(), "--", "true"]), commands=commands)
+
+
+class Toy:
+    """Data shared by experiments, then training, search and bench; ``config`` and ``ran`` are for the tests to look at."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.said, self.ran, self.failing = root, [], [], {}  # type: ignore[var-annotated]
+        self.config: dict[str, dict[str, Any]] = {section: dict(numbers) for section, numbers in CONFIG.items()}
+        self.exp = "exp"
+        for name in ("train", "test"):
+            (root / "data" / name).mkdir(parents=True)
+            (root / "data" / name / "text").write_text(f"{name} text\n")
+        monkeypatch.setattr("asrprune.recipe.run.run_command", self._pretend)
+
+    @property
+    def stages(self) -> list[Stage]:
+        data, exp = self.root / "data", self.root / self.exp
+        text, numbers = (data / "train/text").read_text(), {name: str(values) for name, values in self.config.items()}
+        return [
+            _stage(
+                f"2 fbank features --in {data} --shared features --repeatable --needs features --reads {data}/train"
+                f" --also-reads {data}/test --makes {data}/feats",
+                ("make", "fbank", f"{data}/feats", numbers["features"], text),
+            ),
+            _stage(
+                f"4 train training --in {exp} --after 2 --repeatable --needs train.epochs --also-needs all"
+                f" --makes {exp}/config {exp}/model",
+                ("make", "config", f"{exp}/config", str(self.config)),
+                ("make", "train", f"{exp}/model", f"{data}/feats", str(self.config["train"]["epochs"])),
+            ),
+            _stage(
+                f"7 search plans --in {exp} --after 4 --needs search --makes {exp}/plans",
+                ("make", "search", f"{exp}/plans", f"{exp}/model", numbers["search"]),
+            ),
+            _stage(
+                f"10 bench speed --in {exp} --after 7 --needs bench --makes {exp}/bench",
+                ("make", "bench", f"{exp}/bench", f"{exp}/plans", numbers["bench"]),
+            ),
+        ]
+
+    def _pretend(self, command: Sequence[str], log: Path) -> int:
+        """Write of what a file is made: the contents of files, other words as they are."""
+        _, name, output, *sources = command
+        self.ran.append(name)
+        if name in self.failing:
+            log.write_text("".join(f"line {number}\n" for number in range(1, 31)))
+            if isinstance(self.failing[name], type):
+                raise self.failing[name]
+            return self.failing[name]
+        made_of = [Path(source).read_text() if source.startswith("/") else source for source in sources]
+        Path(output).write_text(f"{name}({', '.join(made_of)})")
+        return 0
+
+    def run(self, first: int = 0, last: int = 11) -> list[str]:
+        """The names of the commands that ran."""
+        self.ran.clear()
+        self.said.clear()
+        recipe = Recipe(self.stages, self.config, self.said.append)
+        make_homes(recipe.stages)
+        recipe.run(first, last, lambda: self.ran.append("prepare"))
+        return [name for name in self.ran if name != "prepare"]
+
+    def made(self) -> dict[str, str]:
+        paths = [path for stage in self.stages for path in stage.makes]
+        return {path.name: path.read_text() for path in paths if path.exists()}
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    return Toy(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def done(toy: Toy) -> Toy:
+    toy.run()
+    return toy
+
+
+def test_stages_run_in_order_and_once(toy: Toy) -> None:
+    assert toy.run() == ["fbank", "config", "train", "search", "bench"]
+    assert toy.ran[0] == "prepare"
+    assert toy.ran.count("prepare") == 1
+    assert toy.said[0] == f"stage 2 (fbank): features; log: {toy.root}/data/log/fbank.log"
+    assert toy.said[1] == "stage 2 (fbank): took 0 s"
+    assert toy.run() == toy.ran == []
+    assert toy.said[0] == f"stage 2 (fbank): done before; to run it again: rm '{toy.root}/data/.done/2'"
+    assert len(toy.said) == 4
+
+
+def test_only_the_stages_asked_for(toy: Toy) -> None:
+    assert toy.run(last=4) == ["fbank", "config", "train"]
+    assert toy.run(7, 7) == ["search"]
+    assert toy.run(7, 7) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "names"),
+    [
+        ("features.mels", ["fbank", "config", "train", "search", "bench"]),
+        ("train.epochs", ["config", "train", "search", "bench"]),
+        ("train.pace", ["config", "train"]),  # of the whole config, which counts for training alone
+        ("search.beam", ["config", "train", "search", "bench"]),
+        ("bench.repeats", ["config", "train", "bench"]),
+    ],
+)
+def test_a_changed_number_reruns_what_depends_on_it(number: str, names: list[str], done: Toy) -> None:
+    section, key = number.split(".")
+    before = done.config[section][key]
+    done.config[section][key] = 7
+    assert done.run() == names
+    assert f"{number}: {before}, now 7" in "\n".join(done.said)
+    assert done.run() == []
+
+
+def test_changed_files_rerun_what_depends_on_them(done: Toy) -> None:
+    (done.root / "data/test/text").write_text("another")
+    assert done.run() == ["fbank"]
+    (done.root / "data/train/text").write_text("another")
+    assert done.run() == ["fbank", "config", "train", "search", "bench"]
+    assert any("once more, for this has changed: train/text" in line for line in done.said)
+    (done.root / "data/train/utt2spk").write_text("a b")
+    assert done.run()[0] == "fbank"
+
+
+def test_lost_outputs_are_made_again_and_what_follows_unless_they_are_the_same(done: Toy) -> None:
+    (done.root / "exp/model").unlink()
+    assert done.run() == ["config", "train"]
+    (done.root / "exp/plans").unlink()
+    assert done.run() == ["search", "bench"]
+    (done.root / "exp/.done/7").unlink()
+    assert done.run() == ["search", "bench"]
+
+
+def test_a_mark_of_another_format_is_none(done: Toy) -> None:
+    (done.root / "exp/.done/10").write_text("1234 5, 678 9\n")
+    assert done.run() == ["bench"]
+    (done.root / "exp/.done/10").write_text('{"after": "x"}')
+    assert done.run() == ["bench"]
+
+
+def test_fewer_sets_need_no_other_run(done: Toy) -> None:
+    """Experiments with other test sets share the features."""
+    stages = [dataclasses.replace(stage, also_reads=()) for stage in done.stages]
+    recipe = Recipe(stages, done.config)
+    assert all(map(recipe.is_done, stages))
+
+
+def test_a_later_stage_is_bound_to_the_training_that_it_used(done: Toy) -> None:
+    done.config["train"]["epochs"] = 3
+    assert done.run(7) == [], "the training that is there is the old one"
+    assert done.run() == ["config", "train", "search", "bench"]
+
+
+def test_any_sequence_of_runs_ends_with_what_one_run_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: Toy) -> None:
+    """What matters of all the rules, on random changes, partial runs, interruptions and lost files."""
+    draw = random.Random(1)
+    numbers = [(section, key) for section, values in CONFIG.items() for key in values]
+    for trial in range(60):
+        for _ in range(draw.randint(1, 4)):
+            section, key = draw.choice(numbers)
+            toy.config[section][key] = draw.randint(1, 2)
+            if draw.random() < 0.2:
+                draw.choice([path for stage in toy.stages for path in (*stage.makes, stage.mark)]).unlink(missing_ok=True)
+            toy.failing = {draw.choice(["fbank", "train", "search", "bench"]): KeyboardInterrupt} if draw.random() < 0.3 else {}
+            first = draw.choice([0, 4, 7, 10])
+            with contextlib.suppress(KeyboardInterrupt, FileNotFoundError, UserError):  # an input may not be made yet
+                toy.run(first, draw.choice([last for last in (2, 4, 7, 10) if last >= first]))
+        toy.failing = {}
+        toy.run()
+        fresh = Toy(tmp_path / f"fresh {trial}", monkeypatch)
+        fresh.config = toy.config
+        fresh.run()
+        monkeypatch.setattr("asrprune.recipe.run.run_command", toy._pretend)
+        assert toy.made() == fresh.made(), trial
+        assert toy.run() == []
+
+
+def test_features_of_another_experiment_are_refused(done: Toy) -> None:
+    done.exp, done.config["features"] = "other", {"mels": 40}
+    done.run()
+    done.exp, done.config["features"] = "exp", {"mels": 80}
+    done.config["search"]["beam"] = 4
+    with pytest.raises(UserError, match=r"the features in .*data are those of another config .* run stage 2"):
+        done.run(7)
+    assert done.run() == ["fbank", "config", "train", "search", "bench"]
+    assert (done.root / "exp/model").read_text() == "train(fbank({'mels': 80}, train text\n), 2)"
+
+
+def test_data_without_marks_are_trusted(done: Toy) -> None:
+    (done.root / "data/.done/2").unlink()
+    done.config["search"]["beam"] = 4
+    assert done.run(7) == ["search", "bench"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupted_stage_does_not_look_done(error: type[BaseException], done: Toy) -> None:
+    (done.root / "exp/plans").unlink()
+    done.failing = {"search": error}
+    with pytest.raises(error):
+        done.run()
+    (done.root / "exp/plans").write_text("half of them")
+    done.failing = {}
+    assert done.run() == ["search", "bench"]
+
+
+def test_a_failing_command_ends_the_run(toy: Toy) -> None:
+    toy.failing = {"config": 3}
+    with pytest.raises(UserError, match=r"^stage 4 \(train\) failed \(3\); log: .*/exp/log/train.log; mend the cause"):
+        toy.run()
+    assert toy.ran == ["prepare", "fbank", "config"]
+    assert not any("line 30" in line for line in toy.said), "it was on the screen already"
+    toy.failing = {}
+    assert toy.run() == ["config", "train", "search", "bench"]
+
+
+def test_the_end_of_the_log_is_shown_of_a_mistake_of_ours(toy: Toy) -> None:
+    toy.failing = {"train": 70}
+    with pytest.raises(UserError, match="failed"):
+        toy.run()
+    assert toy.said[-1].splitlines() == [f"line {number}" for number in range(11, 31)]
+
+
+def test_a_failure_may_be_that_of_an_earlier_stage(done: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    blaming: Callable[[Stage], Stage] = lambda stage: dataclasses.replace(stage, on_failure_redo=4)  # noqa: E731
+    (done.root / "exp/bench").unlink()
+    done.failing = {"bench": 1}
+    with pytest.raises(UserError, match="failed"):
+        Recipe([*done.stages[:3], blaming(done.stages[3])], done.config, done.said.append).run(0, 11, lambda: None)
+    done.failing = {}
+    assert done.run() == ["config", "train", "bench"]
+
+
+def test_an_unwritable_place_is_one_sentence(toy: Toy) -> None:
+    (toy.root / "exp").write_text("in the way")
+    with pytest.raises(UserError, match=r"exp/(\.done|log): not a directory; choose another --datadir or --expdir"):
+        make_homes(toy.stages)
