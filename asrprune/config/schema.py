@@ -364,11 +364,11 @@ class BeamConfig(DecoderConfig):
     width: Positive = setting(8, "label sequences that are kept from frame to frame", unit="sequences")
     min_prob: Probability = setting(0.001, "labels that are less probable in a frame are not tried there")
     lm: str | None = setting(None, "ARPA file, plain or gzipped, relative to where the command runs; null: no language model")
-    lm_weight: Real | None = setting(
-        None, "weight of its log-probabilities; null: what `asrprune tune-lm` found, else 0.5", ge=0.0, le=10.0
+    lm_weight: Annotated[Real, Field(ge=0.0, le=10.0)] | None = setting(
+        None, "weight of its log-probabilities; null: what `asrprune tune-lm` found, else 0.5"
     )
-    word_bonus: Real | None = setting(
-        None, "what each word adds to the score; null: what `asrprune tune-lm` found, else 0", unit="nats", ge=-20.0, le=20.0
+    word_bonus: Annotated[Real, Field(ge=-20.0, le=20.0)] | None = setting(
+        None, "what each word adds to the score; null: what `asrprune tune-lm` found, else 0", unit="nats"
     )
     unknown_penalty: Real = setting(
         0.0, "what a word that the language model lacks costs, beside its probability", unit="nats", ge=0.0, le=100.0

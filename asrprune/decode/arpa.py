@@ -4,6 +4,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -89,13 +90,13 @@ def _counts(lines: _Lines) -> list[int]:
     counts: list[int] = []
     for line in lines:
         if not line and counts:
-            return counts
+            break
         match = _COUNT.match(line)
         if match and int(match[1]) == len(counts) + 1:
             counts.append(int(match[2]))
         elif line:
             lines.fail(f"`ngram {len(counts) + 1}=` and a number must stand here, got {_shown(line)}")
-    lines.fail("the file ends after its first lines; get it anew")
+    return counts
 
 
 def _entries(lines: _Lines, order: int, count: int, index: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -140,17 +141,23 @@ def _is_number(text: bytes) -> bool:
 
 
 def _sorted(
-    lines: _Lines, first: int, lower: Sequence[Grams], numbers: np.ndarray, log_prob: np.ndarray, backoff: np.ndarray, words: int
+    lines: _Lines,
+    first: int,
+    lower: Sequence[Grams],
+    numbers: np.ndarray,
+    log_prob: np.ndarray,
+    backoff: np.ndarray,
+    num_words: int,
 ) -> Grams:
     """The n-grams of an order as a model has them; ``first`` is the line of the first one."""
     for fault in np.flatnonzero(~np.isfinite(backoff) | ~(log_prob <= 0.0))[:1]:
         lines.fail("log10 of a probability must be 0 or less, and a back-off weight finite", first + int(fault))
-    context, keys = np.zeros(len(numbers), dtype=np.int64), keys_of(lower, words)
+    context, keys = np.zeros(len(numbers), dtype=np.int64), keys_of(lower, num_words)
     for column in numbers.T[:-1]:
-        context = find_nodes(keys, context, column, words)
+        context = find_nodes(keys, context, column, num_words)
     for fault in np.flatnonzero(context == NO_NODE)[:1]:
         lines.fail("all words but the last must be an n-gram of the model, too", first + int(fault))
-    key = context * words + numbers[:, -1]
+    key = context * num_words + numbers[:, -1]
     order = np.argsort(key, kind="stable")
     for fault in np.flatnonzero(np.diff(key[order]) == 0)[:1]:
         lines.fail("has a line above; keep one of the two", first + int(order[fault + 1]))
@@ -171,11 +178,11 @@ def _shown(line: bytes) -> str:
 
 def write_arpa(path: Path, model: LanguageModel) -> None:
     """Write a model, whole or not at all; gzipped if the name ends in ``.gz``."""
-    with atomic_path(path) as temporary:
-        opened = gzip.GzipFile(temporary, "wb", mtime=0) if path.suffix == ".gz" else open(temporary, "wb")
-        with opened as handle:
-            for line in _rendered(model):
-                handle.write(line.encode())
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle, ExitStack() as stack:
+        zipped = path.suffix == ".gz"
+        target = stack.enter_context(gzip.GzipFile("", "wb", fileobj=handle, mtime=0)) if zipped else handle
+        for line in _rendered(model):
+            target.write(line.encode())
 
 
 def _rendered(model: LanguageModel) -> Iterator[str]:

@@ -115,7 +115,7 @@ def _count(tokens: np.ndarray, places: np.ndarray, num_words: int, order: int) -
 
 
 def _continuations(grams: _Counted, above: _Counted) -> np.ndarray:
-    """How many different words come before each n-gram; before the start of a sentence there are none, so it keeps its count."""
+    """How many different words come before each n-gram; where a sentence begins there are none, and it keeps its count."""
     return np.where(grams.begins, grams.count, np.bincount(above.suffix, minlength=len(grams.word)))
 
 

@@ -64,7 +64,9 @@ class Beam:
 class PrefixBeam:
     """The decoder: keeps the ``width`` best prefixes of each frame."""
 
-    def __init__(self, pieces: Sequence[str], options: BeamConfig, lm: LanguageModel | None = None, lm_sha256: str = "") -> None:
+    def __init__(
+        self, pieces: Sequence[str], options: BeamConfig, lm: LanguageModel | None = None, lm_sha256: str = ""
+    ) -> None:
         """Prepare a search.
 
         Args:

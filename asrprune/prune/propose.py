@@ -76,7 +76,11 @@ def _svcca(experiment: Experiment, dev: Path, options: PruneConfig, executor: Ex
     if options.rerank == 1:
         return tuple(Step(proposals[depth][0]) for depth in depths), None, {}
     score = _scorer(experiment, "svcca", dev, options, executor, decoder)
-    return search.rerank(proposals, score), options.metric, {"rerank": options.rerank, "decoder": decoder.identity, **_cost(score)}
+    return (
+        search.rerank(proposals, score),
+        options.metric,
+        {"rerank": options.rerank, "decoder": decoder.identity, **_cost(score)},
+    )
 
 
 def _scorer(

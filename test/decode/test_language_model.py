@@ -51,7 +51,7 @@ def write(folder: Path, text: str | bytes, name: str = "lm.arpa") -> Path:
 def by_definition(grams: dict[tuple[str, ...], tuple[float, float]], history: tuple[str, ...], word: str) -> float:
     """log10 P(word | history): the longest n-gram that is there, and the back-off weights of the histories given up."""
     if (*history, word) in grams:
-        return grams[*history, word][0]
+        return grams[(*history, word)][0]
     return grams.get(history, (0.0, 0.0))[1] + by_definition(grams, history[1:], word)
 
 
