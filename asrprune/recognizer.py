@@ -1,18 +1,19 @@
 """The public runtime: one trained model, transcribing at any depth."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from asrprune.data.tokenizer import WORD_START
-from asrprune.decode.decoder import BestPath
-from asrprune.decode.greedy import GREEDY
+from asrprune.decode.choose import decoder_of
+from asrprune.decode.decoder import BestPath, Decoder
 from asrprune.experiment.plan import Plan, check_layers
 from asrprune.experiment.store import Experiment, load
 from asrprune.features.audio import read_audio
@@ -51,10 +52,10 @@ class Recognizer:
         layers: the layers that run when a call does not say otherwise.
     """
 
-    def __init__(self, experiment: Experiment, plan: str | Path | None) -> None:
+    def __init__(self, experiment: Experiment, plan: str | Path | None, decoder: Decoder) -> None:
         """Use ``Recognizer.load``."""
-        self.experiment = experiment
-        self.runner, self.decoder = Runner.of(experiment), GREEDY
+        self.experiment, self.decoder = experiment, decoder
+        self.runner = Runner.of(experiment)
         self._plan = plan
         self.layers: tuple[int, ...] = tuple(range(1, experiment.num_layers + 1))
 
@@ -64,7 +65,13 @@ class Recognizer:
         return find_plan(self.experiment, self._plan)
 
     @classmethod
-    def load(cls, exp: str | Path, plan: str | Path | None = None, device: str = "cpu") -> "Recognizer":
+    def load(
+        cls,
+        exp: str | Path,
+        plan: str | Path | None = None,
+        device: str = "cpu",
+        decoder: Mapping[str, Any] | None = None,
+    ) -> "Recognizer":
         """Load an experiment directory.
 
         Args:
@@ -72,11 +79,14 @@ class Recognizer:
             plan: where depths get their layers from: a strategy (``exp/plans/NAME.json``) or a file; None: iterative's if it
                 was made, else the layers from the bottom up.
             device: "cpu" or "cuda".
+            decoder: numbers in place of those of the config's ``decode.decoder``:
+                ``{"type": "beam", "lm": "3gram.arpa", "context": ["Lynde"]}``.
 
         Raises:
             UserError: something is missing; the stage that makes it is named.
         """
-        recognizer = cls(load(Path(exp), device), plan)
+        experiment = load(Path(exp), device)
+        recognizer = cls(experiment, plan, decoder_of(experiment, decoder))
         if plan is not None:
             find_plan(recognizer.experiment, plan)  # one that was asked for is missed at once
         return recognizer

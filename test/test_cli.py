@@ -19,7 +19,21 @@ from asrprune.experiment.weights import load_weights
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     *("doctor", "check-data", "fix-data", "perturb", "fbank", "bpe", "train", "average"),
-    *("svcca", "search", "prune", "decode", "score", "bench", "report", "grid", "transcribe", "stage", "number"),
+    *(
+        "svcca",
+        "search",
+        "prune",
+        "decode",
+        "score",
+        "bench",
+        "report",
+        "grid",
+        "transcribe",
+        "stage",
+        "number",
+        "lm",
+        "tune-lm",
+    ),
 )
 HEAVY = ("torch", "torchaudio", "numpy", "matplotlib", "lightning_fabric", "sentencepiece", "yaml")
 # Runs the help of every command in one fresh interpreter; prints what was imported and the CPU seconds of the first.

@@ -99,7 +99,7 @@ def values(schema: dict[str, Any]) -> str:
         return f"{len(schema['prefixItems'])} of {values(items)}" if "prefixItems" in schema else f"list of {values(items)}"
     if schema["type"] == "object":
         return f"layer: {values(schema['additionalProperties'])}"
-    return {"null": "`null`", "boolean": "`true`, `false`"}.get(schema["type"]) or _range(schema)
+    return {"null": "`null`", "string": "text", "boolean": "`true`, `false`"}.get(schema["type"]) or _range(schema)
 
 
 def _range(schema: dict[str, Any]) -> str:

@@ -104,3 +104,20 @@ def bpe(
     texts = list(read_table(directory / "text").values())
     tokenizer = train_tokenizer(texts, read_config(config, set_).tokenizer, output)
     say(f"{output}: {len(tokenizer)} text units, the blank included")
+
+
+@app.command()
+def lm(
+    texts: Annotated[list[Path], typer.Argument(help="files of sentences, one a line: Kaldi's `text`, or see --plain")],
+    output: Annotated[Path, typer.Argument(help="ARPA file to write; a name that ends in .gz is gzipped")],
+    order: Annotated[int, typer.Option("--order", min=1, max=6, help="most words in an n-gram")] = 3,
+    plain: Annotated[bool, typer.Option("--plain", help="lines do not begin with an utterance's id")] = False,
+) -> None:
+    """Train an n-gram language model for `--decoder beam`. Smoothing: interpolated modified Kneser-Ney."""
+    from asrprune.decode.arpa import write_arpa
+    from asrprune.decode.kneser_ney import estimate, read_sentences
+
+    model = estimate(read_sentences(texts, plain), order)
+    write_arpa(output, model)
+    counts = ", ".join(f"{len(grams.word)} {number}-grams" for number, grams in enumerate(model.orders, 1))
+    say(f"{output}: {counts}")

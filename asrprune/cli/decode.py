@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asrprune.cli.app import app
-from asrprune.cli.options import AllowPipes, Depth, ExpDir, Gpus, Jobs, Layers, Sbatch, Where, load_experiment, workers_of
+from asrprune.cli.options import (
+    AllowPipes,
+    Context,
+    DecoderName,
+    Depth,
+    ExpDir,
+    Gpus,
+    Jobs,
+    Layers,
+    LmFile,
+    Sbatch,
+    Where,
+    decoder_given,
+    load_experiment,
+    workers_of,
+)
 from asrprune.cli.screen import say
 from asrprune.config.strategies import PREFERRED
 from asrprune.runtime.errors import UserError
@@ -23,12 +38,16 @@ def decode(
     strategy: Annotated[list[str] | None, typer.Option("--strategy", help="plans to decode; default: prune.strategies")] = None,
     depth: Annotated[list[int] | None, typer.Option("--depth", help="depths to decode; default: prune.depths")] = None,
     layers: Layers = None,
+    decoder: DecoderName = None,
+    lm: LmFile = None,
+    context: Context = None,
     executor: Where = "local",
     nj: Jobs = 1,
     sbatch: Sbatch = "",
     ngpu: Gpus = 0,
 ) -> None:
     """Decode sets at every depth of every plan. Writes decode/SET/STRATEGY_dDEPTH/text."""
+    from asrprune.decode.choose import decoder_of
     from asrprune.decode.sweep import SubModel, decode_set, sub_models
     from asrprune.experiment.plan import parse_layers
     from asrprune.prune.find import find_plan
@@ -41,10 +60,37 @@ def decode(
     else:
         plans = [find_plan(experiment, name) for name in strategy or experiment.config.prune.strategies]
         wanted = sub_models(plans, depth or experiment.config.depths())
+    chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
         for directory in directories:
-            for output in decode_set(experiment, directory, wanted, workers):
+            for output in decode_set(experiment, directory, wanted, workers, chosen):
                 say(str(output))
+
+
+@app.command("tune-lm")
+def tune_lm(
+    exp: ExpDir,
+    dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
+    lm: LmFile = None,
+    is_dev: Annotated[bool, typer.Option("--is-dev", help="the set is a dev set, though its name contains `test`")] = False,
+    executor: Where = "local",
+    nj: Jobs = 1,
+    sbatch: Sbatch = "",
+    ngpu: Gpus = 0,
+) -> None:
+    """Choose the weights of a language model on a dev set. Writes decoder.json, which the beam reads."""
+    from asrprune.config.schema import BeamConfig
+    from asrprune.decode.choose import decoder_options
+    from asrprune.decode.tune import tune
+
+    if "test" in dev.resolve().name.lower() and not is_dev:
+        raise UserError(f"--dev {dev}: weights are never tuned on a test set; name a dev set, or say that it is one, --is-dev")
+    workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
+    options = decoder_options(experiment, decoder_given("beam", lm, None))
+    assert isinstance(options, BeamConfig)
+    with workers:
+        best = tune(experiment, dev, options, workers)
+    say(f"{exp}/decoder.json: lm_weight {best['lm_weight']:g}, word_bonus {best['word_bonus']:g}: dev WER {best['wer']:.2f} %")
 
 
 @app.command()
@@ -91,6 +137,9 @@ def transcribe(
     plan: Annotated[
         str | None, typer.Option("--plan", help=f"a strategy or a plan file; default: {PREFERRED} if it was made")
     ] = None,
+    decoder: DecoderName = None,
+    lm: LmFile = None,
+    context: Context = None,
     words: Annotated[bool, typer.Option("--words", help="JSON lines with start, end and confidence of each word")] = False,
     ngpu: Gpus = 0,
 ) -> None:
@@ -103,7 +152,7 @@ def transcribe(
 
     if plan is not None and depth is None:
         raise UserError("--plan says which layers a depth has; give --depth, too")
-    recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)))
+    recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)), decoder_given(decoder, lm, context))
     keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
     for file in files:
         hypothesis = recognizer.transcribe(file, depth, keep)

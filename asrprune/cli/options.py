@@ -23,6 +23,9 @@ Sbatch = Annotated[str, typer.Option("--sbatch", help='options for these, as sba
 Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU")]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
+DecoderName = Annotated[str | None, typer.Option("--decoder", help="greedy or beam; default: as decode.decoder says")]
+LmFile = Annotated[Path | None, typer.Option("--lm", help="ARPA file, for the beam's language model")]
+Context = Annotated[list[str] | None, typer.Option("--context", help="a word or phrase that the beam expects; may be repeated")]
 GridOutput = Annotated[
     Path | None, typer.Option("--output", help="directory of a grid's records, tables and figures; default: its file's name")
 ]
@@ -44,6 +47,14 @@ def load_experiment(exp: Path, num_gpus: int = 0) -> "Experiment":
     from asrprune.runtime.hardware import pick_device
 
     return load(exp, pick_device(num_gpus))
+
+
+def decoder_given(name: str | None, lm: Path | None, context: list[str] | None) -> dict[str, object]:
+    """What ``--decoder``, ``--lm`` and ``--context`` say, as numbers of ``decode.decoder``."""
+    if name == "greedy" and (lm or context):
+        raise UserError("--lm and --context: the greedy decoder has no use for them; give --decoder beam")
+    given = {"type": name or ("beam" if lm or context else None), "lm": lm and str(lm), "context": context}
+    return {key: value for key, value in given.items() if value}
 
 
 def kept_layers(experiment: "Experiment", depth: int | None, layers: str | None, plan: str | None) -> tuple[int, ...]:

@@ -7,14 +7,18 @@ import typer
 
 from asrprune.cli.app import app
 from asrprune.cli.options import (
+    Context,
+    DecoderName,
     Depth,
     ExpDir,
     Gpus,
     Jobs,
     Layers,
+    LmFile,
     PlanName,
     Sbatch,
     Where,
+    decoder_given,
     kept_layers,
     load_experiment,
     workers_of,
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 def svcca(
     exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0
 ) -> None:
-    """Measure how similar the layers are, and how much each changes the stream. Writes svcca/SET.npz and a figure."""
+    """Measure how similar the layers are, and what each changes. Writes svcca/SET.npz and a figure."""
     from asrprune.analysis.measure import measure_layers
     from asrprune.report.plots import draw_svcca
 
@@ -53,6 +57,9 @@ def search(
         int | None,
         typer.Option("--rerank", min=1, help="so many of svcca's proposals the dev set ranks; default: prune.rerank"),
     ] = None,
+    decoder: DecoderName = None,
+    lm: LmFile = None,
+    context: Context = None,
     executor: Where = "local",
     nj: Jobs = 1,
     sbatch: Sbatch = "",
@@ -60,6 +67,7 @@ def search(
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
     from asrprune.config.load import changed
+    from asrprune.decode.choose import decoder_of
     from asrprune.experiment.plan import plan_path
     from asrprune.prune.propose import check_measured, propose
 
@@ -68,9 +76,10 @@ def search(
     given = {key: value for key, value in asked.items() if value}
     options = changed(experiment.config.prune, given, "asrprune search")
     check_measured(experiment, options.strategies, dev.name)  # now, not after hours of search
+    chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
         for name in options.strategies:
-            plan = propose(experiment, name, dev, options, workers)
+            plan = propose(experiment, name, dev, options, workers, chosen)
             for step in plan.steps:
                 score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
                 say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")

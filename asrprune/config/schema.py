@@ -370,10 +370,52 @@ class PruneConfig(Section):
         return found
 
 
+class DecoderConfig(Section):
+    """Numbers of all decoders."""
+
+    affects = ("search", "decoding", "bench")
+    type: str
+
+
+class GreedyConfig(DecoderConfig):
+    """The best label of every frame."""
+
+    type: Literal["greedy"] = setting("greedy", "decoder")
+
+
+class BeamConfig(DecoderConfig):
+    """Prefix beam search, with a language model of words and with phrases that are expected."""
+
+    type: Literal["beam"] = setting("beam", "decoder")
+    width: Positive = setting(8, "label sequences that are kept from frame to frame", unit="sequences")
+    min_prob: Probability = setting(0.001, "labels that are less probable in a frame are not tried there")
+    lm: str | None = setting(None, "ARPA file, plain or gzipped, relative to where the command runs; null: no language model")
+    lm_weight: Annotated[Real, Field(ge=0.0, le=10.0)] | None = setting(
+        None, "weight of its log-probabilities; null: what `asrprune tune-lm` found, else 0.5"
+    )
+    word_bonus: Annotated[Real, Field(ge=-20.0, le=20.0)] | None = setting(
+        None, "what each word adds to the score; null: what `asrprune tune-lm` found, else 0", unit="nats"
+    )
+    unknown_penalty: Real = setting(
+        0.0, "what a word that the language model lacks costs, beside its probability", unit="nats", ge=0.0, le=100.0
+    )
+    context: tuple[str, ...] = setting((), "words and phrases that are expected", unit="phrases")
+    context_bonus: Real = setting(1.0, "what each letter of a whole one adds to the score", unit="nats", ge=0.0, le=20.0)
+
+    def idle(self) -> dict[str, str]:
+        """Some numbers are those of a language model or of phrases."""
+        found = {} if self.lm else dict.fromkeys(("lm_weight", "unknown_penalty"), "without lm")
+        return found if self.context else {**found, "context_bonus": "without context"}
+
+
+Decoding = Annotated[GreedyConfig | BeamConfig, Field(discriminator="type"), BeforeValidator(spelt_out("type", "greedy"))]
+
+
 class DecodeConfig(Section):
     """How trained models are run: in search, decoding, transcription and benchmarks."""
 
     affects = ("search", "decoding", "bench")
+    decoder: Decoding = GreedyConfig()
     # Any batch gives the same text, to float32.
     max_frames: Positive = setting(20000, "longest batch, padding included", unit="feature frames", affects=("pace",))
     precision: Literal["auto", "float32", "bf16"] = setting(
@@ -393,7 +435,7 @@ class BenchConfig(Section):
 
 
 class Config(Section):
-    """Everything that a recipe chooses; paths are not in it."""
+    """Everything that a recipe chooses; the only path in it is that of a language model."""
 
     affects = ("learning",)
     seed: Whole = setting(1, "start of all random numbers", ge=0)

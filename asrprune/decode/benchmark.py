@@ -14,8 +14,8 @@ from asrprune.config.schema import BenchConfig
 from asrprune.data.extract import utterance_samples
 from asrprune.data.kaldi import read_data_dir, spread_evenly
 from asrprune.data.tokenizer import Tokenizer
+from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import Decoder
-from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.store import Experiment
 from asrprune.features.fbank import compute_fbank
 from asrprune.infer.runner import Runner
@@ -40,7 +40,7 @@ def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ..
     """Measure features and sub-models on utterances of a set; write ``bench.json`` in the experiment.
 
     A repetition runs every sub-model once over all batches, so that a drift of the machine hits all alike; a sub-model's time
-    covers encoder, CTC head and greedy decoding. Features are timed apart, one utterance after another.
+    covers encoder, CTC head and decoding as the config says. Features are timed apart, one utterance after another.
 
     Args:
         experiment: the full model.
@@ -86,7 +86,7 @@ def measure(
 ) -> list[Speed]:
     """Time sub-models side by side on (features, lens) batches."""
     seconds: list[list[float]] = [[] for _ in keeps]
-    runner, decoder = Runner.of(experiment), GREEDY
+    runner, decoder = Runner.of(experiment), decoder_of(experiment)
     for repeat in track(range(repeats + WARM_UP), "bench"):
         for position, keep in enumerate(keeps):
             taken = timed(lambda keep=keep: _recognise(runner, decoder, experiment.tokenizer, batches, keep))  # type: ignore[misc]

@@ -9,6 +9,7 @@ import numpy as np
 from asrprune.analysis.matrices import read_matrices, similarity_path
 from asrprune.config.schema import PruneConfig
 from asrprune.data.dataset import Corpus
+from asrprune.decode.decoder import Decoder
 from asrprune.experiment.plan import file_of, plan_path
 from asrprune.experiment.provenance import fingerprint
 from asrprune.experiment.store import Experiment
@@ -24,10 +25,13 @@ Measure = Literal["similarity", "influence"]
 class Evidence:
     """A model and its dev set, as a strategy sees them. Nothing is read or decoded before a strategy asks for it."""
 
-    def __init__(self, experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor) -> None:
-        """``strategy`` names the file of the scores; ``executor``: where the dev set is decoded."""
+    def __init__(
+        self, experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor, decoder: Decoder
+    ) -> None:
+        """``strategy`` names the file of the scores; ``executor``: where the dev set is decoded; ``decoder``: decodes it."""
         self.num_layers, self.depths, self.options = experiment.num_layers, experiment.config.depths(), options
-        self._experiment, self._strategy, self._dev, self._executor = experiment, strategy, dev, executor
+        self._experiment, self._strategy, self._dev = experiment, strategy, dev
+        self._executor, self._decoder = executor, decoder
 
     @cached_property
     def similarity(self) -> np.ndarray:
@@ -44,10 +48,10 @@ class Evidence:
         """Dev scores; those that an earlier, killed search had of the same model and data are not computed again."""
         experiment, metric = self._experiment, self.options.metric
         corpus = Corpus(self._dev, experiment.tokenizer)
-        exact = [metric, experiment.config.decode.precision, __version__]
+        exact = [metric, experiment.config.decode.precision, self._decoder.identity, __version__]
         made_by = [experiment.info["model_sha256"], fingerprint(corpus), *exact]
         path = file_of(plan_path(experiment.path, self._strategy).parent / "scores", self._strategy, ".json")
-        return RememberedScorer(DevScorer(experiment, corpus, metric, self._executor), path, made_by)
+        return RememberedScorer(DevScorer(experiment, corpus, metric, self._executor, self._decoder), path, made_by)
 
 
 def read_measure(experiment: Experiment, set_name: str, measure: Measure) -> np.ndarray:

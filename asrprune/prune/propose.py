@@ -7,6 +7,8 @@ from typing import Any
 
 from asrprune.config.schema import PruneConfig
 from asrprune.config.strategies import strategy_name
+from asrprune.decode.decoder import Decoder
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Plan, plan_path, write_plan
 from asrprune.experiment.store import Experiment
 from asrprune.prune.evidence import Evidence, read_measure
@@ -20,7 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 def propose(
-    experiment: Experiment, strategy: str, dev: Path, options: PruneConfig | None = None, executor: Executor = HERE
+    experiment: Experiment,
+    strategy: str,
+    dev: Path,
+    options: PruneConfig | None = None,
+    executor: Executor = HERE,
+    decoder: Decoder = GREEDY,
 ) -> Plan:
     """Make and write the plan of a strategy.
 
@@ -30,6 +37,7 @@ def propose(
         dev: the dev set, on which a strategy has layers measured (`asrprune svcca` did it) or sub-models scored.
         options: instead of those in the experiment's config.
         executor: where the dev set is decoded.
+        decoder: decodes it.
 
     Raises:
         UserError: no such strategy; what it needs is not measured, or was on another model.
@@ -37,12 +45,13 @@ def propose(
     name, options = strategy_name(strategy), options or experiment.config.prune
     if name not in STRATEGIES:
         raise UserError(f"--strategy {strategy}: no such strategy; choose from {', '.join(STRATEGIES)}")
-    chosen, evidence = STRATEGIES[name], Evidence(experiment, name, dev, options, executor)
+    chosen, evidence = STRATEGIES[name], Evidence(experiment, name, dev, options, executor, decoder)
     steps = chosen.choose(evidence)
     metric, facts = None, dict[str, Any]()
     if any(step.score is not None for step in steps):
         assert chosen.effort is not None
-        metric, facts = options.metric, {chosen.effort: getattr(options, chosen.effort), **_cost(evidence.score)}
+        effort = getattr(options, chosen.effort)
+        metric, facts = options.metric, {str(chosen.effort): effort, "decoder": decoder.identity, **_cost(evidence.score)}
     facts["asrprune"] = version()
     dev_set = dev.name if chosen.needs else None
     plan = Plan(name, experiment.num_layers, steps, experiment.info["model_sha256"], metric, dev_set, facts)

@@ -1,6 +1,7 @@
 """Writing files so that a killed run never leaves a half-written one: temporary name, fsync, rename."""
 
 import fcntl
+import gzip
 import hashlib
 import json
 import logging
@@ -8,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from asrprune.runtime.errors import UserError
 
@@ -83,6 +84,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def open_unzipped(path: Path) -> BinaryIO:
+    """Open a file to read its bytes; those of a gzipped one are unzipped."""
+    with open(path, "rb") as handle:
+        zipped = handle.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, gzip.open(path)) if zipped else open(path, "rb")
 
 
 def read_json(path: Path, made_by: str = "") -> Any:

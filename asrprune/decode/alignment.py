@@ -1,0 +1,48 @@
+"""The most probable frames of given labels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from asrprune.decode.decoder import BestPath
+from asrprune.model.head import BLANK
+
+
+def align(log_probs: np.ndarray, labels: Sequence[int]) -> BestPath:
+    """Place labels on frames: of all CTC paths that collapse to them, the most probable one (Viterbi).
+
+    Args:
+        log_probs: (T', V); there must be frames enough for the labels, and a blank between equal ones.
+        labels: no blanks among them.
+    """
+    states = np.full(2 * len(labels) + 1, BLANK)  # blanks around all labels
+    states[1::2] = labels
+    if not labels:
+        return BestPath([], [], [])
+    path = _best_states(log_probs[:, states].astype(np.float64), states)
+    changes = np.diff(path, prepend=-1, append=-1) != 0
+    odd = path % 2 == 1
+    first, last = np.flatnonzero(changes[:-1] & odd), np.flatnonzero(changes[1:] & odd)
+    return BestPath(list(labels), first.tolist(), last.tolist())
+
+
+def _best_states(scores: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """(T', S) log-probabilities of the states -> (T',) the state at each frame."""
+    skips = np.zeros(len(states), dtype=bool)  # whether a state can be reached from two below: no blank is needed between
+    skips[3::2] = states[3::2] != states[1:-2:2]
+    barred = np.where(skips, 0.0, -np.inf)
+    best = np.full((3, len(states)), -np.inf)  # by how many states are climbed
+    before = np.full(len(states), -np.inf)
+    before[0] = 0.0  # an imaginary blank before the first frame
+    climbed = np.empty(scores.shape, dtype=np.int8)
+    for frame, now in enumerate(scores):
+        best[0], best[1, 1:], best[2, 2:] = before, before[:-1], before[:-2]
+        best[2] += barred
+        climbed[frame] = best.argmax(axis=0)
+        before = best.max(axis=0) + now
+    state = len(states) - 1 - int(before[-2] > before[-1])
+    path = np.empty(len(scores), dtype=np.int64)
+    for frame in range(len(scores) - 1, -1, -1):
+        path[frame] = state
+        state -= int(climbed[frame, state])
+    return path

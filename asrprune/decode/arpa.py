@@ -1,0 +1,202 @@
+"""ARPA files: n-gram models as text, as SRILM, KenLM and others read and write them; plain or gzipped."""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import numpy as np
+
+from asrprune.decode.language_model import END, NO_NODE, START, Grams, LanguageModel, find_nodes, keys_of
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import atomic_path, open_unzipped
+
+_AT_ONCE = 100_000  # lines that are held
+_COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*$")
+
+
+class ArpaModel(LanguageModel):
+    """The model of a file. It is pickled as its path, and read where it arrives."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it: a million n-grams take about four seconds, and 20 bytes each in memory.
+
+        Raises:
+            UserError: the file is missing or broken; the line is named.
+        """
+        super().__init__(*_read_file(path))
+        self.path = path.resolve()
+
+    def __reduce__(self) -> tuple[type["ArpaModel"], tuple[Path]]:
+        return ArpaModel, (self.path,)
+
+
+def _read_file(path: Path) -> tuple[list[str], list[Grams]]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such language model; `asrprune lm` makes one")
+    try:
+        with open_unzipped(path) as handle:
+            return _read(_Lines(path, handle))
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise UserError(f"{path}: the gzipped file is cut short or damaged; get it anew") from None
+
+
+class _Lines:
+    """The lines of a file, without blanks around them, and the number of the last one."""
+
+    def __init__(self, path: Path, handle: BinaryIO) -> None:
+        self.path, self.number, self._handle = path, 0, iter(handle)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._handle:
+            self.number += 1
+            yield line.strip()
+
+    def next_of_text(self) -> bytes:
+        """The next line that is not empty; at the end of the file, an empty one."""
+        return next((line for line in self if line), b"")
+
+    def fail(self, what: str, number: int | None = None) -> NoReturn:
+        """Refuse the file for what is wrong with a line, by default the last one."""
+        raise UserError(f"{self.path}:{number or self.number}: {what}")
+
+
+def _read(lines: _Lines) -> tuple[list[str], list[Grams]]:
+    counts, words, orders = _counts(lines), list[str](), list[Grams]()
+    index: dict[bytes, int] = {}
+    for order, count in enumerate(counts, 1):
+        if (line := lines.next_of_text()) != b"\\%d-grams:" % order:
+            lines.fail(f"`\\{order}-grams:` must stand here, got {_shown(line)}; the file is cut short or no ARPA file")
+        first = lines.number + 1
+        numbers, log_prob, backoff = _entries(lines, order, count, index)
+        if order == 1:
+            words = [_decoded(lines, word, first + number) for word, number in index.items()]
+        orders.append(_sorted(lines, first, orders, numbers, log_prob, backoff, len(words)))
+    if (line := lines.next_of_text()) != b"\\end\\":
+        lines.fail(f"`\\end\\` must stand here, got {_shown(line)}; the counts at the top are wrong or the file is cut short")
+    if missing := {START, END} - set(words):
+        raise UserError(f"{lines.path}: has no unigram {' and no '.join(sorted(missing))}; train it with sentence boundaries")
+    return words, orders
+
+
+def _counts(lines: _Lines) -> list[int]:
+    """How many n-grams of each order the top of the file announces."""
+    if not any(line == b"\\data\\" for line in lines):
+        raise UserError(f"{lines.path}: has no line `\\data\\`, so it is no ARPA file; `asrprune lm` writes one")
+    counts: list[int] = []
+    for line in lines:
+        if not line and counts:
+            break
+        match = _COUNT.match(line)
+        if match and int(match[1]) == len(counts) + 1:
+            counts.append(int(match[2]))
+        elif line:
+            lines.fail(f"`ngram {len(counts) + 1}=` and a number must stand here, got {_shown(line)}")
+    return counts
+
+
+def _entries(lines: _Lines, order: int, count: int, index: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Word numbers (N, order), log10 probabilities (N,) and back-offs (N,); unigrams make ``index``."""
+    numbers: list[int] = []
+    values: tuple[list[float], list[float]] = [], []
+    for start in range(0, count, _AT_ONCE):
+        first = lines.number + 1
+        rows = [line.split() for line in islice(lines, min(_AT_ONCE, count - start))]
+        try:
+            if order == 1:
+                index.update((row[1], start + place) for place, row in enumerate(rows))
+            assert all(1 <= len(row) - order <= 2 for row in rows)
+            numbers += [index[word] for row in rows for word in row[1 : order + 1]]
+            values[0].extend(float(row[0]) for row in rows)
+            values[1].extend(float(row[-1]) if len(row) > order + 1 else 0.0 for row in rows)
+        except (AssertionError, IndexError, KeyError, ValueError):
+            for place, row in enumerate(rows):
+                _check(lines, first + place, row, order, index)
+            raise
+        if start + len(rows) < min(count, start + _AT_ONCE):
+            lines.fail(f"the file ends after {start + len(rows)} of {count} {order}-grams; get it anew")
+    return np.array(numbers, dtype=np.int64).reshape(-1, order), np.array(values[0]), np.array(values[1])
+
+
+def _check(lines: _Lines, number: int, row: Sequence[bytes], order: int, index: dict[bytes, int]) -> None:
+    """Refuse a line that is no n-gram of this order."""
+    shown = _shown(b" ".join(row))
+    if not 1 <= len(row) - order <= 2 or not all(map(_is_number, [row[0], *row[order + 1 :]])):
+        words = "a word" if order == 1 else f"{order} words"
+        lines.fail(f"a number, {words} and perhaps a number must stand here, got {shown}", number)
+    if unknown := [word for word in row[1 : order + 1] if word not in index]:
+        lines.fail(f"{_shown(unknown[0])} is no unigram of the model; every word must be one", number)
+
+
+def _is_number(text: bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _sorted(
+    lines: _Lines,
+    first: int,
+    lower: Sequence[Grams],
+    numbers: np.ndarray,
+    log_prob: np.ndarray,
+    backoff: np.ndarray,
+    num_words: int,
+) -> Grams:
+    """The n-grams of an order as a model has them; ``first`` is the line of the first one."""
+    for fault in np.flatnonzero(~np.isfinite(backoff) | ~(log_prob <= 0.0))[:1]:
+        lines.fail("log10 of a probability must be 0 or less, and a back-off weight finite", first + int(fault))
+    context, keys = np.zeros(len(numbers), dtype=np.int64), keys_of(lower, num_words)
+    for column in numbers.T[:-1]:
+        context = find_nodes(keys, context, column, num_words)
+    for fault in np.flatnonzero(context == NO_NODE)[:1]:
+        lines.fail("all words but the last must be an n-gram of the model, too", first + int(fault))
+    key = context * num_words + numbers[:, -1]
+    order = np.argsort(key, kind="stable")
+    for fault in np.flatnonzero(np.diff(key[order]) == 0)[:1]:
+        lines.fail("has a line above; keep one of the two", first + int(order[fault + 1]))
+    return Grams(context[order], numbers[order, -1], log_prob[order], backoff[order])
+
+
+def _decoded(lines: _Lines, word: bytes, number: int) -> str:
+    try:
+        return word.decode("utf-8")
+    except UnicodeDecodeError:
+        lines.fail(f"{_shown(word)} is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8", number)
+
+
+def _shown(line: bytes) -> str:
+    text = line.decode("utf-8", "replace")
+    return repr(text if len(text) <= 60 else text[:60] + "...") if text else "nothing"
+
+
+def write_arpa(path: Path, model: LanguageModel) -> None:
+    """Write a model, whole or not at all; gzipped if the name ends in ``.gz``."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle, ExitStack() as stack:
+        zipped = path.suffix == ".gz"
+        target = stack.enter_context(gzip.GzipFile("", "wb", fileobj=handle, mtime=0)) if zipped else handle
+        for line in _rendered(model):
+            target.write(line.encode())
+
+
+def _rendered(model: LanguageModel) -> Iterator[str]:
+    yield "\\data\\\n"
+    yield from (f"ngram {order}={len(grams.word)}\n" for order, grams in enumerate(model.orders, 1))
+    texts, first = [""], 0  # of the nodes of the order below, and the first of these
+    for order, grams in enumerate(model.orders, 1):
+        yield f"\n\\{order}-grams:\n"
+        texts = [
+            f"{texts[context - first]} {model.words[word]}".lstrip(" ")
+            for context, word in zip(grams.context.tolist(), grams.word.tolist(), strict=True)
+        ]
+        first += 1 if order == 1 else len(model.orders[order - 2].word)
+        values = zip(grams.log_prob.tolist(), texts, grams.backoff.tolist(), strict=True)
+        for log_prob, text, backoff in values:
+            yield f"{log_prob:.7g}\t{text}" + (f"\t{backoff:.7g}\n" if order < model.order else "\n")
+    yield "\n\\end\\\n"

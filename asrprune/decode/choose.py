@@ -1,0 +1,94 @@
+"""From the config's `decode.decoder` to the decoder."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asrprune.config.load import check
+from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.decode.arpa import ArpaModel
+from asrprune.decode.decoder import Decoder
+from asrprune.decode.greedy import GREEDY
+from asrprune.decode.language_model import LanguageModel
+from asrprune.decode.prefix_beam import PrefixBeam
+from asrprune.experiment.store import Experiment
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import read_json, sha256_of
+
+logger = logging.getLogger(__name__)
+LM_WEIGHT, WORD_BONUS = 0.5, 0.0  # where neither the config nor a dev set says it
+_UNKNOWN_LABEL = 1  # sentencepiece's piece 0
+
+
+def decoder_of(experiment: Experiment, given: Mapping[str, Any] | None = None) -> Decoder:
+    """The decoder of an experiment's config, or another one.
+
+    Args:
+        experiment: whose dev set may have been used to tune the weights that are left open.
+        given: as ``decoder_options``.
+
+    Raises:
+        UserError: as ``decoder_options`` and ``make_decoder``.
+    """
+    options = decoder_options(experiment, given or {})
+    if isinstance(options, BeamConfig) and options.lm is not None and None in (options.lm_weight, options.word_bonus):
+        options = _with_weights(options, _tuned(experiment, Path(options.lm)))
+    return make_decoder(options, experiment.tokenizer)
+
+
+def decoder_options(experiment: Experiment, given: Mapping[str, Any]) -> Decoding:
+    """The numbers of ``decode.decoder`` in an experiment's config, with some replaced; those of another ``type`` alone.
+
+    Raises:
+        UserError: they do not go together.
+    """
+    configured = experiment.config.decode.decoder
+    same = given.get("type", configured.type) == configured.type
+    values = {**(configured.model_dump() if same else {}), **given}
+    return check(DecodeConfig, {"decoder": values}, "decode").decoder
+
+
+def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
+    """Make a decoder.
+
+    Raises:
+        UserError: there is no such language model, or an expected phrase cannot be written in the text units.
+    """
+    if not isinstance(options, BeamConfig):
+        return GREEDY
+    if options.lm is None:
+        return make_beam(options, tokenizer, None, "")
+    return make_beam(_with_weights(options, {}), tokenizer, ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)))
+
+
+def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | None, lm_sha256: str) -> PrefixBeam:
+    """A beam search with a language model that is in memory already."""
+    for phrase in options.context:
+        if not phrase.split() or _UNKNOWN_LABEL in tokenizer.encode(phrase):
+            raise UserError(f"decode.decoder.context: {phrase!r} cannot be written in the text units, so it is never found")
+    return PrefixBeam(tokenizer.pieces, options, lm, lm_sha256)
+
+
+def tuned_path(exp: Path) -> Path:
+    """Where `asrprune tune-lm` notes what it found."""
+    return exp / "decoder.json"
+
+
+def _tuned(experiment: Experiment, lm: Path) -> dict[str, Any]:
+    path = tuned_path(experiment.path)
+    if not path.exists():
+        return {}
+    tuned = read_json(path, "asrprune tune-lm")
+    if tuned["model_sha256"] != experiment.info["model_sha256"] or (lm.is_file() and tuned["lm_sha256"] != sha256_of(lm)):
+        logger.warning("%s: is of another model or language model, so it is not used; run `asrprune tune-lm` again", path)
+        return {}
+    return tuned
+
+
+def _with_weights(options: BeamConfig, found: dict[str, Any]) -> BeamConfig:
+    """The options with the weights that they leave open."""
+    defaults = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}
+    weights = {name: found.get(name, default) for name, default in defaults.items() if getattr(options, name) is None}
+    return options.model_copy(update=weights)

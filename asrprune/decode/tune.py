@@ -1,0 +1,78 @@
+"""The weights of a language model, chosen on a dev set at full depth."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from asrprune.config.schema import BeamConfig
+from asrprune.data.batching import sorted_batches
+from asrprune.data.dataset import Corpus
+from asrprune.decode.arpa import ArpaModel
+from asrprune.decode.choose import make_beam, tuned_path
+from asrprune.decode.decoder import Decoder
+from asrprune.experiment.store import Experiment
+from asrprune.infer.runner import Runner
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.executor import HERE, Executor
+from asrprune.runtime.files import sha256_of, write_json
+from asrprune.runtime.progress import track
+from asrprune.scoring.wer import word_errors
+
+LM_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+WORD_BONUSES = (-1.0, 0.0, 1.0, 2.0)
+
+
+def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Executor = HERE) -> dict[str, float]:
+    """Try all weights on a dev set and write the best, with the errors of all, into the experiment; returns the best.
+
+    The set is run through the model once. Of equals the smallest weights win.
+
+    Raises:
+        UserError: the options name no language model, or one that cannot be read.
+    """
+    if options.lm is None:
+        raise UserError("there is no language model to tune; name one, --lm FILE, or in the config, decode.decoder.lm")
+    lm, digest, corpus = ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)), Corpus(dev, experiment.tokenizer)
+    grid = sorted(product(LM_WEIGHTS, WORD_BONUSES), key=lambda weights: (weights[0], abs(weights[1])))
+    decoders = [
+        make_beam(
+            options.model_copy(update={"lm_weight": lm_weight, "word_bonus": word_bonus}), experiment.tokenizer, lm, digest
+        )
+        for lm_weight, word_bonus in grid
+    ]
+    errors = _errors(experiment, corpus, decoders, executor)
+    words = sum(len(text.split()) for text in corpus.texts)
+    rows = [
+        {"lm_weight": weights[0], "word_bonus": weights[1], "wer": 100.0 * count / words}
+        for weights, count in zip(grid, errors.tolist(), strict=True)
+    ]
+    best = min(rows, key=lambda row: row["wer"])  # the first of equals
+    facts = {"model_sha256": experiment.info["model_sha256"], "lm_sha256": digest, "set": dev.name, "width": options.width}
+    write_json(tuned_path(experiment.path), {"format": 1, **best, **facts, "tried": rows})
+    return best
+
+
+def _errors(experiment: Experiment, corpus: Corpus, decoders: Sequence[Decoder], executor: Executor) -> np.ndarray:
+    """Word errors of each decoder, over the whole set."""
+    batches = sorted_batches(corpus.lengths, experiment.config.decode.max_frames)
+    work = partial(_count, experiment, corpus, decoders, executor.num_gpus)
+    parts = executor.split(batches)
+    counted = track(executor.map(work, parts), f"{corpus.directory.name}, {len(decoders)} pairs of weights", len(parts))
+    return np.sum(list(counted), axis=0)
+
+
+def _count(
+    experiment: Experiment, corpus: Corpus, decoders: Sequence[Decoder], num_gpus: int, batches: Sequence[np.ndarray]
+) -> np.ndarray:
+    runner, everything = Runner.of(experiment, num_gpus), tuple(range(1, experiment.num_layers + 1))
+    errors = np.zeros(len(decoders), dtype=np.int64)
+    for batch in runner.batches(corpus, batches):
+        ((_, emissions),) = runner.emissions(batch.features, batch.lens, [everything])
+        log_probs, references = emissions.log_probs.cpu(), [corpus.texts[i].split() for i in batch.index]
+        for number, decoder in enumerate(decoders):
+            paths = decoder.decode(log_probs, emissions.lens)
+            errors[number] += sum(word_errors([path.labels for path in paths], references, experiment.tokenizer))
+    return errors
