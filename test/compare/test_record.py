@@ -86,7 +86,10 @@ def test_a_record_with_older_names_of_strategies_is_read_with_todays(exp: Path, 
     made |= {"config": resolved(cell.config), "search": {"iterative": {"metric": "wer"}, "lowest": {}, "every": {}}}
     old = {**made, "search": {"greedy": {"metric": "wer"}, "top": {}, "every": {}}}
     old["rows"] = [{**row, "strategy": "greedy"} for row in made["rows"]]
-    old["config"] = {**made["config"], "prune": {**made["config"]["prune"], "strategies": ["greedy", "svcca", "top", "every"]}}
+    old["config"] = {
+        **made["config"],
+        "prune": {**made["config"]["prune"], "strategies": ["greedy", "svcca", "influence", "top", "every"]},
+    }
     write_json(record_path(exp, cell), old)
     assert read_records(exp, [cell]) == {cell.name: {**made, "config": old["config"]}}
 

@@ -45,9 +45,9 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def record(cell: Cell) -> dict[str, Any]:
-    keys = ["data", "model", "training", "search", "similarity", "environment", "words", "trained_on"]
-    rows = [{"rtf": 0.1}]
-    facts = {"method": cell.method, "depth": cell.depth, "seed": cell.seed, "alone": cell.alone}
+    keys = ["data", "model", "training", "similarity", "environment", "words", "trained_on"]
+    rows = [{"rtf": 0.1, "strategy": "lowest"}]
+    facts = {"method": cell.method, "depth": cell.depth, "seed": cell.seed, "alone": cell.alone, "search": {}}
     return {"format": 1, **dict.fromkeys(keys), **facts, "config": resolved(cell.config), "rows": rows}
 
 

@@ -10,6 +10,7 @@ import torch
 
 from asrprune.data.dataset import Corpus
 from asrprune.decode.benchmark import bench
+from asrprune.decode.greedy import GREEDY
 from asrprune.decode.parts import hypotheses
 from asrprune.experiment import store as experiment
 from asrprune.experiment.store import Experiment
@@ -21,7 +22,7 @@ KEEP = (1, 2)
 
 
 def transcribe(exp: Experiment, dev: Path) -> None:
-    Recognizer(exp, None).transcribe(np.random.default_rng(0).normal(0, 0.1, 16000), layers=KEEP)
+    Recognizer(exp, None, GREEDY).transcribe(np.random.default_rng(0).normal(0, 0.1, 16000), layers=KEEP)
 
 
 def decode(exp: Experiment, dev: Path) -> None:
