@@ -158,11 +158,16 @@ def test_log_interval_and_workers_may_change_on_the_way(
     assert_same_state(tmp_path / "exp", reference / "exp", ("model", "optimizer"))
 
 
-def test_a_conformers_batch_norm_goes_on_exactly(
-    run_training: RunTraining, tiny_config_with: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("layer", ["conformer", "ebranchformer"])
+def test_other_layer_types_go_on_exactly(
+    layer: str,
+    run_training: RunTraining,
+    tiny_config_with: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its running statistics are state, too, and must not see the batch that tries the memory once more at every start."""
-    config = tiny_config_with(*OVERRIDES, "model.layer=conformer", "model.layer.kernel=3")
+    """BatchNorm's statistics are state, too, and must not see the batch that tries the memory once more at every start."""
+    config = tiny_config_with(*OVERRIDES, f"model.layer={layer}", "model.layer.kernel=3")
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "epoch", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -172,7 +177,7 @@ def test_a_conformers_batch_norm_goes_on_exactly(
     ours, theirs = (load_state(tmp_path / exp / "checkpoints") for exp in ("killed", "whole"))
     assert ours is not None
     assert theirs is not None
-    assert "encoder.layers.0.conv.norm.running_mean" in ours["model"]
+    assert ("encoder.layers.0.conv.norm.running_mean" in ours["model"]) == (layer == "conformer")
     torch.testing.assert_close(ours["model"], theirs["model"], rtol=0.0, atol=0.0)
 
 
