@@ -25,6 +25,7 @@ from asrprune.cli.options import (
 )
 from asrprune.cli.screen import say
 from asrprune.config.strategies import PREFERRED
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def score(
 
     for directory in directories:
         references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
-        decoded = sorted((exp / "decode" / directory.name).glob("*/decode.json"))
+        decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"))
         if not decoded:
             raise UserError(f"{exp}: nothing is decoded of {directory.name}; stage 8 (`asrprune decode`) does it")
         for record in decoded:

@@ -8,6 +8,7 @@ import typer
 from asrprune.cli.app import app
 from asrprune.cli.options import Gpus, GridOutput
 from asrprune.cli.screen import say, show
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def report(
     path = write_report(exp)
     if copy_to is not None:
         copy_report(exp, copy_to)
-    show(screen_table(read_json(exp / "results.json")))
+    show(screen_table(read_json(ExperimentPaths(exp).results)))
     say(f"report: {path.resolve()}")
 
 

@@ -11,6 +11,7 @@ from asrprune.analysis.matrices import read_matrices
 from asrprune.compare.grid import Cell
 from asrprune.config.load import parse_config
 from asrprune.config.strategies import strategy_name
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import file_of
 from asrprune.report.results import Results, collect, read_log, similarities
 from asrprune.runtime.errors import UserError
@@ -72,7 +73,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
         raise UserError(f"{exp}/train.jsonl: no finished epoch")
     rows, words, speakers = [], dict[str, str](), dict[str, str]()
     for row in results["rows"]:
-        scored = file_of(exp / "decode" / row["set"], row["strategy"], f"_d{row['depth']}")
+        scored = file_of(ExperimentPaths(exp).decoded(row["set"]), row["strategy"], f"_d{row['depth']}")
         ids, counts = _utterances(scored / "utterances.tsv")
         words[row["set"]] = _joined(counts[:, 0])
         if row["set"] not in speakers:
@@ -85,7 +86,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
         "seed": cell.seed,
         "alone": cell.alone,
         "config": results["config"],
-        "trained_on": read_json(exp / "data.json"),
+        "trained_on": read_json(ExperimentPaths(exp).data),
         "data": results["data"],
         "model": results["model"],
         "training": {**training, "layer_passes": _layers_run(exp)},
@@ -100,7 +101,7 @@ def make_record(exp: Path, cell: Cell) -> Record:
 
 def _layers_run(exp: Path) -> int:
     """Layers run in training, summed over its updates, as the trainer logged them."""
-    steps = read_log(exp / "train.jsonl")[0]
+    steps = read_log(ExperimentPaths(exp).log)[0]
     if any("layers_run" not in step for step in steps):
         raise UserError(
             f"{exp}/train.jsonl: written by an earlier version, without layers_run; remove {exp}: `asrprune grid` makes it anew"

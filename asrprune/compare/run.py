@@ -12,6 +12,7 @@ from pathlib import Path
 
 from asrprune.compare.grid import Cell, Grid, as_overrides, cells, read_grid
 from asrprune.compare.record import make_record, read_records, record_path
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import read_experiment_config
 from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.errors import UserError
@@ -65,7 +66,7 @@ def _name(option: str) -> str:
 
 def _check_room(missing: Sequence[Cell], expdir: Path) -> None:
     """Say now, not in the middle of days of training, that an experiment of other numbers is in the way."""
-    there = [cell for cell in missing if (expdir / cell.name / "config.yaml").exists()]
+    there = [cell for cell in missing if ExperimentPaths(expdir / cell.name).config.exists()]
     other = [cell.name for cell in there if cell.learnt_in(read_experiment_config(expdir / cell.name)) != cell.learnt]
     if other:
         raise UserError(
@@ -136,7 +137,7 @@ class Runner:
         record = read_json(record_path(self.output, cell))
         if all(row["rtf"] is not None for row in record["rows"]):
             return
-        if not (self.expdir / cell.name / "model.json").exists():
+        if not ExperimentPaths(self.expdir / cell.name).model.exists():
             logger.warning("%s is not here, so its speed is not measured", self.expdir / cell.name)
             return
         self.run([cell], 10, 10, jobs=1)

@@ -16,6 +16,7 @@ from asrprune.data.kaldi import read_data_dir, spread_evenly
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import Decoder
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.features.fbank import compute_fbank
 from asrprune.infer.runner import Runner
@@ -67,7 +68,7 @@ def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ..
     ]  # fmt: skip
     device = _device(experiment)
     dtype = str(autocast_type(experiment.config.decode.precision, device)).removeprefix("torch.")
-    path = experiment.path / "bench.json"
+    path = ExperimentPaths(experiment.path).bench
     write_json(path, {
         "format": 1, "set": directory.name, "utterances": len(features), "audio_s": audio_s, "threads": threads,
         "batch": options.batch, "dtype": dtype, "repeats": options.repeats, "device": device.type,

@@ -13,6 +13,7 @@ from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.language_model import LanguageModel
 from asrprune.decode.prefix_beam import PrefixBeam
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json, sha256_of
@@ -73,7 +74,7 @@ def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | Non
 
 def tuned_path(exp: Path) -> Path:
     """Where `asrprune tune-lm` notes what it found."""
-    return exp / "decoder.json"
+    return ExperimentPaths(exp).decoder
 
 
 def _tuned(experiment: Experiment, lm: Path) -> dict[str, Any]:

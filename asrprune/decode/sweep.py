@@ -13,6 +13,7 @@ from asrprune.data.tables import write_table
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.parts import decode_in_parts
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan, file_of
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
@@ -53,13 +54,13 @@ def decode_set(
     """
     corpus = Corpus(directory, None)
     facts = _facts(experiment, corpus, decoder)
-    outputs = {model.output(experiment.path / "decode" / directory.name): model for model in wanted}
+    outputs = {model.output(ExperimentPaths(experiment.path).decoded(directory.name)): model for model in wanted}
     records = {output: {**facts, **_facts_of(experiment, model)} for output, model in outputs.items()}
     missing = [output for output, record in records.items() if not _is_decoded(output, record)]
     keeps = list(dict.fromkeys(outputs[output].keep for output in missing))
     if not keeps:
         return list(outputs)
-    parts = experiment.path / "decode" / directory.name / "parts"
+    parts = ExperimentPaths(experiment.path).decoded(directory.name) / "parts"
     with held(parts.parent):  # not parts, which is removed: on NFS the open lock file would remain in it
         texts = decode_in_parts(experiment, corpus, keeps, parts, executor, decoder)
         for output in missing:

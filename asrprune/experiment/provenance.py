@@ -13,6 +13,7 @@ from asrprune.config.names import only
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, read_json, sha256_of, write_json
@@ -30,10 +31,11 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
         raise UserError(f"{tokens}: no such file; stage 3 (`asrprune bpe`) makes it beside {bpe_model.name}")
     if not cmvn.is_file():
         raise UserError(f"{cmvn}: no such CMVN statistics; stage 2 (`asrprune fbank --cmvn`) makes them")
-    if (exp / "config.yaml").exists():
-        _check_same(exp / "config.yaml", resolved(config))
-        _check_same_file(exp / "bpe.model", bpe_model)
-        _check_same_file(exp / "cmvn", cmvn)
+    paths = ExperimentPaths(exp)
+    if paths.config.exists():
+        _check_same(paths.config, resolved(config))
+        _check_same_file(paths.tokenizer, bpe_model)
+        _check_same_file(paths.cmvn, cmvn)
     if (width := len(read_cmvn(cmvn)[0])) != config.frontend.num_mels:
         raise UserError(
             f"{cmvn}: is of {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (fbank) with"
@@ -42,7 +44,7 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
     for source, name in ((bpe_model, "bpe.model"), (tokens, "tokens.txt"), (cmvn, "cmvn")):
         with atomic_path(exp / name) as temporary:
             shutil.copyfile(source, temporary)
-    write_config(config, exp / "config.yaml")
+    write_config(config, paths.config)
 
 
 def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
@@ -53,7 +55,7 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     Raises:
         UserError: they did.
     """
-    path, corpora = exp / "data.json", {"train": train, "dev": dev}
+    path, corpora = ExperimentPaths(exp).data, {"train": train, "dev": dev}
     now = {name: fingerprint(corpus) for name, corpus in corpora.items()}
     if not path.exists():
         return write_json(path, {"format": 1, **now})

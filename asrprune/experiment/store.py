@@ -10,6 +10,7 @@ import torch
 from asrprune.config.load import parse_config, read_yaml
 from asrprune.config.schema import Config
 from asrprune.data.tokenizer import Tokenizer
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.weights import load_weights, save_weights
 from asrprune.features.cmvn import read_cmvn
 from asrprune.model.ctc_model import CtcModel, num_params
@@ -45,27 +46,29 @@ def _arrive(path: Path, config: Config) -> Experiment:
 def build_model(config: Config, exp: Path) -> CtcModel:
     """A freshly initialised model of an experiment, drawn from the config's seed, with its CMVN."""
     torch.manual_seed(config.seed)
-    model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(exp / "bpe.model")))
-    mean, scale = read_cmvn(exp / "cmvn")
+    paths = ExperimentPaths(exp)
+    model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(paths.tokenizer)))
+    mean, scale = read_cmvn(paths.cmvn)
     model.set_cmvn(torch.from_numpy(mean), torch.from_numpy(scale))
     return model
 
 
 def save_model(exp: Path, config: Config, weights: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
     """Write ``model.safetensors`` and, after it, ``model.json``, which is never there beside weights of another model."""
-    (exp / "model.json").unlink(missing_ok=True)
-    save_weights(exp / "model.safetensors", weights)
-    model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(exp / "bpe.model")))
+    paths = ExperimentPaths(exp)
+    paths.model.unlink(missing_ok=True)
+    save_weights(paths.weights, weights)
+    model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(paths.tokenizer)))
     info = {
         "format": 1,
-        "model_sha256": sha256_of(exp / "model.safetensors"),
+        "model_sha256": sha256_of(paths.weights),
         "num_layers": config.model.num_layers,
         "params_m": num_params(model) / 1e6,
         "asrprune": version(),
         "seed": config.seed,
         **facts,
     }
-    write_json(exp / "model.json", info)
+    write_json(paths.model, info)
 
 
 def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
@@ -74,12 +77,13 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
     Raises:
         UserError: a part is missing (the stage that makes it is named) or the weights do not fit the config.
     """
+    paths = ExperimentPaths(exp)
     config = read_experiment_config(exp)
-    info = read_json(exp / "model.json", "asrprune average")
-    tokenizer = Tokenizer(exp / "bpe.model")
+    info = read_json(paths.model, "asrprune average")
+    tokenizer = Tokenizer(paths.tokenizer)
     model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
-    weights = load_weights(exp / "model.safetensors")
-    if sha256_of(exp / "model.safetensors") != info["model_sha256"]:
+    weights = load_weights(paths.weights)
+    if sha256_of(paths.weights) != info["model_sha256"]:
         raise UserError(
             f"{exp / 'model.safetensors'}: is not the file that model.json was written for (other SHA-256); copy the experiment"
             " anew, or run stage 5 (`asrprune average`) again"
@@ -95,7 +99,7 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
 
 def read_experiment_config(exp: Path) -> Config:
     """The config of an experiment; a missing one names the stage that makes it."""
-    path = exp / "config.yaml"
+    path = ExperimentPaths(exp).config
     if not path.is_file():
         raise UserError(f"{exp}: not an experiment (it has no config.yaml); stage 4 (`asrprune train`) makes it")
     values = read_yaml(path)

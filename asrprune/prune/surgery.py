@@ -9,6 +9,7 @@ from torch import Tensor
 
 from asrprune.config.load import write_config
 from asrprune.config.schema import Config
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import check_layers
 from asrprune.experiment.store import Experiment, save_model
 from asrprune.runtime.errors import UserError
@@ -31,7 +32,7 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
         with atomic_path(target / name) as temporary:
             shutil.copyfile(experiment.path / name, temporary)
     config = pruned_config(experiment.config, keep)
-    write_config(config, target / "config.yaml")
+    write_config(config, ExperimentPaths(target).config)
     weights = pruned_weights(experiment.model.state_dict(), keep)
     if not config.model.self_conditioning:
         weights = {name: weight for name, weight in weights.items() if not name.startswith("condition.")}

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path, PurePosixPath
 
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.report.html import html
 from asrprune.report.markdown import markdown
 from asrprune.report.plots import CAPTIONS, draw
@@ -18,18 +19,19 @@ def write_report(exp: Path, figures_dir: str = "figures") -> Path:
     Raises:
         UserError: as :func:`asrprune.report.results.collect`.
     """
-    write_json(exp / "results.json", collect(exp))
-    results = read_json(exp / "results.json")  # what is drawn is what is on disk
+    paths = ExperimentPaths(exp)
+    write_json(paths.results, collect(exp))
+    results = read_json(paths.results)  # what is drawn is what is on disk
     figures = draw(results, exp, exp / figures_dir)
-    write_text(exp / "RESULTS.md", markdown(results, figures, PurePosixPath(figures_dir)))
-    write_text(exp / "report.html", html(results, figures))
-    return exp / "report.html"
+    write_text(paths.tables, markdown(results, figures, PurePosixPath(figures_dir)))
+    write_text(paths.page, html(results, figures))
+    return paths.page
 
 
 def copy_report(exp: Path, target: Path, figures_dir: str = "figures") -> None:
     """Copy RESULTS.md and its figures to ``target``, say a recipe's directory; delete figures there that it no longer has."""
     figures = [exp / figures_dir / f"{name}.png" for name in CAPTIONS]
-    for source in (exp / "RESULTS.md", *figures):
+    for source in (ExperimentPaths(exp).tables, *figures):
         copy = target / source.relative_to(exp)
         if source.exists():
             with atomic_path(copy) as temporary:

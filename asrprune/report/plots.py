@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from asrprune.analysis.matrices import read_matrices
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.prune.strategies.table import STRATEGIES, rank
 from asrprune.report.results import Results, Row, read_log, similarities
 from asrprune.report.tables import set_names
@@ -90,7 +91,7 @@ def _figures(results: Results, exp: Path) -> dict[str, Figure]:
     if matrices := similarities(exp, results["model"]["model_sha256"])[0]:
         drawn["svcca"] = svcca(matrices)
     if results["training"]:
-        drawn["training"] = training(results, exp / "train.jsonl")
+        drawn["training"] = training(results, ExperimentPaths(exp).log)
     return drawn
 
 

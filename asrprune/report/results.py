@@ -7,6 +7,7 @@ from typing import Any
 from asrprune.analysis.matrices import read_matrices
 from asrprune.config.load import resolved
 from asrprune.config.strategies import strategy_name
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import read_experiment_config
 from asrprune.prune.strategies.table import rank
 from asrprune.runtime.errors import UserError
@@ -37,10 +38,10 @@ def collect(exp: Path) -> Results:
     decodes = sorted(exp.glob("decode/*/*/decode.json"))
     if not decodes:
         raise UserError(f"{exp}/decode: nothing is decoded yet, so there is nothing to report; run stage 8 (`asrprune decode`)")
-    model = _read_record(exp / "model.json", "asrprune average")
+    model = _read_record(ExperimentPaths(exp).model, "asrprune average")
     usable, old_decodes = _usable(decodes, model["model_sha256"])
     plans, old_plans = _read_plans(exp, model["model_sha256"])
-    bench, old_bench = _read_bench(exp / "bench.json", model["model_sha256"])
+    bench, old_bench = _read_bench(ExperimentPaths(exp).bench, model["model_sha256"])
     _, old_matrices = similarities(exp, model["model_sha256"])
     return {
         "format": 1,
@@ -49,7 +50,7 @@ def collect(exp: Path) -> Results:
         "data": _data(usable),
         "rows": _rows(usable, bench, model["num_layers"]),
         "model": model,
-        "training": _training(exp / "train.jsonl"),
+        "training": _training(ExperimentPaths(exp).log),
         "search": plans,
         "bench": bench and {key: value for key, value in bench.items() if key != "rows"},
         "config": config,

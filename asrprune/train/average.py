@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights
 from asrprune.runtime.errors import UserError
@@ -15,7 +16,7 @@ from asrprune.train.checkpoint import best_epochs, epoch_file, load_state
 def average_best(exp: Path, count: int | None = None) -> list[dict[str, Any]]:
     """Average the best epochs' weights into ``model.safetensors`` and say in ``model.json`` which they were."""
     config = read_experiment_config(exp)
-    state = load_state(exp / "checkpoints")
+    state = load_state(ExperimentPaths(exp).checkpoints)
     if state is None or not state["progress"]["records"]:
         raise UserError(f"{exp / 'checkpoints'}: no finished epoch; stage 4 (`asrprune train`) makes them")
     records = state["progress"]["records"]
@@ -26,7 +27,7 @@ def average_best(exp: Path, count: int | None = None) -> list[dict[str, Any]]:
     if (count or 0) > config.train.keep_best:
         raise UserError(f"{exp}: --count {count}: only the best {config.train.keep_best} epochs are kept (train.keep_best)")
     epochs = best_epochs(records, count or config.train.average)
-    weights = mean_weights([epoch_file(exp / "checkpoints", epoch) for epoch in epochs])
+    weights = mean_weights([epoch_file(ExperimentPaths(exp).checkpoints, epoch) for epoch in epochs])
     members = [record for record in records if record["epoch"] in epochs]
     save_model(exp, config, weights, {"members": members})
     return members

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
 
@@ -14,7 +15,7 @@ class Journal:
 
     def __init__(self, exp: Path, step: int, epoch: int) -> None:
         """Open for appending after update ``step`` in ``epoch`` (the first that is not finished)."""
-        self.path = exp / "train.jsonl"
+        self.path = ExperimentPaths(exp).log
         _forget(self.path, step, epoch)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (open for the whole run)
         from torch.utils.tensorboard import SummaryWriter  # seconds to import, and the report only reads

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.weights import save_weights
 from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
 from asrprune.infer.runner import Runner
@@ -86,7 +87,7 @@ class Trainer:
             UserError: no utterance can be learnt from.
         """
         self.config, self.exp = config, exp
-        self.checkpoints = exp / "checkpoints"
+        self.checkpoints = ExperimentPaths(exp).checkpoints
         self.train_corpus, self.dev_corpus = train, dev
         self.fabric = fabric
         self.writes = fabric.is_global_zero  # of several processes the first one does
@@ -350,7 +351,7 @@ def _feasible(corpus: Corpus, exp: Path, config: Config) -> np.ndarray:
     """Positions of the utterances that CTC can learn from."""
     kept = feasible(corpus, config.model.subsampling.factor)
     if not kept.any():
-        write_dropped(exp / "dropped.tsv", corpus, kept, config.model.subsampling.factor)
+        write_dropped(ExperimentPaths(exp).dropped, corpus, kept, config.model.subsampling.factor)
         raise UserError(
             f"{corpus.directory}: every utterance is too short for its transcript, or has none; see {exp / 'dropped.tsv'}"
         )
@@ -362,9 +363,9 @@ def _tell_dropped(corpus: Corpus, exp: Path, config: Config, kept: np.ndarray, w
     mask = np.zeros(len(corpus), dtype=bool)
     mask[kept] = True
     if writes:
-        write_dropped(exp / "dropped.tsv", corpus, mask, config.model.subsampling.factor)
+        write_dropped(ExperimentPaths(exp).dropped, corpus, mask, config.model.subsampling.factor)
     hours = corpus.lengths * config.frontend.frame_shift_ms / 3_600_000
     logger.info("training on %d utterances, %.2f h", len(kept), hours[mask].sum())
     if not mask.all():
         logger.warning("%d utterances (%.2f h) are too short for their transcript, or have none, and are left out: %s",
-                       (~mask).sum(), hours[~mask].sum(), exp / "dropped.tsv")  # fmt: skip
+                       (~mask).sum(), hours[~mask].sum(), ExperimentPaths(exp).dropped)  # fmt: skip

@@ -13,6 +13,7 @@ from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment import provenance
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import build_model
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
@@ -54,7 +55,7 @@ def train(
     corpora = None
     with held(exp) if is_first() else nullcontext():
         if is_first():
-            for directory in (exp, exp / "checkpoints"):
+            for directory in (exp, ExperimentPaths(exp).checkpoints):
                 remove_temporaries(directory)
             provenance.start(exp, config, bpe_model, cmvn)
             corpora = _corpora(exp, train_dir, dev_dir)
@@ -86,5 +87,5 @@ def _trainer(config: Config, exp: Path, train_corpus: Corpus, dev_corpus: Corpus
 
 
 def _corpora(exp: Path, train_dir: Path, dev_dir: Path) -> tuple[Corpus, Corpus]:
-    tokenizer = Tokenizer(exp / "bpe.model")
+    tokenizer = Tokenizer(ExperimentPaths(exp).tokenizer)
     return Corpus(train_dir, tokenizer), Corpus(dev_dir, tokenizer)
