@@ -118,7 +118,9 @@ def test_every_command_decodes_with_it_and_says_so(exp: Path, lm: Path, tiny_dat
     assert asrprune("decode", "--exp", exp, dev, "--layers", "1,2").code == 0
     assert json.loads((exp / "decode/dev/layers_1_2_d2/decode.json").read_text())["decoder"] == "greedy, float32"
     assert asrprune("search", "--exp", exp, "--dev", dev, "--strategy", "greedy", *with_beam).code == 0
-    assert json.loads((exp / "plans/greedy.json").read_text())["facts"]["decoder"] == record["decoder"].removesuffix(", float32")
+    assert json.loads((exp / "plans/greedy.json").read_text())["facts"]["decoder"] == record["decoder"].removesuffix(
+        ", float32"
+    )
     wav = next(dev.glob("audio/*.wav"))
     assert asrprune("transcribe", "--exp", exp, wav, *with_beam).code == 0
     refused = asrprune("transcribe", "--exp", exp, wav, "--decoder", "greedy", "--lm", lm)
