@@ -14,6 +14,7 @@ from torch import Tensor
 from asrprune.data.tokenizer import WORD_START
 from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import BestPath, Decoder
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Plan, check_layers
 from asrprune.experiment.store import Experiment, load
 from asrprune.features.audio import read_audio
@@ -52,7 +53,7 @@ class Recognizer:
         layers: the layers that run when a call does not say otherwise.
     """
 
-    def __init__(self, experiment: Experiment, plan: str | Path | None, decoder: Decoder) -> None:
+    def __init__(self, experiment: Experiment, plan: str | Path | None, decoder: Decoder = GREEDY) -> None:
         """Use ``Recognizer.load``."""
         self.experiment, self.decoder = experiment, decoder
         self.runner = Runner.of(experiment)

@@ -274,6 +274,7 @@ COMMANDS_OF_AN_EXPERIMENT = {
     "search": ["--dev", "DEV"],
     "prune": ["OUT", "--depth", "2"],
     "decode": ["DEV"],
+    "tune-lm": ["--dev", "DEV", "--lm", "LM"],
     "score": ["DEV"],
     "bench": ["--data", "DEV"],
     "report": [],

@@ -18,22 +18,8 @@ from asrprune.experiment.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
-    *("doctor", "check-data", "fix-data", "perturb", "fbank", "bpe", "train", "average"),
-    *(
-        "svcca",
-        "search",
-        "prune",
-        "decode",
-        "score",
-        "bench",
-        "report",
-        "grid",
-        "transcribe",
-        "stage",
-        "number",
-        "lm",
-        "tune-lm",
-    ),
+    *("doctor", "check-data", "fix-data", "perturb", "fbank", "bpe", "lm", "train", "average"),
+    *("svcca", "search", "prune", "decode", "tune-lm", "score", "bench", "report", "grid", "transcribe", "stage", "number"),
 )
 HEAVY = ("torch", "torchaudio", "numpy", "matplotlib", "lightning_fabric", "sentencepiece", "yaml")
 # Runs the help of every command in one fresh interpreter; prints what was imported and the CPU seconds of the first.

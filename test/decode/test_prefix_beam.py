@@ -1,8 +1,11 @@
 """Prefix beam search against all paths of tiny utterances, added up; its labels lie where the best path has them."""
 
 import itertools
+import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,27 +22,8 @@ from asrprune.decode.phrases import Phrases
 from asrprune.decode.prefix_beam import PrefixBeam
 
 PIECES = ["<blk>", "▁a", "▁b", "c"]
-ARPA = """\\data\\
-ngram 1=6
-ngram 2=5
-
-\\1-grams:
--1.5\t<unk>
--99\t<s>\t-0.2
--0.9\t</s>
--0.8\ta\t-0.4
--0.7\tb\t-0.3
--1.2\tac\t-0.1
-
-\\2-grams:
--0.3\t<s> a
--0.4\ta b
--0.9\tb b
--0.2\tac </s>
--0.6\tb ac
-
-\\end\\
-"""
+MORE_PIECES = [*PIECES, "d"]
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures/ctc_beam_decoder"
 
 
 def options_of(**numbers: Any) -> BeamConfig:
@@ -48,10 +32,9 @@ def options_of(**numbers: Any) -> BeamConfig:
 
 
 @pytest.fixture(scope="module")
-def lm(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    path = tmp_path_factory.mktemp("lm") / "tiny.arpa"
-    path.write_text(ARPA)
-    return ArpaModel(path)
+def lm() -> LanguageModel:
+    """A bigram model of "a", "b" and "ac"."""
+    return ArpaModel(FIXTURES / "tiny.arpa")
 
 
 def collapsed(path: tuple[int, ...]) -> tuple[int, ...]:
@@ -72,7 +55,7 @@ def all_labels(log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
     return found
 
 
-def spelled(labels: tuple[int, ...]) -> list[str]:
+def spelled(labels: Sequence[int]) -> list[str]:
     return "".join(PIECES[label] for label in labels).replace("▁", " ").split()
 
 
@@ -135,6 +118,26 @@ def test_scores_of_all_prefixes_are_the_sums(lm: LanguageModel) -> None:
     best = max(expected.values())
     shift = max(found.values()) - best  # the beam's probabilities share a factor
     assert found == pytest.approx({labels: value + shift for labels, value in expected.items()}, abs=1e-5)
+
+
+def test_texts_and_scores_are_those_of_ctc_beam_decoder(lm: LanguageModel) -> None:
+    """tools/record_ctc_beam_decoder.py has recorded them; KenLM scored the words there."""
+    recorded = json.loads((FIXTURES / "random.json").read_text())
+    assert recorded["pieces"] == MORE_PIECES
+    for case in recorded["cases"]:
+        model, weights = (lm, {"lm_weight": case["lm_weight"]}) if case["lm_weight"] is not None else (None, {})
+        options = options_of(width=100_000, min_prob=0.0, word_bonus=case["word_bonus"], **weights)
+        log_probs = torch.tensor(case["log_probs"], dtype=torch.float64).log_softmax(-1)
+        (path,) = PrefixBeam(MORE_PIECES, options, model).decode(log_probs[None], torch.tensor([len(log_probs)]))
+        words = "".join(MORE_PIECES[label] for label in path.labels).replace("▁", " ").split()
+        assert " ".join(words) == case["text"]
+        loss = torch.nn.functional.ctc_loss(
+            log_probs, torch.tensor(path.labels), torch.tensor(len(log_probs)), torch.tensor(len(path.labels)), reduction="sum"
+        )
+        total = -loss.item() + case["word_bonus"] * len(words)
+        if model is not None:
+            total += case["lm_weight"] * math.log(10) * model.sentence(words)
+        assert total == pytest.approx(case["score"], abs=1e-4)
 
 
 @pytest.mark.parametrize("sizes", [[1] * 12, [5, 0, 7], [11, 1]])

@@ -1,0 +1,162 @@
+"""From the config, the command line and what was tuned to the decoder that runs, and to what is recorded of it."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from commands import asrprune
+
+from asrprune.config.load import parse_config, resolved
+from asrprune.config.schema import BeamConfig, Config, GreedyConfig
+from asrprune.data.dataset import Corpus
+from asrprune.data.tables import open_table, read_table
+from asrprune.decode.choose import decoder_of, decoder_options
+from asrprune.decode.greedy import GREEDY
+from asrprune.decode.prefix_beam import PrefixBeam
+from asrprune.experiment.store import load
+from asrprune.recognizer import Recognizer
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import sha256_of
+
+
+@pytest.fixture
+def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
+
+
+@pytest.fixture(scope="module")
+def lm(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bigram model of the training set."""
+    path = tmp_path_factory.mktemp("lm") / "2gram.arpa"
+    done = asrprune("lm", tiny_data / "train/text", path, "--order", 2)
+    assert done.code == 0, done.err
+    assert "8 1-grams" in done.out, "five words, <unk>, <s> and </s>"
+    return path
+
+
+def configure(exp: Path, **numbers: object) -> None:
+    values = yaml.safe_load((exp / "config.yaml").read_text())
+    values["decode"]["decoder"] = numbers
+    (exp / "config.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_a_config_without_it_means_greedy(tiny_config: Config) -> None:
+    values = resolved(tiny_config)
+    assert values["decode"].pop("decoder") == {"type": "greedy"}
+    assert parse_config(values, "an earlier version's").decode.decoder == GreedyConfig()
+
+
+def test_greedy_is_the_one_of_all(exp: Path) -> None:
+    assert decoder_of(load(exp)) is GREEDY
+
+
+def test_numbers_come_from_the_config_the_call_and_what_was_tuned(exp: Path, lm: Path) -> None:
+    configure(exp, type="beam", width=5, lm=str(lm), word_bonus=0.25)
+    experiment = load(exp)
+    decoder = decoder_of(experiment, {"context": ["one two"]})
+    assert isinstance(decoder, PrefixBeam)
+    assert (decoder.options.width, decoder.options.context) == (5, ("one two",))
+    assert (decoder.options.lm_weight, decoder.options.word_bonus) == (0.5, 0.25)
+    tuned = {"model_sha256": experiment.info["model_sha256"], "lm_sha256": sha256_of(lm), "lm_weight": 0.8, "word_bonus": 2.0}
+    (exp / "decoder.json").write_text(json.dumps(tuned))
+    decoder = decoder_of(experiment)
+    assert isinstance(decoder, PrefixBeam)
+    assert (decoder.options.lm_weight, decoder.options.word_bonus) == (0.8, 0.25), "the config's own number wins"
+    for other in ("model_sha256", "lm_sha256"):
+        (exp / "decoder.json").write_text(json.dumps({**tuned, other: "another"}))
+        decoder = decoder_of(experiment)
+        assert isinstance(decoder, PrefixBeam)
+        assert decoder.options.lm_weight == 0.5
+    assert decoder_of(experiment, {"type": "greedy"}) is GREEDY
+    assert decoder_options(load(exp), {"width": 3}) == BeamConfig(width=3, lm=str(lm), word_bonus=0.25)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"type": "beam", "lm": "no/such.arpa"}, "no/such.arpa: no such language model; `asrprune lm` makes one"),
+        ({"type": "beam", "context": ["one", "six"]}, "context: 'six' cannot be written in the text units"),
+        ({"type": "beam", "context": [" "]}, "cannot be written in the text units"),
+        ({"type": "beam", "lm_weight": 0.5}, "lm_weight has no effect without lm"),
+        ({"lm": "x.arpa"}, "decoder.lm: has no effect with type: greedy"),
+        ({"type": "viterbi"}, "input should be one of 'greedy', 'beam', got 'viterbi'"),
+    ],
+)
+def test_what_cannot_be_is_refused(exp: Path, given: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        decoder_of(load(exp), given)
+    assert message in str(caught.value)
+
+
+def test_it_arrives_elsewhere_as_it_was(exp: Path, lm: Path) -> None:
+    decoder = decoder_of(load(exp), {"type": "beam", "lm": str(lm)})
+    packed = pickle.dumps(decoder)
+    assert len(packed) < 5000, "a language model goes as its path"
+    assert pickle.loads(packed).identity == decoder.identity
+    assert sha256_of(lm)[:16] in decoder.identity
+
+
+def test_plain_text_gives_the_same_model(lm: Path, tiny_data: Path, tmp_path: Path) -> None:
+    lines = read_table(tiny_data / "train/text").values()
+    (tmp_path / "plain.txt").write_text("".join(f"{line}\n" for line in lines))
+    assert asrprune("lm", tmp_path / "plain.txt", tmp_path / "out.arpa", "--order", 2, "--plain").code == 0
+    assert (tmp_path / "out.arpa").read_bytes() == lm.read_bytes()
+
+
+def test_every_command_decodes_with_it_and_says_so(exp: Path, lm: Path, tiny_data: Path) -> None:
+    dev = tiny_data / "dev"
+    with_beam = ("--decoder", "beam", "--lm", lm, "--context", "five")
+    done = asrprune("decode", "--exp", exp, dev, "--layers", "1,2", *with_beam)
+    assert done.code == 0, done.err
+    record = json.loads((exp / "decode/dev/layers_1_2_d2/decode.json").read_text())
+    assert record["decoder"].startswith(f"beam width=8 min_prob=0.001 word_bonus=0.0 lm={sha256_of(lm)[:16]} lm_weight=0.5")
+    assert asrprune("decode", "--exp", exp, dev, "--layers", "1,2").code == 0
+    assert json.loads((exp / "decode/dev/layers_1_2_d2/decode.json").read_text())["decoder"] == "greedy, float32"
+    assert asrprune("search", "--exp", exp, "--dev", dev, "--strategy", "greedy", *with_beam).code == 0
+    assert json.loads((exp / "plans/iterative.json").read_text())["decoder"] == record["decoder"].removesuffix(", float32")
+    wav = next(dev.glob("audio/*.wav"))
+    assert asrprune("transcribe", "--exp", exp, wav, *with_beam).code == 0
+    refused = asrprune("transcribe", "--exp", exp, wav, "--decoder", "greedy", "--lm", lm)
+    assert (refused.code, "greedy decoder has no use" in refused.err) == (1, True)
+
+
+def test_the_recognisers_words_are_those_of_the_decoder(exp: Path, lm: Path, tiny_data: Path) -> None:
+    corpus = Corpus(tiny_data / "dev", None)
+    recognizer = Recognizer.load(exp, decoder={"type": "beam", "lm": str(lm), "lm_weight": 0.2})
+    log_probs = recognizer._emit(corpus[0][1].copy(), (1, 2, 3, 4))
+    (path,) = recognizer.decoder.decode(log_probs[None], np.array([len(log_probs)]))
+    words = recognizer._words(log_probs, path)
+    assert " ".join(word.text for word in words) == recognizer.experiment.tokenizer.decode(path.labels)
+    assert all(0 <= word.start_s < word.end_s and 0 < word.confidence <= 1 for word in words)
+
+
+def test_weights_are_tuned_on_the_dev_set_and_then_used(exp: Path, lm: Path, tiny_data: Path) -> None:
+    done = asrprune("tune-lm", "--exp", exp, "--dev", tiny_data / "dev", "--lm", lm)
+    assert done.code == 0, done.err
+    tuned = json.loads((exp / "decoder.json").read_text())
+    assert tuned["wer"] == min(row["wer"] for row in tuned["tried"])
+    assert tuned["set"] == "dev"
+    decoder = decoder_of(load(exp), {"type": "beam", "lm": str(lm)})
+    assert isinstance(decoder, PrefixBeam)
+    assert (decoder.options.lm_weight, decoder.options.word_bonus) == (tuned["lm_weight"], tuned["word_bonus"])
+    layers = ("--layers", "1,2,3,4")
+    assert asrprune("decode", "--exp", exp, tiny_data / "dev", *layers, "--decoder", "beam", "--lm", lm).code == 0
+    assert asrprune("score", "--exp", exp, tiny_data / "dev").code == 0
+    score = json.loads((exp / "decode/dev/layers_1_2_3_4_d4/score.json").read_text())
+    assert score["wer"] == pytest.approx(tuned["wer"]), "it is the error rate that decoding has with these weights"
+    assert len(dict(open_table(exp / "decode/dev/layers_1_2_3_4_d4/text", allow_empty=True))) == 6
+
+
+def test_never_on_a_test_set(exp: Path, lm: Path, tiny_data: Path, tmp_path: Path) -> None:
+    test = Path(shutil.copytree(tiny_data / "dev", tmp_path / "test_dev"))
+    done = asrprune("tune-lm", "--exp", exp, "--dev", test, "--lm", lm)
+    assert done.code == 1
+    assert "weights are never tuned on a test set" in done.err
+    assert not (exp / "decoder.json").exists()
+    assert asrprune("tune-lm", "--exp", exp, "--dev", test, "--lm", lm, "--is-dev").code == 0
+    assert "no language model to tune" in asrprune("tune-lm", "--exp", exp, "--dev", test, "--is-dev").err
