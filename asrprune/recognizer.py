@@ -39,7 +39,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was recognised, and by which layers."""
+    """The recognised text, its words, and the layers that ran."""
 
     text: str
     words: tuple[Word, ...]
@@ -62,7 +62,7 @@ class Recognizer:
 
     @cached_property
     def plan(self) -> Plan:
-        """Where depths get their layers from; read when it is first needed, as full depth needs none."""
+        """The plan that gives depths their layers; read when it is first needed, as full depth needs none."""
         return find_plan(self.experiment, self._plan)
 
     @classmethod

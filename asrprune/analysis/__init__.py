@@ -1,1 +1,1 @@
-"""What the layers do: activations, SVCCA, influence."""
+"""Measures of the layers: activations, SVCCA, influence."""

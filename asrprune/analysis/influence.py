@@ -1,4 +1,4 @@
-"""How much each layer changes the stream: ShortGPT's block influence (arXiv 2403.03853)."""
+"""Influence, the change that a layer makes to the stream: ShortGPT's block influence (arXiv 2403.03853)."""
 
 from collections.abc import Sequence
 from itertools import pairwise

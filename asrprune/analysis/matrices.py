@@ -11,12 +11,12 @@ _STAGE = "stage 6 (`asrprune svcca`)"
 
 
 def similarity_path(exp: Path, set_name: str) -> Path:
-    """Where the similarities of a set lie."""
+    """Return the path of the similarities of a set."""
     return exp / "svcca" / f"{set_name}.npz"
 
 
 def read_matrices(path: Path) -> dict[str, np.ndarray]:
-    """What ``measure_layers`` wrote: matrices, influence (older files lack it), layers, frames, model_sha256.
+    """Read the file of ``measure_layers``: matrices, influence (older files lack it), layers, frames, model_sha256.
 
     Raises:
         UserError: the file is missing or broken.

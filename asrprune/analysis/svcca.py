@@ -1,4 +1,4 @@
-"""How similar two layers are, in float64: SVCCA (arXiv 1706.05806), PWCCA (arXiv 1806.05759), linear CKA (arXiv 1905.00414)."""
+"""Similarity of two layers, in float64: SVCCA (arXiv 1706.05806), PWCCA (arXiv 1806.05759), linear CKA (arXiv 1905.00414)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whatever a command raises becomes one sentence on stderr, and an exit code."""
+"""Turn what a command raises into one sentence on stderr and an exit code."""
 
 import contextlib
 import errno
@@ -46,7 +46,7 @@ _FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker.*^[\w.]*UserError: "
 
 
 def users_part(error: Exception) -> str | None:
-    """What the user can do about an exception; None: nothing, it is our own mistake."""
+    """Say what the user can do about an exception; None: nothing, it is our own mistake."""
     if isinstance(error, UserError):
         return _FROM_WORKER.sub("", str(error)).rstrip()  # torch hands a worker's whole traceback on as the message
     cause: BaseException | None = error

@@ -50,7 +50,7 @@ def load_experiment(exp: Path, num_gpus: int = 0) -> "Experiment":
 
 
 def decoder_given(name: str | None, lm: Path | None, context: list[str] | None) -> dict[str, object]:
-    """What ``--decoder``, ``--lm`` and ``--context`` say, as numbers of ``decode.decoder``."""
+    """Read ``--decoder``, ``--lm`` and ``--context`` as numbers of ``decode.decoder``."""
     if name == "greedy" and (lm or context):
         raise UserError("--lm and --context: the greedy decoder has no use for them; give --decoder beam")
     given = {"type": name or ("beam" if lm or context else None), "lm": lm and str(lm), "context": context}

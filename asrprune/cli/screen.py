@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, and all of it in the log."""
+"""The output of a command: results on stdout, and all of it in the log."""
 
 import logging
 import sys

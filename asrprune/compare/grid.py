@@ -27,7 +27,7 @@ class Alone(Section):
 
 
 class Published(Section):
-    """What others have published, for the eye alone: a row of the table of that set."""
+    """Figures that others have published, for the eye alone: a row of the table of that set."""
 
     model: str
     source: str  # who says so, where
@@ -36,7 +36,7 @@ class Published(Section):
 
 
 class Grid(Section):
-    """What a grid file says."""
+    """The content of a grid file."""
 
     config: str  # file of numbers that all methods share, relative to the recipe
     numbers: Numbers = Field(default_factory=dict)  # other values for all of them
@@ -93,7 +93,7 @@ class Cell:
         return self.learnt_in(self.config)
 
     def learnt_in(self, config: Config) -> dict[str, Any]:
-        """The same of a config that may be this cell's; of a model that is trained alone no layers are removed."""
+        """Pick these numbers from a config that may be this cell's; nothing is removed from a model that is trained alone."""
         return only(resolved(config), "learning", "decoding", *(() if self.alone else ("search",)))
 
 
@@ -137,5 +137,5 @@ def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: boo
 
 
 def as_overrides(numbers: Numbers) -> tuple[str, ...]:
-    """As --set takes them, without blanks: run.sh splits what it is given at them."""
+    """Write numbers as --set takes them, without blanks: run.sh splits what it is given at them."""
     return tuple(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in numbers.items())

@@ -1,4 +1,4 @@
-"""How sure an error rate and the difference of two are when speakers and seeds are a choice: the hierarchical bootstrap.
+"""Intervals of error rates and their differences that hold the choice of speakers and seeds: the hierarchical bootstrap.
 
 Errors (S, K) are counts of S seeds and K speakers, words (K,) those of the references; a rate is sum of errors / sum of words.
 A resample draws K speakers, each with all that it says, for all systems alike, and S seeds, and adds what both do to the rate:
@@ -57,7 +57,7 @@ class Spread:
     groups: tuple[SeedSpread, ...]
 
     def with_seeds(self, seeds: int) -> "Spread":
-        """What it would be if each system had so many seeds: speakers remain, the rest falls in proportion.
+        """Compute the interval for another number of seeds: speakers remain, the rest falls in proportion.
 
         Raises:
             ValueError: the spread between seeds is not known, as a system has one seed.
@@ -96,7 +96,7 @@ class Estimate:
         return float(low), float(high)
 
     def bounds(self, level: float) -> tuple[float, float]:
-        """The same, stretched for few seeds and speakers; each end is also a one-sided bound of level (1 + level) / 2."""
+        """Compute the interval, stretched for few seeds and speakers; an end is a one-sided bound of level (1 + level) / 2."""
         share = (1 + level) / 2
         stretch = t_quantile(share, self.spread.degrees) / NormalDist().inv_cdf(share)
         low, high = self.percentiles(level)
@@ -129,7 +129,7 @@ class Resampled(Generic[Name]):
         return 100.0 * float(errors.sum()) / len(errors) / self._total
 
     def _effects(self, name: Name) -> np.ndarray:
-        """What each seed and speaker adds to the rate, to first order: (S, K); a row's sum is the seed's rate - the rate."""
+        """Compute what each seed and speaker adds to the rate, to first order: (S, K); a row sums to rate(seed) - rate."""
         return (100.0 * self._systems[name].errors - self._value(name) * self._words) / self._total
 
     def _estimate(self, value: float, of_speakers: np.ndarray, groups: Sequence[np.ndarray]) -> Estimate:
@@ -170,7 +170,7 @@ def _drawn_seeds(effects: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 
 def _seed_spread(effects: np.ndarray) -> SeedSpread:
-    """Of effects (S, K), by the sums of squares of an analysis of variance in two directions."""
+    """Estimate the spread of seeds from effects (S, K), by the sums of squares of an analysis of variance in two directions."""
     seeds, speakers = effects.shape
     if seeds == 1:
         return SeedSpread(1, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Whether a pruned model is not worse than one trained for its depth, and how likely it is to see that with so many seeds."""
+"""The test that a pruned model is not worse than one trained for its depth, and its power with a number of seeds."""
 
 from math import sqrt
 from statistics import NormalDist
@@ -13,7 +13,7 @@ _ONE_SIDED = (1 + LEVEL) / 2
 
 
 def margin(alone: float) -> float:
-    """What a pruned model may lose, in points, to count as not worse than one with the WER ``alone`` (percent).
+    """Return the points that a pruned model may lose to count as not worse than one with the WER ``alone`` (percent).
 
     >>> margin(3.0), margin(20.0)
     (0.3, 0.5)

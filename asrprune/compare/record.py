@@ -25,7 +25,7 @@ _KEYS = {"method", "depth", "seed", "alone", "config", "trained_on", "data", "mo
 
 
 def record_path(output: Path, cell: Cell) -> Path:
-    """Where the record of a cell lies."""
+    """Return the path of the record of a cell."""
     return output / "cells" / f"{cell.name}.json"
 
 
@@ -51,7 +51,7 @@ def _read(path: Path) -> Record:
 
 
 def _learnt(record: Record, cell: Cell) -> dict[str, Any]:
-    """What was learnt, with today's defaults for numbers that the record is too old to have."""
+    """Pick the numbers that decide what was learnt, with today's defaults for numbers that the record is too old to have."""
     return cell.learnt_in(parse_config(record["config"], f"the record of {cell.name}"))
 
 
@@ -110,7 +110,7 @@ def _layers_run(exp: Path) -> int:
 
 
 def numbers(text: str) -> np.ndarray:
-    """What ``_joined`` made: (U,) integers."""
+    """Read what ``_joined`` made: (U,) integers."""
     return np.array(text.split(), dtype=np.int64)
 
 

@@ -59,7 +59,7 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
 
 
 def _name(option: str) -> str:
-    """As run.sh reads it: ``--exp-tag=x`` is ``--exp_tag``."""
+    """Spell an option as run.sh does: ``--exp-tag=x`` is ``--exp_tag``."""
     name = option.partition("=")[0]
     return f"--{name[2:].replace('-', '_')}" if name.startswith("--") else option
 
@@ -95,7 +95,7 @@ class Runner:
     """Runs of run.sh, in process groups of their own, so that each can be stopped with all its children."""
 
     def __init__(self, grid: Grid, output: Path, expdir: Path, options: Sequence[str]) -> None:
-        """As ``run_grid``."""
+        """Take the arguments of ``run_grid``."""
         self.grid, self.output, self.expdir, self.options = grid, output, expdir, options
         self.running: dict[Cell, Run] = {}
         self.failed: list[str] = []
@@ -143,7 +143,7 @@ class Runner:
         self.run([cell], 10, 10, jobs=1)
 
     def log_path(self, cell: Cell) -> Path:
-        """What its run.sh says."""
+        """The output of the cell's run.sh."""
         return self.expdir / cell.name / "log" / "run.log"
 
     def _command(self, name: str, overrides: Sequence[str], *stages: str) -> list[str]:

@@ -196,7 +196,7 @@ def _runs(records: Sequence[Record], name: str, units: np.ndarray) -> tuple[dict
 
 
 def _systems(record: Record, name: str) -> dict[Key, Row]:
-    """What a record holds of one set; the full model once, whatever the strategy."""
+    """Read the systems of one set from a record; the full model once, whatever the strategy."""
     systems: dict[Key, Row] = {}
     for row in record["rows"]:
         if row["set"] != name:
@@ -246,7 +246,7 @@ def _speed(grid: Grid, records: dict[str, Record]) -> list[Row]:
 
 
 def update_overhead(grid: Grid, records: dict[str, Record]) -> float | None:
-    """What an update costs apart from its layers, in layers: f of seconds per update = c (layers run + f), by least squares.
+    """Fit the cost of an update apart from its layers: f of seconds per update = c (layers run + f), by least squares.
 
     Over the models that were trained for their depth; None if they are of fewer than two depths, or the fit has c or f below 0.
     """

@@ -93,7 +93,7 @@ def pruned_table(summary: Summary, grid: Grid, name: str) -> Table:
 
 
 def power_table(summary: Summary, grid: Grid, name: str) -> Table:
-    """How likely the test is to pass where pruning costs nothing, and the seeds that would make it likely."""
+    """Tabulate how likely the test is to pass where pruning costs nothing, and the seeds that would make it likely."""
     tests = sorted((test for test in summary["tests"] if test["set"] == name), key=lambda test: -test["depth"])
     lines = [
         (
@@ -118,7 +118,7 @@ def power_table(summary: Summary, grid: Grid, name: str) -> Table:
 
 
 def speed_table(summary: Summary, grid: Grid) -> Table:
-    """What running the prunable model costs, by depth."""
+    """Tabulate the cost of running the prunable model, by depth."""
     lines = [
         (
             str(row["depth"]),
@@ -133,7 +133,7 @@ def speed_table(summary: Summary, grid: Grid) -> Table:
 
 
 def cost_table(summary: Summary, grid: Grid) -> Table:
-    """What training one prunable model cost against a set of individual ones, summed over depths and averaged over seeds."""
+    """Tabulate the cost of training one prunable model against individual ones, summed over depths, averaged over seeds."""
     listed = ", ".join(map(str, sorted({row["depth"] for row in summary["cost"]}, reverse=True)))
     once = [grid.prunable, *grid.alone.methods]
     lines = [_cost_line(summary, grid, f"{method}, once", method, alone=False) for method in once]

@@ -1,4 +1,4 @@
-"""What a comparison shows, in sentences: at which depths one model, pruned, is not worse than models trained for each depth."""
+"""The verdict of a comparison, in sentences: the depths at which one pruned model is not worse than models trained for each."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
 
 
 def rests_on(summary: Summary, name: str) -> str:
-    """What the intervals of a set hold: the choice of the seeds and the speakers, or less than that."""
+    """Say what the intervals of a set hold: the choice of the seeds and the speakers, or less than that."""
     counts = sorted({len(row["seeds"]) for row in shown(summary, name)})
     speakers = summary["speakers"][name]
     units = "utterances, as the records do not say who spoke" if speakers is None else f"the {speakers} speakers"

@@ -1,4 +1,4 @@
-"""How many frames a front end leaves of an utterance: one rule for all types, as none of their convolutions is padded."""
+"""The number of frames that a front end leaves of an utterance: one rule for all types, as no convolution is padded."""
 
 from typing import TYPE_CHECKING, TypeVar
 

@@ -123,7 +123,7 @@ def _split(override: str) -> tuple[str, Any]:
 
 
 def _chooses(name: str) -> bool:
-    """Whether it says which alternative a section is. That comes first, as it decides which other numbers there are."""
+    """Tell whether it says which alternative a section is. That comes first, as it decides which other numbers there are."""
     section, _, key = name.rpartition(".")
     return tag_of(name) is not None or (section != "" and tag_of(section) == key)
 
@@ -175,7 +175,7 @@ def _explain(error: Any, section: type[BaseModel]) -> str:
 
 @dataclass(frozen=True)
 class _Place:
-    """Which value is wrong."""
+    """The place of a wrong value."""
 
     names: list[str]  # on the way to it
     holder: type[BaseModel]  # the section in which it lies

@@ -26,7 +26,7 @@ class Number:
 
     @property
     def affects(self) -> tuple[Kind, ...]:
-        """What changes with it."""
+        """The kinds of results that change with the number."""
         return tuple(self.extra.get("affects") or self.section.affects)
 
 
@@ -53,8 +53,8 @@ def only(values: dict[str, Any], *kinds: Kind) -> dict[str, Any]:
 def sections(name: str) -> tuple[type[Section], ...]:
     """The section of that name, or its alternatives; none if it is no section's.
 
-    >>> [section.__name__ for section in sections("model.layer")], sections("model.dim")
-    (['TransformerConfig', 'ConformerConfig'], ())
+    >>> [section.__name__ for section in sections("model.subsampling")], sections("model.dim")
+    (['Conv2dConfig', 'Conv1dConfig'], ())
     """
     kinds: tuple[type[Section], ...] = (Config,)
     for part in name.split("."):

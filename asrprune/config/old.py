@@ -21,7 +21,7 @@ _YOUNGER = {"seed", "decode"}  # not in the files of all versions
 
 
 def is_written(values: dict[str, Any]) -> bool:
-    """Whether an earlier version wrote this as config.yaml, or in a record: it has every section, and the layer is a word."""
+    """Tell whether an earlier version wrote this config, in a file or a record: all sections are there, the layer is a word."""
     model = values.get("model")
     return isinstance(model, dict) and not isinstance(model.get("layer"), dict) and values.keys() >= _SECTIONS
 
@@ -30,7 +30,7 @@ _SECTIONS = Config.model_fields.keys() - _YOUNGER
 
 
 def modernised(values: dict[str, Any]) -> dict[str, Any]:
-    """The same in today's spelling; what already has it stays as it is."""
+    """Convert to today's spelling; what already has it stays as it is."""
     written = is_written(values)
     values = {**values}
     if isinstance(values.get("model"), dict):

@@ -71,7 +71,7 @@ class TokenizerConfig(Section):
 
 
 class AugmentConfig(Section):
-    """How training utterances are changed, so that they are never twice the same."""
+    """Changes to training utterances, so that they are never twice the same."""
 
     affects = ("learning",)
     speeds: Speeds = setting((1.0,), "copies of the training set, each at a speed", affects=("features", "learning"))
@@ -95,7 +95,7 @@ class AugmentConfig(Section):
 
 
 class BatchConfig(Section):
-    """How utterances are put together in training."""
+    """Batches of utterances in training."""
 
     affects = ("learning",)
     max_frames: Positive = setting(20000, "longest micro-batch, padding included", unit="feature frames")
@@ -320,7 +320,7 @@ class TrainConfig(Section):
     num_workers: Whole = setting(1, "processes that read features ahead", affects=("pace",), ge=0)
 
     def mistakes(self) -> list[str]:
-        """What is averaged must be kept."""
+        """Refuse to average more epochs than are kept."""
         if self.average > self.keep_best:
             return [f"average must not exceed keep_best = {self.keep_best}, got {self.average}"]
         return []
@@ -412,7 +412,7 @@ Decoding = Annotated[GreedyConfig | BeamConfig, Field(discriminator="type"), Bef
 
 
 class DecodeConfig(Section):
-    """How trained models are run: in search, decoding, transcription and benchmarks."""
+    """Running trained models: in search, decoding, transcription and benchmarks."""
 
     affects = ("search", "decoding", "bench")
     decoder: Decoding = GreedyConfig()

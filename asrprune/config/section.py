@@ -1,4 +1,4 @@
-"""What all sections of the config share: they are frozen and strict, and each number says what it is and what it affects."""
+"""The base of all sections of the config: they are frozen and strict, and each number says what it is and what it affects."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -118,7 +118,7 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 def spelt_out(tag: str, default: str) -> Callable[[Any], Any]:
-    """How a section with alternatives is read: its tag alone, ``conformer``, is short for ``{type: conformer}``.
+    """Read a section with alternatives: its tag alone, ``conformer``, is short for ``{type: conformer}``.
 
     Args:
         tag: the key that names the alternative.

@@ -1,4 +1,4 @@
-"""Which utterances make which batch: frame-budget batches from length buckets, drawn from (seed, epoch) alone."""
+"""Batches: frame-budget batches from length buckets, drawn from (seed, epoch) alone."""
 
 import numpy as np
 

@@ -52,7 +52,7 @@ def structure_faults(path: Path, tables: Tables, need_text: bool) -> list[str]:
 
 
 def value_fault(name: str, value: str) -> str:
-    """What is wrong with a value, whatever the other files say; empty if nothing is, or if there is no value."""
+    """Say what is wrong with a value, whatever the other files say; empty if nothing is, or if there is no value."""
     if not value:
         return ""
     if name == "utt2spk" and " " in value:
@@ -131,7 +131,7 @@ def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, str]:
 
 
 def _difference(got: Sequence[str], expected: Sequence[str]) -> str:
-    """How a speaker's list of utterances differs from that of utt2spk, by one example."""
+    """Say how a speaker's list of utterances differs from that of utt2spk, by one example."""
     if missing := set(expected).difference(got):
         return f"lacks {min(missing)}, which utt2spk gives this speaker"
     if extra := set(got).difference(expected):

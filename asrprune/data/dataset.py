@@ -90,7 +90,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return index, read_matrix(self._entries[index]), self.labels(index)
 
     def labels(self, index: int) -> list[int]:
-        """Of an utterance; none without a tokenizer."""
+        """The labels of an utterance; none without a tokenizer."""
         return self.tokenizer.encode(self.texts[index]) if self.tokenizer else []
 
     @cached_property

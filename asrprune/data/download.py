@@ -42,7 +42,7 @@ class Archive:
         return self.url.rpartition("/")[2]
 
     def unpacked_in(self, work_dir: Path) -> Path:
-        """What `obtain` and `take` unpack it into: each archive has a directory of its own, for some share files."""
+        """Return the directory that `obtain` and `take` unpack into: one for each archive, as some share files."""
         return work_dir / f"unpacked_{self.file_name.partition('.')[0]}"
 
 
@@ -131,7 +131,7 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 def _held(target: Path, local_dir: Path) -> Path | None:
-    """Where the file already is, if anywhere."""
+    """Find the file if it is there already."""
     if (local_dir / target.name).is_file():
         return local_dir / target.name
     if target.is_file():

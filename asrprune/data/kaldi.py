@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What is said, by whom, in which stretch of which recording.
+    """An utterance: its text, its speaker, and the stretch of a recording that holds it.
 
     ``audio`` is the recording's entry in wav.scp, ``end_s`` None means to its end, ``speed`` 1.1 makes it 10 % faster and
     shorter. ``recording`` is the recording's id; an utterance that is a recording of its own shares its id (the default).

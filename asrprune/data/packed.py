@@ -45,7 +45,7 @@ class Ascending(Packed):
     _last = 0
 
     def find(self, string: str) -> int:
-        """Where a string stands, -1 if it is not there; at once for the one found last and the one after it."""
+        """Find the place of a string, -1 if it is not there; at once for the one found last and the one after it."""
         for place in range(self._last, min(self._last + 2, len(self))):
             if self[place] == string:
                 self._last = place

@@ -51,7 +51,7 @@ class Table:
         return iter(self._held) if self._held is not None else self._read()
 
     def fault(self, row: Row, what: str) -> str:
-        """What is wrong with a row, and where it stands."""
+        """Say what is wrong with a row, and where it stands."""
         return f"{self.path}:{row[2]}: {row[0]}: {what}"
 
     def _open(self) -> BinaryIO:
@@ -90,7 +90,7 @@ class Table:
         return [*self._end_faults(number, raw), *faults]
 
     def _end_faults(self, number: int, raw: bytes) -> list[str]:
-        """What is wrong with the last line as the file's end."""
+        """Find what is wrong with the last line as the file's end."""
         if not raw:
             return [f"{self.path}: is empty; {BY_STAGE_1}"]
         if not raw.endswith(b"\n"):
@@ -166,7 +166,7 @@ def split_line(line: str) -> tuple[str, str]:
 
 
 def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool = False) -> list[str]:
-    """What is wrong with one line on its own: the first fault found."""
+    """Find what is wrong with one line on its own: the first fault found."""
     if not key:
         return [f"the line is empty; delete it, {FIX}"]
     if "\ufffd" in line and (place := not_utf8(raw)):
@@ -181,7 +181,7 @@ def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool 
 
 
 def _order_faults(key: str, previous: str, above: Row | None) -> Iterator[str]:
-    """What is wrong with a line after the ones before it."""
+    """Find what is wrong with a line after the ones before it."""
     if above:
         yield f"has a line above, {above[2]}; keep one of the two"
     # Comparing str by code points orders them as their UTF-8 bytes would be, whatever the locale.

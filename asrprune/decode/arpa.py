@@ -84,7 +84,7 @@ def _read(lines: _Lines) -> tuple[list[str], list[Grams]]:
 
 
 def _counts(lines: _Lines) -> list[int]:
-    """How many n-grams of each order the top of the file announces."""
+    """Read the number of n-grams of each order that the top of the file announces."""
     if not any(line == b"\\data\\" for line in lines):
         raise UserError(f"{lines.path}: has no line `\\data\\`, so it is no ARPA file; `asrprune lm` writes one")
     counts: list[int] = []

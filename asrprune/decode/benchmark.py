@@ -1,4 +1,4 @@
-"""How fast: real-time factors by depth, measured side by side. RTF = total seconds / total seconds of audio."""
+"""Speed: real-time factors by depth, measured side by side. RTF = total seconds / total seconds of audio."""
 
 import statistics
 import time

@@ -73,7 +73,7 @@ def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | Non
 
 
 def tuned_path(exp: Path) -> Path:
-    """Where `asrprune tune-lm` notes what it found."""
+    """Return the path of the weights that `asrprune tune-lm` found."""
     return ExperimentPaths(exp).decoder
 
 

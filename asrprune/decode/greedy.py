@@ -13,7 +13,7 @@ class Greedy:
     identity = "greedy"
 
     def decode(self, log_probs: Tensor, lens: Tensor) -> list[BestPath]:
-        """As ``Decoder.decode``."""
+        """Decode a batch, as ``Decoder.decode`` says."""
         best = log_probs.argmax(dim=-1)  # (B, T')
         frames = torch.arange(best.shape[1], device=best.device)
         real = frames < lens.unsqueeze(1)

@@ -115,7 +115,7 @@ def _count(tokens: np.ndarray, places: np.ndarray, num_words: int, order: int) -
 
 
 def _continuations(grams: _Counted, above: _Counted) -> np.ndarray:
-    """How many different words come before each n-gram; where a sentence begins there are none, and it keeps its count."""
+    """Count the different words before each n-gram; where a sentence begins there are none, and it keeps its count."""
     return np.where(grams.begins, grams.count, np.bincount(above.suffix, minlength=len(grams.word)))
 
 
@@ -134,7 +134,7 @@ def _smoothed(grams: _Counted, count: np.ndarray, below: np.ndarray) -> tuple[np
 
 
 def _discounts(count: np.ndarray) -> tuple[float, ...]:
-    """What is taken from n-grams that are counted once, twice, and more often (Chen and Goodman, equation 26)."""
+    """Estimate what is taken from n-grams that are counted once, twice, and more often (Chen and Goodman, equation 26)."""
     once, twice, thrice, more = (float((count == times).sum()) for times in (1, 2, 3, 4))
     if not (once and twice and thrice):
         return _FALLBACK

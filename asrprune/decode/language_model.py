@@ -56,7 +56,7 @@ class LanguageModel:
         return len(self.orders)
 
     def __contains__(self, word: str) -> bool:
-        """Whether the model knows a word."""
+        """Tell whether the model knows a word."""
         return word in self._index and word != UNKNOWN
 
     def score(self, state: int, word: str) -> tuple[float, int]:

@@ -34,7 +34,7 @@ class Phrases:
         self.start = self._follow(_ROOT, WORD_START)  # a text begins with a word
 
     def step(self, node: int, text: str) -> tuple[float, int]:
-        """What is gained by going on with some letters (less than nothing if a phrase breaks off), and the node after them."""
+        """Score going on with some letters (less than nothing if a phrase breaks off), and the node after them."""
         gain = -self._lent[node]
         for letter in text:
             if letter == WORD_START and node in self._marks:  # several marks are one
@@ -44,7 +44,7 @@ class Phrases:
         return gain + self._lent[node], node
 
     def end(self, node: int) -> float:
-        """What is gained if the text ends here."""
+        """Score the end of the text."""
         gain, node = self.step(node, WORD_START)
         return gain - self._lent[node]
 

@@ -86,7 +86,7 @@ class PrefixBeam:
         self._least = math.log(options.min_prob) if options.min_prob else -math.inf
 
     def decode(self, log_probs: Tensor, lens: Tensor) -> list[BestPath]:
-        """As ``Decoder.decode``."""
+        """Decode a batch, as ``Decoder.decode`` says."""
         rows = log_probs.float().cpu().numpy()
         return [self.finish(self.advance(self.start(), row[:length])) for row, length in zip(rows, lens.tolist(), strict=True)]
 
@@ -182,7 +182,7 @@ class PrefixBeam:
         return _factor(max(0.0, self._word_bonus) + (self._phrases.most(piece) if self._phrases else 0.0))
 
     def _word_end(self, prefix: Prefix) -> tuple[float, int]:
-        """What is gained if the last word ends here, and the language model's state after it."""
+        """Score the end of the last word, and the language model's state after it."""
         if prefix.word_end is None:
             prefix.word_end = self._scored(prefix.word, prefix.lm_state) if prefix.word else (0.0, prefix.lm_state)
         return prefix.word_end
@@ -214,7 +214,7 @@ def _factor(gain: float) -> float:
 
 
 def _candidates(log_probs: np.ndarray, least: float) -> Iterator[Candidates]:
-    """Of each frame the labels that are tried: those of a log-probability of at least ``least``, and the best one."""
+    """Pick the labels that are tried in each frame: those of a log-probability of at least ``least``, and the best one."""
     tried = log_probs >= np.minimum(log_probs.max(axis=1, initial=-np.inf, keepdims=True), least)
     frames, labels = tried.nonzero()
     pairs = list(zip(labels.tolist(), np.exp(log_probs[tried].astype(np.float64)).tolist(), strict=True))

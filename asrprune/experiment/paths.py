@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ExperimentPaths:
-    """Where the files of an experiment lie. Plans: ``plan.plan_path``; similarities: ``analysis.matrices``."""
+    """The paths of the files of an experiment. Plans: ``plan.plan_path``; similarities: ``analysis.matrices``."""
 
     root: Path
 

@@ -22,13 +22,13 @@ class Step:
 
     @property
     def depth(self) -> int:
-        """How many layers are kept."""
+        """The number of layers that are kept."""
         return len(self.keep)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a strategy proposes for one model."""
+    """The proposal of a strategy for one model."""
 
     strategy: str
     num_layers: int
@@ -116,7 +116,7 @@ def _numbers(part: str, num_layers: int) -> range:
 
 
 def plan_path(exp: Path, strategy: str) -> Path:
-    """Where the plan of a strategy lies."""
+    """Return the path of the plan of a strategy."""
     return file_of(exp / "plans", strategy, ".json")
 
 

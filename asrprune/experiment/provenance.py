@@ -1,4 +1,4 @@
-"""What an experiment was made from: a run that goes on must have the same config, text units and data."""
+"""The origin of an experiment: a run that goes on must have the same config, text units and data."""
 
 import hashlib
 import shutil
@@ -73,14 +73,14 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
 
 
 def fingerprint(corpus: Corpus) -> dict[str, Any]:
-    """What a corpus is, whatever its path: its size, and hashes of its ids, lengths and texts."""
+    """Identify a corpus, whatever its path: its size, and hashes of its ids, lengths and texts."""
     columns = {"ids": corpus.ids, "lengths": map(str, corpus.lengths), "texts": corpus.texts}
     hashes = {name: _hash_of_lines(column) for name, column in columns.items()}
     return {"utterances": len(corpus), "frames": int(corpus.lengths.sum()), **hashes}
 
 
 def _hash_of_lines(lines: Iterable[str]) -> str:
-    """Of the lines with line feeds between them, one after the other: there may be millions."""
+    """Hash lines with line feeds between them, one after the other: there may be millions."""
     digest = hashlib.sha256()
     for number, line in enumerate(lines):
         digest.update(f"\n{line}".encode() if number else line.encode())

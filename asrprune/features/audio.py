@@ -29,7 +29,7 @@ _UNKNOWN_SIZE = 0xFFFFFFFF  # what a program that writes a wav to a pipe puts wh
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header of a recording says; ``num_samples`` is per channel."""
+    """The content of a recording's header; ``num_samples`` is per channel."""
 
     sample_rate: int
     num_samples: int
@@ -194,7 +194,7 @@ def _check_complete(path: str, handle: BinaryIO, raw: bool) -> None:
 
 
 def _end_of_wav(handle: BinaryIO) -> int | None:
-    """Where the data chunk ends, by its header; None if the header does not know."""
+    """Return the end of the data chunk, by its header; None if the header does not know."""
     handle.seek(0)
     order = ">" if handle.read(12).startswith(b"RIFX") else "<"
     long_size = _UNKNOWN_SIZE
@@ -211,7 +211,7 @@ def _end_of_wav(handle: BinaryIO) -> int | None:
 
 
 def _end_of_sphere(path: str, head: bytes) -> int | None:
-    """Where the samples of a NIST SPHERE file end, by its header."""
+    """Return the end of the samples of a NIST SPHERE file, by its header."""
     fields = dict(re.findall(rb"^(\w+) -\w+ (.*?)\s*$", head, re.MULTILINE))
     coding = fields.get(b"sample_coding", b"pcm").decode("ascii", "replace")
     if "embedded" in coding:

@@ -20,7 +20,7 @@ from asrprune.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoder returns."""
+    """The result of the encoder."""
 
     x: Tensor  # (B, T', D): the residual stream after the last kept layer, not normalised
     lens: Tensor  # (B,) int64: real frames of each utterance
@@ -76,7 +76,7 @@ class Encoder(nn.Module):
         return dropout(x, self.dropout, self.training), output_length(lens, self.factor)
 
     def context(self, lens: Tensor, frames: int) -> Context:
-        """What the layers need to know of a batch of streams of ``frames`` frames, ``lens`` (B,) of which are real."""
+        """Make what the layers need to know of a batch of streams of ``frames`` frames, ``lens`` (B,) of which are real."""
         return Context(lens, padding_mask(lens, frames))
 
     def step(

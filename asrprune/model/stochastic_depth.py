@@ -32,7 +32,7 @@ def draw_layers(probabilities: list[float], seed: int, step: int) -> list[int]:
 
 
 def draw_depth(shares: Mapping[int, float], num_layers: int, seed: int, step: int) -> int:
-    """How many layers this update runs: those from 1 up to a tap, with the tap's share of the updates, else all.
+    """Draw how many layers this update runs: those from 1 up to a tap, with the tap's share of the updates, else all.
 
     The draws are a low-discrepancy sequence, multiples of the golden ratio modulo 1 from a start that the seed gives, so that
     every few dozen updates have these shares, whatever the seed. They depend on (seed, step) alone.

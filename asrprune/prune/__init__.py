@@ -1,1 +1,1 @@
-"""Which layers to remove: plans, search, surgery."""
+"""Choosing the layers to remove: plans, search, surgery."""

@@ -37,7 +37,7 @@ class Share:
 
 @dataclass(frozen=True)
 class ShareCounts:
-    """What a share came to."""
+    """The result of a share."""
 
     index: np.ndarray  # (N,) positions in the corpus
     made: dict[Keep, np.ndarray]  # (N, 2) errors and losses; without the sub-models that were given up

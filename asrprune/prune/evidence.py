@@ -40,7 +40,7 @@ class Evidence:
 
     @cached_property
     def influence(self) -> np.ndarray:
-        """How much layers 1..L change the stream: (L,)."""
+        """The change that each of layers 1..L makes to the stream: (L,)."""
         return read_measure(self._experiment, self._dev.name, "influence")
 
     @cached_property

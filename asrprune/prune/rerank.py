@@ -7,7 +7,7 @@ from asrprune.prune.dev_score import Scorer
 
 
 def rerank(proposals: Mapping[int, Sequence[Keep]], score: Scorer) -> tuple[Step, ...]:
-    """Of several sub-models for each depth, the one with the best dev score; of equals the one that was proposed first."""
+    """Choose for each depth the sub-model with the best dev score; of equals the one that was proposed first."""
     steps = []
     for depth in sorted(proposals, reverse=True):
         found = score(proposals[depth], 1)

@@ -1,4 +1,4 @@
-"""What a search has been told, on disk: one that was killed goes on where it stopped."""
+"""The scores that a search has seen, on disk: one that was killed goes on where it stopped."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ class RememberedScorer:
         self.layer_forwards, self.naive_layer_forwards, self.seconds = 0.0, 0, 0.0
 
     def __call__(self, keeps: Sequence[Keep], best: int | None = None) -> dict[Keep, DevScore]:
-        """As ``DevScorer``."""
+        """Score sub-models, as ``DevScorer`` does."""
         question = hashlib.sha256(json.dumps([self.made_by, keeps, best]).encode()).hexdigest()[:16]
         if question not in self.answers:
             self.answers[question] = self._ask(keeps, best)

@@ -1,4 +1,4 @@
-"""What a stage depends on: numbers of the config, and files as they are now."""
+"""The needs of a stage: numbers of the config, and files as they are now."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

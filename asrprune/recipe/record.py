@@ -19,7 +19,7 @@ class Needs:
     also: dict[str, Any]
 
     def differences(self, done: "Needs") -> list[str]:
-        """How these needs differ from those that a stage was done with, a phrase each; empty: it need not run again.
+        """Say how these needs differ from those that a stage was done with, a phrase each; empty: it need not run again.
 
         Of ``also`` it may have been done with more, such as further test sets.
         """

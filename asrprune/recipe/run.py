@@ -52,7 +52,7 @@ class Recipe:
         )
 
     def is_done(self, stage: Stage) -> bool:
-        """Whether a stage was done with these needs, and what it made is there."""
+        """Tell whether a stage was done with these needs, and what it made is there."""
         done = Record.read(stage.mark)
         return done is not None and not self.needs(stage).differences(done) and all(path.exists() for path in stage.makes)
 

@@ -44,7 +44,7 @@ class Stage:
         return self.home / "log" / f"{self.name}.log"
 
     def __str__(self) -> str:
-        """As it is called in messages."""
+        """The name of the stage in messages."""
         return f"stage {self.number} ({self.name})"
 
 

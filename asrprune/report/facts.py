@@ -1,4 +1,4 @@
-"""What a reader must know beside the numbers, in sentences from `results.json` alone."""
+"""Facts that a reader needs beside the numbers, in sentences from `results.json` alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +54,7 @@ def _model(results: Results) -> str:
 
 
 def _exits(config: dict[str, Any]) -> list[str]:
-    """Which layers had a loss of their own in training, and how many updates ended there."""
+    """Say which layers had a loss of their own in training, and how many updates ended there."""
     parts, truncated = [], config.get("truncated")
     if config["taps"]:
         parts.append(f"intermediate CTC after layers {compact(config['taps'])}, tap weight {config['tap_weight']}")

@@ -221,7 +221,7 @@ def panel_grid(count: int, width: float, height: float, columns: int = 2) -> tup
 
 
 def _split(results: Results, rows: Sequence[Row]) -> tuple[list[Row], dict[str, list[Row]]]:
-    """Of one set's rows: the full model's (a list of one, or none), and each strategy's pruned ones from shallow to deep."""
+    """Split one set's rows: the full model's (a list of one, or none), and each strategy's pruned ones from shallow to deep."""
     full = [row for row in rows if row["depth"] == results["model"]["num_layers"]][:1]
     pruned = sorted((row for row in rows if row["depth"] != results["model"]["num_layers"]), key=lambda row: row["depth"])
     strategies = sorted({row["strategy"] for row in pruned}, key=rank)

@@ -121,7 +121,7 @@ def _read_score(path: Path, utterances: int) -> Row:
 
 
 def _data(usable: Sequence[tuple[Row, Row]]) -> dict[str, Row]:
-    """What was decoded, per set; every decode of a set must have seen the same utterances and transcripts."""
+    """Describe the decoded sets; every decode of a set must have seen the same utterances and transcripts."""
     first: dict[str, tuple[str, Row]] = {}
     for decode, _ in usable:
         seen = {key: decode[key] for key in ("utterances", "hours", "text_sha256")}

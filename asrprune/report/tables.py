@@ -51,7 +51,7 @@ def search_sets(results: Results) -> set[str]:
 
 
 def seen(name: str, search_sets: Collection[str]) -> bool:
-    """Whether a set is, by its name, one on which layers were chosen, a part of it, or what it has copies of.
+    """Tell whether a set is, by its name, one on which layers were chosen, a part of it, or what it has copies of.
 
     >>> [seen(name, ["dev_sp"]) for name in ("dev", "dev_sp", "test")], seen("dev_clean", ["dev"])
     ([True, True, False], True)
@@ -95,7 +95,7 @@ def screen_table(results: Results) -> Table:
 
 
 def compact(layers: Sequence[int]) -> str:
-    """Ascending layer numbers with runs of three or more drawn together: 1,2,3,4,6,12 -> ``1-4,6,12``."""
+    """Write ascending layer numbers with runs of three or more drawn together: 1,2,3,4,6,12 -> ``1-4,6,12``."""
     breaks = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(layers)) if b != a + 1), len(layers)]
     runs = [layers[start:end] for start, end in pairwise(breaks)]
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)

@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files, processes, the machine."""
+"""The ground of everything else: errors, files, processes, the machine."""

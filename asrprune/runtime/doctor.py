@@ -1,4 +1,4 @@
-"""What this machine has and lacks for asrprune, each fault with the command that mends it."""
+"""The check of a machine: what it has and lacks for asrprune, each fault with the command that mends it."""
 
 from __future__ import annotations  # a Python that is too old must get far enough to be told so
 
@@ -62,7 +62,7 @@ def diagnose() -> list[Check]:
 
 
 def doctor_ok(checks: list[Check]) -> bool:
-    """Whether all that is required is there."""
+    """Tell whether all that is required is there."""
     return all(check.ok for check in checks if check.required)
 
 
@@ -158,7 +158,7 @@ def _available_memory() -> str:
 
 
 def _disk(directory: Path) -> Check:
-    """Whether ``directory`` takes files, and how much is free there."""
+    """Tell whether ``directory`` takes files, and how much is free there."""
     free_gib = shutil.disk_usage(directory).free / _GIB
     try:
         with tempfile.TemporaryFile(dir=directory):

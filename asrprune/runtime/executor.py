@@ -1,4 +1,4 @@
-"""Where shards of work are done: in this process, in several of this machine, or as jobs of a Slurm cluster."""
+"""Executors do shards of work: in this process, in several of this machine, or as jobs of a Slurm cluster."""
 
 import multiprocessing
 import os
@@ -146,7 +146,7 @@ def _end_with_parent() -> None:
 
 
 def _num_threads() -> int:
-    """As many as torch would take; importing it to ask would cost those seconds who have no use for it."""
+    """Count the threads that torch would take, without its import, which takes seconds."""
     return int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
 
 

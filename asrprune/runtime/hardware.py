@@ -1,4 +1,4 @@
-"""What this machine can do, and what a run says about where it ran."""
+"""Devices and arithmetic of this machine, and a description of it for results."""
 
 import os
 import platform
@@ -38,7 +38,7 @@ def visible_gpus() -> list[str]:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is native: GPUs say so themselves, CPUs by the flags avx512_bf16, amx_bf16 or (Arm) bf16."""
+    """Tell whether bfloat16 arithmetic is native: GPUs say so, CPUs have the flag avx512_bf16, amx_bf16 or (Arm) bf16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())
@@ -62,14 +62,14 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def inference(precision: str, device: torch.device) -> Iterator[None]:
-    """What runs a trained model: without gradients, in the arithmetic of ``precision``."""
+    """Run a trained model without gradients, in the arithmetic of ``precision``."""
     dtype = autocast_type(precision, device)
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         yield
 
 
 def environment() -> dict[str, Any]:
-    """What a results file says about the machine."""
+    """Describe the machine for a results file."""
     return {
         "asrprune": version(),
         "python": platform.python_version(),

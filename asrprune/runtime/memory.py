@@ -1,4 +1,4 @@
-"""How this process's memory is managed."""
+"""Memory of this process."""
 
 import ctypes
 import sys

@@ -15,7 +15,7 @@ _LOG_EVERY_S = 20.0
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks and writes: the only one, or by what launched it the first of several."""
+    """Tell whether this is the process that speaks and writes: the only one, or by what launched it the first of several."""
     names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")  # torchrun sets all three
     return all(os.environ.get(name, "0") == "0" for name in names)
 

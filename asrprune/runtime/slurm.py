@@ -38,7 +38,7 @@ _ENDS = {  # what the user can do about it
 
 
 class JobError(RuntimeError):
-    """What went wrong in a job, in a way that the user did not cause."""
+    """A failure in a job that the user did not cause."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _result(folder: Path, number: int) -> Path:
 
 
 def _gone(array: str, jobs: set[str]) -> dict[str, str]:
-    """Those of an array's jobs that have ended, and as what; sacct would know more, but many clusters keep no accounts."""
+    """Find the jobs of an array that have ended, and how; sacct would know more, but many clusters keep no accounts."""
     done = _ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={array}", "--format=%i %T")
     if done.returncode and "Invalid job id" not in done.stderr:
         return {}  # Slurm does not answer now; what runs goes on
@@ -213,5 +213,5 @@ def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _flat(text: str) -> str:
-    """What sbatch says in several lines, in one."""
+    """Join the lines that sbatch says to one."""
     return ", ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""Which version of asrprune this is."""
+"""The version of asrprune."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How sure an error rate is: the bootstrap over utterances."""
+"""Confidence intervals of error rates: the bootstrap over utterances."""
 
 from statistics import NormalDist
 

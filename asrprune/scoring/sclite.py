@@ -109,7 +109,7 @@ def _write_report(report: BinaryIO, runs: _Runs, counts: np.ndarray) -> None:
 
 
 def _begins(items: Iterable[str]) -> np.ndarray:
-    """Where, in items of which equal ones stand together, each new one begins."""
+    """Return the places at which a new item begins; equal items stand together."""
     return np.fromiter((i for i, (ahead, item) in enumerate(pairwise(chain([None], items))) if item != ahead), dtype=np.int64)
 
 
@@ -145,7 +145,7 @@ def _speaker_table(names: Sequence[str], sums: np.ndarray) -> Iterator[str]:
 
 
 def _centred(text: str, width: int) -> str:
-    """As sclite centres: an odd blank goes to the right."""
+    """Centre a text as sclite does: an odd blank goes to the right."""
     return (" " * ((width - len(text)) // 2) + text).ljust(width)
 
 

@@ -78,7 +78,7 @@ class Score(Counts):
         return len(self.utterance_counts)
 
     def to_dict(self) -> dict[str, float | int | list[float]]:
-        """What score.json holds: percentages with 4 digits, counts as integers."""
+        """Convert to what score.json holds: percentages with 4 digits, counts as integers."""
         return {
             "wer": round(self.wer, 4),
             "wer_ci95": [round(bound, 4) for bound in self.wer_ci95],
@@ -123,7 +123,7 @@ class Tally:
         self._characters += characters
 
     def score(self) -> Score:
-        """Of all utterances so far."""
+        """The score of all utterances so far."""
         counts = np.array(self._utterances, dtype=np.int32).reshape(-1, 4)
         total = Counts(*counts.sum(axis=0).tolist())
         errors, words = counts[:, 1:].sum(axis=1), counts[:, :3].sum(axis=1)
@@ -175,7 +175,7 @@ def _edits_of_all(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _same_at_the_end(ref: Sequence[str], hyp: Sequence[str]) -> int:
-    """How many tokens at the end of both are the same."""
+    """Count the tokens at the end of both that are the same."""
     if ref == hyp:
         return len(ref)
     backwards = zip(reversed(ref), reversed(hyp), strict=False)

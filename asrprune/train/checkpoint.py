@@ -71,7 +71,7 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict[st
 
 
 def epoch_file(directory: Path, epoch: int) -> Path:
-    """Where the weights after an epoch lie."""
+    """Return the path of the weights after an epoch."""
     return directory / f"epoch{epoch:04d}.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""How good the model is on a dev set: CTC loss and greedy WER of every tap and of the last layer, from one pass."""
+"""Dev metrics: CTC loss and greedy WER of every tap and of the last layer, from one pass."""
 
 from dataclasses import dataclass
 

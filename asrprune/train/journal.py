@@ -1,4 +1,4 @@
-"""What a run tells while it trains: train.jsonl, tensorboard and the log."""
+"""The log of a training: train.jsonl, tensorboard and the log."""
 
 import json
 import os
@@ -53,7 +53,7 @@ class Journal:
 
 
 class SilentJournal(Journal):
-    """That of a process which leaves writing to another one."""
+    """The journal of a process that does not write: another process of the training does."""
 
     def __init__(self) -> None:
         pass

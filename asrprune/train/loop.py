@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """Where a run is; with the weights and the optimiser's moments this is its whole state."""
+    """The progress of a run; with the weights and the optimiser's moments this is its whole state."""
 
     epoch: int = 1  # the epoch under way
     update: int = 0  # updates done in it
@@ -133,7 +133,7 @@ class Trainer:
         return [batches[i : i + count] for i in range(0, len(batches), count)]
 
     def _count_updates(self) -> int:
-        """Of all epochs: each is planned, as it may have a batch more or less."""
+        """Count the updates of all epochs: each is planned, as it may have a batch more or less."""
         return sum(len(self._updates(epoch)) for epoch in range(1, self.config.train.epochs + 1))
 
     def _run_epoch(self) -> None:

@@ -63,7 +63,7 @@ def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes
 
 
 def _in_our_words(record: logging.LogRecord) -> bool:
-    """What fabric's launcher says, before it kills all, of a process that died: GPUs would wait for that one."""
+    """Put our sentence in the place of what fabric's launcher says of a process that died, before it kills the others."""
     record.msg, record.args, record.levelno, record.levelname = LOST_PEER, (), logging.ERROR, "ERROR"
     return True
 
@@ -144,5 +144,5 @@ def add_up(value: Tensor, fabric: Fabric) -> Tensor:
 
 
 def is_lost_peer(error: Exception) -> bool:
-    """Whether an exception says that another process of the run has gone."""
+    """Tell whether an exception says that another process of the run has gone."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
