@@ -25,7 +25,7 @@ Written by `python tools/config_reference.py` from `asrprune/config/schema.py`; 
 All numbers of a recipe are in one YAML file, such as `egs/mini/conf/train.yaml`; what it leaves out has the default.
 `--set train.epochs=20` on the command line wins over the file. Each experiment keeps the numbers it was made with in its
 `config.yaml`. An unknown key is an error, and so is a number that changes nothing beside the others, such as `prune.beam`
-without the strategy `greedy`, unless it has its default.
+without the strategy `iterative`, unless it has its default.
 
 Some sections have alternatives, which have numbers of their own: `model.layer: {type: conformer, kernel: 15}`. The type alone,
 `model.layer: conformer`, is short for all its defaults, and `--set model.layer=conformer` changes to another type. Files of
