@@ -30,7 +30,9 @@ def runs(line: Tensor) -> list[int]:
 
 
 def config(freq: tuple[int, int] = (0, 27), time: tuple[int, float] = (0, 0.05)) -> AugmentConfig:
-    return AugmentConfig(num_freq_masks=freq[0], max_freq_mask=freq[1], num_time_masks=time[0], max_time_mask=time[1])
+    frequencies = {"num_freq_masks": freq[0], **({"max_freq_mask": freq[1]} if freq[0] else {})}
+    times = {"num_time_masks": time[0], **({"max_time_mask": time[1]} if time[0] else {})}
+    return AugmentConfig.model_validate(frequencies | times)
 
 
 @pytest.mark.parametrize("widest", [1, 5, 27])

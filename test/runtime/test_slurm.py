@@ -47,7 +47,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def here(cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Jobs find this checkout and this module; what they are asked for is asked for often."""
     monkeypatch.setenv("SLURM_CONF", cluster)
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'test'}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'test'}:{ROOT / 'test/runtime'}")
     monkeypatch.setattr(slurm, "_ASK_S", 2.0)
     monkeypatch.setattr(fbank, "SHARD_UTTERANCES", 2)
     yield
