@@ -16,6 +16,7 @@ from asrprune.data.kaldi import read_data_dir, spread_evenly
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import Decoder
+from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.features.fbank import compute_fbank
@@ -49,13 +50,13 @@ def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ..
         keeps: the sub-models, as layers to keep.
         allow_pipes: run shell commands in wav.scp.
     """
-    options = experiment.config.bench
+    options, decoder = experiment.config.bench, decoder_of(experiment)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads or before)
     try:
         features, audio_s, features_rtf = _features(experiment, directory, options, allow_pipes)
         batches = _batches(features, options.batch)
-        speeds = measure(experiment, batches, keeps, options.repeats, audio_s)
+        speeds = measure(experiment, batches, keeps, options.repeats, audio_s, decoder)
         threads = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
@@ -71,7 +72,7 @@ def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ..
     path = ExperimentPaths(experiment.path).bench
     write_json(path, {
         "format": 1, "set": directory.name, "utterances": len(features), "audio_s": audio_s, "threads": threads,
-        "batch": options.batch, "dtype": dtype, "repeats": options.repeats, "device": device.type,
+        "batch": options.batch, "dtype": dtype, "decoder": decoder.identity, "repeats": options.repeats, "device": device.type,
         "features_rtf": features_rtf, "model_sha256": experiment.info["model_sha256"], "environment": environment(),
         "rows": rows,
     })  # fmt: skip
@@ -84,10 +85,11 @@ def measure(
     keeps: Sequence[tuple[int, ...]],
     repeats: int,
     audio_s: float,
+    decoder: Decoder = GREEDY,
 ) -> list[Speed]:
     """Time sub-models side by side on (features, lens) batches."""
     seconds: list[list[float]] = [[] for _ in keeps]
-    runner, decoder = Runner.of(experiment), decoder_of(experiment)
+    runner = Runner.of(experiment)
     for repeat in track(range(repeats + WARM_UP), "bench"):
         for position, keep in enumerate(keeps):
             taken = timed(lambda keep=keep: _recognise(runner, decoder, experiment.tokenizer, batches, keep))  # type: ignore[misc]

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from torch import Tensor
 
+from asrprune.config.schema import BeamConfig
 from asrprune.data.kaldi import read_data_dir
 from asrprune.decode import benchmark as bench
+from asrprune.decode.decoder import BestPath
+from asrprune.decode.prefix_beam import PrefixBeam
 from asrprune.experiment import store as experiment
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
@@ -85,6 +89,22 @@ def test_there_is_a_row_for_each_sub_model_and_the_conditions_are_stated(own: Ex
     }  # fmt: skip
     assert written["features_rtf"] > 0
     assert written["environment"]["torch"] == torch.__version__
+
+
+def test_the_configured_decoder_is_timed(own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = own.config.decode.model_copy(update={"decoder": BeamConfig(width=3)})
+    own = Experiment(own.path, own.config.model_copy(update={"decode": decode}), own.tokenizer, own.model, own.info)
+    decoded: list[int] = []
+    real = PrefixBeam.decode
+
+    def watched(self: PrefixBeam, log_probs: Tensor, lens: Tensor) -> list[BestPath]:
+        decoded.append(self.options.width)
+        return real(self, log_probs, lens)
+
+    monkeypatch.setattr(PrefixBeam, "decode", watched)
+    written = json.loads(bench.bench(with_bench(own, utterances=2, repeats=1), tiny_data / "dev", [(1,)]).read_text())
+    assert decoded == [3] * 4, "two utterances, warm-up and repetition"
+    assert written["decoder"].startswith("beam width=3")
 
 
 def test_batches_hold_all_utterances_longest_first(own: Experiment, tiny_data: Path) -> None:

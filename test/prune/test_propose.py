@@ -13,7 +13,9 @@ import pytest
 
 from asrprune.analysis.matrices import similarity_path
 from asrprune.analysis.measure import measure_layers
+from asrprune.config.schema import BeamConfig
 from asrprune.data.dataset import Corpus
+from asrprune.decode.prefix_beam import PrefixBeam
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Keep, plan_path, read_plan
 from asrprune.experiment.store import Experiment
@@ -102,6 +104,9 @@ def test_a_killed_search_goes_on(own: Experiment, tiny_data: Path, monkeypatch: 
     assert asked[3] == asked[2], "the one that was cut off comes again, and none of those before it"
     propose(own, "iterative", tiny_data / "dev", own.config.prune.model_copy(update={"metric": "ctc"}))
     assert len(asked) > calls, "another question"
+    calls = len(asked)
+    propose(own, "iterative", tiny_data / "dev", decoder=PrefixBeam(own.tokenizer.pieces, BeamConfig()))
+    assert len(asked) > calls, "another decoder"
 
 
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
