@@ -13,7 +13,7 @@ from asrprune.runtime.files import read_json, write_json, write_text
 
 _INTERVALS = (
     "Intervals: hierarchical bootstrap, speakers with all that they say and seeds drawn with replacement, both systems on the"
-    " same draws (the formula and its sources: asrprune/paper/hierarchical.py)."
+    " same draws (the formula and its sources: asrprune/compare/hierarchical.py)."
 )
 
 
