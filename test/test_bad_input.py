@@ -674,14 +674,14 @@ def test_an_interruption_is_one_sentence(number: signal.Signals, data: Path, mon
 
 
 def test_a_signal_that_comes_twice_does_not_cut_the_cleaning_up_short(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in a recipe: from the terminal, and passed on by `asrprune stage`."""
+    """A stopped recipe: once to the whole process group, and passed on by `asrprune stage`."""
     cleaned: list[str] = []
 
     def interrupted(*_: object) -> None:
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
         finally:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
             cleaned.append("up")
 
     monkeypatch.setattr("asrprune.data.check.check_data_dir", interrupted)
