@@ -12,7 +12,7 @@ from typing import Any
 
 from asrprune.config.names import Number, alternatives, numbers, tag_of
 from asrprune.config.schema import Config
-from asrprune.config.section import Section
+from asrprune.config.section import KINDS, Section
 from asrprune.runtime.errors import exit_status
 from asrprune.runtime.files import write_text
 
@@ -35,12 +35,7 @@ What a number affects:
 
 | | |
 | --- | --- |
-| features | the features on disk; all methods of a comparison (`asrprune grid`) share it |
-| learning | what a training run learns; one that was stopped cannot go on with another value |
-| search | which layers are removed |
-| decoding | the text that a trained model puts out |
-| pace | how fast, or in what portions, something is done, but not what comes out |
-| bench | what `asrprune bench` measures |
+{kinds}
 
 What is made later of something that is affected is affected, too.
 """
@@ -48,8 +43,8 @@ What is made later of something that is affected is affected, too.
 
 def reference() -> str:
     """The whole document."""
-    parts = [INTRODUCTION, *_section("", (Config,))]
-    return "\n".join(parts)
+    kinds = "\n".join(f"| {kind} | {meaning} |" for kind, meaning in KINDS.items())
+    return "\n".join([INTRODUCTION.replace("{kinds}", kinds), *_section("", (Config,))])
 
 
 def _section(name: str, kinds: tuple[type[Section], ...]) -> Iterator[str]:

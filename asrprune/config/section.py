@@ -14,13 +14,14 @@ from pydantic import (
 )
 
 Kind = Literal["features", "learning", "search", "decoding", "pace", "bench"]
-# What a number can affect:
-#   features  the features on disk, and so what models share that are compared
-#   learning  what a training run learns: it cannot go on with another value
-#   search    which layers are removed
-#   decoding  the text that comes out of a trained model
-#   pace      how fast or in which parts something is done, not what comes out
-#   bench     what `asrprune bench` measures
+KINDS: dict[Kind, str] = {  # what a number can affect
+    "features": "the features on disk; all methods of a comparison (`asrprune grid`) share it",
+    "learning": "what a training run learns; one that was stopped cannot go on with another value",
+    "search": "which layers are removed",
+    "decoding": "the text that a trained model puts out",
+    "pace": "how fast, or in what portions, something is done, but not what comes out",
+    "bench": "what `asrprune bench` measures",
+}
 TOLERANT = {"tolerant": True}  # the context in which numbers without effect are taken, as earlier versions took them
 
 

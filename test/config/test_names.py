@@ -1,17 +1,15 @@
 """What a number affects is said once, and other rules follow from it."""
 
-from typing import get_args
-
 from asrprune.config.load import parse_config, resolved
 from asrprune.config.names import names_affecting, numbers, only, sections, tag_of
 from asrprune.config.schema import Config, FrontendConfig
-from asrprune.config.section import Kind
+from asrprune.config.section import KINDS
 
 
 def test_every_number_says_what_it_is_and_what_it_affects() -> None:
     for number in numbers():
         assert number.affects, number.name
-        assert set(number.affects) <= set(get_args(Kind)), number.name
+        assert set(number.affects) <= KINDS.keys(), number.name
         assert number.field.description, number.name
 
 
