@@ -27,9 +27,9 @@ def activations(runner: Runner, corpus: Corpus, max_frames: int, batch_frames: i
     batches = [chosen[batch] for batch in sorted_batches(corpus.lengths[chosen], batch_frames)]
     for batch in track(runner.batches(corpus, batches), f"activations {corpus.directory.name}", len(batches)):
         streams, lens = runner.streams(batch.features, batch.lens, lowest)
-        real = torch.arange(int(lens.max()), device=lens.device) < lens.unsqueeze(1)  # (B, T')
+        real = torch.arange(streams[()].shape[1], device=lens.device) < lens.unsqueeze(1)  # (B, T')
         for part, keep in zip(parts, lowest, strict=True):
-            part.append(streams[keep][:, : real.shape[1]][real].float().cpu().numpy())
+            part.append(streams[keep][real].cpu().numpy())
     return [np.concatenate(part)[:max_frames] for part in parts]
 
 

@@ -1,7 +1,7 @@
 """Commands on data directories."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from asrprune.cli.options import (
 )
 from asrprune.cli.screen import say
 from asrprune.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command("check-data")

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -27,9 +27,6 @@ from asrprune.cli.screen import say
 from asrprune.config.strategies import PREFERRED
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Commands that choose layers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,9 +25,6 @@ from asrprune.cli.options import (
 )
 from asrprune.cli.screen import say
 from asrprune.config.strategies import STRATEGY_NAMES
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Commands that compare and report, and the doctor."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ from asrprune.cli.options import Gpus, GridOutput
 from asrprune.cli.screen import say, show
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -1,16 +1,13 @@
 """Commands that train."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from asrprune.cli.app import app
 from asrprune.cli.options import ConfigFile, ExpDir, Overrides
 from asrprune.cli.screen import say
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

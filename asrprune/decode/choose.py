@@ -72,13 +72,8 @@ def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | Non
     return PrefixBeam(tokenizer.pieces, options, lm, lm_sha256)
 
 
-def tuned_path(exp: Path) -> Path:
-    """Return the path of the weights that `asrprune tune-lm` found."""
-    return ExperimentPaths(exp).decoder
-
-
 def _tuned(experiment: Experiment, lm: Path) -> dict[str, Any]:
-    path = tuned_path(experiment.path)
+    path = ExperimentPaths(experiment.path).decoder
     if not path.exists():
         return {}
     tuned = read_json(path, "asrprune tune-lm")

@@ -11,8 +11,9 @@ from asrprune.config.schema import BeamConfig
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.decode.arpa import ArpaModel
-from asrprune.decode.choose import make_beam, tuned_path
+from asrprune.decode.choose import make_beam
 from asrprune.decode.decoder import Decoder
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
 from asrprune.runtime.errors import UserError
@@ -51,7 +52,7 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
     ]
     best = min(rows, key=lambda row: row["wer"])  # the first of equals
     facts = {"model_sha256": experiment.info["model_sha256"], "lm_sha256": digest, "set": dev.name, "width": options.width}
-    write_json(tuned_path(experiment.path), {"format": 1, **best, **facts, "tried": rows})
+    write_json(ExperimentPaths(experiment.path).decoder, {"format": 1, **best, **facts, "tried": rows})
     return best
 
 

@@ -79,11 +79,6 @@ class CtcModel(nn.Module):
         """Run a layer on the stream (B, T', D) after the kept layer ``after``, with this model's self-conditioning."""
         return self.encoder.step(x, layer, context, after=after, between=self._between)
 
-    def emit(self, features: Tensor, lens: Tensor, keep: Sequence[int] | None = None) -> Emissions:
-        """Raw (B, T, F) features and (B,) lengths -> log-probabilities of the sub-model of the kept layers."""
-        encoded = self.encode(self.normalise(features), lens, keep)
-        return Emissions(self.head(encoded.x), encoded.lens)
-
     def forward(
         self,
         features: Tensor,

@@ -81,10 +81,10 @@ class Trainer:
     """One run: the model, its optimiser, the data, and how far it is."""
 
     def __init__(self, config: Config, exp: Path, model: CtcModel, train: Corpus, dev: Corpus, fabric: Fabric) -> None:
-        """Put a run together; nothing is read or written before ``begin``.
+        """Put a run together; its files are read and written from ``begin`` on.
 
         Raises:
-            UserError: no utterance can be learnt from.
+            UserError: no utterance can be learnt from; ``dropped.tsv`` lists them.
         """
         self.config, self.exp = config, exp
         self.checkpoints = ExperimentPaths(exp).checkpoints
@@ -94,7 +94,7 @@ class Trainer:
         self.probabilities = drop_probabilities(
             config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
         )
-        self.kept = _feasible(train, exp, config)
+        self.kept = _feasible(train, exp, config, self.writes)
         self.total_steps = self._count_updates() if isinstance(config.train.schedule, CosineConfig) else 0
         model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
         self.model = fabric.setup_module(model)
@@ -347,11 +347,12 @@ class Trainer:
         logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 
-def _feasible(corpus: Corpus, exp: Path, config: Config) -> np.ndarray:
+def _feasible(corpus: Corpus, exp: Path, config: Config, writes: bool) -> np.ndarray:
     """Positions of the utterances that CTC can learn from."""
     kept = feasible(corpus, config.model.subsampling.factor)
     if not kept.any():
-        write_dropped(ExperimentPaths(exp).dropped, corpus, kept, config.model.subsampling.factor)
+        if writes:
+            write_dropped(ExperimentPaths(exp).dropped, corpus, kept, config.model.subsampling.factor)
         raise UserError(
             f"{corpus.directory}: every utterance is too short for its transcript, or has none; see {exp / 'dropped.tsv'}"
         )

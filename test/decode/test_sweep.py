@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from emissions import emit
 
 from asrprune.config.schema import Config, DecodeConfig
 from asrprune.data.dataset import Corpus
@@ -64,7 +65,7 @@ def alone(exp: Experiment, directory: Path, keep: tuple[int, ...]) -> dict[str, 
     for index, key in enumerate(corpus.ids):
         features = torch.from_numpy(corpus[index][1].copy()).unsqueeze(0)
         with torch.inference_mode():
-            emissions = exp.model.emit(features, torch.tensor([features.shape[1]]), keep)
+            emissions = emit(exp.model, features, torch.tensor([features.shape[1]]), keep)
         best = emissions.log_probs[0, : int(emissions.lens[0])].argmax(-1).tolist()
         labels = [now for before, now in zip([0, *best], best, strict=False) if now not in (0, before)]
         texts[key] = exp.tokenizer.decode(labels)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from emissions import emit
 from rapidfuzz.distance import Levenshtein
 
 from asrprune.config.schema import Config, DecodeConfig
@@ -52,7 +53,7 @@ def naive(model: CtcModel, corpus: Corpus, batches: list, keep: tuple[int, ...])
     model.eval()
     with torch.inference_mode():
         for batch in corpus.loader(batches):
-            emissions = model.emit(batch.features, batch.lens, keep)
+            emissions = emit(model, batch.features, batch.lens, keep)
             loss += float(ctc_losses(emissions.log_probs, emissions.lens, batch.labels, batch.label_lens).sum())
             for row, index in enumerate(batch.index):
                 best = emissions.log_probs[row, : int(emissions.lens[row])].argmax(-1).tolist()

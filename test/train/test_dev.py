@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from emissions import emit
 
 from asrprune.data.dataset import Corpus
 from asrprune.data.packed import Packed
@@ -40,7 +41,7 @@ def one_by_one(experiment: Experiment, corpus: Corpus, depth: int) -> tuple[floa
     loss, errors = 0.0, 0
     with torch.inference_mode():
         for batch in corpus.loader([np.array([i]) for i in range(len(corpus))]):
-            emissions = experiment.model.emit(batch.features, batch.lens, range(1, depth + 1))
+            emissions = emit(experiment.model, batch.features, batch.lens, range(1, depth + 1))
             loss += float(ctc_losses(emissions.log_probs, emissions.lens, batch.labels, batch.label_lens))
             reference = corpus.texts[batch.index[0]].split()
             (path,) = GREEDY.decode(emissions.log_probs, emissions.lens)
