@@ -196,7 +196,7 @@ class Bench:
             shared = {**model, **TRAINED, "taps": [model["layers"] // 4, model["layers"] // 2], "dtype": "float32"}
             workers = {"recipe": self.ours("train", rate=0.0, front_end=RECIPE, **shared), **self.theirs("train", **shared)}
             taken = take_turns(workers, self.turns)
-            self.raw[f"train_{size}_fp32_recipe"] = {**shared, "seconds": taken}
+            self.raw[f"recipe_{size}_update"] = {**shared, "seconds": taken}
             self.against_espnet(f"train_vs_espnet_{size}_fp32_recipe", taken, "recipe")
             for name, shape in SHAPES.items():
                 shared = {**model, **shape, "dtype": "float32"}
@@ -207,7 +207,7 @@ class Bench:
                     **self.theirs("encode", **shared),
                 }
                 taken = take_turns(workers, self.turns)
-                self.raw[f"encode_{size}_{name}_recipe"] = {**for_all, "seconds": taken}
+                self.raw[f"recipe_{size}_{name}"] = {**for_all, "seconds": taken}
                 self.against_espnet(f"encode_vs_espnet_{name}_{size}_recipe", taken, "recipe")
                 self.keys[f"factor8_vs_factor4_{size}_{name}"] = ratio(taken["recipe"], taken["factor8"])
                 self.depths(size, name, "recipe")
