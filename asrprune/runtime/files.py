@@ -94,8 +94,8 @@ def open_unzipped(path: Path) -> BinaryIO:
 
 
 def read_json(path: Path, made_by: str = "") -> Any:
-    """Read a JSON file; a missing or broken one is a ``UserError`` that names ``made_by``, the command that writes it."""
-    hint = f"; `{made_by}` makes it" if made_by else ""
+    """Read a JSON file; a missing or broken one is a ``UserError`` that names ``made_by``, what writes it."""
+    hint = f"; {made_by} makes it" if made_by else ""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

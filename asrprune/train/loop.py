@@ -32,9 +32,9 @@ from asrprune.runtime.seeds import mix
 from asrprune.train.checkpoint import (
     FORMAT,
     best_epochs,
+    delete_other_epochs,
     epoch_file,
     load_state,
-    prune_epochs,
     restore,
     save_state,
     whole_moments,
@@ -108,7 +108,7 @@ class Trainer:
         """Go on where an earlier run was killed, if there was one, and open the log."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._resume()
-        self._prune_epochs()  # a kill may have come between the last save and this
+        self._delete_other_epochs()  # a kill may have come between the last save and this
         _tell_dropped(self.train_corpus, self.exp, self.config, self.kept, self.writes)
         if self.writes:
             self.journal = Journal(self.exp, self.progress.step, self.progress.epoch)
@@ -278,7 +278,7 @@ class Trainer:
         progress.update, progress.epoch_loss, progress.epoch_utterances = 0, 0.0, 0
         progress.epoch_layers, progress.epoch_ended_at = 0, {}
         self._save()
-        self._prune_epochs()
+        self._delete_other_epochs()
 
     def _evaluate(self) -> None:
         """Measure the model on the dev set after an epoch, and keep its weights if it is one of the best."""
@@ -317,9 +317,9 @@ class Trainer:
     def _best_epochs(self) -> list[int]:
         return best_epochs(self.progress.records, self.config.train.keep_best)
 
-    def _prune_epochs(self) -> None:
+    def _delete_other_epochs(self) -> None:
         if self.writes:
-            prune_epochs(self.checkpoints, self._best_epochs())
+            delete_other_epochs(self.checkpoints, self._best_epochs())
 
     def _save_if_due(self) -> None:
         due = time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s

@@ -81,7 +81,7 @@ Facts = dict[str, Any]
 
 def write_page(folder: Path) -> Path:
     """Draw the figures and write performance.md beside performance.json; returns its path."""
-    facts = read_json(folder / "performance.json", "make bench")
+    facts = read_json(folder / "performance.json", "`make bench`")
     with mpl.rc_context(STYLE):
         figures = save_figures(dict(_figures(facts["raw"])), CAPTIONS, folder / "figures")
     rows = tuple(
