@@ -1,4 +1,4 @@
-"""The plan file: for every depth, which layers are kept, and the dev scores that chose them."""
+"""The plan file: the layers to keep at every depth, and the dev scores by which they were chosen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from asrprune.config.strategies import spellings, strategy_name
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json, write_json
 
-Keep = tuple[int, ...]  # ascending layers of a sub-model, as the full model numbers them
+Keep = tuple[int, ...]  # the layers of a sub-model, ascending, numbered as in the full model
 
 
 @dataclass(frozen=True)
@@ -17,29 +17,29 @@ class Step:
     """One depth of a plan."""
 
     keep: Keep
-    score: float | None = None  # dev score, in the plan's metric
-    without: Mapping[int, float] = field(default_factory=dict, compare=False)  # layer -> dev score if it went next, where known
+    score: float | None = None  # score on the dev set, in the metric of the plan
+    without: Mapping[int, float] = field(default_factory=dict, compare=False)  # layer -> dev score without this layer, if known
 
     @property
     def depth(self) -> int:
-        """The number of layers that are kept."""
+        """The number of kept layers."""
         return len(self.keep)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The proposal of a strategy for one model."""
+    """The plan of a strategy for one model."""
 
     strategy: str
     num_layers: int
     steps: tuple[Step, ...]  # deepest first
     model_sha256: str
-    metric: str | None = None  # of the scores; None: nothing was scored
+    metric: str | None = None  # the metric of the scores; None: there are no scores
     dev_set: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)  # cost of the search, version
+    facts: Mapping[str, Any] = field(default_factory=dict)  # cost of the search, version of asrprune
 
     def keep(self, depth: int) -> tuple[int, ...]:
-        """The layers of a depth; a ``UserError`` lists the depths that there are."""
+        """Return the layers of a depth; raise a ``UserError`` if the plan does not have this depth."""
         for step in self.steps:
             if step.depth == depth:
                 return step.keep
@@ -61,10 +61,10 @@ def write_plan(path: Path, plan: Plan) -> None:
 
 
 def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
-    """Read a plan and check that it is one for this model.
+    """Read a plan for this model.
 
     Raises:
-        UserError: it is missing (stage 7 makes it), broken, or was made for another model.
+        UserError: the plan is missing or broken, or was made for another model.
     """
     values = read_json(path, "asrprune search, stage 7,")
     try:
@@ -91,13 +91,13 @@ def _record(step: Step) -> dict[str, Any]:
 
 
 def check_layers(keep: Sequence[int], num_layers: int, where: str) -> None:
-    """Layers must ascend and exist."""
+    """Raise a ``UserError`` unless the layers ascend and lie in 1..``num_layers``."""
     if not keep or list(keep) != sorted(set(keep)) or keep[0] < 1 or keep[-1] > num_layers:
         raise UserError(f"{where}: layers must ascend and lie in 1..{num_layers}, got {list(keep)}")
 
 
 def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
-    """``1,2,5-7`` -> (1, 2, 5, 6, 7)."""
+    """Parse ``1,2,5-7`` to (1, 2, 5, 6, 7)."""
     try:
         layers = [n for part in text.split(",") for n in _numbers(part, num_layers)]
     except ValueError:
@@ -107,7 +107,7 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
 
 
 def _numbers(part: str, num_layers: int) -> range:
-    """The layers of ``5`` or ``5-7``; of those beyond the last that there is only the first, which is enough to be refused."""
+    """Return the layers of ``5`` or ``5-7``, cut to ``num_layers`` + 1, which ``check_layers`` refuses."""
     first, dash, last = part.partition("-")
     begin, end = int(first), int(last if dash else first)
     if begin > end:
@@ -121,6 +121,6 @@ def plan_path(exp: Path, strategy: str) -> Path:
 
 
 def file_of(folder: Path, strategy: str, ending: str) -> Path:
-    """``folder/<strategy><ending>``; it keeps the older name of the strategy if it was made under that."""
+    """Return ``folder/<strategy><ending>``, or the existing file with an old name of the strategy."""
     paths = [folder / f"{name}{ending}" for name in spellings(strategy)]
     return next((path for path in paths if path.exists()), paths[0])

@@ -1,4 +1,4 @@
-"""The origin of an experiment: a run that goes on must have the same config, text units and data."""
+"""Checks that a resumed training run has the same config, text units and data as before."""
 
 import hashlib
 import shutil
@@ -20,15 +20,15 @@ from asrprune.runtime.files import atomic_path, read_json, sha256_of, write_json
 
 
 def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
-    """Make an experiment directory, or check that the one that is there is of the same config.
+    """Create an experiment directory, or check that the existing one has the same config, text units and CMVN.
 
     Raises:
-        UserError: ``exp`` holds a run with another config (all differences are named), or a file is missing or unfit.
+        UserError: the existing experiment differs (all differing numbers are listed), or a file is missing or does not fit.
     """
     Tokenizer(bpe_model)  # raises if it is missing
     tokens = bpe_model.with_name("tokens.txt")
     if not tokens.is_file():
-        raise UserError(f"{tokens}: no such file; stage 3 (`asrprune bpe`) makes it beside {bpe_model.name}")
+        raise UserError(f"{tokens}: no such file; stage 3 (`asrprune bpe`) makes it with {bpe_model.name}")
     if not cmvn.is_file():
         raise UserError(f"{cmvn}: no such CMVN statistics; stage 2 (`asrprune fbank --cmvn`) makes them")
     paths = ExperimentPaths(exp)
@@ -38,7 +38,7 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
         _check_same_file(paths.cmvn, cmvn)
     if (width := len(read_cmvn(cmvn)[0])) != config.frontend.num_mels:
         raise UserError(
-            f"{cmvn}: is of {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (fbank) with"
+            f"{cmvn}: has {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (fbank) with"
             " this config, or set frontend.num_mels back"
         )
     for source, name in ((bpe_model, "bpe.model"), (tokens, "tokens.txt"), (cmvn, "cmvn")):
@@ -48,12 +48,12 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
 
 
 def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
-    """Note in ``data.json`` what the run is trained on, or check that it is what the run began with.
+    """Write fingerprints of the data to ``data.json``, or compare them with the existing ones.
 
-    Paths may change; ids, lengths and texts may not, as the batches are drawn from them.
+    The paths of the data may change. Ids, lengths and texts must not change, because the batches depend on them.
 
     Raises:
-        UserError: they did.
+        UserError: the data have changed.
     """
     path, corpora = ExperimentPaths(exp).data, {"train": train, "dev": dev}
     now = {name: fingerprint(corpus) for name, corpus in corpora.items()}
@@ -62,25 +62,25 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     before = read_json(path)
     for name, corpus in corpora.items():
         changed = [
-            f"{key} {before[name][key]} there, {value} now" for key, value in now[name].items() if before[name][key] != value
+            f"{key} was {before[name][key]}, is {value}" for key, value in now[name].items() if before[name][key] != value
         ]
         if changed:
             raise UserError(
-                f"{corpus.directory} is not the {name} data that {exp} began with ({'; '.join(changed)}); "
+                f"{corpus.directory} is not the {name} data of {exp} ({'; '.join(changed)}); "
                 f"use another --exp, in run.sh --exp_tag, or remove {exp}"
             )
     return None
 
 
 def fingerprint(corpus: Corpus) -> dict[str, Any]:
-    """Identify a corpus, whatever its path: its size, and hashes of its ids, lengths and texts."""
+    """Return the fingerprint of a corpus: its size, and hashes of its ids, lengths and texts."""
     columns = {"ids": corpus.ids, "lengths": map(str, corpus.lengths), "texts": corpus.texts}
     hashes = {name: _hash_of_lines(column) for name, column in columns.items()}
     return {"utterances": len(corpus), "frames": int(corpus.lengths.sum()), **hashes}
 
 
 def _hash_of_lines(lines: Iterable[str]) -> str:
-    """Hash lines with line feeds between them, one after the other: there may be millions."""
+    """Hash lines, joined by line feeds, without holding all of them in memory."""
     digest = hashlib.sha256()
     for number, line in enumerate(lines):
         digest.update(f"\n{line}".encode() if number else line.encode())
@@ -89,11 +89,11 @@ def _hash_of_lines(lines: Iterable[str]) -> str:
 
 def _check_same(path: Path, new: dict[str, Any]) -> None:
     old = resolved(parse_config(read_yaml(path), str(path)))
-    differences = list(_differences(only(old, "learning"), only(new, "learning")))  # the rest may change between two starts
+    differences = list(_differences(only(old, "learning"), only(new, "learning")))  # other numbers may change
     if differences:
-        listed = "\n".join(f"  {name}: {before} there, {now} now" for name, before, now in differences)
+        listed = "\n".join(f"  {name}: was {before}, is {now}" for name, before, now in differences)
         raise UserError(
-            f"{path.parent} holds a run with another config; use another --exp, in run.sh --exp_tag, or remove it:\n{listed}"
+            f"{path.parent} has a run with another config; use another --exp, in run.sh --exp_tag, or remove it:\n{listed}"
         )
 
 
