@@ -275,7 +275,7 @@ def test_empty_and_too_short_audio_is_the_empty_hypothesis(asr: Recognizer, tmp_
 
 def test_another_sample_rate_is_refused(asr: Recognizer, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "narrow.wav", np.zeros(8000), 8000)
-    with pytest.raises(UserError, match=r"narrow\.wav: is sampled at 8000 Hz, but 16000 Hz is wanted"):
+    with pytest.raises(UserError, match=r"narrow\.wav: is sampled at 8000 Hz, but must be at 16000 Hz"):
         asr.transcribe(tmp_path / "narrow.wav")
 
 

@@ -1,1 +1,1 @@
-"""Measures of the layers: activations, SVCCA, influence."""
+"""Measurements of the layers: activations, SVCCA, influence."""

@@ -1,4 +1,4 @@
-"""The stream after every layer, on the same real frames of a data set."""
+"""The output of every layer on the same frames of a data set."""
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ from asrprune.runtime.progress import track
 
 
 def activations(runner: Runner, corpus: Corpus, max_frames: int, batch_frames: int, seed: int) -> list[np.ndarray]:
-    """Collect x_0 .. x_L on unpadded frames of ``corpus``.
+    """Compute the stream x_0 .. x_L on unpadded frames of ``corpus``.
 
     Args:
-        runner: of the full model.
-        corpus: the set; utterances are taken in a random order (drawn from ``seed``) until there are ``max_frames``.
+        runner: the runner of the full model.
+        corpus: the set; its utterances are used in random order (from ``seed``) up to ``max_frames`` encoder frames.
         batch_frames: padded feature frames in one batch.
 
     Returns:

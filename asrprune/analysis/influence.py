@@ -1,4 +1,4 @@
-"""Influence, the change that a layer makes to the stream: ShortGPT's block influence (arXiv 2403.03853)."""
+"""The influence of a layer: how much it changes the stream (block influence of ShortGPT, arXiv 2403.03853)."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,9 +7,9 @@ import numpy as np
 
 
 def influence(streams: Sequence[np.ndarray]) -> np.ndarray:
-    """1 minus the mean over frames of the cosine between the stream before a layer and after it: (L,) float64, in 0..2.
+    """Return 1 minus the mean cosine, over frames, of the stream before and after each layer: (L,) float64, in 0..2.
 
-    0: the layer does no more than scale the stream.
+    The influence is 0 if the layer only scales the stream.
 
     Args:
         streams: x_0..x_L, (N, D) each; row i is the same frame in all. In a frame of zeros the cosine counts as 0.
@@ -19,6 +19,6 @@ def influence(streams: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _units(x: np.ndarray) -> np.ndarray:
-    """Rows of length 1."""
+    """Scale the rows to length 1."""
     x = x.astype(np.float64)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float64).tiny)

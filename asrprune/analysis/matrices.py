@@ -1,4 +1,4 @@
-"""The file of what was measured of the layers, svcca/<set>.npz: where it lies, and reading it."""
+"""The file svcca/<set>.npz with the similarities and influence of the layers: its path and its content."""
 
 import zipfile
 from pathlib import Path
@@ -27,4 +27,4 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {_STAGE} makes it") from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a whole .npz file ({error}); {_STAGE} makes it again") from None
+        raise UserError(f"{path}: not a complete .npz file ({error}); {_STAGE} makes it again") from None

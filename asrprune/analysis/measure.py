@@ -1,4 +1,4 @@
-"""Measuring the layers of an experiment on a set: SVCCA, PWCCA and CKA matrices, and each layer's influence, as .npz."""
+"""Measuring the layers of an experiment on a set: SVCCA, PWCCA and CKA matrices, and the influence of each layer."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from asrprune.runtime.files import atomic_path
 def measure_layers(experiment: Experiment, directory: Path) -> Path:
     """Write ``svcca/<set>.npz`` and return its path.
 
-    It holds similarity, pwcca and cka (L + 1, L + 1), influence (L,), layers (L + 1,), frames and model_sha256.
+    The file contains similarity, pwcca and cka (L + 1, L + 1), influence (L,), layers (L + 1,), frames and model_sha256.
     """
     config = experiment.config
     corpus = Corpus(directory, None)
-    runner = Runner(experiment.model, experiment.model.cmvn_mean.device, "float32")  # small differences are what is measured
+    runner = Runner(experiment.model, experiment.model.cmvn_mean.device, "float32")  # float32, because differences are small
     streams = activations(runner, corpus, config.prune.svcca_frames, config.decode.max_frames, config.seed)
     spaces = [measures.subspace(stream, config.prune.svcca_variance) for stream in streams]
     path = similarity_path(experiment.path, directory.name)

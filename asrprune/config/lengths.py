@@ -1,4 +1,4 @@
-"""The number of frames that a front end leaves of an utterance: one rule for all types, as no convolution is padded."""
+"""The number of encoder frames of an utterance: the same rule for all front ends, because no convolution is padded."""
 
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,10 +10,10 @@ Lengths = TypeVar("Lengths", "int", "np.ndarray", "Tensor")
 
 
 def output_length(frames: Lengths, factor: int) -> Lengths:
-    """Encoder frames of ``frames`` feature frames, a number or integers of any shape; 0 below ``min_frames``.
+    """Return the number of encoder frames for ``frames`` feature frames (integers of any shape); 0 below ``min_frames``.
 
-    A convolution of width 3 and stride 2 makes (T - 1) // 2 = (T + 1) // 2 - 1 frames of T; log2(factor) of them, one after
-    the other, (T + 1) // factor - 1.
+    A convolution of width 3 and stride 2 turns T frames into (T - 1) // 2 = (T + 1) // 2 - 1. A chain of log2(factor) such
+    convolutions turns T frames into (T + 1) // factor - 1.
 
     >>> output_length(100, 4), output_length(100, 8)
     (24, 11)
@@ -23,7 +23,7 @@ def output_length(frames: Lengths, factor: int) -> Lengths:
 
 
 def min_frames(factor: int) -> int:
-    """Fewest feature frames that give an encoder frame.
+    """Return the smallest number of feature frames that gives an encoder frame.
 
     >>> min_frames(4), min_frames(8)
     (7, 15)

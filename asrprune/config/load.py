@@ -1,4 +1,4 @@
-"""Config files: YAML to a checked ``Config`` and back; every mistake of the user becomes one sentence."""
+"""Config files: read YAML into a checked ``Config``, and write it. Each mistake of the user becomes one sentence."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from asrprune.runtime.files import write_text
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number (plain YAML 1.1 wants 1.0e-3) and a key that is given twice is an error."""
+    """A YAML loader that reads 1e-3 as a number (plain YAML 1.1 requires 1.0e-3) and refuses repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -36,7 +36,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; every way in which it can be broken is a ``UserError`` that names file and line."""
+    """Read a YAML mapping; raise a ``UserError`` with file and line if the file is not valid."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -54,10 +54,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config file; ``overrides`` are ``section.key=value`` strings that win over it.
+    """Read a config file; ``overrides`` are ``section.key=value`` strings that replace values of the file.
 
     Raises:
-        UserError: all mistakes at once, a line each.
+        UserError: the config has mistakes; the error lists all of them, one per line.
     """
     values = read_yaml(path)
     values = resolved(parse_config(values, str(path))) if is_written(values) else modernised(values)
@@ -67,14 +67,14 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:
-    """Check a nested dict, which may be of an earlier version; raises a ``UserError`` that lists every mistake in it."""
+    """Make a config of a nested dict, also of an earlier version; raise a ``UserError`` that lists all mistakes."""
     return check(Config, modernised(values), source, tolerant=is_written(values))
 
 
 def check(section: type[AnySection], values: dict[str, Any], source: str, tolerant: bool = False) -> AnySection:
-    """Make a section of plain data; raises a ``UserError`` that lists every mistake in it.
+    """Make a section of plain data; raise a ``UserError`` that lists all mistakes.
 
-    ``tolerant``: numbers that have no effect are no mistake.
+    ``tolerant``: accept numbers that have no effect.
     """
     try:
         return section.model_validate(values, context=TOLERANT if tolerant else None)
@@ -84,7 +84,7 @@ def check(section: type[AnySection], values: dict[str, Any], source: str, tolera
 
 
 def changed(section: AnySection, values: dict[str, Any], source: str) -> AnySection:
-    """The section with other values for some numbers, which must have an effect; the others may lose theirs."""
+    """Return the section with new ``values``. These must have an effect; other numbers may lose their effect."""
     made = check(type(section), {**section.model_dump(), **values}, source, tolerant=True)
     if mistakes := [mistake for key, mistake in made.idle_mistakes().items() if key in values]:
         raise UserError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
@@ -97,7 +97,7 @@ def write_config(config: Config, path: Path) -> None:
 
 
 def resolved(config: Config) -> dict[str, Any]:
-    """The config as plain data: with its derived values (taps, channels, depths), and defaults for what has no effect."""
+    """Return the config as plain data, with derived values (taps, channels, depths); idle numbers have their defaults."""
     front_end = config.model.subsampling
     front_end = front_end.model_copy(update={"channels": front_end.channels or config.model.dim})
     model = config.model.model_copy(update={"taps": config.model.tap_layers, "subsampling": front_end})
@@ -119,7 +119,7 @@ RecordedConfig = Annotated[Config, BeforeValidator(_recorded), PlainSerializer(r
 
 
 def _split(override: str) -> tuple[str, Any]:
-    """``train.epochs=3`` -> the name, as it is today, and the value."""
+    """Split ``train.epochs=3`` into the current name and the value."""
     name, found, text = override.partition("=")
     if not found or not name:
         raise UserError(f"--set {override}: write section.key=value, for example train.epochs=20")
@@ -130,13 +130,13 @@ def _split(override: str) -> tuple[str, Any]:
 
 
 def _chooses(name: str) -> bool:
-    """Tell whether it says which alternative a section is. That comes first, as it decides which other numbers there are."""
+    """Return whether the override selects an alternative. Such overrides come first: they decide which numbers exist."""
     section, _, key = name.rpartition(".")
     return tag_of(name) is not None or (section != "" and tag_of(section) == key)
 
 
 def _apply(values: dict[str, Any], name: str, value: Any) -> None:
-    """Set one number; where it chooses another alternative, the numbers that this one lacks are dropped."""
+    """Set one number. If it selects another alternative, drop the numbers that this alternative lacks."""
     if isinstance(value, str) and (tag := tag_of(name)):
         name = f"{name}.{tag}"
     section, _, key = name.rpartition(".")
@@ -151,7 +151,7 @@ def _apply(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _holder(values: dict[str, Any], path: Sequence[str], override: str) -> dict[str, Any]:
-    """The section at a path, made where it is missing; one that is written as its tag alone is spelt out."""
+    """Return the section at a path. Create it if it is missing; expand it if it is written as its tag alone."""
     for position, section in enumerate(path, start=1):
         inner, tag = values.get(section), tag_of(".".join(path[:position]))
         if inner is None or (tag and isinstance(inner, str)):
@@ -184,15 +184,15 @@ def _explain(error: Any, section: type[BaseModel]) -> str:
 class _Place:
     """The place of a wrong value."""
 
-    names: list[str]  # on the way to it
-    holder: type[BaseModel]  # the section in which it lies
-    tag: str  # which of several alternatives that is: "type: conformer"; or ""
-    others: list[type[BaseModel]]  # these alternatives
+    names: list[str]  # the keys that lead to the value
+    holder: type[BaseModel]  # the section that contains the value
+    tag: str  # the selected alternative, such as "type: conformer"; or ""
+    others: list[type[BaseModel]]  # all alternatives of the section
 
 
 def _unknown(where: str, place: _Place) -> str:
     if where in RENAMED:
-        return f"{where}: is the old name of {RENAMED[where]}; give that alone"
+        return f"{where}: is the old name of {RENAMED[where]}; both are given, remove the old one"
     key = place.names[-1]
     owner = any(key in other.model_fields for other in place.others)
     why = f"has no effect with {place.tag}" if owner else "unknown key"
@@ -203,7 +203,7 @@ def _locate(loc: Sequence[str | int], section: type[BaseModel]) -> _Place:
     names, kinds, tag = list[str](), [section], ""
     chosen, others = "", list[type[BaseModel]]()
     for part in loc:
-        if len(kinds) > 1:  # of several alternatives; pydantic names the chosen one, which the config does not
+        if len(kinds) > 1:  # ``part`` is the tag of the alternative, which pydantic adds to the path
             chosen, others = f"{tag}: {part}", kinds
             kinds = [kind for kind in kinds if kind.model_fields[tag].default == part]
             continue

@@ -1,4 +1,4 @@
-"""The names of all numbers, as ``--set`` has them, with what each affects; what depends on the config asks here."""
+"""The names of all numbers of the config, such as ``train.epochs``, and what each number affects."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ class Number:
     """A number of the config."""
 
     name: str  # train.schedule.peak
-    section: type[Section]  # whose number it is: one of several, where a section has alternatives
+    section: type[Section]  # the section, or one alternative of it, that defines the number
     field: FieldInfo
 
     @property
     def extra(self) -> dict[str, Any]:
-        """Its unit, and what it affects if that is not what its section says."""
+        """The unit, and what the number affects if this differs from its section."""
         return cast(dict[str, Any], self.field.json_schema_extra or {})
 
     @property
@@ -32,12 +32,12 @@ class Number:
 
 @lru_cache
 def numbers() -> tuple[Number, ...]:
-    """All numbers, in the order of the sections; those that several alternatives have, once for each of them."""
+    """Return all numbers in the order of the sections. A number of several alternatives occurs once per alternative."""
     return tuple(_numbers(Config, ""))
 
 
 def names_affecting(*kinds: Kind) -> list[str]:
-    """The names of the numbers that affect one of these.
+    """Return the names of the numbers that affect any of these kinds.
 
     >>> names_affecting("pace")[-1]
     'decode.max_frames'
@@ -46,12 +46,12 @@ def names_affecting(*kinds: Kind) -> list[str]:
 
 
 def only(values: dict[str, Any], *kinds: Kind) -> dict[str, Any]:
-    """The part of a resolved config that affects one of these."""
+    """Return the part of a resolved config that affects any of these kinds."""
     return _only(values, set(names_affecting(*kinds)), "")
 
 
 def sections(name: str) -> tuple[type[Section], ...]:
-    """The section of that name, or its alternatives; none if it is no section's.
+    """Return the section of that name, or its alternatives; an empty tuple for a number.
 
     >>> [section.__name__ for section in sections("model.subsampling")], sections("model.dim")
     (['Conv2dConfig', 'Conv1dConfig'], ())
@@ -64,13 +64,13 @@ def sections(name: str) -> tuple[type[Section], ...]:
 
 
 def alternatives(field: FieldInfo) -> tuple[type[Section], ...]:
-    """The sections that a field can hold; none if it is a number."""
+    """Return the sections that a field can hold; an empty tuple for a number."""
     kinds = (field.annotation, *get_args(field.annotation))
     return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
 
 
 def tag_of(name: str) -> str | None:
-    """The key that says which alternative a section is; None if it has none.
+    """Return the key that selects the alternative of a section; None if the section has no alternatives.
 
     >>> tag_of("model.layer"), tag_of("train.schedule"), tag_of("train")
     ('type', 'name', None)

@@ -1,8 +1,8 @@
-"""Spellings of earlier versions, in files and in ``--set``; they become today's before anything is checked.
+"""Old key names in config files and ``--set``: they are converted to the current names before the config is checked.
 
-Earlier versions had the numbers of all layer types and schedules side by side, and wrote all of them to config.yaml, also those
-without effect. The rule: a number of another type is dropped if it has its old default, or if an earlier version wrote the
-file. Otherwise it goes where it would belong today, and is refused there.
+Earlier versions kept the numbers of all layer types and schedules in one section, and wrote all of them to config.yaml, even
+those without effect. A number that belongs to another type is dropped if it has its old default, or if an earlier version wrote
+the file. Otherwise it is moved to the current section, whose check refuses it.
 """
 
 from typing import Any
@@ -17,20 +17,20 @@ RENAMED = {
     "model.position_scale": "model.layer.position_scale",
 }
 _LAYER_DEFAULTS = {"conv_kernel": 31, "conv_norm": "batch", "position_scale": 1.0}
-_YOUNGER = {"seed", "decode"}  # not in the files of all versions
+_NEWER = {"seed", "decode"}  # sections that the first versions did not have
 
 
 def is_written(values: dict[str, Any]) -> bool:
-    """Tell whether an earlier version wrote this config, in a file or a record: all sections are there, the layer is a word."""
+    """Return whether an earlier version wrote this config: it has all sections, and the layer is not a section."""
     model = values.get("model")
     return isinstance(model, dict) and not isinstance(model.get("layer"), dict) and values.keys() >= _SECTIONS
 
 
-_SECTIONS = Config.model_fields.keys() - _YOUNGER
+_SECTIONS = Config.model_fields.keys() - _NEWER
 
 
 def modernised(values: dict[str, Any]) -> dict[str, Any]:
-    """Convert to today's spelling; what already has it stays as it is."""
+    """Convert old key names to the current ones; leave current ones unchanged."""
     written = is_written(values)
     values = {**values}
     if isinstance(values.get("model"), dict):

@@ -1,4 +1,4 @@
-"""The base of all sections of the config: they are frozen and strict, and each number says what it is and what it affects."""
+"""The base class of all sections of the config: frozen and strict; each number states its meaning and what it affects."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -15,31 +15,31 @@ from pydantic import (
 
 Kind = Literal["features", "learning", "search", "decoding", "pace", "bench"]
 KINDS: dict[Kind, str] = {  # what a number can affect
-    "features": "the features on disk; all methods of a comparison (`asrprune grid`) share it",
-    "learning": "what a training run learns; one that was stopped cannot go on with another value",
+    "features": "the features on disk; all methods of a comparison (`asrprune grid`) share this number",
+    "learning": "the result of training; a stopped training run cannot continue with another value",
     "search": "which layers are removed",
     "decoding": "the text that a trained model puts out",
-    "pace": "how fast, or in what portions, something is done, but not what comes out",
-    "bench": "what `asrprune bench` measures",
+    "pace": "speed, memory, or how work is divided, but no result",
+    "bench": "the measurements of `asrprune bench`",
 }
-TOLERANT = {"tolerant": True}  # the context in which numbers without effect are taken, as earlier versions took them
+TOLERANT = {"tolerant": True}  # the validation context that accepts numbers without effect, as earlier versions did
 
 
 def setting(default: Any, what: str, *, unit: str = "", affects: tuple[Kind, ...] = (), **bounds: Any) -> Any:
-    """A number of the config, said once.
+    """Define a number of the config.
 
     Args:
-        default: where a recipe does not give it.
-        what: a line for docs/config.md.
-        unit: of the value.
-        affects: what changes with it; if empty, what the section says of all its numbers.
-        bounds: as pydantic's ``Field`` has them: ``ge=1``.
+        default: the value if a recipe does not set the number.
+        what: the description in docs/config.md.
+        unit: the unit of the value.
+        affects: what the number affects; if empty, the ``affects`` of its section.
+        bounds: bounds for pydantic's ``Field``, such as ``ge=1``.
     """
     return Field(default, description=what, json_schema_extra={"unit": unit, "affects": list(affects)}, **bounds)
 
 
 def _no_switch(value: Any) -> Any:
-    if isinstance(value, bool):  # which Python takes for 1 or 0
+    if isinstance(value, bool):  # Python treats it as 1 or 0
         raise ValueError(f"must be no true or false, got {str(value).lower()}")
     return value
 
@@ -70,21 +70,21 @@ Different = Annotated[Several[Item], AfterValidator(_no_repeats)]
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable; an unknown key is an error, and so is a number that changes nothing."""
+    """The base of all sections: immutable. An unknown key is an error, and so is a number that has no effect."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    affects: ClassVar[tuple[Kind, ...]] = ()  # what all its numbers affect that do not say so themselves
+    affects: ClassVar[tuple[Kind, ...]] = ()  # for numbers without ``affects``
 
     def mistakes(self) -> list[str]:
-        """Say what does not fit together, a sentence each."""
+        """Return one sentence per mistake: values that do not fit together."""
         return []
 
     def idle(self) -> dict[str, str]:
-        """Name the numbers that change nothing beside the others, whatever their value, each with the reason."""
+        """Return the numbers that have no effect at any value, because of other numbers: name -> reason."""
         return {}
 
     def idle_mistakes(self) -> dict[str, str]:
-        """Say of the idle numbers that have a value of their own why they must not, a sentence each."""
+        """Return an error sentence for each idle number that does not have its default: name -> sentence."""
         return {
             key: f"{key} has no effect {reason}; leave it out"
             for key, reason in self.idle().items()
@@ -92,18 +92,18 @@ class Section(BaseModel):
         }
 
     def settled(self: "AnySection") -> "AnySection":
-        """Put the idle numbers of this section at their defaults."""
+        """Return a copy in which the idle numbers of this section have their defaults."""
         return self.model_copy(update={key: self.default(key) for key in self.idle()})
 
     @classmethod
     def default(cls, key: str) -> Any:
-        """Value of a number that is not given."""
+        """Return the default of a number."""
         return cls.model_fields[key].get_default(call_default_factory=True)
 
     @model_validator(mode="before")
     @classmethod
     def _empty_is_default(cls, values: Any) -> Any:
-        return {} if values is None else values  # YAML's value of `train:` with all its keys commented out
+        return {} if values is None else values  # the YAML value of `train:` if all its keys are commented out
 
     @model_validator(mode="after")
     def _check(self: "AnySection", info: ValidationInfo) -> "AnySection":
@@ -119,11 +119,11 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 def spelt_out(tag: str, default: str) -> Callable[[Any], Any]:
-    """Read a section with alternatives: its tag alone, ``conformer``, is short for ``{type: conformer}``.
+    """Return a validator that expands a short form: the tag alone, ``conformer``, becomes ``{type: conformer}``.
 
     Args:
         tag: the key that names the alternative.
-        default: the alternative where it is left out.
+        default: the alternative if the tag is not given.
     """
 
     def read(value: Any) -> Any:

@@ -1,15 +1,15 @@
-"""The names of the strategies that choose layers, today's and older ones; asrprune/prune/strategies has what each does."""
+"""The names of the strategies that choose layers, current and old. asrprune/prune/strategies implements them."""
 
 from typing import Literal, get_args
 
 Strategy = Literal["iterative", "svcca", "influence", "every", "lowest"]
-STRATEGY_NAMES: tuple[Strategy, ...] = get_args(Strategy)  # in the order of tables and figures
-PREFERRED: Strategy = "iterative"  # taken where no strategy is named
+STRATEGY_NAMES: tuple[Strategy, ...] = get_args(Strategy)  # the order in tables and figures
+PREFERRED: Strategy = "iterative"  # the default of commands
 _OLD = {"greedy": "iterative", "top": "lowest"}
 
 
 def strategy_name(name: str) -> str:
-    """Today's name of a strategy; configs, plans and records may have an older one.
+    """Return the current name of a strategy; configs, plans and records may have an old one.
 
     >>> [strategy_name(name) for name in ("top", "lowest", "layers_1_2")]
     ['lowest', 'lowest', 'layers_1_2']
@@ -18,7 +18,7 @@ def strategy_name(name: str) -> str:
 
 
 def spellings(name: str) -> list[str]:
-    """Today's name of a strategy, then the older ones.
+    """Return the current name of a strategy, then the old ones.
 
     >>> spellings("greedy"), spellings("every")
     (['iterative', 'greedy'], ['every'])

@@ -1,4 +1,4 @@
-"""Batches: frame-budget batches from length buckets, drawn from (seed, epoch) alone."""
+"""Batches of utterances of similar length, limited by a number of frames; their order depends only on (seed, epoch)."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from asrprune.config.schema import BatchConfig
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.seeds import mix
 
-BUCKET_RATIO = 1.08  # lengths in a bucket differ by at most 8 %, which bounds the padding
+BUCKET_RATIO = 1.08  # lengths in a bucket differ by at most 8 %, which limits the padding
 
 
 def frame_budget_batches(lengths: np.ndarray, max_frames: int) -> list[np.ndarray]:
-    """Cut utterances, in the given order, into batches with (longest length) x (utterances) <= ``max_frames``.
+    """Split utterances, in the given order, into batches with (longest length) x (utterances) <= ``max_frames``.
 
-    A single utterance longer than the budget makes a batch of its own.
+    A single utterance longer than ``max_frames`` is a batch on its own.
     """
     batches, start, longest = [], 0, 0
     for position, length in enumerate(lengths.tolist()):
@@ -26,26 +26,28 @@ def frame_budget_batches(lengths: np.ndarray, max_frames: int) -> list[np.ndarra
 
 
 def sorted_batches(lengths: np.ndarray, max_frames: int) -> list[np.ndarray]:
-    """Batches for decoding: utterances sorted by length (longest first, so that memory runs out at once or never)."""
+    """Return batches for decoding, sorted by length, longest first: if the memory is too small, this shows at once."""
     order = np.argsort(-lengths, kind="stable")
     return [order[batch] for batch in frame_budget_batches(lengths[order], max_frames)]
 
 
 def epoch_batches(lengths: np.ndarray, config: BatchConfig, seed: int, epoch: int) -> list[np.ndarray]:
-    """The batches of one epoch, every utterance once: shuffled, bucketed by length, cut to the frame budget, shuffled.
+    """Return the batches of one epoch, with every utterance once, in random order.
+
+    Utterances are shuffled, sorted into buckets by length and split into batches; then the batches are shuffled.
 
     Args:
         lengths: (N,) feature frames of each utterance.
-        config: frame budget.
-        seed, epoch: all that the order depends on.
+        config: ``max_frames`` of a batch.
+        seed, epoch: they determine the order.
 
     Returns:
         Arrays of indices into ``lengths``.
     """
     if lengths.max(initial=0) > config.max_frames:
         raise UserError(
-            f"batch.max_frames is {config.max_frames}, but an utterance has {lengths.max()} frames (utt2num_frames says which);"
-            " raise it or drop the utterance"
+            f"batch.max_frames is {config.max_frames}, but an utterance has {lengths.max()} frames (see utt2num_frames);"
+            " raise batch.max_frames or remove the utterance"
         )
     rng = np.random.default_rng(mix(seed, epoch))
     order = rng.permutation(len(lengths))
@@ -56,6 +58,6 @@ def epoch_batches(lengths: np.ndarray, config: BatchConfig, seed: int, epoch: in
 
 
 def padding_share(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
-    """Share of padded frames in all frames of the batches, 0..1."""
+    """Return the share of padding among all frames of the batches, 0..1."""
     padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
     return 1.0 - sum(int(lengths[batch].sum()) for batch in batches) / padded if padded else 0.0

@@ -1,4 +1,4 @@
-"""Checking Kaldi data directories: every fault at once, by the rules of Kaldi's validate_data_dir.sh."""
+"""Checking Kaldi data directories by the rules of Kaldi's validate_data_dir.sh; all faults are reported together."""
 
 import math
 from collections import Counter
@@ -20,7 +20,7 @@ _RESERVED = frozenset(("<s>", "</s>", "#0"))
 
 
 def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False) -> list[str]:
-    """Every fault of a directory; with ``audio`` also those that opening each recording shows."""
+    """Return all faults of a directory; with ``audio`` each recording is opened, too."""
     tables = open_tables(path)
     faults = structure_faults(path, tables, need_text=True)
     if audio and "wav.scp" in tables:
@@ -29,14 +29,14 @@ def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False) ->
 
 
 def faults_of_rows(path: Path, rows: Rows) -> list[str]:
-    """Faults that the directory would have if ``rows`` were written."""
+    """Return the faults that the directory would have if ``rows`` were written."""
     contents = {name: render(table).encode("utf-8", "surrogateescape") for name, table in rows.items()}
     tables = {name: Table(path / name, data=content) for name, content in contents.items()}
     return structure_faults(path, tables, need_text="text" in rows)
 
 
 def structure_faults(path: Path, tables: Tables, need_text: bool) -> list[str]:
-    """Faults of lines, of values and between the files."""
+    """Return faults of lines and of values, and contradictions between the files."""
     if not tables and not path.is_dir():
         return [missing(path)]
     needed = ("utt2spk", "spk2utt", "wav.scp", *(["text"] if need_text else []))
@@ -52,15 +52,15 @@ def structure_faults(path: Path, tables: Tables, need_text: bool) -> list[str]:
 
 
 def value_fault(name: str, value: str) -> str:
-    """Say what is wrong with a value, whatever the other files say; empty if nothing is, or if there is no value."""
+    """Return what is wrong with a value by itself; empty if it is correct or missing."""
     if not value:
         return ""
     if name == "utt2spk" and " " in value:
-        return f"the speaker id `{value}` holds a space; ids hold none"
+        return f"the speaker id `{value}` contains a space; remove it"
     if name == "wav.scp" and value.startswith("~"):
-        return "begins with ~, which only a shell understands; write the whole path"
+        return "begins with ~, which only a shell expands; write the whole path"
     if name == "text" and (found := _RESERVED.intersection(value.split())):
-        return f"the text holds {min(found)}, which is reserved for language models; remove it"
+        return f"the text contains {min(found)}, which is reserved for language models; remove it"
     if name in ("utt2speed", "utt2dur") and not _float(value) > 0:
         return f"`{value}` is not a number above 0; correct it"
     if name == "utt2num_frames" and not (value.isdecimal() and int(value) > 0):
@@ -78,7 +78,7 @@ def _segment_fault(value: str) -> str:
 
 
 def _float(text: str) -> float:
-    """A finite number, or NaN, which every comparison refuses."""
+    """Return a finite number, or NaN, for which every comparison is false."""
     try:
         value = float(text)
     except ValueError:
@@ -87,11 +87,11 @@ def _float(text: str) -> float:
 
 
 def _speaker_faults(tables: Tables) -> Iterator[str]:
-    """utt2spk is sorted by speaker too, as Kaldi wants it, and spk2utt is its inverse."""
+    """Check that utt2spk is also sorted by speaker, as Kaldi requires, and that spk2utt is its inverse."""
     utt2spk = tables["utt2spk"]
     descent = first_descent(utt2spk.numbered())
     if descent:
-        what = f"speaker {descent[1]} sorts before the speaker of the utterance ahead; begin utterance ids with"
+        what = f"speaker {descent[1]} sorts before the speaker of the line above; begin utterance ids with"
         yield utt2spk.fault(descent, f"{what} the speaker id, {FIX}")
     if "spk2utt" in tables:
         by_speaker = sorted(utt2spk.numbered(), key=itemgetter(1)) if descent else utt2spk.numbered()
@@ -99,7 +99,7 @@ def _speaker_faults(tables: Tables) -> Iterator[str]:
 
 
 def first_descent(utt2spk: Iterable[Row]) -> Row | None:
-    """First utterance, of rows in bytewise order, whose speaker sorts before the speaker of the one ahead."""
+    """Return the first row of a sorted utt2spk whose speaker sorts before the speaker of the row above."""
     return next((row for ahead, row in pairwise(utt2spk) if row[1] < ahead[1]), None)
 
 
@@ -107,17 +107,17 @@ def _inverse_faults(utt2spk: Table, by_speaker: Iterable[Row], spk2utt: Table) -
     lacking = []
     for expected, row in joined(_members(by_speaker), spk2utt.numbered()):
         if row and not expected:
-            yield spk2utt.fault(row, f"this speaker is not in utt2spk; make spk2utt anew, {FIX}")
+            yield spk2utt.fault(row, f"this speaker is not in utt2spk; write spk2utt again, {FIX}")
         elif expected and not row:
             speaker, _, first = expected
-            lacking.append(utt2spk.fault(first, f"its speaker {speaker} has no line in spk2utt; make spk2utt anew, {FIX}"))
+            lacking.append(utt2spk.fault(first, f"its speaker {speaker} has no line in spk2utt; write spk2utt again, {FIX}"))
         elif expected and row and expected[1] != row[1]:
-            yield spk2utt.fault(row, f"{_difference(row[1].split(), expected[1].split())}; make spk2utt anew, {FIX}")
+            yield spk2utt.fault(row, f"{_difference(row[1].split(), expected[1].split())}; write spk2utt again, {FIX}")
     yield from lacking
 
 
 def _members(by_speaker: Iterable[Row]) -> Iterator[tuple[str, str, Row]]:
-    """Each speaker of utt2spk with its utterances and the row of the first; a speaker's rows stand together."""
+    """Yield each speaker with its utterances and its first row; ``by_speaker`` is sorted by speaker."""
     for speaker, group in groupby(by_speaker, key=itemgetter(1)):
         rows = iter(group)
         first = next(rows)
@@ -125,13 +125,13 @@ def _members(by_speaker: Iterable[Row]) -> Iterator[tuple[str, str, Row]]:
 
 
 def spk2utt_of(utt2spk: Mapping[str, str]) -> dict[str, str]:
-    """The inverse of utt2spk: speaker -> its utterances, ascending."""
+    """Return the inverse of utt2spk: speaker -> its utterances, ascending."""
     rows = sorted(((utt, speaker, 0) for utt, speaker in utt2spk.items()), key=itemgetter(1, 0))
     return {speaker: utts for speaker, utts, _ in _members(rows)}
 
 
 def _difference(got: Sequence[str], expected: Sequence[str]) -> str:
-    """Say how a speaker's list of utterances differs from that of utt2spk, by one example."""
+    """Return one difference between the utterances of a speaker in spk2utt (``got``) and in utt2spk (``expected``)."""
     if missing := set(expected).difference(got):
         return f"lacks {min(missing)}, which utt2spk gives this speaker"
     if extra := set(got).difference(expected):
@@ -140,7 +140,7 @@ def _difference(got: Sequence[str], expected: Sequence[str]) -> str:
 
 
 def _key_faults(tables: Tables) -> Iterator[str]:
-    """Every file has a line for each utterance and for nothing else; utt2speed and what is known of features may lack some."""
+    """Check that each file has a line for each utterance and no other; utt2speed and feature files may lack some."""
     utt2spk = tables["utt2spk"]
     names = BY_UTTERANCE if "segments" in tables else ("wav.scp", *BY_UTTERANCE)
     for name in [name for name in names if name in tables]:
@@ -154,7 +154,7 @@ def _key_faults(tables: Tables) -> Iterator[str]:
 
 
 def _recording_faults(segments: Table, wav: Table) -> Iterator[str]:
-    """segments and wav.scp name the same recordings."""
+    """Check that segments and wav.scp name the same recordings."""
     recordings = Ascending(key for key, _ in wav)
     used = bytearray(len(recordings))
     for row in segments.numbered():
@@ -165,13 +165,13 @@ def _recording_faults(segments: Table, wav: Table) -> Iterator[str]:
         elif recording:
             yield segments.fault(row, f"its recording {recording} has no line in wav.scp; add one or remove the segment, {FIX}")
     for row in compress(wav.numbered(), (not one for one in used)):
-        yield wav.fault(row, f"no segment lies in this recording; remove the line, {FIX}")
+        yield wav.fault(row, f"no segment uses this recording; remove the line, {FIX}")
 
 
 def _audio_faults(tables: Tables, allow_pipes: bool) -> list[str]:
-    """Faults of the recordings: each is opened once; the commonest sample rate is the directory's."""
+    """Open each recording once and return the faults; the most frequent sample rate is the expected one."""
     wav = tables["wav.scp"]
-    infos = np.zeros((len(wav), 3), dtype=np.int64)  # the fields of AudioInfo; 0 of a recording that cannot be opened
+    infos = np.zeros((len(wav), 3), dtype=np.int64)  # the fields of AudioInfo; 0 for a recording that cannot be opened
     rates: Counter[int] = Counter()
     faults: list[str] = []
     for place, row in enumerate(track(wav.numbered(), "opening recordings", total=len(wav))):
@@ -194,7 +194,7 @@ def _audio_faults(tables: Tables, allow_pipes: bool) -> list[str]:
 
 
 def _overshoot_faults(segments: Table, wav: Table, lengths_s: np.ndarray) -> Iterator[str]:
-    """Segments that end after their recording; lengths (R,) of those in wav.scp, NaN where it is not known."""
+    """Yield a fault for each segment that ends after its recording; ``lengths_s`` (R,) follows wav.scp, NaN: unknown."""
     recordings = Ascending(key for key, _ in wav)
     for row in segments.numbered():
         recording, _, times = row[1].partition(" ")

@@ -1,4 +1,4 @@
-"""Utterances with features and labels, and how they are read ahead in batches; the exact CTC feasibility rule."""
+"""A data directory with features and labels as a torch data set, its batches, and the CTC length rule."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -22,20 +22,20 @@ from asrprune.runtime.files import write_text
 
 @dataclass(frozen=True)
 class Batch:
-    """Utterances padded to the longest."""
+    """A batch of utterances, padded to the longest."""
 
     features: Tensor  # (B, T, F) float32
     lens: Tensor  # (B,) int64
     labels: Tensor  # (B, U) int64
     label_lens: Tensor  # (B,) int64
-    index: np.ndarray  # (B,) positions in the corpus
+    index: np.ndarray  # (B,) indices in the corpus
 
     def pin_memory(self) -> "Batch":
-        """A copy in page-locked memory, for the loader."""
+        """Return a copy in page-locked memory; the data loader calls this."""
         return self._each(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
-        """A copy on ``device``."""
+        """Return a copy on ``device``."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
@@ -49,7 +49,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         """Read the tables of ``directory``; without a tokenizer there are no labels.
 
         Raises:
-            UserError: features (stage 2) or, with a tokenizer, transcripts (stage 1) are missing or name other utterances.
+            UserError: features (stage 2) or, with a tokenizer, transcripts (stage 1) are missing or have other utterances.
         """
         for name in ("feats.scp", "utt2num_frames"):
             if not (directory / name).is_file():
@@ -65,7 +65,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
             self.texts.append(text)
 
     def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, Tokenizer | None]]:
-        """It is pickled as its path, and read where it arrives."""
+        """Pickle the path only; the receiving process reads the tables."""
         return Corpus, (self.directory, self.tokenizer)
 
     def _frames(self, value: str) -> int:
@@ -74,12 +74,12 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return int(value)
 
     def _values(self, name: str) -> Iterator[str]:
-        """The values of a file of the directory that must have the same utterances."""
+        """Yield the values of a file, which must have the utterances of feats.scp."""
         rows = stream_table(self.directory / name)
         for expected, row in itertools.zip_longest(self.ids, rows):
             if row is None or row[0] != expected:
                 raise UserError(
-                    f"{self.directory}: feats.scp, utt2num_frames and text name different utterances; run stage 2 (fbank) again"
+                    f"{self.directory}: feats.scp, utt2num_frames and text have different utterances; run stage 2 (fbank) again"
                 )
             yield row[1]
 
@@ -90,16 +90,16 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return index, read_matrix(self._entries[index]), self.labels(index)
 
     def labels(self, index: int) -> list[int]:
-        """The labels of an utterance; none without a tokenizer."""
+        """Return the labels of an utterance; empty without a tokenizer."""
         return self.tokenizer.encode(self.texts[index]) if self.tokenizer else []
 
     @cached_property
     def needed(self) -> np.ndarray:
-        """(N,) fewest encoder frames with which CTC can emit each transcript; 0 for an empty one."""
+        """The smallest number of encoder frames (N,) with which CTC can emit each transcript; 0 if it is empty."""
         return np.fromiter((needed_frames(self.labels(i)) for i in range(len(self))), dtype=np.int64, count=len(self))
 
     def loader(self, batches: Sequence[np.ndarray], num_workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
-        """The given batches in order, read ahead by ``num_workers`` processes."""
+        """Yield the given batches in order; ``num_workers`` processes read them in advance."""
         sampler = [batch.tolist() for batch in batches]
         return iter(
             DataLoader(
@@ -126,7 +126,9 @@ def _collate(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:
 
 
 def needed_frames(labels: Sequence[int]) -> int:
-    """Fewest encoder frames with which CTC can emit ``labels``: one each, and a blank between equal neighbours.
+    """Return the smallest number of encoder frames with which CTC can emit ``labels``.
+
+    Each label needs one frame, and a blank between two equal labels needs another one.
 
     >>> needed_frames([1, 1, 2])
     4
@@ -135,12 +137,12 @@ def needed_frames(labels: Sequence[int]) -> int:
 
 
 def feasible(corpus: Corpus, factor: int) -> np.ndarray:
-    """(N,) bool: utterances that CTC can learn from, i.e. with enough frames after subsampling and at least one label."""
+    """Return (N,) bool: the utterances with at least one label and enough encoder frames for CTC."""
     return (corpus.needed > 0) & (corpus.needed <= output_length(corpus.lengths, factor))
 
 
 def write_dropped(path: Path, corpus: Corpus, kept: np.ndarray, factor: int) -> None:
-    """List what training leaves out: ``id  encoder_frames  needed_frames`` a line, under a header."""
+    """Write a table of the utterances that training leaves out: ``utterance  encoder_frames  needed_frames``."""
     frames = output_length(corpus.lengths, factor)
     rows = [f"{corpus.ids[int(i)]}\t{frames[i]}\t{corpus.needed[i]}\n" for i in np.flatnonzero(~kept)]
     write_text(path, "utterance\tencoder_frames\tneeded_frames\n" + "".join(rows))

@@ -1,4 +1,4 @@
-"""Log-mel filterbanks and global CMVN of a data directory, as Kaldi archives, in shards and with restart."""
+"""Log-mel filterbanks and global CMVN of a data directory as Kaldi archives, computed in shards; a restart continues."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ from asrprune.runtime.files import LOCK, atomic_path, held, read_json, write_jso
 from asrprune.runtime.progress import track
 
 logger = logging.getLogger(__name__)
-SHARD_UTTERANCES = 200  # one archive; small enough that little is lost when a run is killed
-Shard = tuple[Path, list[Utterance]]  # path of an archive without its suffix, and what it holds
+SHARD_UTTERANCES = 200  # in one archive; small, so that a killed run loses little
+Shard = tuple[Path, list[Utterance]]  # path of an archive without its suffix, and its utterances
 
 
 def utterance_samples(utterance: Utterance, options: FrontendConfig, allow_pipes: bool = False) -> np.ndarray:
-    """Samples of an utterance, its speed applied: (N,) float32. A ``UserError`` names the utterance."""
+    """Read the samples of an utterance and change their speed: (N,) float32. A ``UserError`` names the utterance."""
     try:
         samples = read_audio(utterance.audio, options.sample_rate, utterance.start_s, utterance.end_s, allow_pipes)
     except UserError as error:
@@ -36,10 +36,10 @@ def utterance_samples(utterance: Utterance, options: FrontendConfig, allow_pipes
 
 
 def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_pipes: bool = False) -> int:
-    """Compute what is missing of the features of a data directory; write feats.scp, utt2num_frames and utt2dur.
+    """Compute the missing features of a data directory; write feats.scp, utt2num_frames and utt2dur.
 
-    Archives are named after a hash of what they hold, so a restart computes only the missing ones, and changed options or
-    audio lists make new ones. Returns the number of archives that were computed.
+    The name of an archive contains a hash of its options and audio list. So a restart computes only missing archives, and
+    changed options or lists give new archives. Return the number of archives that were computed.
 
     Raises:
         UserError: an utterance cannot be read, or another process computes features of this directory.
@@ -68,7 +68,7 @@ def _extract(
 
 
 def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> None:
-    """Archive first, then its scp: an archive counts only when its scp is there."""
+    """Write the archive, then its scp: an archive without scp is not complete."""
     base, utterances = shard
     ark = base.with_suffix(".ark")
     frames, stats = dict[str, int](), np.zeros((2, options.num_mels + 1))
@@ -82,7 +82,7 @@ def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> No
 
 def _features(utterance: Utterance, options: FrontendConfig, allow_pipes: bool) -> np.ndarray:
     features = compute_fbank(utterance_samples(utterance, options, allow_pipes), options)
-    if len(features) == 0:  # Kaldi's rule, which data directories are checked by: utt2num_frames is above 0
+    if len(features) == 0:  # utt2num_frames must be above 0, as in Kaldi
         raise UserError(
             f"{utterance.id}: lasts less than half a frame ({options.frame_shift_ms / 2:g} ms); remove the utterance"
         )
@@ -96,7 +96,7 @@ def _is_complete(base: Path) -> bool:
 def _counted(
     matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int], stats: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Pass matrices on, noting their lengths and adding them to the CMVN statistics."""
+    """Yield the matrices; add their lengths to ``frames`` and their sums to the CMVN statistics ``stats``."""
     for key, matrix in matrices:
         frames[key] = len(matrix)
         stats += statistics(matrix)
@@ -113,7 +113,7 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
     scp: dict[str, str] = {}
     frames: dict[str, int] = {}
     for base in bases:
-        entries = read_table(base.with_suffix(".scp"))  # the directory may have been moved since they were written
+        entries = read_table(base.with_suffix(".scp"))  # the directory may have been moved in the meantime
         scp.update({key: f"{base.with_suffix('.ark')}:{entry.rpartition(':')[2]}" for key, entry in entries.items()})
         frames.update(read_json(base.with_suffix(".frames")))
     write_table(directory / "utt2num_frames", {key: str(count) for key, count in frames.items()})
@@ -126,10 +126,10 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
 
 
 def compute_cmvn(directory: Path) -> np.ndarray:
-    """Global CMVN statistics of a directory's features, as Kaldi's compute-cmvn-stats: (2, F + 1) float64.
+    """Compute the global CMVN statistics of a directory, as Kaldi's compute-cmvn-stats: (2, F + 1) float64.
 
-    Row 0: sums, then the frame count; row 1: sums of squares, then 0. Those of our own archives lie beside them; features that
-    another program made are read.
+    Row 0 has the sums and the number of frames, row 1 the sums of squares and 0. Archives of asrprune come with their
+    statistics; features of another program are read.
 
     Raises:
         UserError: there are no frames.
@@ -140,5 +140,5 @@ def compute_cmvn(directory: Path) -> np.ndarray:
         entries = list(read_table(directory / "feats.scp").values())
         stats = sum((statistics(read_matrix(entry)) for entry in track(entries, f"cmvn {directory.name}")), np.zeros(()))
     if not stats.any() or stats[0, -1] == 0:
-        raise UserError(f"{directory}/feats.scp: no frames, so there is nothing to normalise with; check stage 1 (data)")
+        raise UserError(f"{directory}/feats.scp: has no frames, so CMVN cannot be computed; check stage 1 (data)")
     return stats

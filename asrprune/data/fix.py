@@ -24,35 +24,38 @@ from asrprune.runtime.errors import UserError
 
 
 def fix_data_dir(path: Path) -> list[str]:
-    """Make a directory valid, as Kaldi's fix_data_dir.sh does, and return what was changed, a sentence each.
+    """Make a directory valid, as Kaldi's fix_data_dir.sh does; return one sentence per change.
 
-    Sorts, drops faulty lines and utterances that lack audio, text or a speaker, and makes spk2utt anew; where speakers sort
-    differently from utterances, utterance ids get the speaker's id in front. The files as they were go to ``.backup/``.
-    Audio is not opened. Raises ``UserError``, and changes nothing, if no utterance would remain.
+    Lines are sorted. Faulty lines are dropped, and utterances that lack audio, text or a speaker. spk2utt is written again.
+    If the order of speakers differs from the order of utterances, utterance ids get the speaker id as a prefix. The original
+    files go to ``.backup/``. Audio is not opened.
+
+    Raises:
+        UserError: no utterance would remain; nothing is changed.
     """
-    said: list[str] = []
+    changes: list[str] = []
     names = [name for name in FILES if (path / name).is_file()]
-    rows = {name: _clean(path / name, said) for name in names if name != "spk2utt" or "utt2spk" not in names}
+    rows = {name: _clean(path / name, changes) for name in names if name != "spk2utt" or "utt2spk" not in names}
     if "utt2spk" not in rows and "spk2utt" in rows:
         rows["utt2spk"] = {utt: speaker for speaker, utts in rows["spk2utt"].items() for utt in utts.split()}
-        said.append("utt2spk: made from spk2utt")
+        changes.append("utt2spk: made from spk2utt")
     raise_faults([missing(path / name) for name in ("utt2spk", "wav.scp") if name not in rows])
-    every, rows = rows, restrict(rows, _complete_utterances(path, rows, said))
+    every, rows = rows, restrict(rows, _complete_utterances(path, rows, changes))
     for name in sorted({"utt2speed", *MADE_LATER, *(["wav.scp"] if "segments" in rows else [])} & rows.keys()):
         if unused := sorted(every[name].keys() - rows[name].keys()):
-            said.append(f"{name}: dropped {some(unused)}: no utterance that remains needs it")
+            changes.append(f"{name}: dropped {some(unused)}: no remaining utterance needs it")
     if "utt2dur" in rows and len(rows["utt2dur"]) < len(rows["utt2spk"]):
         del rows["utt2dur"]
-        said.append("utt2dur: removed, it lacked utterances; it is made again when it is needed")
+        changes.append("utt2dur: removed, as it lacked utterances; stage 2 (fbank) writes it again")
     if first_descent((utt, speaker, 0) for utt, speaker in sorted(rows["utt2spk"].items())):
         rows = _put_speakers_first(path, rows)
-        said.append("every utterance id now begins with its speaker's id, because their orders differed")
+        changes.append("every utterance id now begins with the speaker id, because their orders differed")
     raise_faults(faults_of_rows(path, rows))
-    return [*said, *_replace_files(path, rows)]
+    return [*changes, *_replace_files(path, rows)]
 
 
-def _clean(path: Path, said: list[str]) -> dict[str, str]:
-    """Good rows of a table, the first of each key; tells ``said`` what was dropped."""
+def _clean(path: Path, changes: list[str]) -> dict[str, str]:
+    """Return the valid rows of a table, the first one of each key; add the dropped rows to ``changes``."""
     name = path.name
     rows: dict[str, str] = {}
     dropped: dict[str, list[str]] = {}
@@ -64,7 +67,7 @@ def _clean(path: Path, said: list[str]) -> dict[str, str]:
             dropped.setdefault(why, []).append(f"{key} (line {number})")
         elif key:
             rows[key] = value
-    said += [f"{name}: dropped {some(lines)}: {why}" for why, lines in dropped.items()]
+    changes += [f"{name}: dropped {some(lines)}: {why}" for why, lines in dropped.items()]
     return rows
 
 
@@ -78,8 +81,8 @@ def _reason_to_drop(name: str, raw: bytes, key: str, value: str, rows: Mapping[s
     return value_fault(name, value).partition(";")[0]
 
 
-def _complete_utterances(path: Path, rows: Rows, said: list[str]) -> set[str]:
-    """Utterances that have a line in every file that needs one, and a recording; tells ``said`` which are dropped, and why."""
+def _complete_utterances(path: Path, rows: Rows, changes: list[str]) -> set[str]:
+    """Return the utterances with a recording and a line in every required file; add the dropped utterances to ``changes``."""
     has: dict[str, set[str]] = {name: set(rows[name]) for name in ("utt2spk", "text", "segments") if name in rows}
     if "segments" in rows:
         has["wav.scp"] = {key for key, value in rows["segments"].items() if value.split()[0] in rows["wav.scp"]}
@@ -88,7 +91,7 @@ def _complete_utterances(path: Path, rows: Rows, said: list[str]) -> set[str]:
     every = set.union(*has.values())
     for name, keys in has.items():
         if lacking := sorted(every - keys):
-            said.append(f"dropped {some(lacking)}: no line in {name}")
+            changes.append(f"dropped {some(lacking)}: no line in {name}")
             every -= set(lacking)
     if not every:
         raise UserError(f"{path}: no utterance has a line in each of {', '.join(has)}; {BY_STAGE_1}")
@@ -96,10 +99,10 @@ def _complete_utterances(path: Path, rows: Rows, said: list[str]) -> set[str]:
 
 
 def _put_speakers_first(path: Path, rows: Rows) -> Rows:
-    """Begin every utterance id with its speaker's id."""
+    """Put the speaker id in front of every utterance id."""
     names = {utt: f"{speaker}-{utt}" for utt, speaker in rows["utt2spk"].items()}
     if len(set(names.values())) < len(names):
-        raise UserError(f"{path}: speaker and utterance ids cannot be joined with `-`, two become the same; rename speakers")
+        raise UserError(f"{path}: if utterance ids get the speaker id as a prefix, two ids become equal; rename the speakers")
     fixed = {"spk2utt", "wav.scp"} if "segments" in rows else {"spk2utt"}
     renamed = {name: table if name in fixed else {names[utt]: table[utt] for utt in table} for name, table in rows.items()}
     return {**renamed, "spk2utt": spk2utt_of(renamed["utt2spk"])}
@@ -107,16 +110,16 @@ def _put_speakers_first(path: Path, rows: Rows) -> Rows:
 
 def _replace_files(path: Path, rows: Rows) -> list[str]:
     """Back up and rewrite the files whose bytes change."""
-    said = []
+    changes = []
     for name in FILES:
         old = (path / name).read_bytes() if (path / name).is_file() else b""
         new = render(rows.get(name, {})).encode()
         if old and old != new:
             (path / ".backup").mkdir(exist_ok=True)
             shutil.copy2(path / name, path / ".backup" / name)
-            said.append(f"{name}: {'rewritten' if new else 'removed'}; the file as it was is in .backup")
+            changes.append(f"{name}: {'rewritten' if new else 'removed'}; the original file is in .backup")
         if not new:
             (path / name).unlink(missing_ok=True)
         elif old != new:
             write_table(path / name, rows[name])
-    return said
+    return changes

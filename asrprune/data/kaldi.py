@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """An utterance: its text, its speaker, and the stretch of a recording that holds it.
+    """An utterance: its text, its speaker, and its segment of a recording.
 
-    ``audio`` is the recording's entry in wav.scp, ``end_s`` None means to its end, ``speed`` 1.1 makes it 10 % faster and
-    shorter. ``recording`` is the recording's id; an utterance that is a recording of its own shares its id (the default).
+    ``audio`` is the entry of the recording in wav.scp. ``end_s`` None means the end of the recording. ``speed`` 1.1 plays the
+    utterance 10 % faster. ``recording`` is the id of the recording; by default it is the id of the utterance.
     """
 
     id: str
@@ -41,9 +41,12 @@ class Utterance:
 
 
 def read_data_dir(path: Path, need_text: bool = True) -> list[Utterance]:
-    """Utterances of a directory in bytewise order of their ids; all structural faults are raised in one ``UserError``.
+    """Read the utterances of a directory, sorted by id. Audio is not opened.
 
-    Audio is not opened. Without ``need_text`` the file ``text`` may be missing, and texts are then empty.
+    Without ``need_text`` the file ``text`` may be missing; texts are then empty.
+
+    Raises:
+        UserError: the directory has faults; the error lists all of them.
     """
     tables = open_tables(path)
     raise_faults(structure_faults(path, tables, need_text))
@@ -51,36 +54,38 @@ def read_data_dir(path: Path, need_text: bool = True) -> list[Utterance]:
 
 
 def write_data_dir(path: Path, utterances: Sequence[Utterance]) -> None:
-    """Write the directory of ``utterances`` (any order), replacing the one that is there and what was made from it.
+    """Write a directory of ``utterances`` (any order). Replace existing files, and delete files that were made from them.
 
-    segments is written only if an utterance has a time range, utt2speed only if one has a speed, text only if one has a text.
-    Raises ``UserError`` with every fault that ``check_data_dir`` would find without opening audio, and writes nothing then.
+    segments is written only if an utterance has times, utt2speed only if one has a speed, text only if one has a text.
+
+    Raises:
+        UserError: the directory would have faults; the error lists all of them, and nothing is written.
     """
     repeated = [key for key, count in Counter(utt.id for utt in utterances).items() if count > 1]
-    raise_faults([f"{path}: {key}: several utterances have this id; give each an id of its own" for key in repeated])
+    raise_faults([f"{path}: {key}: several utterances have this id; give each utterance its own id" for key in repeated])
     rows = _rows_of(path, utterances)
     raise_faults(faults_of_rows(path, rows))
     _write_files(path, rows)
 
 
 def describe(utterances: Sequence[Utterance]) -> str:
-    """Size of a set: utterances, speakers, words, and hours if every utterance has its times."""
+    """Describe the size of a set: utterances, speakers, words, and hours if every utterance has an end time."""
     words = sum(len(utt.text.split()) for utt in utterances)
-    said = f"{len(utterances)} utterances, {len({utt.speaker for utt in utterances})} speakers, {words} words"
+    size = f"{len(utterances)} utterances, {len({utt.speaker for utt in utterances})} speakers, {words} words"
     ends = [utt.end_s for utt in utterances if utt.end_s is not None]
     if len(ends) < len(utterances):
-        return said
-    return f"{said}, {(sum(ends) - sum(utt.start_s for utt in utterances)) / 3600:.4f} hours"
+        return size
+    return f"{size}, {(sum(ends) - sum(utt.start_s for utt in utterances)) / 3600:.4f} hours"
 
 
 def spread_evenly(items: Sequence[T], count: int) -> list[T]:
-    """``count`` of ``items`` at even distances, in order; all of them if there are fewer."""
+    """Return ``count`` of ``items`` at even distances, in order; all items if there are fewer."""
     count = min(count, len(items))
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
 
 
 def _write_files(path: Path, rows: Rows) -> None:
-    """Replace the directory's files; wav.scp goes first and comes last, so a killed run leaves nothing that looks finished."""
+    """Replace the files. wav.scp is deleted first and written last, so that a killed run leaves an invalid directory."""
     (path / "wav.scp").unlink(missing_ok=True)
     for name in FILES:
         if not rows.get(name):
@@ -91,7 +96,7 @@ def _write_files(path: Path, rows: Rows) -> None:
 
 
 def restrict(rows: Rows, kept: Collection[str]) -> Rows:
-    """Rows of the utterances ``kept`` alone, the recordings they need, and spk2utt anew."""
+    """Return the rows of the utterances in ``kept`` and of their recordings, with a new spk2utt."""
     segments = rows.get("segments")
     recordings = kept if segments is None else {segments[key].split()[0] for key in kept}
     result = {}
@@ -102,7 +107,7 @@ def restrict(rows: Rows, kept: Collection[str]) -> Rows:
 
 
 def _utterances(rows: Rows) -> list[Utterance]:
-    """Utterances of a directory without faults."""
+    """Make utterances of the rows of a directory without faults."""
     wav, text, speeds, segments = (rows.get(name, {}) for name in ("wav.scp", "text", "utt2speed", "segments"))
     result = []
     for key, speaker in rows["utt2spk"].items():
@@ -114,7 +119,7 @@ def _utterances(rows: Rows) -> list[Utterance]:
 
 
 def _rows_of(path: Path, utterances: Sequence[Utterance]) -> Rows:
-    """Rows of every file that the utterances need."""
+    """Return the rows of all files that the utterances need."""
     utt2spk = {utt.id: utt.speaker for utt in utterances}
     rows: Rows = {"utt2spk": utt2spk, "spk2utt": spk2utt_of(utt2spk), "wav.scp": {utt.id: utt.audio for utt in utterances}}
     if any(utt.start_s or utt.end_s is not None for utt in utterances):
@@ -130,19 +135,19 @@ def _rows_of(path: Path, utterances: Sequence[Utterance]) -> Rows:
 
 
 def _wav_scp(path: Path, utterances: Iterable[Utterance]) -> dict[str, str]:
-    """Entries by recording; a recording with two entries is a mistake."""
+    """Return the wav.scp entries by recording; raise a ``UserError`` if a recording has two entries."""
     entries: dict[str, str] = {}
     for utt in utterances:
         if entries.setdefault(utt.recording, utt.audio) != utt.audio:
             raise UserError(
                 f"{path}: {utt.id}: recording {utt.recording} is {utt.audio} here, but {entries[utt.recording]} for another"
-                " utterance; give each recording an id of its own"
+                " utterance; give each recording its own id"
             )
     return entries
 
 
 def _recording_lengths(path: Path, utterances: Iterable[Utterance]) -> dict[str, float]:
-    """Seconds of the recordings that an utterance runs to the end of, by wav.scp entry; each header is read once."""
+    """Return the lengths in seconds of recordings that an utterance needs up to the end: wav.scp entry -> length."""
     lengths: dict[str, float] = {}
     for utt in utterances:
         if utt.end_s is None and utt.audio not in lengths:
@@ -158,12 +163,12 @@ def _end_s(utt: Utterance, lengths: Mapping[str, float]) -> float:
 
 
 def _number(value: float) -> str:
-    """To the microsecond, which is enough: a sample at 48 kHz lasts 21 of them."""
+    """Format seconds with six decimals; a sample at 48 kHz lasts 21 microseconds."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def speed_copies(utterances: Sequence[Utterance], speeds: Sequence[float]) -> list[Utterance]:
-    """The utterances at every speed; all but speed 1 get the prefix ``sp<speed>-`` on id and speaker, as in Kaldi."""
+    """Return a copy of the utterances for each speed; ids and speakers get the prefix ``sp<speed>-``, except at speed 1."""
     copies = []
     for speed in speeds:
         prefix = "" if speed == 1.0 else f"sp{speed:g}-"

@@ -1,4 +1,4 @@
-"""Millions of strings in one block of memory: a list takes 57 bytes more for each, which is often more than the string."""
+"""Millions of strings in one block of memory. A list needs 57 bytes more per string."""
 
 from array import array
 from bisect import bisect_left
@@ -7,7 +7,7 @@ from typing import overload
 
 
 class Packed(Sequence[str]):
-    """Strings as UTF-8, one after another, and where each ends."""
+    """A sequence of strings, stored as one block of UTF-8 bytes and the end position of each string."""
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
         self._bytes, self._ends = bytearray(), array("q")
@@ -29,7 +29,7 @@ class Packed(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]  # negative ones count from the end, others raise IndexError
+        index = range(len(self))[index]  # supports negative indices; raises IndexError
         return self._bytes[self._ends[index - 1] if index else 0 : self._ends[index]].decode()
 
     def __iter__(self) -> Iterator[str]:
@@ -40,12 +40,12 @@ class Packed(Sequence[str]):
 
 
 class Ascending(Packed):
-    """Packed strings in ascending order, any of which can be found."""
+    """Packed strings in ascending order, with a search."""
 
     _last = 0
 
     def find(self, string: str) -> int:
-        """Find the place of a string, -1 if it is not there; at once for the one found last and the one after it."""
+        """Return the index of a string, or -1. The string found last and the one after it are found without a search."""
         for place in range(self._last, min(self._last + 2, len(self))):
             if self[place] == string:
                 self._last = place

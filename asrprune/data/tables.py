@@ -1,6 +1,6 @@
-"""Tables, the files of a Kaldi data directory: ``key value`` a line, UTF-8, bytewise sorted, keys unique.
+"""Tables are the files of a Kaldi data directory: lines ``key value``, UTF-8, sorted bytewise, with unique keys.
 
-A fault reads ``file:line: id: what is wrong; how to fix it``.
+The format of a fault is ``file:line: id: what is wrong; how to fix it``.
 """
 
 import re
@@ -17,24 +17,26 @@ BY_UTTERANCE = ("text", "segments", "utt2speed", *MADE_LATER)
 FILES = ("utt2spk", "spk2utt", "wav.scp", *BY_UTTERANCE)
 BY_STAGE_1 = "stage 1 (data preparation) makes it"
 FIX = "`asrprune fix-data` does it"
-ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff]")  # other blanks, control characters, byte order marks
+ODD_BLANK = re.compile(
+    r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff]"
+)  # blanks other than a space, control characters, byte order marks
 _MOST_SHOWN = 20
-_NAMED = 5  # ids in a sentence
+_NAMED = 5  # the largest number of ids in a sentence
 
-Row = tuple[str, str, int]  # key, value, and the line that they stand on
+Row = tuple[str, str, int]  # key, value, line number
 Rows = dict[str, dict[str, str]]  # file name -> its rows
 Left = TypeVar("Left", bound=tuple[Any, ...])
 Right = TypeVar("Right", bound=tuple[Any, ...])
 
 
 class Table:
-    """The rows of a file in bytewise order of their keys, the first of each key, and the faults of its lines.
+    """The rows of a file, sorted bytewise by key (only the first row of each key), and the faults of its lines.
 
-    Every pass reads the file anew, in the memory of one line; only the rows of a file that is out of order are held.
+    Each iteration reads the file again and keeps one line in memory. Only the rows of an unsorted file are kept in memory.
     """
 
     def __init__(self, path: Path, allow_empty: bool = False, data: bytes | None = None) -> None:
-        """``data``: what the file would hold, if it is not to be read."""
+        """Find the faults of the file; ``data``, if given, replaces its content."""
         self.path, self._data = path, data
         self._held: list[Row] | None = None
         self._len = 0
@@ -47,18 +49,18 @@ class Table:
         return ((key, value) for key, value, _ in self.numbered())
 
     def numbered(self) -> Iterator[Row]:
-        """The rows, each with its line."""
+        """Yield the rows with their line numbers."""
         return iter(self._held) if self._held is not None else self._read()
 
     def fault(self, row: Row, what: str) -> str:
-        """Say what is wrong with a row, and where it stands."""
+        """Return a fault: file, line and id of a row, and what is wrong."""
         return f"{self.path}:{row[2]}: {row[0]}: {what}"
 
     def _open(self) -> BinaryIO:
         return open(self.path, "rb") if self._data is None else BytesIO(self._data)
 
     def _read(self) -> Iterator[Row]:
-        """The rows of a file that is in order."""
+        """Yield the rows of a sorted file."""
         previous = ""
         with self._open() as handle:
             for number, raw in enumerate(handle, 1):
@@ -68,9 +70,9 @@ class Table:
                     previous = key
 
     def _find_faults(self, allow_empty: bool, hold: bool) -> list[str]:
-        """Read the file once, or a second time to ``hold`` its rows; a faulty line still counts as its key's."""
+        """Read the file and return its faults. ``hold`` keeps the rows in memory, which an unsorted file needs."""
         faults: list[str] = []
-        rows: dict[str, Row] = {}  # the last one, or all that are held
+        rows: dict[str, Row] = {}  # the last row, or all rows with ``hold``
         previous, number, raw, count = "", 0, b"", 0
         with self._open() as handle:
             for number, raw in enumerate(handle, 1):
@@ -90,11 +92,11 @@ class Table:
         return [*self._end_faults(number, raw), *faults]
 
     def _end_faults(self, number: int, raw: bytes) -> list[str]:
-        """Find what is wrong with the last line as the file's end."""
+        """Return a fault if the file is empty or its last line incomplete."""
         if not raw:
             return [f"{self.path}: is empty; {BY_STAGE_1}"]
         if not raw.endswith(b"\n"):
-            return [f"{self.path}:{number}: the last line has no end, the file may be cut short; {BY_STAGE_1}"]
+            return [f"{self.path}:{number}: the last line has no newline, the file may be truncated; {BY_STAGE_1}"]
         return []
 
 
@@ -102,7 +104,7 @@ Tables = dict[str, Table]  # file name -> its rows
 
 
 def open_table(path: Path, allow_empty: bool = False) -> Table:
-    """A table to be read as often as is needed; all faults of the file are raised in one ``UserError``."""
+    """Open a table; raise a ``UserError`` with all faults of the file."""
     if not path.is_file():
         raise UserError(missing(path))
     table = Table(path, allow_empty)
@@ -111,12 +113,12 @@ def open_table(path: Path, allow_empty: bool = False) -> Table:
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """Rows of a table, ``{key: rest of the line}``; faults are raised as by ``open_table``."""
+    """Read a table, ``{key: rest of the line}``; raise a ``UserError`` like ``open_table``."""
     return dict(open_table(path))
 
 
 def stream_table(path: Path) -> Iterator[tuple[str, str]]:
-    """Rows of a table one by one, in one pass; at the first sign of a fault all are raised, as by ``open_table``."""
+    """Yield the rows of a table in one pass; at the first faulty line, raise a ``UserError`` like ``open_table``."""
     previous, whole = "", False
     if path.is_file():
         with open(path, "rb") as handle:
@@ -134,7 +136,7 @@ def stream_table(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def joined(left: Iterable[Left], right: Iterable[Right]) -> Iterator[tuple[Left | None, Right | None]]:
-    """Rows of two tables, both ascending, side by side where they begin with the same key; None where one lacks it."""
+    """Yield pairs of rows with the same key from two ascending tables; None stands for a missing row."""
     lefts, rights = iter(left), iter(right)
     a, b = next(lefts, None), next(rights, None)
     while a or b:
@@ -150,47 +152,47 @@ def joined(left: Iterable[Left], right: Iterable[Right]) -> Iterator[tuple[Left 
 
 
 def write_table(path: Path, rows: Mapping[str, str]) -> None:
-    """Write ``rows`` sorted bytewise, whole or not at all."""
+    """Write ``rows`` sorted bytewise, atomically."""
     write_text(path, render(rows))
 
 
 def open_tables(directory: Path) -> Tables:
-    """The files that a directory has."""
+    """Return the tables of a directory that exist."""
     return {name: Table(directory / name) for name in FILES if (directory / name).is_file()}
 
 
 def split_line(line: str) -> tuple[str, str]:
-    """Key and value of a line, without blanks around them."""
+    """Split a line into key and value, without surrounding blanks."""
     key, *value = line.strip().split(maxsplit=1) or [""]
     return key, "".join(value)
 
 
 def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool = False) -> list[str]:
-    """Find what is wrong with one line on its own: the first fault found."""
+    """Return the first fault of a line, checked by itself."""
     if not key:
         return [f"the line is empty; delete it, {FIX}"]
     if "\ufffd" in line and (place := not_utf8(raw)):
         return [f"byte {place} of the line is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8"]
     if not value and not allow_empty:
         return ["nothing follows the id; complete the line or remove the utterance"]
-    if not line.isprintable() and (odd := ODD_BLANK.search(line)):  # the first is quick, but would refuse joiners too
+    if not line.isprintable() and (odd := ODD_BLANK.search(line)):  # isprintable is fast, but false for valid joiners, too
         return [f"holds {odd[0]!a}, but only plain spaces separate words; replace it, {FIX}"]
     if line != f"{key} {value}".rstrip(" "):
-        return [f"has a space too many, at an end or after the id; remove it, {FIX}"]
+        return [f"has extra spaces at an end or after the id; remove them, {FIX}"]
     return []
 
 
 def _order_faults(key: str, previous: str, above: Row | None) -> Iterator[str]:
-    """Find what is wrong with a line after the ones before it."""
+    """Yield the faults of a line that depend on the lines above it."""
     if above:
-        yield f"has a line above, {above[2]}; keep one of the two"
-    # Comparing str by code points orders them as their UTF-8 bytes would be, whatever the locale.
+        yield f"has another line above, {above[2]}; keep one of the two"
+    # The order of str by code points is the order of their UTF-8 bytes, in any locale.
     if "" < key < previous:
         yield f"stands after {previous}, but ids are sorted bytewise; sort with LC_ALL=C, {FIX}"
 
 
 def not_utf8(raw: bytes) -> int:
-    """Number of the first byte that is not UTF-8, from 1; 0 if all are."""
+    """Return the number of the first byte that is not UTF-8, from 1; 0 if all bytes are valid."""
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -203,14 +205,14 @@ def render(rows: Mapping[str, str]) -> str:
 
 
 def raise_faults(faults: Sequence[str]) -> None:
-    """Raise the faults, if there are any, a line each: the first 20 and the number of the others."""
+    """Raise a ``UserError`` if there are faults: the first 20, one per line, and the number of the others."""
     if faults:
         more = [f"... and {len(faults) - _MOST_SHOWN} more"] if len(faults) > _MOST_SHOWN else []
         raise UserError("\n".join([*faults[:_MOST_SHOWN], *more]))
 
 
 def some(items: Sequence[str]) -> str:
-    """The first few of a list, and how many more there are."""
+    """Format the first five items of a list, and the number of the others."""
     return ", ".join(items[:_NAMED]) + (f" and {len(items) - _NAMED} more" if len(items) > _NAMED else "")
 
 

@@ -1,4 +1,4 @@
-"""Text units: sentencepiece (bpe, unigram, char, word), shifted by one because label 0 is the CTC blank."""
+"""Text units of sentencepiece (bpe, unigram, char, word); label 0 is the CTC blank, so labels are shifted by one."""
 
 import io
 import logging
@@ -17,10 +17,10 @@ UNKNOWN = "<unk>"
 
 
 class Tokenizer:
-    """Text <-> labels. Label 0 is the blank, label i + 1 is sentencepiece's piece i (piece 0 is the unknown)."""
+    """The conversion of text to labels and back. Label 0 is the blank, label i + 1 is piece i of sentencepiece (0: unknown)."""
 
     def __init__(self, model: Path) -> None:
-        """Load a sentencepiece model; raises ``UserError`` if it is missing or broken (stage 3 makes it)."""
+        """Load a sentencepiece model; raise a ``UserError`` if it is missing or broken."""
         if not model.is_file():
             raise UserError(f"{model}: no such sentencepiece model; stage 3 (`asrprune bpe`) makes it")
         try:
@@ -29,37 +29,37 @@ class Tokenizer:
             raise UserError(f"{model}: not a sentencepiece model ({error}); run stage 3 (`asrprune bpe`) again") from None
         self.path = model
         unknown, start = self._processor.unk_id(), self._processor.piece_to_id(WORD_START)
-        self._unknown = [unknown] if start == unknown else [start, unknown]  # to words as units, <unk> is one
+        self._unknown = [unknown] if start == unknown else [start, unknown]  # with word units, <unk> is one piece
         self.pieces = ["<blk>", *(self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size()))]
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[Path]]:
-        """It is pickled as its path, and loaded where it arrives."""
+        """Pickle the path only; the receiving process loads the model."""
         return Tokenizer, (self.path,)
 
     def __len__(self) -> int:
-        """Vocabulary size, blank included."""
+        """Return the vocabulary size, including the blank."""
         return len(self.pieces)
 
     def encode(self, text: str) -> list[int]:
-        """Labels of a text, 1-based. Words go in one by one: sentencepiece would make one unknown of several in a row.
+        """Return the labels of a text. The word ``<unk>`` becomes the unknown piece.
 
-        The word ``<unk>``, which some corpora have where nobody could tell what was said, is the unknown piece.
+        Words are encoded one by one, because sentencepiece would merge several unknown words in a row.
         """
-        encode = self._processor.encode  # of a list it would start threads, each time
+        encode = self._processor.encode  # with a list it would start threads at each call
         own = (self._unknown if word == UNKNOWN else encode(word) for word in text.split())
         return [piece + 1 for pieces in own for piece in pieces]
 
     def decode(self, labels: Sequence[int]) -> str:
-        """Text of labels (no blanks among them); an unknown piece becomes `<unk>`."""
+        """Return the text of labels (without blanks); an unknown piece becomes `<unk>`."""
         joined = "".join(self.pieces[label] for label in labels)
         return " ".join(joined.replace(WORD_START, " ").split())
 
 
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Path) -> Tokenizer:
-    """Train text units on transcripts; write ``bpe.model`` and ``tokens.txt`` (``token label`` a line, as sherpa-onnx has it).
+    """Train text units on transcripts; write ``bpe.model`` and ``tokens.txt`` (lines ``token label``, as in sherpa-onnx).
 
     Raises:
-        UserError: more units are asked for than the transcripts can give (sentencepiece says how many they can).
+        UserError: the transcripts are empty, or too small for so many units.
     """
     texts = [" ".join(word for word in text.split() if word != UNKNOWN) for text in texts]
     if not any(texts):
@@ -75,14 +75,14 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
             bos_id=-1,
             eos_id=-1,
             unk_id=0,
-            unk_piece=WORD_START + UNKNOWN if config.type == "word" else UNKNOWN,  # there it is a word, not a part of one
+            unk_piece=WORD_START + UNKNOWN if config.type == "word" else UNKNOWN,  # with word units it is a whole word
             normalization_rule_name="identity",
             minloglevel=2,
             num_threads=1,
         )
     except RuntimeError as error:
         reason = str(error).split("] ")[-1]
-        raise UserError(f"tokenizer.vocab_size {config.vocab_size} with type {config.type} cannot be made: {reason}") from None
+        raise UserError(f"tokenizer.vocab_size {config.vocab_size} with type {config.type} is not possible: {reason}") from None
     directory.mkdir(parents=True, exist_ok=True)
     with atomic_path(directory / "bpe.model") as temporary:
         temporary.write_bytes(model.getvalue())
@@ -93,12 +93,12 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
 
 def _vocab_size(texts: Sequence[str], config: TokenizerConfig) -> int:
     if config.type in ("bpe", "unigram"):
-        assert config.vocab_size is not None  # the config sees to it
+        assert config.vocab_size is not None  # the config checks it
         return config.vocab_size
     units = (
         {word for text in texts for word in text.split()}
         if config.type == "word"
         else {*"".join(texts).replace(" ", ""), WORD_START}
     )
-    count = len(units) + 1  # the unknown
+    count = len(units) + 1  # with the unknown piece
     return count if config.vocab_size is None else min(count, config.vocab_size)

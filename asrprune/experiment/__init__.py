@@ -1,1 +1,1 @@
-"""The experiment directory: everything about one model, so that no later command needs an architecture flag."""
+"""The experiment directory, which contains everything about one model."""

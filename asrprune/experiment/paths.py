@@ -1,4 +1,4 @@
-"""The names of all files of an experiment directory, each said once."""
+"""The file names of an experiment directory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ExperimentPaths:
-    """The paths of the files of an experiment. Plans: ``plan.plan_path``; similarities: ``analysis.matrices``."""
+    """The paths of the files of an experiment. (Plans: ``plan.plan_path``; similarities: ``analysis.matrices``.)"""
 
     root: Path
 
     @property
     def config(self) -> Path:
-        """All numbers, resolved."""
+        """The resolved config."""
         return self.root / "config.yaml"
 
     @property
@@ -22,57 +22,57 @@ class ExperimentPaths:
 
     @property
     def tokens(self) -> Path:
-        """Text units and their numbers, as text."""
+        """The text units and their labels, as text."""
         return self.root / "tokens.txt"
 
     @property
     def cmvn(self) -> Path:
-        """CMVN statistics of the training set."""
+        """The CMVN statistics of the training set."""
         return self.root / "cmvn"
 
     @property
     def data(self) -> Path:
-        """Fingerprints of the training and dev data."""
+        """The fingerprints of the training and dev data."""
         return self.root / "data.json"
 
     @property
     def dropped(self) -> Path:
-        """Utterances that were not trained on, and why."""
+        """The utterances that training left out, with their lengths."""
         return self.root / "dropped.tsv"
 
     @property
     def checkpoints(self) -> Path:
-        """States of the training, and weights of its best epochs."""
+        """The directory of training states and of the weights of the best epochs."""
         return self.root / "checkpoints"
 
     @property
     def log(self) -> Path:
-        """The log of the training, a JSON line for each window of updates and each epoch."""
+        """The log of the training, with a JSON line for each group of updates and each epoch."""
         return self.root / "train.jsonl"
 
     @property
     def weights(self) -> Path:
-        """The model: averaged weights."""
+        """The averaged weights of the model."""
         return self.root / "model.safetensors"
 
     @property
     def model(self) -> Path:
-        """Facts about the model: hash, size, averaged epochs."""
+        """The hash, size and averaged epochs of the model."""
         return self.root / "model.json"
 
     @property
     def decoder(self) -> Path:
-        """Weights of a language model that were tuned on a dev set."""
+        """The weights of the language model that were tuned on a dev set."""
         return self.root / "decoder.json"
 
     @property
     def bench(self) -> Path:
-        """Real-time factors by depth."""
+        """The real-time factors by depth."""
         return self.root / "bench.json"
 
     @property
     def results(self) -> Path:
-        """All numbers of the report."""
+        """The numbers of the report."""
         return self.root / "results.json"
 
     @property
@@ -86,5 +86,5 @@ class ExperimentPaths:
         return self.root / "report.html"
 
     def decoded(self, set_name: str) -> Path:
-        """Hypotheses and scores of a set, a folder for each sub-model."""
+        """Return the directory of hypotheses and scores of a set, with a folder for each sub-model."""
         return self.root / "decode" / set_name

@@ -1,4 +1,4 @@
-"""The plan file: for every depth, which layers are kept, and the dev scores that chose them."""
+"""The plan file: the layers to keep at every depth, and the dev scores by which they were chosen."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from asrprune.config.strategies import spellings, strategy_name
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.records import Record
 
-Keep = tuple[int, ...]  # ascending layers of a sub-model, as the full model numbers them
+Keep = tuple[int, ...]  # the layers of a sub-model, ascending, numbered as in the full model
 StrategyLabel = Annotated[str, AfterValidator(strategy_name)]  # in a record: a strategy, or another name for some layers
 
 
@@ -19,8 +19,8 @@ class Step(Record):
 
     depth: int
     keep: Keep
-    score: float | None  # dev score, in the plan's metric
-    without: Mapping[int, float] = Field({})  # layer -> dev score if it went next, where known
+    score: float | None  # score on the dev set, in the metric of the plan
+    without: Mapping[int, float] = Field({})  # layer -> dev score without this layer, if known
 
     @classmethod
     def of(cls, keep: Keep, score: float | None = None, without: Mapping[int, float] | None = None) -> "Step":
@@ -51,12 +51,12 @@ class _OfModel(Record):
 
 
 class Plan(Search, _OfModel):
-    """The proposal of a strategy for one model: a file."""
+    """The plan of a strategy for one model: a file."""
 
     made_by: ClassVar[str] = "stage 7 (`asrprune search`)"
 
     def keep(self, depth: int) -> Keep:
-        """The layers of a depth; a ``UserError`` lists the depths that there are."""
+        """Return the layers of a depth; raise a ``UserError`` if the plan does not have this depth."""
         for step in self.steps:
             if step.depth == depth:
                 return step.keep
@@ -65,10 +65,10 @@ class Plan(Search, _OfModel):
 
 
 def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
-    """Read a plan and check that it is one for this model.
+    """Read a plan for this model.
 
     Raises:
-        UserError: it is missing or broken (stage 7 makes it), or was made for another model.
+        UserError: the plan is missing or broken, or was made for another model.
     """
     plan = Plan.read(path)
     if plan.num_layers != num_layers or plan.model_sha256 != model_sha256:
@@ -79,13 +79,13 @@ def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
 
 
 def check_layers(keep: Sequence[int], num_layers: int, where: str) -> None:
-    """Layers must ascend and exist."""
+    """Raise a ``UserError`` unless the layers ascend and lie in 1..``num_layers``."""
     if not keep or list(keep) != sorted(set(keep)) or keep[0] < 1 or keep[-1] > num_layers:
         raise UserError(f"{where}: layers must ascend and lie in 1..{num_layers}, got {list(keep)}")
 
 
 def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
-    """``1,2,5-7`` -> (1, 2, 5, 6, 7)."""
+    """Parse ``1,2,5-7`` to (1, 2, 5, 6, 7)."""
     try:
         layers = [n for part in text.split(",") for n in _numbers(part, num_layers)]
     except ValueError:
@@ -95,7 +95,7 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
 
 
 def _numbers(part: str, num_layers: int) -> range:
-    """The layers of ``5`` or ``5-7``; of those beyond the last that there is only the first, which is enough to be refused."""
+    """Return the layers of ``5`` or ``5-7``, cut to ``num_layers`` + 1, which ``check_layers`` refuses."""
     first, dash, last = part.partition("-")
     begin, end = int(first), int(last if dash else first)
     if begin > end:
@@ -109,6 +109,6 @@ def plan_path(exp: Path, strategy: str) -> Path:
 
 
 def file_of(folder: Path, strategy: str, ending: str) -> Path:
-    """``folder/<strategy><ending>``; it keeps the older name of the strategy if it was made under that."""
+    """Return ``folder/<strategy><ending>``, or the existing file with an old name of the strategy."""
     paths = [folder / f"{name}{ending}" for name in spellings(strategy)]
     return next((path for path in paths if path.exists()), paths[0])

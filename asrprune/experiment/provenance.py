@@ -1,4 +1,4 @@
-"""The origin of an experiment: a run that goes on must have the same config, text units and data."""
+"""Checks that a resumed training run has the same config, text units and data as before."""
 
 import hashlib
 import shutil
@@ -40,15 +40,15 @@ class TrainedOn(Record):
 
 
 def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
-    """Make an experiment directory, or check that the one that is there is of the same config.
+    """Create an experiment directory, or check that the existing one has the same config, text units and CMVN.
 
     Raises:
-        UserError: ``exp`` holds a run with another config (all differences are named), or a file is missing or unfit.
+        UserError: the existing experiment differs (all differing numbers are listed), or a file is missing or does not fit.
     """
     Tokenizer(bpe_model)  # raises if it is missing
     tokens = bpe_model.with_name("tokens.txt")
     if not tokens.is_file():
-        raise UserError(f"{tokens}: no such file; stage 3 (`asrprune bpe`) makes it beside {bpe_model.name}")
+        raise UserError(f"{tokens}: no such file; stage 3 (`asrprune bpe`) makes it with {bpe_model.name}")
     if not cmvn.is_file():
         raise UserError(f"{cmvn}: no such CMVN statistics; stage 2 (`asrprune fbank --cmvn`) makes them")
     paths = ExperimentPaths(exp)
@@ -58,7 +58,7 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
         _check_same_file(paths.cmvn, cmvn)
     if (width := len(read_cmvn(cmvn)[0])) != config.frontend.num_mels:
         raise UserError(
-            f"{cmvn}: is of {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (fbank) with"
+            f"{cmvn}: has {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (fbank) with"
             " this config, or set frontend.num_mels back"
         )
     for source, name in ((bpe_model, "bpe.model"), (tokens, "tokens.txt"), (cmvn, "cmvn")):
@@ -68,12 +68,12 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
 
 
 def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
-    """Note in ``data.json`` what the run is trained on, or check that it is what the run began with.
+    """Write fingerprints of the data to ``data.json``, or compare them with the existing ones.
 
-    Paths may change; ids, lengths and texts may not, as the batches are drawn from them.
+    The paths of the data may change. Ids, lengths and texts must not change, because the batches depend on them.
 
     Raises:
-        UserError: they did.
+        UserError: the data have changed.
     """
     path, now = ExperimentPaths(exp).data, TrainedOn(format=1, train=fingerprint(train), dev=fingerprint(dev))
     if not path.exists():
@@ -81,17 +81,17 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     before = TrainedOn.read(path)
     for name, corpus, old, new in (("train", train, before.train, now.train), ("dev", dev, before.dev, now.dev)):
         if changed := [
-            f"{key} {was} there, {value} now" for (key, was), (_, value) in zip(old, new, strict=True) if was != value
+            f"{key} was {was}, is {value}" for (key, was), (_, value) in zip(old, new, strict=True) if was != value
         ]:
             raise UserError(
-                f"{corpus.directory} is not the {name} data that {exp} began with ({'; '.join(changed)}); "
+                f"{corpus.directory} is not the {name} data of {exp} ({'; '.join(changed)}); "
                 f"use another --exp, in run.sh --exp_tag, or remove {exp}"
             )
     return None
 
 
 def fingerprint(corpus: Corpus) -> Fingerprint:
-    """Identify a corpus."""
+    """Return the fingerprint of a corpus: its size, and hashes of its ids, lengths and texts."""
     return Fingerprint(
         utterances=len(corpus),
         frames=int(corpus.lengths.sum()),
@@ -102,7 +102,7 @@ def fingerprint(corpus: Corpus) -> Fingerprint:
 
 
 def _hash_of_lines(lines: Iterable[str]) -> str:
-    """Hash lines with line feeds between them, one after the other: there may be millions."""
+    """Hash lines, joined by line feeds, without holding all of them in memory."""
     digest = hashlib.sha256()
     for number, line in enumerate(lines):
         digest.update(f"\n{line}".encode() if number else line.encode())
@@ -111,11 +111,11 @@ def _hash_of_lines(lines: Iterable[str]) -> str:
 
 def _check_same(path: Path, new: dict[str, Any]) -> None:
     old = resolved(parse_config(read_yaml(path), str(path)))
-    differences = list(_differences(only(old, "learning"), only(new, "learning")))  # the rest may change between two starts
+    differences = list(_differences(only(old, "learning"), only(new, "learning")))  # other numbers may change
     if differences:
-        listed = "\n".join(f"  {name}: {before} there, {now} now" for name, before, now in differences)
+        listed = "\n".join(f"  {name}: was {before}, is {now}" for name, before, now in differences)
         raise UserError(
-            f"{path.parent} holds a run with another config; use another --exp, in run.sh --exp_tag, or remove it:\n{listed}"
+            f"{path.parent} has a run with another config; use another --exp, in run.sh --exp_tag, or remove it:\n{listed}"
         )
 
 

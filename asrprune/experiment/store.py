@@ -1,4 +1,4 @@
-"""The experiment directory: everything about one model, so that no later command needs an architecture flag."""
+"""Loading and saving the model of an experiment directory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class ModelRecord(Record):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A trained model and what belongs to it. It is pickled as path and config, and loaded, to the CPU, where it arrives."""
+    """A trained model, its config and its tokenizer. Only path and config are pickled; unpickling loads the model."""
 
     path: Path
     config: Config
@@ -65,20 +65,20 @@ class Experiment:
 
     @property
     def num_layers(self) -> int:
-        """Depth of the full model."""
+        """The number of layers of the full model."""
         return self.config.model.num_layers
 
     def __reduce__(self) -> tuple[Callable[[Path, Config], "Experiment"], tuple[Path, Config]]:
-        return _arrive, (self.path, self.config)
+        return _load_with, (self.path, self.config)
 
 
-def _arrive(path: Path, config: Config) -> Experiment:
-    """Load an experiment that was pickled; its config may have been changed in memory."""
+def _load_with(path: Path, config: Config) -> Experiment:
+    """Load a pickled experiment; ``config`` may differ from the file."""
     return replace(load(path), config=config)
 
 
 def build_model(config: Config, exp: Path) -> CtcModel:
-    """A freshly initialised model of an experiment, drawn from the config's seed, with its CMVN."""
+    """Make a model with random weights, drawn from the seed of the config, and with the CMVN of the experiment."""
     torch.manual_seed(config.seed)
     paths = ExperimentPaths(exp)
     model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(paths.tokenizer)))
@@ -94,7 +94,7 @@ def save_model(
     members: Sequence[Epoch],
     pruned_from: PrunedFrom | None = None,
 ) -> None:
-    """Write ``model.safetensors`` and, after it, ``model.json``, which is never there beside weights of another model."""
+    """Write ``model.safetensors``, then ``model.json``. An old ``model.json`` is deleted first."""
     paths = ExperimentPaths(exp)
     paths.model.unlink(missing_ok=True)
     save_weights(paths.weights, weights)
@@ -112,10 +112,10 @@ def save_model(
 
 
 def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
-    """Load a trained experiment, its model in eval mode.
+    """Load a trained experiment, with the model in eval mode.
 
     Raises:
-        UserError: a part is missing (the stage that makes it is named) or the weights do not fit the config.
+        UserError: a file is missing or broken, or the weights do not fit the config.
     """
     paths = ExperimentPaths(exp)
     config = read_experiment_config(exp)
@@ -125,8 +125,8 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
     weights = load_weights(paths.weights)
     if sha256_of(paths.weights) != record.model_sha256:
         raise UserError(
-            f"{exp / 'model.safetensors'}: is not the file that model.json was written for (other SHA-256); copy the experiment"
-            " anew, or run stage 5 (`asrprune average`) again"
+            f"{exp / 'model.safetensors'}: does not have the SHA-256 of model.json; copy the experiment again,"
+            " or run stage 5 (`asrprune average`) again"
         )
     try:
         model.load_state_dict(weights)
@@ -138,11 +138,13 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
 
 
 def read_experiment_config(exp: Path) -> Config:
-    """The config of an experiment; a missing one names the stage that makes it."""
+    """Read the config of an experiment; raise a ``UserError`` if it is missing or incomplete."""
     path = ExperimentPaths(exp).config
     if not path.is_file():
         raise UserError(f"{exp}: not an experiment (it has no config.yaml); stage 4 (`asrprune train`) makes it")
     values = read_yaml(path)
-    if missing := [name for name in Config.model_fields if name not in values]:  # a file cut short may still be valid YAML
-        raise UserError(f"{path}: lacks {', '.join(missing)}; it was cut short, so copy the experiment anew or train it again")
+    if missing := [name for name in Config.model_fields if name not in values]:  # a truncated file may still be valid YAML
+        raise UserError(
+            f"{path}: lacks {', '.join(missing)}; the file is truncated; copy the experiment again, or train it again"
+        )
     return parse_config(values, str(path))

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors."""
+"""Weight files in safetensors format."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +17,11 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         temporary.write_bytes(save(tensors))
 
 
-_MOVED = {"encoder.final_norm.": "head.norm.", "ctc.": "head.project."}  # names that earlier versions had
+_MOVED = {"encoder.final_norm.": "head.norm.", "ctc.": "head.project."}  # old prefix of a weight name -> current prefix
 
 
 def current_name(name: str) -> str:
-    """The name of a weight today, from its name today or in an earlier version.
+    """Return the current name of a weight; ``name`` may come from an earlier version.
 
     >>> current_name("ctc.bias"), current_name("encoder.layers.0.qkv.bias")
     ('head.project.bias', 'encoder.layers.0.qkv.bias')
@@ -30,11 +30,11 @@ def current_name(name: str) -> str:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read safetensors; a missing or broken file is a ``UserError``."""
+    """Read a weight file; raise a ``UserError`` if it is missing or broken."""
     if not path.is_file():
         raise UserError(f"{path}: no such weights; stage 4 (train) and stage 5 (average) make them")
     try:
         weights = load_file(path)
-    except Exception as error:  # safetensors raises its own, undocumented class
+    except Exception as error:  # safetensors raises an undocumented error class
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
     return {current_name(name): tensor for name, tensor in weights.items()}

@@ -1,1 +1,1 @@
-"""Audio, filterbanks, CMVN, augmentation: from samples to what the model sees."""
+"""Audio, filterbanks, CMVN and augmentation: from samples to the input of the model."""

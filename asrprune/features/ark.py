@@ -8,20 +8,20 @@ import numpy as np
 
 from asrprune.runtime.errors import UserError
 
-_BROKEN = (OSError, ValueError, EOFError, AssertionError, RuntimeError)  # what kaldiio raises for a file that is not a matrix
+_BROKEN = (OSError, ValueError, EOFError, AssertionError, RuntimeError)  # errors of kaldiio for a file that is not a matrix
 
 
-def write_ark(ark: Path, named_as: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
-    """Write (id, (T, F) float32) pairs to ``ark``; returns id -> ``named_as:offset``, the entries of an scp file.
+def write_ark(ark: Path, final_path: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
+    """Write (id, (T, F) float32) pairs to ``ark`` and return the scp entries, id -> ``final_path:offset``.
 
-    ``named_as`` is the path that the archive will have once it is renamed.
+    ``final_path`` is the path of the archive after it is renamed.
     """
     entries = {}
     with open(ark, "wb") as handle:
         for key, matrix in matrices:
             offset = handle.tell() + len(key.encode()) + 1
             kaldiio.save_ark(handle, {key: matrix})
-            entries[key] = f"{named_as}:{offset}"
+            entries[key] = f"{final_path}:{offset}"
     return entries
 
 
@@ -29,7 +29,7 @@ def read_matrix(entry: str) -> np.ndarray:
     """Read the matrix of an scp entry ``PATH:OFFSET``: (T, F) float32.
 
     Raises:
-        UserError: the archive is missing or broken; stage 2 makes it.
+        UserError: the archive is missing or broken.
     """
     path, _, offset = entry.rpartition(":")
     if not path or not offset.isdigit():
@@ -49,7 +49,7 @@ def write_matrix(path: Path, matrix: np.ndarray) -> None:
 
 
 def read_plain_matrix(path: Path) -> np.ndarray:
-    """Read what ``write_matrix`` wrote; a missing or broken file is a ``UserError``."""
+    """Read a matrix that ``write_matrix`` wrote; raise a ``UserError`` if the file is missing or broken."""
     try:
         return np.asarray(kaldiio.load_mat(str(path)))
     except _BROKEN as error:

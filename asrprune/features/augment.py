@@ -1,4 +1,4 @@
-"""SpecAugment (arXiv 1904.08779), volume and vocal tract on features; speed is changed when features are computed."""
+"""Augmentation of features: SpecAugment (arXiv 1904.08779), volume, vocal tract. Speed is changed in fbank.py, on samples."""
 
 import math
 
@@ -10,11 +10,11 @@ from asrprune.runtime.torch_pair import import_torchaudio
 
 
 def spec_augment(features: Tensor, config: AugmentConfig) -> Tensor:
-    """Mask frequency bands and time spans with 0 (the mean, as CMVN has been applied), other masks for each utterance.
+    """Mask frequency bands and time spans with 0 (the mean after CMVN); each utterance has other masks.
 
     Args:
         features: (B, T, F), normalised. Masks are drawn from torch's global generator.
-        config: counts and largest widths; a time mask is at most ``max_time_mask`` of T wide.
+        config: number and largest widths of masks; the largest time mask has ``max_time_mask`` * T frames.
     """
     functional = import_torchaudio().functional
     x = features.unsqueeze(1)  # (B, 1, T, F), as torchaudio masks batches
@@ -27,11 +27,11 @@ def spec_augment(features: Tensor, config: AugmentConfig) -> Tensor:
 
 
 def change_volume(features: Tensor, cmvn_scale: Tensor, config: AugmentConfig) -> Tensor:
-    """Make each utterance louder or softer by up to ``volume_db``: a constant on the logarithm of the power in every bin.
+    """Change the level of each utterance by up to ``volume_db``: add a constant to the log power of every bin.
 
     Args:
         features: (B, T, F), normalised. The gain is drawn from torch's global generator.
-        cmvn_scale: (F,), by which the logarithms were multiplied.
+        cmvn_scale: (F,), the scale of CMVN, 1 / standard deviation.
         config: ``volume_db``.
     """
     if config.volume_db == 0:
@@ -41,13 +41,13 @@ def change_volume(features: Tensor, cmvn_scale: Tensor, config: AugmentConfig) -
 
 
 def change_vocal_tract(features: Tensor, frontend: FrontendConfig, config: AugmentConfig) -> Tensor:
-    """Let each utterance come from a shorter or longer vocal tract: its frequencies are scaled (VTLP, Jaitly and Hinton 2013).
+    """Simulate another length of the vocal tract: scale the frequencies of each utterance (VTLP, Jaitly and Hinton 2013).
 
-    The spectrum is read off between the mel bins, where the paper moves the filters; beyond the outermost bins it is theirs.
+    The spectrum is interpolated between mel bins; the paper moves the filters instead. Beyond the outer bins it is constant.
 
     Args:
         features: (B, T, F), not normalised or normalised. The factors are drawn from torch's global generator.
-        frontend: says which frequencies the bins stand for.
+        frontend: the frequencies of the bins.
         config: factors lie in 1 +- ``vocal_tract``.
     """
     if config.vocal_tract == 0.0:
@@ -57,7 +57,7 @@ def change_vocal_tract(features: Tensor, frontend: FrontendConfig, config: Augme
 
 
 def warped_bins(factors: Tensor, frontend: FrontendConfig) -> Tensor:
-    """(B,) factors -> (B, F): where in 0..F-1 the spectrum is read for each bin, whose centre frequency is f: at f * factor."""
+    """Return for (B,) factors the (B, F) source bins in 0..F-1: the bin with centre frequency f is read at f * factor."""
     high = frontend.high_freq if frontend.high_freq > 0 else frontend.sample_rate / 2 + frontend.high_freq
     first, last = (_mel(torch.tensor(float(hz))) for hz in (frontend.low_freq, high))
     step = (last - first) / (frontend.num_mels + 1)
@@ -67,10 +67,10 @@ def warped_bins(factors: Tensor, frontend: FrontendConfig) -> Tensor:
 
 
 def _mel(hz: Tensor) -> Tensor:
-    """Kaldi's mel scale."""
+    """Convert Hz to Kaldi's mel scale."""
     return 1127.0 * torch.log1p(hz / 700.0)
 
 
 def _between_bins(bins: Tensor, num_mels: int) -> Tensor:
-    """(B, F) places between bins -> (B, F, F) weights of linear interpolation: column f makes the new bin f."""
+    """Return (B, F, F) weights of linear interpolation for (B, F) fractional bins; column f gives the new bin f."""
     return (1.0 - (bins.unsqueeze(1) - torch.arange(num_mels, device=bins.device).view(1, -1, 1)).abs()).clamp(min=0.0)

@@ -9,7 +9,7 @@ from asrprune.runtime.files import atomic_path
 
 
 def statistics(matrix: np.ndarray) -> np.ndarray:
-    """(2, F + 1) of a (T, F) matrix, as ``compute_cmvn``."""
+    """Return Kaldi's CMVN statistics (2, F + 1) of a (T, F) matrix: sums and count, sums of squares and 0."""
     matrix = matrix.astype(np.float64)
     return np.stack([np.append(matrix.sum(axis=0), len(matrix)), np.append(np.square(matrix).sum(axis=0), 0.0)])
 
@@ -21,7 +21,7 @@ def write_cmvn(path: Path, stats: np.ndarray) -> None:
 
 
 def read_cmvn(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read CMVN statistics; returns mean (F,) and 1 / standard deviation (F,), float32; features become (x - mean) * scale."""
+    """Read CMVN statistics and return mean (F,) and scale = 1 / standard deviation (F,), for (x - mean) * scale."""
     stats = read_plain_matrix(path)
     count = stats[0, -1]
     mean = stats[0, :-1] / count

@@ -1,4 +1,4 @@
-"""Log-mel filterbanks of samples, as kaldi-native-fbank and sherpa-onnx compute them."""
+"""Log-mel filterbanks of samples, computed as in kaldi-native-fbank and sherpa-onnx."""
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ INT16_SCALE = 32768.0  # Kaldi computes filterbanks on 16-bit integers
 
 
 def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
-    """Log-mel filterbank with the settings of kaldi-native-fbank / sherpa-onnx.
+    """Compute log-mel filterbanks with the settings of kaldi-native-fbank / sherpa-onnx.
 
     Args:
         samples: (N,) float32 in [-1, 1).
-        options: rates and bins.
+        options: sample rate, frames and filters.
 
     Returns:
         (T, num_mels) float32 at 16-bit scale; T = N / shift, rounded half up.
@@ -39,7 +39,7 @@ def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
 
 
 def _pad(samples: np.ndarray, options: FrontendConfig) -> tuple[np.ndarray, int]:
-    """Mirror the edges as Kaldi does with ``snip_edges=False``; also returns the number of frames.
+    """Mirror the edges as Kaldi does with ``snip_edges=False``; return the samples and the number of frames.
 
     torchaudio has the same option, but it fails on a signal shorter than one window.
     """
@@ -54,7 +54,7 @@ def _pad(samples: np.ndarray, options: FrontendConfig) -> tuple[np.ndarray, int]
 
 
 def change_speed(samples: np.ndarray, sample_rate: int, speed: float) -> np.ndarray:
-    """Play (N,) samples ``speed`` times as fast (tempo and pitch, as sox's ``speed``): (N / speed,)."""
+    """Speed up (N,) samples by the factor ``speed`` (tempo and pitch, as sox's ``speed``); return (N / speed,)."""
     if speed == 1.0:
         return samples
     functional = import_torchaudio().functional

@@ -1,1 +1,1 @@
-"""The CTC model: one encoder loop for training, analysis and pruned decoding."""
+"""The CTC model. Training, analysis and pruned decoding use the same encoder loop."""

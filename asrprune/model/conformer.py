@@ -14,7 +14,7 @@ from asrprune.model.transformer import NORM_EPS
 
 
 def make_layer(config: ModelConfig) -> "ConformerLayer":
-    """A layer with the sizes of a config."""
+    """Make a layer with the sizes of the config."""
     layer = config.layer
     assert isinstance(layer, ConformerConfig)
     return ConformerLayer(
@@ -23,7 +23,7 @@ def make_layer(config: ModelConfig) -> "ConformerLayer":
 
 
 class ConformerLayer(Layer):
-    """x + c/2 * FFN(x), then + c * MHSA(x), then + c * Conv(x), then + c/2 * FFN(x), then LayerNorm; branches are pre-norm."""
+    """A Conformer layer: x + c/2 FFN(x), + c MHSA(x), + c Conv(x), + c/2 FFN(x), LayerNorm; all branches are pre-norm."""
 
     holds_pairs = True
 
@@ -43,11 +43,11 @@ class ConformerLayer(Layer):
         self.norm_out = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """One layer.
+        """Run the layer.
 
         Args:
             x: (B, T', D).
-            mask: (B, 1, 1, T') bool, True where a frame is real; None if all are.
+            mask: (B, 1, 1, T') bool, True on real frames, False on padding; None without padding.
             scale: c, the factor of all four residual branches.
         """
         x = x + self._drop(self.macaron(self.norm_macaron(x)), 0.5 * scale)
@@ -57,15 +57,15 @@ class ConformerLayer(Layer):
         return self.norm_out(x)
 
     def initialise(self, num_layers: int) -> None:
-        """Shrink the branches: the sum of four in each layer then has the stream's size (GPT-2's rule)."""
+        """Scale the branches down, so that the sum of all branches of all layers has the size of the stream (as in GPT-2)."""
         self.shrink_branches((4 * num_layers) ** -0.5)
 
     @torch.no_grad()
     def shrink_branches(self, factor: float) -> None:
-        """Scale what each branch adds: a deep stack of layers that end in a norm must start near the identity.
+        """Scale the output of each branch. A deep stack of layers that end in a norm must start near the identity.
 
-        Each of them divides the stream by the norm of what it has added, so with branches of its own size the signal is gone
-        after a few layers: the upper ones then only spoil what the lower ones have learnt.
+        The last norm of a layer divides the stream by the size of the sum. If the branches are as large as the stream, the
+        input of the first layer is lost after a few layers, and the upper layers disturb what the lower ones have learnt.
         """
         for last in (self.macaron.contract, self.attention.project, self.conv.project, self.ffn.contract):
             last.weight.mul_(factor)
@@ -75,10 +75,10 @@ class ConformerLayer(Layer):
 
 
 class ConvolutionModule(nn.Module):
-    """Pointwise to 2 D, GLU, depthwise over time, norm, swish, pointwise: (B, T', D) -> (B, T', D).
+    """The convolution module: pointwise to 2 D, GLU, depthwise over time, norm, swish, pointwise.
 
-    The norm is ``batch`` (the paper's) or ``layer``: BatchNorm's statistics are those of training, with small batches and
-    layers skipped, which those of a sub-model need not be.
+    The norm is ``batch`` (the paper's) or ``layer``. BatchNorm uses the statistics of training, with small batches and
+    skipped layers; they may not fit a sub-model.
     """
 
     def __init__(self, dim: int, kernel: int, norm: str) -> None:
@@ -89,7 +89,7 @@ class ConvolutionModule(nn.Module):
         self.project = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, T', D) and a (B, 1, 1, T') mask of the real frames -> (B, T', D)."""
+        """Map (B, T', D) to (B, T', D); ``mask`` (B, 1, 1, T') is True on real frames, None without padding."""
         x = convolve(self.depthwise, F.glu(self.widen(x), dim=-1), mask)
-        x = self.norm(x.flatten(0, 1)).view_as(x)  # BatchNorm wants frames and batch in one dimension
+        x = self.norm(x.flatten(0, 1)).view_as(x)  # BatchNorm needs batch and frames in one dimension
         return self.project(F.silu(x))

@@ -14,21 +14,21 @@ from asrprune.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Emissions:
-    """Log-probabilities over the vocabulary."""
+    """The output of the model: log-probabilities over the vocabulary."""
 
     log_probs: Tensor  # (B, T', V) float32
-    lens: Tensor  # (B,) int64
+    lens: Tensor  # (B,) int64, encoder frames
 
 
 class CtcModel(nn.Module):
     """An encoder with intermediate CTC (arXiv 2102.03216), stochastic depth, and optional self-conditioning (2104.02724).
 
-    The head is shared by the taps and the last layer, so any kept layers make a complete model.
+    Taps and last layer share the head, so any subset of the layers is a complete model.
     """
 
     cmvn_mean: Tensor
     cmvn_scale: Tensor
-    all_take_part = False  # whether every parameter must take part in every backward pass: DDP waits for all of them
+    all_take_part = False  # whether every parameter must have a gradient in every step, as DDP requires
 
     def __init__(self, config: ModelConfig, num_mels: int, vocab_size: int) -> None:
         super().__init__()
@@ -42,20 +42,20 @@ class CtcModel(nn.Module):
         self.encoder.initialise()
 
     def set_cmvn(self, mean: Tensor, scale: Tensor) -> None:
-        """Global CMVN, (F,) each: features become (x - mean) * scale."""
+        """Set global CMVN, (F,) each: features become (x - mean) * scale."""
         self.cmvn_mean.copy_(mean)
         self.cmvn_scale.copy_(scale)
 
     def normalise(self, features: Tensor) -> Tensor:
-        """CMVN on (B, T, F).
+        """Apply CMVN to (B, T, F).
 
         Raises:
-            UserError: the features are not as wide as the model's.
+            UserError: the features have another number of filters than the model.
         """
         if features.shape[-1] != len(self.cmvn_mean):
             raise UserError(
-                f"the features have {features.shape[-1]} filters, but the model's had {len(self.cmvn_mean)}; compute them"
-                " with its config (stage 2, fbank)"
+                f"the features have {features.shape[-1]} filters, but the model was trained with {len(self.cmvn_mean)};"
+                " compute the features with the config of the model (stage 2, fbank)"
             )
         return (features - self.cmvn_mean) * self.cmvn_scale
 
@@ -67,16 +67,16 @@ class CtcModel(nn.Module):
         taps: Sequence[int] = (),
         scales: Sequence[float] | None = None,
     ) -> Encoded:
-        """(B, T, F) normalised features -> the encoder's stream, with this model's self-conditioning."""
+        """Run the encoder, with self-conditioning, on (B, T, F) normalised features."""
         return self.encoder(features, lens, keep, taps, scales, self._between)
 
     def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Context]:
-        """Raw (B, T, F) features and (B,) frame counts -> the stream x_0 (B, T', D), and what all layers share."""
+        """Return the stream x_0 (B, T', D) and the context of the layers, for raw (B, T, F) features and (B,) frame counts."""
         x, lens = self.encoder.embed(self.normalise(features), lens)
         return x, self.encoder.context(lens, x.shape[1])
 
     def step(self, x: Tensor, layer: int, context: Context, after: int) -> Tensor:
-        """Run a layer on the stream (B, T', D) after the kept layer ``after``, with this model's self-conditioning."""
+        """Run one layer, with self-conditioning, on the stream (B, T', D) that comes from the kept layer ``after``."""
         return self.encoder.step(x, layer, context, after=after, between=self._between)
 
     def forward(
@@ -89,26 +89,26 @@ class CtcModel(nn.Module):
         scales: Sequence[float] | None = None,
         depth: int | None = None,
     ) -> Tensor:
-        """CTC losses of a training step, summed over its utterances: (E,), one for each exit up to ``depth``.
+        """Compute the CTC losses of a training step, summed over utterances: (E,), one for each exit up to ``depth``.
 
         Args:
             features: (B, T, F), normalised (and augmented).
             lens: (B,) feature frames.
-            labels: (B, U) int64, padded; ``label_lens`` (B,) says how far they are real.
+            labels: (B, U) int64, padded; ``label_lens`` (B,) are their lengths.
             keep: the layers that stochastic depth runs in this step.
-            scales: c_l of every layer.
-            depth: the exit at which a truncated step ends; None: the last layer. ``keep`` has no layer above it.
+            scales: c_l, the factor of the branches of each layer.
+            depth: the exit at which a truncated step ends; None: the last layer. ``keep`` must have no layer above it.
         """
         exits = [exit for exit in self.config.exits if depth is None or exit <= depth]
         encoded = self.encode(features, lens, keep, exits, scales)
-        streams = torch.cat([encoded.taps[exit] for exit in exits])  # one head call for all: (E * B, T', D)
+        streams = torch.cat([encoded.taps[exit] for exit in exits])  # one call of the head for all exits: (E * B, T', D)
         losses = ctc_losses(self.head(streams), encoded.lens, labels, label_lens)
         return losses.view(len(exits), -1).sum(dim=1) + self._touch(keep)
 
     def total(self, losses: Tensor) -> Tensor:
-        """The weighted mean of the losses of the lowest exits, as many as there are; ``losses`` as ``forward`` returns them.
+        """Return the weighted mean of ``losses``, which ``forward`` returns for the lowest exits.
 
-        With one weight w for all taps, and all exits: (1 - w) * CTC of the last layer + w * mean over the taps.
+        For all exits and tap weight w this is (1 - w) * CTC loss of the last layer + w * mean CTC loss of the taps.
         """
         weights = torch.tensor(self.config.exit_weights[: len(losses)], device=losses.device)
         return (weights * losses).sum() / weights.sum()
@@ -118,12 +118,12 @@ class CtcModel(nn.Module):
         return None if self.condition is None else self._self_condition
 
     def _self_condition(self, x: Tensor, after: int) -> Tensor:
-        """Add Linear(softmax(CTC logits)) to the stream (B, T', D) on its way from a tap to the next kept layer."""
+        """Add Linear(softmax(CTC logits)) to the stream (B, T', D) if layer ``after`` is a tap."""
         assert self.condition is not None
         return x + self.condition(self.head(x).exp()) if after in self.config.tap_layers else x
 
     def _touch(self, keep: Sequence[int] | None) -> Tensor | float:
-        """Zero times the parameters that a step may leave out: skipped layers, and self-conditioning if no tap is run."""
+        """Return 0 times the sum of parameters that a step may not use: skipped layers, self-conditioning."""
         if not self.all_take_part:
             return 0.0
         parts = [layer for number, layer in enumerate(self.encoder.layers, start=1) if keep is not None and number not in keep]
@@ -132,7 +132,7 @@ class CtcModel(nn.Module):
 
 
 def num_params(model: nn.Module, keep: Sequence[int] | None = None) -> int:
-    """Parameters of the sub-model of the kept layers (None: all)."""
+    """Return the number of parameters of the sub-model with the kept layers (None: all)."""
     total = sum(p.numel() for p in model.parameters())
     if keep is None:
         return total
@@ -142,7 +142,7 @@ def num_params(model: nn.Module, keep: Sequence[int] | None = None) -> int:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases, as in ESPnet's recipes (`init: xavier_uniform`)."""
+    """Set Xavier-uniform weights and zero biases, as in ESPnet's recipes (`init: xavier_uniform`)."""
     if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

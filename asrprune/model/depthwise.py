@@ -1,18 +1,18 @@
-"""Depthwise convolutions over time that do not see the padding."""
+"""Depthwise convolutions over time, with padded frames set to 0."""
 
 from torch import Tensor, nn
 
 
 def depthwise_conv(channels: int, kernel: int) -> nn.Conv1d:
-    """A convolution of each channel on its own over ``kernel`` frames, an odd number; T' stays."""
+    """Make a depthwise convolution over ``kernel`` frames, an odd number; it keeps the number of frames."""
     return nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2, groups=channels)
 
 
 def convolve(conv: nn.Conv1d, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Run ``conv`` over the frames of (B, T', C), with a (B, 1, 1, T') mask of the real ones; None: all are.
+    """Run ``conv`` on (B, T', C); ``mask`` (B, 1, 1, T') is True on real frames, None without padding.
 
-    Padded frames enter as 0, like what lies beyond the ends (ESPnet lets padding through), so an utterance's output does not
-    depend on its batch.
+    Padded frames are set to 0, like frames beyond the ends, so the output of an utterance does not depend on its batch.
+    (ESPnet does not set them to 0.)
     """
     if mask is not None:
         x = x * mask[:, 0, 0, :, None].to(x.dtype)

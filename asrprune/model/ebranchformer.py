@@ -14,7 +14,7 @@ from asrprune.model.transformer import NORM_EPS
 
 
 def make_layer(config: ModelConfig) -> "EBranchformerLayer":
-    """A layer with the sizes of a config."""
+    """Make a layer with the sizes of the config."""
     layer = config.layer
     assert isinstance(layer, EBranchformerConfig)
     sizes = (config.dim, config.heads, config.ffn, layer.cgmlp or 4 * config.dim, layer.kernel, layer.merge_kernel)
@@ -22,7 +22,7 @@ def make_layer(config: ModelConfig) -> "EBranchformerLayer":
 
 
 class EBranchformerLayer(Layer):
-    """x + c/2 * FFN(x), then + c * Merge(MHSA(x), cgMLP(x)), then + c/2 * FFN(x), then LayerNorm; branches are pre-norm."""
+    """An E-Branchformer layer: x + c/2 FFN(x), + c Merge(MHSA(x), cgMLP(x)), + c/2 FFN(x), LayerNorm; branches are pre-norm."""
 
     holds_pairs = True
 
@@ -51,11 +51,11 @@ class EBranchformerLayer(Layer):
         self.norm_out = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """One layer.
+        """Run the layer.
 
         Args:
             x: (B, T', D).
-            mask: (B, 1, 1, T') bool, True where a frame is real; None if all are.
+            mask: (B, 1, 1, T') bool, True on real frames, False on padding; None without padding.
             scale: c, the factor of all three residual branches.
         """
         x = x + self._drop(self.macaron(self.norm_macaron(x)), 0.5 * scale)
@@ -66,13 +66,13 @@ class EBranchformerLayer(Layer):
         return self.norm_out(x)
 
     def initialise(self, num_layers: int) -> None:
-        """Shrink the branches, so that the sum of three in each layer has the stream's size; open the gate."""
+        """Scale the branches down, so that the sum of all branches of all layers has the size of the stream; open the gate."""
         self.shrink_branches((3 * num_layers) ** -0.5)
         self.cgmlp.open_gate()
 
     @torch.no_grad()
     def shrink_branches(self, factor: float) -> None:
-        """Scale what each branch adds; ``ConformerLayer.shrink_branches`` says why."""
+        """Scale the output of each branch; see ``ConformerLayer.shrink_branches``."""
         for last in (self.macaron.contract, self.merge.project, self.ffn.contract):
             last.weight.mul_(factor)
 
@@ -81,7 +81,7 @@ class EBranchformerLayer(Layer):
 
 
 class GatingMlp(nn.Module):
-    """The cgMLP: an MLP, half of whose hidden units gate the other half after a look at their neighbours in time."""
+    """The cgMLP: an MLP in which one half of the hidden units, after a convolution over time, gates the other half."""
 
     def __init__(self, dim: int, hidden: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -92,20 +92,20 @@ class GatingMlp(nn.Module):
         self.contract = nn.Linear(hidden // 2, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, T', D) and a (B, 1, 1, T') mask of the real frames -> (B, T', D)."""
+        """Map (B, T', D) to (B, T', D); ``mask`` (B, 1, 1, T') is True on real frames, None without padding."""
         content, gate = F.gelu(self.expand(x)).chunk(2, dim=-1)
         gate = convolve(self.depthwise, self.norm(gate), mask)
         return self.contract(dropout(content * gate, self.dropout, self.training))
 
     def open_gate(self) -> None:
-        """Let all pass at first: the gate is near 1 (gMLP, arXiv 2105.08050, section 2.1)."""
+        """Initialise the gate near 1 (gMLP, arXiv 2105.08050, section 2.1)."""
         nn.init.normal_(self.depthwise.weight, std=1e-6)
         assert self.depthwise.bias is not None
         nn.init.ones_(self.depthwise.bias)
 
 
 class Merge(nn.Module):
-    """Both branches side by side, plus a depthwise convolution of them, projected to the stream's width."""
+    """The merge of two branches: concatenation, plus its depthwise convolution, projected to the width of the stream."""
 
     def __init__(self, dim: int, kernel: int) -> None:
         super().__init__()
@@ -113,6 +113,6 @@ class Merge(nn.Module):
         self.project = nn.Linear(2 * dim, dim)
 
     def forward(self, far: Tensor, near: Tensor, mask: Tensor | None) -> Tensor:
-        """Two (B, T', D) and a (B, 1, 1, T') mask of the real frames -> (B, T', D)."""
+        """Merge two (B, T', D) into one; ``mask`` (B, 1, 1, T') is True on real frames, None without padding."""
         both = torch.cat([far, near], dim=-1)
         return self.project(both + convolve(self.depthwise, both, mask))

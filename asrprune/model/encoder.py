@@ -1,4 +1,4 @@
-"""The encoder, and the ONE step through a layer: training, SVCCA, search, pruned decoding and benchmarks all take it."""
+"""The encoder, with the only code that runs a layer: training, SVCCA, search, pruned decoding and benchmarks use it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,30 +20,30 @@ from asrprune.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Encoded:
-    """The result of the encoder."""
+    """The output of the encoder."""
 
-    x: Tensor  # (B, T', D): the residual stream after the last kept layer, not normalised
+    x: Tensor  # (B, T', D), the residual stream after the last kept layer, before the norm of the head
     lens: Tensor  # (B,) int64: real frames of each utterance
     taps: dict[int, Tensor]  # layer -> (B, T', D), the stream after that layer (0: before the first)
 
 
 @dataclass(frozen=True)
 class Context:
-    """Facts about a batch that all layers share: they are found out once, as the mask makes a GPU wait."""
+    """Lengths and mask of a batch, shared by all layers and computed once, because computing the mask makes a GPU wait."""
 
     lens: Tensor  # (B,) int64: real frames of each utterance
-    mask: Tensor | None  # (B, 1, 1, T') bool, True on real frames; None where there is no padding
+    mask: Tensor | None  # (B, 1, 1, T') bool, True on real frames; None without padding
 
     def repeat(self, times: int) -> "Context":
-        """The context of the same batch ``times`` times over, stacked."""
+        """Return the context of ``times`` stacked copies of the batch."""
         return Context(self.lens.repeat(times), None if self.mask is None else self.mask.repeat(times, 1, 1, 1))
 
 
-Between = Callable[[Tensor, int], Tensor]  # the stream, and the layer that it comes from, on its way to the next kept layer
+Between = Callable[[Tensor, int], Tensor]  # (stream, layer that it comes from) -> input of the next kept layer
 
 
 class Encoder(nn.Module):
-    """Subsampling, positions and L layers of one type."""
+    """The encoder: subsampling, positions and L layers of one type."""
 
     def __init__(self, config: ModelConfig, num_mels: int) -> None:
         super().__init__()
@@ -54,18 +54,18 @@ class Encoder(nn.Module):
         layers = [_layer(config) for _ in range(config.num_layers)]
         self.layers = nn.ModuleList(layers)
         self.holds_pairs = layers[0].holds_pairs
-        # None: the layers know relative positions, and no others are added.
+        # None: the layers use relative positions, and no sinusoids are added.
         self.position_scale: float | None = getattr(config.layer, "position_scale", None)
 
     def initialise(self) -> None:
-        """Let each layer change what should not start with Xavier weights and zero biases."""
+        """Let each layer replace Xavier weights and zero biases where it needs other values."""
         for layer in self.layers:
             cast(Layer, layer).initialise(len(self.layers))
 
     def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """x_0: (B, T, F) features -> (B, T', D) subsampled, with any positions; and T' of each utterance.
+        """Return x_0 (B, T', D), subsampled (B, T, F) features plus positions, and T' of each utterance.
 
-        Utterances shorter than ``min_frames`` have T' = 0; a batch of nothing else is padded so that the convolutions run.
+        Utterances shorter than ``min_frames`` have T' = 0. A batch of only such utterances is padded for the convolutions.
         """
         if (lacking := min_frames(self.factor) - features.shape[1]) > 0:
             features = F.pad(features, (0, 0, 0, lacking))
@@ -76,21 +76,21 @@ class Encoder(nn.Module):
         return dropout(x, self.dropout, self.training), output_length(lens, self.factor)
 
     def context(self, lens: Tensor, frames: int) -> Context:
-        """Make what the layers need to know of a batch of streams of ``frames`` frames, ``lens`` (B,) of which are real."""
+        """Make the context of a batch of ``frames`` encoder frames, of which ``lens`` (B,) are real."""
         return Context(lens, padding_mask(lens, frames))
 
     def step(
         self, x: Tensor, layer: int, context: Context, scale: float = 1.0, after: int = 0, between: Between | None = None
     ) -> Tensor:
-        """Run one layer. Whatever runs a layer goes through here.
+        """Run one layer. No other code runs a layer.
 
         Args:
-            x: (B, T', D), the stream after layer ``after`` (0: before the first).
-            layer: which one, from 1.
-            context: of the batch.
-            scale: factor of the layer's residual branches.
-            after: the last layer that ``x`` went through.
-            between: changes the stream on its way between two layers (self-conditioning).
+            x: (B, T', D), the stream after layer ``after``.
+            layer: number of the layer, from 1.
+            context: the context of the batch.
+            scale: factor of the residual branches of the layer.
+            after: the last layer that ran on ``x``; 0: none.
+            between: a function that changes the stream between two layers (self-conditioning).
         """
         return self.layers[layer - 1](x if between is None else between(x, after), context.mask, scale)
 
@@ -103,15 +103,15 @@ class Encoder(nn.Module):
         scales: Sequence[float] | None = None,
         between: Between | None = None,
     ) -> Encoded:
-        """The loop over ``step``: run the kept layers over x_0.
+        """Run the kept layers on x_0, in a loop over ``step``.
 
         Args:
             x: (B, T', D).
-            context: of the batch.
-            keep: ascending 1-based layers to run; None: all. The others are the identity.
-            taps: layers whose output is wanted, 0..L; a layer that is not kept yields the stream that passes it.
+            context: the context of the batch.
+            keep: the layers to run, from 1, ascending; None: all. Skipped layers are the identity.
+            taps: the layers whose output is returned, 0..L; for a skipped layer this is its input.
             scales: factor of the residual branches of each layer 1..L; None: 1.
-            between: as ``step``. The last kept layer, whichever it is, gives out what its tap was trained on.
+            between: see ``step``. It is not applied after the last kept layer, as in the training of a tap.
         """
         kept = set(self.check_keep(keep))
         outputs, after = {0: x} if 0 in taps else {}, 0
@@ -132,12 +132,12 @@ class Encoder(nn.Module):
         scales: Sequence[float] | None = None,
         between: Between | None = None,
     ) -> Encoded:
-        """``embed``, then ``run``: (B, T, F) features and (B,) frame counts -> ``Encoded``."""
+        """Call ``embed`` and ``run`` for (B, T, F) features and (B,) frame counts."""
         x, lens = self.embed(features, lens)
         return self.run(x, self.context(lens, x.shape[1]), keep, taps, scales, between)
 
     def check_keep(self, keep: Sequence[int] | None) -> Sequence[int]:
-        """All layers for None; a ``UserError`` if ``keep`` is not ascending or has a layer that the model lacks."""
+        """Return ``keep``, or all layers for None; raise a ``UserError`` if it is not ascending or not in 1..L."""
         if keep is None:
             return range(1, len(self.layers) + 1)
         if list(keep) != sorted(set(keep)) or any(not 1 <= layer <= len(self.layers) for layer in keep):
@@ -146,19 +146,19 @@ class Encoder(nn.Module):
 
 
 def _layer(config: ModelConfig) -> Layer:
-    """A layer of the config's type, which ``make_layer`` of the module of that name makes."""
+    """Make a layer by ``make_layer`` of the module that has the name of the layer type."""
     return cast(Layer, import_module(f"asrprune.model.{config.layer.type}").make_layer(config))
 
 
 def padding_mask(lens: Tensor, frames: int) -> Tensor | None:
-    """(B, 1, 1, T') bool, True on real frames; None where there is no padding, which is the faster path in attention.
+    """Return (B, 1, 1, T') bool, True on real frames; None without padding, for which attention is faster.
 
-    An utterance without any real frame attends to all: its output is never used, and a row of -inf would be NaN.
+    For an utterance without real frames all values are True: its output is never used, and a row of -inf would give NaN.
     """
     return None if bool((lens >= frames).all()) else real_frames(lens, frames)
 
 
 def real_frames(lens: Tensor, frames: int) -> Tensor:
-    """The mask of ``padding_mask``, whether there is padding or not."""
+    """Return the mask of ``padding_mask``, also without padding."""
     real = torch.arange(frames, device=lens.device) < lens.unsqueeze(1)
     return (real | (lens == 0).unsqueeze(1))[:, None, None, :]

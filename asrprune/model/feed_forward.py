@@ -7,7 +7,7 @@ from asrprune.model.dropout import dropout
 
 
 class FeedForward(nn.Module):
-    """(B, T', D) -> (B, T', D) with swish and one hidden layer."""
+    """A feed-forward network with one hidden layer and swish."""
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -16,5 +16,5 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The two linear layers."""
+        """Map (B, T', D) to (B, T', D)."""
         return self.contract(dropout(F.silu(self.expand(x)), self.dropout, self.training))

@@ -9,7 +9,7 @@ BLANK = 0
 
 
 class CtcHead(nn.Module):
-    """LayerNorm, a linear layer and log-softmax: because every exit shares them, any kept layers make a complete model."""
+    """The CTC head: LayerNorm, a linear layer and log-softmax. All exits share it."""
 
     def __init__(self, dim: int, vocab_size: int) -> None:
         super().__init__()
@@ -17,19 +17,19 @@ class CtcHead(nn.Module):
         self.project = nn.Linear(dim, vocab_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) stream -> (..., V) float32 log-probabilities."""
+        """Map the stream (..., D) to float32 log-probabilities (..., V)."""
         return F.log_softmax(self.project(self.norm(x)).float(), dim=-1)
 
 
 def ctc_losses(log_probs: Tensor, lens: Tensor, labels: Tensor, label_lens: Tensor) -> Tensor:
-    """CTC loss of each utterance, for one or several stacked sets of emissions.
+    """Compute the CTC loss of each utterance, for one or several stacked sets of emissions.
 
     Args:
-        log_probs: (N * B, T', V); N sets of the same B utterances.
+        log_probs: (N * B, T', V), N sets of emissions of the same B utterances.
         lens: (B,) emission frames; labels: (B, U); label_lens: (B,).
 
     Returns:
-        (N * B,). Infeasible utterances give 0 (training sets are filtered by the exact rule beforehand).
+        (N * B,) losses; 0 for utterances with too few frames, which training leaves out.
     """
     times = log_probs.shape[0] // lens.shape[0]
     return F.ctc_loss(

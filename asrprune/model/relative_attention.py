@@ -1,4 +1,4 @@
-"""Attention that knows how far apart two frames are, not where they are."""
+"""Self-attention with relative positions."""
 
 from functools import lru_cache
 
@@ -19,18 +19,20 @@ class RelativeAttention(nn.Module):
         self.dropout = dropout
         self.qkv = nn.Linear(dim, 3 * dim)
         self.position = nn.Linear(dim, dim, bias=False)
-        self.content_bias = nn.Parameter(torch.zeros(dim))  # the paper's u
-        self.position_bias = nn.Parameter(torch.zeros(dim))  # and v
+        self.content_bias = nn.Parameter(torch.zeros(dim))  # u in the paper
+        self.position_bias = nn.Parameter(torch.zeros(dim))  # v in the paper
         self.project = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, T', D) and a (B, 1, 1, T') mask of the real frames -> (B, T', D)."""
+        """Map (B, T', D) to (B, T', D); ``mask`` (B, 1, 1, T') is True on real frames, None without padding."""
         batch, frames, dim = x.shape
         query, key, value = self.qkv(x).chunk(3, dim=-1)
         position = self._split(self.position(distances(frames, dim, x.device)).unsqueeze(0))
         content = self._split(query + self.content_bias.to(query.dtype)) @ self._split(key).transpose(-1, -2)
         distance = _shift(self._split(query + self.position_bias.to(query.dtype)) @ position.transpose(-1, -2))
-        scores = (content + distance).float() * (dim // self.heads) ** -0.5  # (B, H, T', T'), as bfloat16 softmax is slow
+        scores = (content + distance).float() * (
+            dim // self.heads
+        ) ** -0.5  # (B, H, T', T'), float32, as bfloat16 softmax is slow
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = dropout(scores.softmax(-1).to(value.dtype), self.dropout, self.training)
@@ -40,15 +42,15 @@ class RelativeAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, T, D) -> (B, H, T, D/H)
 
 
-@lru_cache(maxsize=16)  # all layers of a batch, and often the next batch too, need the same one
+@lru_cache(maxsize=16)  # all layers of a batch, and often of the next batch, need the same table
 def distances(frames: int, dim: int, device: torch.device) -> Tensor:
-    """Sinusoids of the distances from ``frames`` - 1 down to 1 - ``frames``: (2 * frames - 1, dim)."""
-    with torch.inference_mode(False), torch.no_grad():  # or a table made in decoding could not be used in training
+    """Return sinusoids of the distances ``frames`` - 1, ..., 1 - ``frames``: (2 * frames - 1, dim)."""
+    with torch.inference_mode(False), torch.no_grad():  # otherwise training could not use a table that decoding has cached
         return sinusoids(torch.arange(frames - 1, -frames, -1, dtype=torch.float32, device=device), dim)
 
 
 def _shift(scores: Tensor) -> Tensor:
-    """(B, H, T, 2T - 1) scores by distance -> (B, H, T, T) by key: row i, column T - 1 - i + j goes to column j."""
+    """Turn (B, H, T, 2T - 1) scores by distance into (B, H, T, T) by key: in row i, column T - 1 - i + j becomes column j."""
     batch, heads, frames, width = scores.shape
     padded = F.pad(scores, (1, 0)).view(batch, heads, width + 1, frames)
     return padded[:, :, 1:].reshape(batch, heads, frames, width)[..., :frames]

@@ -1,4 +1,4 @@
-"""Stochastic depth: which layers a training step runs, as pure functions (arXiv 1603.09382; LayerDrop is arXiv 1909.11556)."""
+"""The choice of the layers that a training step runs: stochastic depth (arXiv 1603.09382, 1909.11556), truncated updates."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ _GOLDEN = (5.0**0.5 - 1.0) / 2.0
 
 
 def drop_probabilities(num_layers: int, rate: float, mode: str) -> list[float]:
-    """Probability that layer l = 1..L is skipped: ``linear`` p * l / L, ``uniform`` p.
+    """Return the probability that layer l = 1..L is skipped: p * l / L for ``linear``, p for ``uniform``.
 
     >>> drop_probabilities(4, 0.5, "linear")
     [0.125, 0.25, 0.375, 0.5]
@@ -22,9 +22,9 @@ def drop_probabilities(num_layers: int, rate: float, mode: str) -> list[float]:
 
 
 def draw_layers(probabilities: list[float], seed: int, step: int) -> list[int]:
-    """The 1-based layers that run in this step: one Bernoulli draw a layer, which depends on (seed, step) alone.
+    """Draw the layers, from 1, that run in this step: one Bernoulli draw per layer.
 
-    So it is the same on every rank, and the same after a restart.
+    The draws depend only on (seed, step), so they are the same on every rank and after a restart.
     """
     generator = torch.Generator().manual_seed(mix(seed, step))
     draws = torch.rand(len(probabilities), generator=generator).tolist()
@@ -32,10 +32,10 @@ def draw_layers(probabilities: list[float], seed: int, step: int) -> list[int]:
 
 
 def draw_depth(shares: Mapping[int, float], num_layers: int, seed: int, step: int) -> int:
-    """Draw how many layers this update runs: those from 1 up to a tap, with the tap's share of the updates, else all.
+    """Draw the depth of this update: a tap, with the probability in ``shares``, else ``num_layers``.
 
-    The draws are a low-discrepancy sequence, multiples of the golden ratio modulo 1 from a start that the seed gives, so that
-    every few dozen updates have these shares, whatever the seed. They depend on (seed, step) alone.
+    The draws are a low-discrepancy sequence: multiples of the golden ratio modulo 1, with an offset that depends on the seed.
+    So every few dozen updates have these shares, for any seed. The draws depend only on (seed, step).
 
     >>> [draw_depth({2: 0.25}, 12, 1, step) for step in range(1, 9)].count(2)
     2
@@ -49,5 +49,5 @@ def draw_depth(shares: Mapping[int, float], num_layers: int, seed: int, step: in
 
 
 def branch_scales(probabilities: list[float]) -> list[float]:
-    """c_l = 1 / (1 - p_l), by which both residual branches of a layer that runs are scaled in training."""
+    """Return c_l = 1 / (1 - p_l), the factor of the residual branches of a layer that runs in training."""
     return [1.0 / (1.0 - p) for p in probabilities]

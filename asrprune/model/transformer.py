@@ -1,4 +1,4 @@
-"""The parts of the encoder: sinusoidal positions, one pre-norm Transformer layer."""
+"""The pre-norm Transformer layer, and sinusoidal positions."""
 
 import math
 
@@ -10,12 +10,12 @@ from asrprune.config.schema import ModelConfig
 from asrprune.model.dropout import dropout
 from asrprune.model.layer import Layer
 
-# ESPnet's LayerNorm; torch's default of 1e-5 changes the output by more than 1e-5.
+# As in ESPnet's LayerNorm; torch's default of 1e-5 changes the output by more than 1e-5.
 NORM_EPS = 1e-12
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
-    """Sinusoids of (N,) float32 positions, "Attention is all you need", section 3.5: (N, dim), sines in even columns."""
+    """Return sinusoids (N, dim) of (N,) float32 positions, with sines in even columns (arXiv 1706.03762, section 3.5)."""
     rates = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=positions.device) * -(math.log(10000.0) / dim))
     angles = positions.unsqueeze(1) * rates
     table = torch.empty(len(positions), dim, device=positions.device)
@@ -25,14 +25,14 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
 
 
 def make_layer(config: ModelConfig) -> "TransformerLayer":
-    """A layer with the sizes of a config."""
+    """Make a layer with the sizes of the config."""
     return TransformerLayer(config.dim, config.heads, config.ffn, config.dropout, config.attention_dropout)
 
 
 class TransformerLayer(Layer):
-    """x + c * dropout(MHSA(LN(x))), then x + c * dropout(FFN(LN(x))): pre-norm, ReLU."""
+    """A pre-norm Transformer layer with ReLU: x + c * dropout(MHSA(LN(x))), then x + c * dropout(FFN(LN(x)))."""
 
-    holds_pairs = False  # in torch's attention
+    holds_pairs = False  # torch's attention does not store T'^2 values
 
     def __init__(self, dim: int, heads: int, ffn: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
@@ -47,11 +47,11 @@ class TransformerLayer(Layer):
         self.contract = nn.Linear(ffn, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """One layer.
+        """Run the layer.
 
         Args:
             x: (B, T', D).
-            mask: (B, 1, 1, T') bool, True where a frame is real; None if all are.
+            mask: (B, 1, 1, T') bool, True on real frames, False on padding; None without padding.
             scale: c, the factor of both residual branches.
         """
         x = x + self._drop(self._attend(self.norm_attention(x), mask), scale)
@@ -74,10 +74,10 @@ class TransformerLayer(Layer):
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rate: float) -> Tensor:
-    """Attention written out: (B, H, T', D/H) each.
+    """Compute attention without the fused kernel, for (B, H, T', D/H) each.
 
-    torch's fused CPU kernel is 3 to 6 times slower than this in bfloat16 with gradients (50 to 150 frames, heads of 32 to 64),
-    and its bfloat16 softmax 1.5 times slower than the float32 one with both conversions.
+    torch's fused CPU kernel is 3 to 6 times slower in bfloat16 with gradients (50 to 150 frames, heads of 32 to 64). The
+    bfloat16 softmax is 1.5 times slower than the float32 softmax with both conversions.
     """
     scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
     if mask is not None:

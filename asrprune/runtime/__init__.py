@@ -1,1 +1,1 @@
-"""The ground of everything else: errors, files, processes, the machine."""
+"""Basic tools of all other rooms: errors, files, processes, the machine."""

@@ -1,4 +1,4 @@
-"""The executor that a command line asks for."""
+"""The choice of an executor from command-line options."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ from asrprune.runtime.executor import Executor, processes
 
 
 def choose(name: str, num_jobs: int, num_gpus: int, sbatch: str, logs: Path) -> Executor:
-    """The executor that a command line asks for.
+    """Return the executor for these options.
 
     Args:
         name: local or slurm.
-        num_jobs: processes or jobs.
-        num_gpus: as ``Executor``.
-        sbatch, logs: as ``Slurm``.
+        num_jobs: number of processes or jobs.
+        num_gpus: see ``Executor``.
+        sbatch, logs: see ``Slurm``.
 
     Raises:
-        UserError: there is no such executor, or not here, or no GPU; ``sbatch`` is given where there are no jobs.
+        UserError: the name is unknown; Slurm or a GPU is missing on this machine; ``sbatch`` is given without slurm.
     """
     if name == "slurm":
         from asrprune.runtime.slurm import Slurm
@@ -25,9 +25,9 @@ def choose(name: str, num_jobs: int, num_gpus: int, sbatch: str, logs: Path) -> 
     if name != "local":
         raise UserError(f"--executor {name}: no such executor; choose from local and slurm")
     if sbatch:
-        raise UserError(f"--sbatch '{sbatch}' is for jobs of a cluster; give --executor slurm, too")
+        raise UserError(f"--sbatch '{sbatch}': sbatch options need a cluster; add --executor slurm, or remove --sbatch")
     if num_gpus:
         from asrprune.runtime.hardware import check_gpus
 
-        check_gpus(num_gpus)  # what this machine lacks is said at once
+        check_gpus(num_gpus)  # report a missing GPU before the work starts
     return processes(num_jobs, num_gpus)

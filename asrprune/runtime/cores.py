@@ -1,10 +1,10 @@
-"""Cores of this machine."""
+"""The number of CPU cores."""
 
-from __future__ import annotations  # a Python that is too old must get far enough to be told so
+from __future__ import annotations  # an old Python must be able to import this file and report its version
 
 import os
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, where the system says so: in a job of a cluster they may be fewer than there are."""
+    """Return the number of CPU cores that this process may use; in a cluster job this may be less than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

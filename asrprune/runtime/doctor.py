@@ -1,6 +1,6 @@
-"""The check of a machine: what it has and lacks for asrprune, each fault with the command that mends it."""
+"""The check of the machine: which requirements of asrprune are met, and the command that repairs each fault."""
 
-from __future__ import annotations  # a Python that is too old must get far enough to be told so
+from __future__ import annotations  # an old Python must be able to import this file and report its version
 
 import importlib
 import importlib.metadata
@@ -18,7 +18,7 @@ from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.torch_pair import first_line, import_torchaudio, installed_version, pair_command
 
-# distribution: module; torch and torchaudio have checks of their own
+# distribution: module; torch and torchaudio have separate checks
 REQUIRED = {
     "numpy": "numpy",
     "soundfile": "soundfile",
@@ -37,13 +37,13 @@ REQUIRED = {
 }
 # distribution: (module, what needs it)
 OPTIONAL = {"espeakng-loader": ("espeakng_loader", "egs/mini"), "submitit": ("submitit", "--executor slurm")}
-_MIN_DISK_GIB = 1.0  # the smallest recipe (egs/mini) with its experiment
+_MIN_DISK_GIB = 1.0  # enough for egs/mini and its experiment
 _GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. ``fix`` is a command or a sentence, empty if nothing is to be mended; only a ``required`` one is a fault."""
+    """The result of one check. ``fix`` is a command or a sentence; a failed check is a fault only if it is ``required``."""
 
     name: str
     ok: bool
@@ -53,7 +53,7 @@ class Check:
 
 
 def diagnose() -> list[Check]:
-    """Look at Python, the libraries and the machine. Never raises: what is broken is a finding. Imports everything: seconds."""
+    """Check Python, the libraries and the machine. Takes seconds, as it imports all libraries. Never raises an error."""
     torch = _torch()
     packages = [_package(name, module) for name, module in REQUIRED.items()]
     options = [_package(name, module, use) for name, (module, use) in OPTIONAL.items()]
@@ -62,12 +62,12 @@ def diagnose() -> list[Check]:
 
 
 def doctor_ok(checks: list[Check]) -> bool:
-    """Tell whether all that is required is there."""
+    """Return whether all required checks passed."""
     return all(check.ok for check in checks if check.required)
 
 
 def format_report(checks: list[Check]) -> str:
-    """One line per finding, the way to mend it beneath. ASCII, without rich: this must print where neither is right."""
+    """Format one line per check, with the fix below it. Plain ASCII without rich, as the locale or rich may be broken."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
@@ -76,7 +76,7 @@ def format_report(checks: list[Check]) -> str:
         if not check.ok and check.fix:
             lines.append(f"{'':<4}  {'':<{width}}  -> {check.fix}")
     faults = sum(not check.ok and check.required for check in checks)
-    verdict = "Nothing that asrprune requires is missing." if not faults else f"To mend: {faults} (FAIL above)."
+    verdict = "Nothing that asrprune requires is missing." if not faults else f"To repair: {faults} (FAIL above)."
     return "\n".join([*lines, "", verdict])
 
 
@@ -88,7 +88,7 @@ def _python() -> Check:
 def _torch() -> Check:
     try:
         torch = importlib.import_module("torch")
-    except Exception as error:  # a broken library raises anything
+    except Exception as error:  # a broken library may raise any error
         return Check("torch", False, _why(error, "torch"), pair_command())
     return Check("torch", True, str(torch.__version__))
 
@@ -101,10 +101,10 @@ def _torchaudio() -> Check:
 
 
 def _package(name: str, module: str, use: str = "") -> Check:
-    """``use``: what the package is for, if asrprune does without."""
+    """Check a package; ``use`` names the purpose of an optional package."""
     try:
         imported = importlib.import_module(module)
-    except Exception as error:  # a broken package raises anything; the report carries it
+    except Exception as error:  # a broken package may raise any error; the report shows it
         only = f"; only needed for {use}" if use else ""
         return Check(name, False, _why(error, module) + only, f"pip install {name}", required=not use)
     libsndfile = getattr(imported, "__libsndfile_version__", "")
@@ -121,9 +121,9 @@ def _gpu() -> Check:
         devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
         return Check("GPU", True, ", ".join(f"{d.name}, {d.total_memory / _GIB:.0f} GiB" for d in devices), required=False)
     if said:
-        fix = "update the GPU's driver, or go on without: the CPU does the work"
+        fix = "update the GPU driver, or use the CPU"
         return Check("GPU", False, f"torch cannot use it ({first_line(said[0].message)})", fix, required=False)
-    return Check("GPU", True, "none; the CPU does the work", required=False)
+    return Check("GPU", True, "none; the CPU is used", required=False)
 
 
 def _cpu() -> Check:
@@ -144,7 +144,7 @@ def _bf16() -> Check:
 def _memory() -> Check:
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # no such question on this system
+    except (AttributeError, ValueError, OSError):  # the system does not offer these values
         return Check("memory", True, "unknown")
     return Check("memory", True, f"{total / _GIB:.1f} GiB{_available_memory()}")
 
@@ -158,13 +158,15 @@ def _available_memory() -> str:
 
 
 def _disk(directory: Path) -> Check:
-    """Tell whether ``directory`` takes files, and how much is free there."""
+    """Check that ``directory`` is writable and has enough free space."""
     free_gib = shutil.disk_usage(directory).free / _GIB
     try:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        return Check("disk", False, f"{directory} is not writable ({error.strerror})", "cd to a directory of your own")
+        return Check(
+            "disk", False, f"{directory} is not writable ({error.strerror})", "cd to a directory where you can write files"
+        )
     fix = f"free {_MIN_DISK_GIB:.0f} GiB, or cd to a larger disk"
     return Check("disk", free_gib >= _MIN_DISK_GIB, f"{free_gib:.1f} GiB free, {directory} is writable", fix)
 

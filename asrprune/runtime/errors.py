@@ -1,18 +1,18 @@
-"""A user's mistake: the one exception that stands for it, and how a script ends with it."""
+"""The exception for mistakes of the user, and the exit status of a script."""
 
 import sys
 from collections.abc import Callable
 
 
 class UserError(ValueError):
-    """Bad input, said in one sentence: what is wrong, where (``file:line: id:``), the rule, the fix.
+    """A mistake of the user, described in one sentence: where (``file:line: id:``), what is wrong, the rule, the fix.
 
-    The command line prints the sentence and exits with 1; any other exception is our own bug and keeps its traceback.
+    The command line prints the sentence and exits with 1. Any other exception is a bug and keeps its traceback.
     """
 
 
 def exit_status(work: Callable[[], object]) -> int:
-    """Do a script's work: 0 if it ends well, 1 if the user must mend something, which is said on stderr."""
+    """Run ``work`` and return the exit status of a script: 0, or 1 after a ``UserError``, which is printed on stderr."""
     try:
         work()
     except UserError as error:

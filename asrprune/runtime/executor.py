@@ -1,4 +1,4 @@
-"""Executors do shards of work: in this process, in several of this machine, or as jobs of a Slurm cluster."""
+"""Executors process shards of work: in this process, in several processes of this machine, or in jobs of a Slurm cluster."""
 
 import multiprocessing
 import os
@@ -22,14 +22,14 @@ Result = TypeVar("Result")
 
 
 class Executor:
-    """Does it in this process. Every executor is for a `with`, whose end stops what is under way elsewhere.
+    """The executor that processes all shards in this process, and the base class of the others.
 
-    Work and shards are pickled to get elsewhere; an experiment, a corpus and a tokenizer go as their paths.
+    Use it in a ``with`` statement; its end stops processes and jobs that still run. Work and shards are pickled for other
+    processes; an experiment, a corpus and a tokenizer are pickled as their paths.
 
     Attributes:
-        num_gpus: what the work is to compute on, wherever it is done: 0: the CPU of that machine, else a GPU for each process,
-            which share them where there are fewer.
-        restarts: whether each ``map`` starts processes anew, which takes its time.
+        num_gpus: 0: compute on the CPU; else each process computes on one GPU; several processes may share a GPU.
+        restarts: whether each call of ``map`` starts new processes, which takes seconds.
     """
 
     restarts = False
@@ -38,28 +38,28 @@ class Executor:
         self.num_gpus = num_gpus
 
     def map(self, work: Callable[[Shard], Result], shards: Iterable[Shard]) -> Iterator[Result]:
-        """The results of all shards as they are ready; raises what ``work`` raised.
+        """Yield the result of each shard when it is ready; raise the error that ``work`` raised.
 
-        A shard is asked for no sooner than there is a process for it, so it may depend on results that are there by then.
+        A shard is taken from ``shards`` only when a process is free for it, so it may depend on earlier results.
         """
         return map(work, shards)
 
     def split(self, items: Sequence[Shard]) -> list[Sequence[Shard]]:
-        """Shards of the size that suits best where each may depend on results of those before."""
+        """Split ``items`` into shards of the best size for this executor."""
         return [[item] for item in items]
 
     def __enter__(self) -> "Executor":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Nothing is under way elsewhere."""
+        """Do nothing: no other process runs."""
 
 
 HERE = Executor()
 
 
 class Processes(Executor):
-    """Does it in several processes, which share the cores; they are there from one ``map`` to the next."""
+    """The executor that processes shards in several processes, which share the cores and live until the ``with`` ends."""
 
     def __init__(self, num_jobs: int, num_gpus: int = 0) -> None:
         super().__init__(num_gpus)
@@ -72,18 +72,21 @@ class Processes(Executor):
         self._pool = ProcessPoolExecutor(num_jobs, context, initializer=_start_worker, initargs=(threads, gpus))
 
     def map(self, work: Callable[[Shard], Result], shards: Iterable[Shard]) -> Iterator[Result]:
-        """In the order of ``shards``, of which two for each process are under way: what depends on what is always the same."""
+        """Yield the results in the order of ``shards``.
+
+        Two shards per process are submitted ahead, so it is always the same earlier results that a shard can depend on.
+        """
         packed, coming, waiting = pickle.dumps(work), iter(shards), deque[Future[Result]]()
         while True:
             for shard in islice(coming, 2 * self.num_jobs - len(waiting)):
-                with _interrupts_ignored():  # a process may start here and inherit it: Ctrl-C is the parent's to handle
+                with _interrupts_ignored():  # a process that starts here ignores Ctrl-C: the parent handles it
                     waiting.append(self._pool.submit(_do, packed, shard))
             if not waiting:
                 return
             yield waiting.popleft().result()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """After a mistake the shards that are under way are finished, after an interruption they are not."""
+        """Stop the processes: after an error they finish their shards, after an interruption they are terminated."""
         if kind and not issubclass(kind, Exception):
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -91,25 +94,25 @@ class Processes(Executor):
 
 
 def processes(num_jobs: int, num_gpus: int = 0) -> Executor:
-    """An executor of this machine; one process is this one."""
+    """Return the executor for ``num_jobs`` processes on this machine."""
     return Executor(num_gpus) if num_jobs <= 1 else Processes(num_jobs, num_gpus)
 
 
 @lru_cache(maxsize=1)
 def unpacked(work: bytes) -> Callable[[Any], Any]:
-    """Pickled work, with the experiment that it may hold: loaded once in a process."""
+    """Unpickle work once per process, as it may contain an experiment to load."""
     return pickle.loads(work)
 
 
 def _do(work: bytes, shard: Any) -> Any:
     try:
         return unpacked(work)(shard)
-    except SystemExit:  # by _end; the pool would hand it on as a result, and go on
+    except SystemExit:  # raised by _end; the pool would treat it as a result and continue
         os._exit(1)
 
 
 def _shared_out(num_jobs: int, num_gpus: int) -> list[str]:
-    """A GPU for each process, by its name; none for the CPU."""
+    """Return the name of a GPU for each process; empty names for the CPU."""
     if not num_gpus:
         return [""] * num_jobs
     from asrprune.runtime.hardware import visible_gpus
@@ -119,22 +122,22 @@ def _shared_out(num_jobs: int, num_gpus: int) -> list[str]:
 
 
 def _start_worker(threads: int, gpus: "multiprocessing.SimpleQueue[str]") -> None:
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch, which is not imported yet, reads it
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported later
     if gpu := gpus.get():
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # this, too
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read by torch, too
     keep_freed_memory()
     signal.signal(signal.SIGTERM, _end)
     _end_with_parent()
 
 
 def _end(*_: object) -> NoReturn:
-    """Remove what is half-written on the way, which a second signal must not cut short: the pool sends one, too."""
+    """End by ``SystemExit``, which removes temporary files; ignore a second signal, which the pool sends."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(1)
 
 
 def _end_with_parent() -> None:
-    """Without this, a worker whose parent was killed would wait for work for ever."""
+    """End this worker when its parent ends; otherwise it would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -146,7 +149,7 @@ def _end_with_parent() -> None:
 
 
 def _num_threads() -> int:
-    """Count the threads that torch would take, without its import, which takes seconds."""
+    """Return the number of threads that torch would use, without the import of torch, which takes seconds."""
     return int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
 
 

@@ -1,4 +1,4 @@
-"""Writing files so that a killed run never leaves a half-written one: temporary name, fsync, rename."""
+"""Reading files, and writing them atomically (temporary name, fsync, rename): a killed run leaves no partial file."""
 
 import fcntl
 import gzip
@@ -14,16 +14,16 @@ from typing import Any, BinaryIO, TextIO, cast
 from asrprune.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
-LOCK = ".lock"  # in a directory that one process may work in at a time
+LOCK = ".lock"  # the lock file of a directory that only one process may use at a time
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well, delete it when it does not.
+    """Yield a temporary path beside ``path``. Rename it to ``path`` when the block succeeds, delete it when the block fails.
 
-    The temporary name keeps the suffix of ``path``, so libraries that look at suffixes are not confused.
+    The temporary name keeps the suffix of ``path``, for libraries that use the suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -38,17 +38,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Delete what killed processes left half-written in ``directory``; nobody else may be writing there now."""
+    """Delete temporary files of killed processes in ``directory``. No other process may be writing there."""
     for path in directory.glob(".*.tmp*"):
         path.unlink()
 
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Hold ``directory``, which is made if need be, for this process alone until the block ends, or the process in any way.
+    """Lock ``directory`` for this process until the block or the process ends. Create the directory if it is missing.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process has locked it.
     """
     with locked(directory / LOCK, directory):
         yield
@@ -56,13 +56,13 @@ def held(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(lock: Path, target: Path) -> Iterator[None]:
-    """Hold the file ``lock``, and so ``target``, for this process alone, as ``held`` does."""
+    """Lock the file ``lock``, which protects ``target``; see ``held``."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "w", encoding="utf-8") as handle:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by processes that outlive this one
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, child processes do not inherit it
         except (BlockingIOError, PermissionError):
-            raise UserError(f"{target}: another process is at work here; wait for it, or stop it") from None
+            raise UserError(f"{target}: another process is using it; wait until it ends, or stop it") from None
         except OSError as error:
             logger.warning("%s: this file system has no locks (%s); let only one process work here", target, error.strerror)
         yield
@@ -70,31 +70,31 @@ def locked(lock: Path, target: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[TextIO]:
-    """Yield a file to write UTF-8 to; it is ``path`` when the block ends well, as with ``atomic_path``."""
+    """Open ``path`` for atomic writing of UTF-8 text; see ``atomic_path``."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
         yield handle
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
+    """Write ``text`` as UTF-8, atomically."""
     with atomic_file(path) as handle:
         handle.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, whole or not at all."""
+    """Write ``value`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def open_unzipped(path: Path) -> BinaryIO:
-    """Open a file to read its bytes; those of a gzipped one are unzipped."""
+    """Open a file for reading bytes; unzip it if it is gzipped."""
     with open(path, "rb") as handle:
         zipped = handle.read(2) == b"\x1f\x8b"
     return cast(BinaryIO, gzip.open(path)) if zipped else open(path, "rb")
 
 
 def read_json(path: Path, made_by: str = "") -> Any:
-    """Read a JSON file; a missing or broken one is a ``UserError`` that names ``made_by``, what writes it."""
+    """Read a JSON file; raise a ``UserError`` if it is missing or broken, naming ``made_by``, the command that writes it."""
     hint = f"; {made_by} makes it" if made_by else ""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def read_json(path: Path, made_by: str = "") -> Any:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while block := handle.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Devices and arithmetic of this machine, and a description of it for results."""
+"""Devices and precision of this machine, and a description of the machine for results."""
 
 import os
 import platform
@@ -17,36 +17,36 @@ Environment = dict[str, str | int | None]  # what a machine and its programs are
 
 
 def pick_device(num_gpus: int) -> torch.device:
-    """The CPU for 0, else the first GPU (training alone uses more); a ``UserError`` says what this machine lacks."""
+    """Return the CPU for 0 GPUs, else the first GPU (only training uses more); raise a ``UserError`` if there is none."""
     check_gpus(min(num_gpus, 1))
     return torch.device("cuda" if num_gpus else "cpu")
 
 
 def check_gpus(wanted: int) -> None:
-    """Raise ``UserError`` unless there are so many GPUs."""
+    """Raise a ``UserError`` if there are fewer GPUs than ``wanted``."""
     if wanted and not torch.cuda.is_available():
         raise UserError(
-            f"--ngpu {wanted}: torch sees no GPU here; give --ngpu 0 for the CPU, or run `asrprune doctor`, which says why"
+            f"--ngpu {wanted}: torch finds no GPU; use --ngpu 0 for the CPU, or run `asrprune doctor` to find the reason"
         )
     if wanted and wanted > (found := torch.cuda.device_count()):
-        raise UserError(f"--ngpu {wanted}: torch sees {found} here; give --ngpu {found}, or look at CUDA_VISIBLE_DEVICES")
+        raise UserError(f"--ngpu {wanted}: torch finds only {found}; use --ngpu {found}, or check CUDA_VISIBLE_DEVICES")
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    """Return the GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [gpu for gpu in visible.split(",") if gpu] if visible is not None else [*map(str, range(torch.cuda.device_count()))]
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Tell whether bfloat16 arithmetic is native: GPUs say so, CPUs have the flag avx512_bf16, amx_bf16 or (Arm) bf16."""
+    """Return whether the device supports bfloat16; a CPU then has the flag avx512_bf16, amx_bf16 or (Arm) bf16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())
 
 
 def cpu_flags() -> set[str]:
-    """Instruction-set flags from /proc/cpuinfo; empty where there is none (macOS, Windows)."""
+    """Return the instruction-set flags of /proc/cpuinfo; empty on systems without it (macOS, Windows)."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -55,7 +55,7 @@ def cpu_flags() -> set[str]:
 
 
 def autocast_type(precision: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of ``precision``: bfloat16 for "bf16", and for "auto" where it is native; else float32."""
+    """Return the type for ``precision``: bfloat16 for "bf16", and for "auto" if the device supports it; else float32."""
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
         return torch.bfloat16
     return torch.float32
@@ -63,14 +63,14 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def inference(precision: str, device: torch.device) -> Iterator[None]:
-    """Run a trained model without gradients, in the arithmetic of ``precision``."""
+    """Run a trained model in this block without gradients, with ``precision``."""
     dtype = autocast_type(precision, device)
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         yield
 
 
 def environment() -> Environment:
-    """Describe the machine for a results file."""
+    """Return a description of the machine for a results file."""
     return {
         "asrprune": version(),
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a sparse line in a log; of several processes one shows it."""
+"""Progress of long work: a bar on a terminal, or a log line every 20 seconds."""
 
 import logging
 import os
@@ -15,14 +15,16 @@ _LOG_EVERY_S = 20.0
 
 
 def is_first() -> bool:
-    """Tell whether this is the process that speaks and writes: the only one, or by what launched it the first of several."""
+    """Return whether this process is the first of several training processes, or the only one. It writes logs and files."""
     names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")  # torchrun sets all three
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Yield ``items`` and show how far they are: a bar if stderr is a terminal, else a log line every 20 seconds; of several
-    processes, by the first one alone."""
+    """Yield ``items`` and show the progress: a bar if stderr is a terminal, else a log line every 20 seconds.
+
+    With several training processes only the first one shows the progress.
+    """
     if total is None:
         total = len(items)  # type: ignore[arg-type]
     if not is_first():

@@ -1,8 +1,8 @@
-"""Seeds of random draws that depend on where they are drawn alone."""
+"""Seeds that are computed from numbers such as the training step."""
 
 
 def mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers, well mixed, so that neighbouring steps do not share random streams."""
+    """Return one 63-bit seed for several numbers. Neighbouring steps get unrelated seeds."""
     state = 0x9E3779B97F4A7C15
     for number in numbers:  # the finaliser of splitmix64 (Steele et al. 2014)
         state = (state + number * 0xBF58476D1CE4E5B9 + 0x9E3779B97F4A7C15) % 2**64

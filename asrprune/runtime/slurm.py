@@ -1,4 +1,4 @@
-"""Shards as jobs of a Slurm cluster: submitit sends them off, their results come back as files."""
+"""The executor that runs shards as jobs of a Slurm cluster. submitit submits the jobs; each result is returned as a file."""
 
 import contextlib
 import io
@@ -23,14 +23,14 @@ from asrprune.runtime.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 _POLL_S = 1.0
-_ASK_S = 10.0  # between two questions to the cluster, which has others to serve
-_CANCEL_S = 20.0  # how long a cancelled job is waited for
-_FORGOTTEN = "UNKNOWN"  # minutes after its end Slurm forgets a job
+_ASK_S = 10.0  # interval between two calls of squeue
+_CANCEL_S = 20.0  # the longest time to wait for a cancelled job
+_FORGOTTEN = "UNKNOWN"  # the state of a job that Slurm no longer knows, some minutes after its end
 _ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"),
     _FORGOTTEN,
 }
-_ENDS = {  # what the user can do about it
+_ENDS = {  # state -> message with the fix
     "CANCELLED": "was cancelled",
     "OUT_OF_MEMORY": "was killed for lack of memory; ask for more, --sbatch '--mem=16G'",
     "TIMEOUT": "was killed at its time limit; ask for more, --sbatch '--time=8:00:00'",
@@ -38,37 +38,39 @@ _ENDS = {  # what the user can do about it
 
 
 class JobError(RuntimeError):
-    """A failure in a job that the user did not cause."""
+    """A failure of a job that is not a mistake of the user."""
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """In the place of a result."""
+    """The error of a shard, written instead of its result."""
 
-    said: str
-    of_the_user: bool
+    message: str
+    of_the_user: bool  # whether it was a ``UserError``
 
 
 class Slurm(Executor):
-    """Does it in the jobs of a cluster: one array of jobs for each ``map``."""
+    """The executor that runs shards in jobs of a cluster: one job array for each call of ``map``."""
 
     restarts = True
 
     def __init__(self, num_jobs: int, sbatch: str, logs: Path, num_gpus: int = 0) -> None:
-        """See what is needed for it.
+        """Check that Slurm and submitit are available.
 
         Args:
-            num_jobs: how many jobs, at most.
-            sbatch: options of sbatch, as on its command line; they win over those set here.
-            logs: directory of the jobs' logs and results, which every machine has under the same path.
-            num_gpus: as ``Executor``; that the jobs get a GPU is for ``sbatch`` to say.
+            num_jobs: the largest number of jobs.
+            sbatch: options of sbatch, as on its command line; they override the options set here.
+            logs: directory of the logs and results of the jobs; it must have the same path on every machine.
+            num_gpus: see ``Executor``; the GPU itself must be requested in ``sbatch``.
 
         Raises:
-            UserError: sbatch or submitit is missing here, or the options cannot be read.
+            UserError: sbatch or submitit is missing on this machine, or the options cannot be parsed.
         """
         super().__init__(num_gpus)
         if shutil.which("sbatch") is None:
-            raise UserError("--executor slurm: no sbatch on this machine; go to one of a cluster, or give --executor local")
+            raise UserError(
+                "--executor slurm: this machine has no sbatch; run this on a machine of the cluster, or use --executor local"
+            )
         try:
             import submitit  # noqa: F401
         except ModuleNotFoundError:
@@ -76,22 +78,22 @@ class Slurm(Executor):
         try:
             self.options = shlex.split(sbatch)
         except ValueError as error:
-            raise UserError(f"--sbatch {sbatch}: not options as sbatch has them ({error})") from None
+            raise UserError(f"--sbatch {sbatch}: cannot be parsed ({error}); write options as for sbatch") from None
         self.num_jobs, self.logs = num_jobs, logs.resolve()
         self._open = contextlib.ExitStack()
 
     def map(self, work: Callable[[Shard], Result], shards: Iterable[Shard]) -> Iterator[Result]:
-        """In the order in which they are done; all shards are asked for at once, each job takes its share of them."""
+        """Yield the results in the order in which they are ready. All shards are taken at once and divided among the jobs."""
         results = self._results(pickle.dumps(work), dict(enumerate(shards)))
         self._open.callback(results.close)
         return results
 
     def split(self, items: Sequence[Shard]) -> list[Sequence[Shard]]:
-        """A shard for each job: its start takes seconds."""
+        """Split ``items`` into one shard per job, because the start of a job takes seconds."""
         return [items[i :: self.num_jobs] for i in range(min(self.num_jobs, len(items)))]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Cancel the jobs whose results nobody waits for any more."""
+        """Cancel the jobs that still run."""
         self._open.close()
 
     def _results(self, work: bytes, shards: Mapping[int, Any]) -> Generator[Any, None, None]:
@@ -104,7 +106,7 @@ class Slurm(Executor):
             jobs = self._submit(work, [{number: shards[number] for number in share} for share in shares], folder)
             array = jobs[0].partition("_")[0]
             waiting = {number: job for job, share in zip(jobs, shares, strict=True) for number in share}
-            logger.info("Slurm's job %s, as %d jobs; what they say: %s*", array, len(jobs), self._log(array).with_suffix(""))
+            logger.info("Slurm job array %s of %d jobs; logs: %s*", array, len(jobs), self._log(array).with_suffix(""))
             try:
                 yield from self._collect(array, waiting, folder)
             finally:
@@ -112,63 +114,65 @@ class Slurm(Executor):
                     _cancel(array, set(waiting.values()))
 
     def _submit(self, work: bytes, shares: Sequence[Mapping[int, Any]], folder: Path) -> list[str]:
-        """Send off a job for each share; their ids: ``12_0``, ``12_1``, or ``12`` if there is one."""
+        """Submit one job per share and return the job ids: ``12_0``, ``12_1``, or ``12`` for a single job."""
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         sender, said = submitit.SlurmExecutor(folder), io.StringIO()
         sender.update_parameters(
             job_name="asrprune",
-            array_parallelism=len(shares),  # submitit would run 256 at a time
-            time=None,  # submitit would limit it to five minutes
+            array_parallelism=len(shares),  # the default of submitit is 256
+            time=None,  # the default of submitit is five minutes
             wckey=None,
-            use_srun=False,  # a step of the job would have one core, whatever the job has
+            use_srun=False,  # with srun the work would get one core only
             stderr_to_stdout=True,
             additional_parameters={"output": self._log("%A_%a" if len(shares) > 1 else "%j")},
             setup=[f"#SBATCH {shlex.join(self.options)}", "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_ON_NODE}"],
         )
         try:
-            with contextlib.redirect_stderr(said):  # what sbatch says is in the exception, too
+            with contextlib.redirect_stderr(said):  # the exception repeats the messages of sbatch
                 jobs = sender.map_array(_do_all, [work] * len(shares), shares, [folder] * len(shares))
         except (FailedJobError, FailedSubmissionError) as error:
             raise UserError(f"sbatch {shlex.join(self.options)}: {_flat(str(error))}; no job was started") from None
         return [job.job_id for job in jobs]
 
     def _collect(self, array: str, waiting: dict[int, str], folder: Path) -> Iterator[Any]:
-        """Results as they come; takes their shards out of ``waiting``, which says whose they are."""
+        """Yield results as they arrive, and remove their shards from ``waiting`` (shard number -> job id)."""
         asked, gone = time.monotonic(), dict[str, str]()
         while waiting:
             time.sleep(_POLL_S)
-            folder.chmod(0o700)  # makes a network file system look anew
+            folder.chmod(0o700)  # makes a network file system refresh the directory
             for number in sorted(waiting.keys() & {int(path.stem) for path in folder.glob("[0-9]*.result")}):
                 yield self._read(_result(folder, number), waiting.pop(number))
             if time.monotonic() - asked > _ASK_S:
                 asked, before, gone = time.monotonic(), gone, _gone(array, set(waiting.values()))
-                for job in sorted(gone.keys() & before.keys()):  # their last results have had the time to be seen here
+                for job in sorted(
+                    gone.keys() & before.keys()
+                ):  # ended at the previous check, too, so its results would have arrived
                     raise UserError(self._lost(job, gone[job]))
 
     def _read(self, path: Path, job: str) -> Any:
         result = pickle.loads(path.read_bytes())
         if isinstance(result, _Failure):
             if result.of_the_user:
-                raise UserError(result.said)
-            raise JobError(f"job {job}: {result.said}; its log: {self._log(job)}")
+                raise UserError(result.message)
+            raise JobError(f"job {job}: {result.message}; its log: {self._log(job)}")
         return result
 
     def _lost(self, job: str, state: str) -> str:
         log = self._log(job)
-        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-        why = _ENDS.get(state, f"ended as {state}" + (f", saying '{said[-1]}'" if said else ""))
-        return f"job {job} {why}; run the same command again: what is finished is kept; its log: {log}"
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+        why = _ENDS.get(state, f"ended as {state}" + (f"; last log line: '{lines[-1]}'" if lines else ""))
+        return f"job {job} {why}; run the same command again, finished results are kept; log of the job: {log}"
 
     def _log(self, job: str) -> Path:
         return self.logs / f"{job}.log"
 
 
 def _do_all(work: bytes, shards: Mapping[int, Any], folder: Path) -> None:
-    """In a job: write the result of each shard into ``folder``, or what went wrong."""
+    """Run in a job: write the result of each shard, or its error, into ``folder``."""
     keep_freed_memory()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of scancel; submitit has made the process deaf to it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by scancel; submitit makes the process ignore it
     for number, shard in shards.items():
         result = _attempt(work, shard)
         with atomic_path(_result(folder, number)) as temporary:
@@ -182,7 +186,7 @@ def _attempt(work: bytes, shard: Any) -> Any:
         return unpacked(work)(shard)
     except UserError as error:
         return _Failure(str(error), of_the_user=True)
-    except Exception as error:  # told by the one who waits for it
+    except Exception as error:  # the waiting process reports it
         traceback.print_exc()
         return _Failure(f"{type(error).__name__}: {error}", of_the_user=False)
 
@@ -192,16 +196,16 @@ def _result(folder: Path, number: int) -> Path:
 
 
 def _gone(array: str, jobs: set[str]) -> dict[str, str]:
-    """Find the jobs of an array that have ended, and how; sacct would know more, but many clusters keep no accounts."""
+    """Return the jobs of an array that have ended, and their states. (sacct knows more, but many clusters do not have it.)"""
     done = _ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={array}", "--format=%i %T")
     if done.returncode and "Invalid job id" not in done.stderr:
-        return {}  # Slurm does not answer now; what runs goes on
+        return {}  # Slurm does not answer at the moment; jobs continue
     states = dict(line.split() for line in done.stdout.splitlines())
     return {job: states.get(job, _FORGOTTEN) for job in jobs if states.get(job, _FORGOTTEN) in _ENDED}
 
 
 def _cancel(array: str, jobs: set[str]) -> None:
-    """Cancel an array and wait for its jobs to end: one that still runs would write into the folder that is removed next."""
+    """Cancel an array and wait until its jobs end; a running job would write into the folder that is removed next."""
     _ask("scancel", array)
     until = time.monotonic() + _CANCEL_S
     while _gone(array, jobs).keys() != jobs and time.monotonic() < until:
@@ -213,5 +217,5 @@ def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _flat(text: str) -> str:
-    """Join the lines that sbatch says to one."""
+    """Join the output lines of sbatch into one line."""
     return ", ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in text.splitlines())

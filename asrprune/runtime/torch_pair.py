@@ -1,6 +1,6 @@
 """The import of torchaudio, which must be of the same build as torch."""
 
-from __future__ import annotations  # a Python that is too old must get far enough to be told so
+from __future__ import annotations  # an old Python must be able to import this file and report its version
 
 import importlib
 import importlib.metadata
@@ -12,19 +12,19 @@ TORCH_PAIR = "pip install torch==2.14.1 torchaudio==2.11.0"
 
 
 def import_torchaudio() -> ModuleType:
-    """Import torchaudio; if it does not fit the installed torch, the ``UserError`` names the pair that works."""
+    """Import torchaudio; raise a ``UserError`` with the fix if it does not match the installed torch."""
     try:
         return importlib.import_module("torchaudio")
-    except (ImportError, OSError, RuntimeError) as error:  # missing; libc10_cuda.so not found; another CUDA than torch's
+    except (ImportError, OSError, RuntimeError) as error:  # e.g. torchaudio is missing, or built for another CUDA version
         raise UserError(
-            f"torchaudio {installed_version('torchaudio')} does not import beside torch {installed_version('torch')}"
+            f"torchaudio {installed_version('torchaudio')} cannot be imported with torch {installed_version('torch')}"
             f" ({first_line(error)}): "
-            f"the two must be of one build; mend it with `{pair_command()}`"
+            f"both must be of the same build; run `{pair_command()}`"
         ) from error
 
 
 def installed_version(distribution: str) -> str:
-    """The version of an installed package, or ``(not installed)``."""
+    """Return the version of an installed package, or ``(not installed)``."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -32,13 +32,13 @@ def installed_version(distribution: str) -> str:
 
 
 def pair_command() -> str:
-    """The command that installs the pair.
+    """Return the command that installs torch and torchaudio.
 
-    A build such as 2.14.1+cpu satisfies ``==2.14.1``, so pip would leave it: it has to go first.
+    pip would keep a build such as 2.14.1+cpu, because it satisfies ``==2.14.1``; so it is uninstalled first.
     """
     return f"pip uninstall -y torch torchaudio && {TORCH_PAIR}" if "+" in installed_version("torch") else TORCH_PAIR
 
 
 def first_line(error: object) -> str:
-    """The first line of what an error says, or its type if it says nothing."""
+    """Return the first line of the message of an error, or its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

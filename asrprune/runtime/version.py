@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 
 def version() -> str:
-    """``0.1.0+<git commit>`` in a checkout, with ``.dirty`` if it has uncommitted changes; ``0.1.0`` elsewhere."""
+    """Return ``0.1.0+<git commit>`` in a checkout, plus ``.dirty`` if it has uncommitted changes; else ``0.1.0``."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return __version__

@@ -184,7 +184,7 @@ def test_ten_frames_a_dimension_are_the_least() -> None:
         return [subspace(layer(seed, frames=frames)) for seed in (1, 2)]
 
     with pytest.raises(
-        UserError, match=r"119 frames are too few to compare layers of 12 dimensions: 10 .*\(120\) are the least"
+        UserError, match=r"119 frames are too few to compare layers of 12 dimensions: at least 10 .*\(120\) are needed"
     ):
         similarity_matrix(spaces(119))
     assert similarity_matrix(spaces(120)).shape == (2, 2)

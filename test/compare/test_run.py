@@ -122,7 +122,7 @@ def test_two_grids_do_not_share_a_directory(recipe: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(UserError, match="exp: another process is at work here"):
+        with pytest.raises(UserError, match="exp: another process is using it"):
             run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [])
         other.kill()
     with held(Path("exp")):
@@ -155,7 +155,7 @@ def test_when_the_terminal_is_gone_nothing_trains_on(recipe: Path, how: signal.S
         _wait(lambda: child.exists() and child.read_text().strip() != "")
         grid.send_signal(how)
         assert grid.stderr is not None
-        assert "interrupted; nothing is half-written" in grid.stderr.read()
+        assert "interrupted; no file is incomplete" in grid.stderr.read()
     assert grid.returncode == 130
     _wait(lambda: not _alive(int(child.read_text())))
 

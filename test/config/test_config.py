@@ -119,7 +119,7 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ),
         (
             "model: {conv_channels: 32, subsampling: {channels: 32}}",
-            "model.conv_channels: is the old name of model.subsampling.channels; give that alone",
+            "model.conv_channels: is the old name of model.subsampling.channels; both are given, remove the old one",
         ),
         ("model: {conv_channels: 0}", "model.subsampling.channels: input should be greater than or equal to 1, got 0"),
         (

@@ -131,7 +131,9 @@ def test_layers_are_read_in_both_spellings(tmp_path: Path, model: str, layer: ob
 
 
 def test_both_spellings_at_once_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.conv_kernel: is the old name of model\.layer\.kernel; give that alone"):
+    with pytest.raises(
+        UserError, match=r"model\.conv_kernel: is the old name of model\.layer\.kernel; both are given, remove the old one"
+    ):
         read(tmp_path, "model: {layer: {type: conformer}, conv_kernel: 15}")
 
 

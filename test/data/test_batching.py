@@ -107,7 +107,7 @@ def test_padding_share_by_hand() -> None:
 def test_an_utterance_beyond_the_budget_is_refused_with_its_length() -> None:
     lengths = np.array([100, 3000, 50])
     with pytest.raises(
-        UserError, match=r"batch.max_frames is 2999, but an utterance has 3000 frames \(utt2num_frames says which"
+        UserError, match=r"batch.max_frames is 2999, but an utterance has 3000 frames \(see utt2num_frames\); raise"
     ):
         epoch_batches(lengths, BatchConfig(max_frames=2999), 1, 1)
     assert_partition(epoch_batches(lengths, BatchConfig(max_frames=3000), 1, 1), 3)

@@ -71,7 +71,7 @@ def test_tables_of_other_utterances_are_refused(dev: Path, tokenizer: Tokenizer,
     rows = read_table(dev / name)
     rows.popitem()
     write_table(dev / name, rows)
-    with pytest.raises(UserError, match=r"dev: feats\.scp, utt2num_frames and text name different utterances; run stage 2"):
+    with pytest.raises(UserError, match=r"dev: feats\.scp, utt2num_frames and text have different utterances; run stage 2"):
         Corpus(dev, tokenizer if with_tokenizer else None)
 
 

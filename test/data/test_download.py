@@ -123,7 +123,7 @@ def test_goes_on_after_a_kill(site: Site, tmp_path: Path) -> None:
         deadline = time.monotonic() + 30
         while not (part.exists() and part.stat().st_size >= 2 << 20) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert "corpus.tar.gz: another process is at work" in _sentence(lambda: fetch(site.url, SHA256, target, tmp_path))
+        assert "corpus.tar.gz: another process is using it" in _sentence(lambda: fetch(site.url, SHA256, target, tmp_path))
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -464,5 +464,5 @@ def test_nothing_to_take(corpus: Archive, site: Site, tmp_path: Path) -> None:
 def test_an_archive_of_something_else(corpus: Archive, tmp_path: Path) -> None:
     _archive(tmp_path / "corpus.tar.gz", ("d/a/1.raw", FILE, b"x"))
     said = _sentence(lambda: take(corpus, tmp_path / "work", tmp_path))
-    assert f"{tmp_path / 'corpus.tar.gz'}: holds no c/a" in said
+    assert f"{tmp_path / 'corpus.tar.gz'}: does not contain c/a" in said
     assert corpus.url in said

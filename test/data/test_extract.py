@@ -97,7 +97,7 @@ def test_commands_in_wav_scp_are_run_only_if_allowed(data: Path) -> None:
     before = {key: matrix.copy() for key, matrix in features(data).items()}
     entries = read_table(data / "wav.scp")
     write_table(data / "wav.scp", {key: f"cat {path} |" for key, path in entries.items()})
-    with pytest.raises(UserError, match=r"^s0-u0: .* is a shell command, and these are run only with --allow-pipes"):
+    with pytest.raises(UserError, match=r"^s0-u0: .* is a shell command, which is run only with --allow-pipes"):
         extract(data, OPTIONS, HERE)
     assert extract(data, OPTIONS, HERE, allow_pipes=True) == 4
     for key, matrix in features(data).items():
@@ -282,7 +282,7 @@ def test_two_runs_do_not_compute_in_one_directory(data: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(UserError, match="fbank: another process is at work here"):
+        with pytest.raises(UserError, match="fbank: another process is using it"):
             extract(data, OPTIONS, HERE)
         other.communicate()
     assert extract(data, OPTIONS, HERE) > 0
@@ -308,5 +308,5 @@ def test_a_constant_bin_does_not_divide_by_zero(tmp_path: Path) -> None:
 
 def test_no_frames_at_all_are_refused(data: Path) -> None:
     write_table(data / "feats.scp", write_ark(data / "a.ark", data / "a.ark", [("s0-u2", np.zeros((0, 23), np.float32))]))
-    with pytest.raises(UserError, match=r"feats\.scp: no frames, so there is nothing to normalise with"):
+    with pytest.raises(UserError, match=r"feats\.scp: has no frames, so CMVN cannot be computed"):
         compute_cmvn(data)

@@ -20,7 +20,7 @@ from asrprune.runtime.errors import UserError
 
 FIX = "`asrprune fix-data` does it"
 ADD = f"add one or remove the utterance, {FIX}"
-ANEW = f"make spk2utt anew, {FIX}"
+ANEW = f"write spk2utt again, {FIX}"
 
 PLAIN = {
     "wav.scp": "al-1 /a/1.wav\nal-2 /a/2.wav\nbo-1 /b/1.wav\n",
@@ -168,8 +168,8 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(tmp_path: Path, monkeyp
 
 
 BAD_UTTERANCES: list[tuple[list[Utterance], str]] = [
-    ([Utterance("a", "/a", 0.0, None, "a", "A")] * 2, "a: several utterances have this id; give each an id of its own"),
-    ([Utterance("a b", "/a", 0.0, None, "s", "A")], "utt2spk:1: a: the speaker id `b s` holds a space; ids hold none"),
+    ([Utterance("a", "/a", 0.0, None, "a", "A")] * 2, "a: several utterances have this id; give each utterance its own id"),
+    ([Utterance("a b", "/a", 0.0, None, "s", "A")], "utt2spk:1: a: the speaker id `b s` contains a space; remove it"),
     ([Utterance("a", "/a", 0.0, None, "s", "A\nB")], "text:2: B: nothing follows the id; "),
     ([Utterance("a", "/a", 0.0, None, "s", "A\tB")], r"text:1: a: holds '\t', but only plain spaces separate words"),
     ([Utterance("a", "/a\udcff", 0.0, None, "s", "A")], "wav.scp:1: a: byte 5 of the line is not UTF-8; "),
@@ -181,7 +181,7 @@ BAD_UTTERANCES: list[tuple[list[Utterance], str]] = [
     ),
     (
         [Utterance("a", "/a", 0.0, 1.0, "s", "A", recording="r"), Utterance("b", "/b", 0.0, 1.0, "s", "B", recording="r")],
-        "b: recording r is /b here, but /a for another utterance; give each recording an id of its own",
+        "b: recording r is /b here, but /a for another utterance; give each recording its own id",
     ),
     ([], "utt2spk: is empty"),
 ]
@@ -207,16 +207,16 @@ def test_all_faults_of_a_table_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_table(path)
     assert str(caught.value).replace(str(path), "t").splitlines() == [
-        "t:14: the last line has no end, the file may be cut short; stage 1 (data preparation) makes it",
+        "t:14: the last line has no newline, the file may be truncated; stage 1 (data preparation) makes it",
         f"t:2: a: stands after b, but ids are sorted bytewise; sort with LC_ALL=C, {FIX}",
         f"t:3: : the line is empty; delete it, {FIX}",
-        "t:4: b: has a line above, 1; keep one of the two",
+        "t:4: b: has another line above, 1; keep one of the two",
         "t:5: c: nothing follows the id; complete the line or remove the utterance",
         rf"t:6: d: holds '\t', but only plain spaces separate words; replace it, {FIX}",
         "t:7: e: byte 6 of the line is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8",
-        f"t:8: f: has a space too many, at an end or after the id; remove it, {FIX}",
-        f"t:9: g: has a space too many, at an end or after the id; remove it, {FIX}",
-        f"t:10: h: has a space too many, at an end or after the id; remove it, {FIX}",
+        f"t:8: f: has extra spaces at an end or after the id; remove them, {FIX}",
+        f"t:9: g: has extra spaces at an end or after the id; remove them, {FIX}",
+        f"t:10: h: has extra spaces at an end or after the id; remove them, {FIX}",
         rf"t:11: i: holds '\xa0', but only plain spaces separate words; replace it, {FIX}",
         rf"t:13: k: holds '\r', but only plain spaces separate words; replace it, {FIX}",
         rf"t:14: l: holds '\u200b', but only plain spaces separate words; replace it, {FIX}",
@@ -268,21 +268,21 @@ RULES: list[tuple[dict[str, str], dict[str, str], list[str]]] = [
      + [f"utt2spk:{i}: {utt}: has no line in text; {ADD}" for i, utt in ((1, "al-1"), (2, "al-2"), (3, "bo-1"))]),
     (PLAIN, {"text": "al-1 ONE\nal-2 <s> TWO\nbo-1\n"},
      ["text:3: bo-1: nothing follows the id; complete the line or remove the utterance",
-      "text:2: al-2: the text holds <s>, which is reserved for language models; remove it"]),
+      "text:2: al-2: the text contains <s>, which is reserved for language models; remove it"]),
     (PLAIN, {"text": "al-1 ONE\nal-2 T\udcffO\nbo-1 B\n"},
      ["text:2: al-2: byte 7 of the line is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8"]),
     (PLAIN, {"text": "al-1 ONE\nbo-1 B\nbo-2 C\n"},
      [f"utt2spk:2: al-2: has no line in text; {ADD}",
       f"text:3: bo-2: has no line in utt2spk; add one or remove this line, {FIX}"]),
     (PLAIN, {"wav.scp": "al-1 ~/1.wav\nal-2 /2.wav\n"},
-     ["wav.scp:1: al-1: begins with ~, which only a shell understands; write the whole path",
+     ["wav.scp:1: al-1: begins with ~, which only a shell expands; write the whole path",
       f"utt2spk:3: bo-1: has no line in wav.scp; {ADD}"]),
     (PLAIN, {"utt2spk": "al-1 al\nal-2 al x\nbo-1 bo\n", "spk2utt": "al al-1\nal x al-2\nbo bo-1\n"},
-     ["spk2utt:2: al: has a line above, 1; keep one of the two",
-      "utt2spk:2: al-2: the speaker id `al x` holds a space; ids hold none",
+     ["spk2utt:2: al: has another line above, 1; keep one of the two",
+      "utt2spk:2: al-2: the speaker id `al x` contains a space; remove it",
       f"utt2spk:2: al-2: its speaker al x has no line in spk2utt; {ANEW}"]),
     (PLAIN, {"utt2spk": "al-1 z\nal-2 z\nbo-1 b\n", "spk2utt": "b bo-1\nz al-1 al-2\n"},
-     ["utt2spk:3: bo-1: speaker b sorts before the speaker of the utterance ahead; begin utterance ids with the speaker id,"
+     ["utt2spk:3: bo-1: speaker b sorts before the speaker of the line above; begin utterance ids with the speaker id,"
       f" {FIX}"]),
     (PLAIN, {"utt2spk": "al-1 al\nbo-1 bo\nal-2 al\n"},
      [f"utt2spk:3: al-2: stands after bo-1, but ids are sorted bytewise; sort with LC_ALL=C, {FIX}"]),
@@ -309,7 +309,7 @@ RULES: list[tuple[dict[str, str], dict[str, str], list[str]]] = [
       "segments:3: bo-1: runs from -1 s to x s, but 0 <= start < end; correct the times"]),
     (SEGMENTED, {"wav.scp": "ra /a.wav\nrc /c.wav\n"},
      [f"segments:3: bo-1: its recording rb has no line in wav.scp; add one or remove the segment, {FIX}",
-      f"wav.scp:2: rc: no segment lies in this recording; remove the line, {FIX}"]),
+      f"wav.scp:2: rc: no segment uses this recording; remove the line, {FIX}"]),
     (SEGMENTED, {"segments": "al-1 ra 0 1\nbo-1 rb 0 1\nbo-2 rb 0 1\n"},
      [f"utt2spk:2: al-2: has no line in segments; {ADD}",
       f"segments:3: bo-2: has no line in utt2spk; add one or remove this line, {FIX}"]),
@@ -343,13 +343,12 @@ def test_faults_of_the_recordings(tmp_path: Path) -> None:
     d = tmp_path / "d"
     scp = f"{d}/wav.scp"
     expected = [
-        f"{scp}:4: rd: {at}/d.wav: cannot be read (No such file or directory); correct the path, or fetch the file again",
-        f"{scp}:5: re: {at}/e.wav: is truncated: its header promises 32044 bytes, but the file has 32042;"
-        " copy or unpack it again",
-        f"{scp}:7: rg: `cat {at}/a.wav |`: is a shell command, and these are run only with --allow-pipes;"
-        " or write its output to a file",
-        f"{scp}:2: rb: {at}/b.wav: is sampled at 8000 Hz, but 16000 Hz is wanted; convert it: ffmpeg -i IN -ar 16000 OUT.wav",
-        f"{scp}:3: rc: {at}/c.wav: has 2 channels, but recordings are mono; mix them: ffmpeg -i IN -ac 1 OUT.wav,"
+        f"{scp}:4: rd: {at}/d.wav: cannot be read (No such file or directory); correct the path, or download the file again",
+        f"{scp}:5: re: {at}/e.wav: is truncated: its header gives 32044 bytes, but the file has 32042; copy or unpack it again",
+        f"{scp}:7: rg: `cat {at}/a.wav |`: is a shell command, which is run only with --allow-pipes;"
+        " add this option, or write the output to a file",
+        f"{scp}:2: rb: {at}/b.wav: is sampled at 8000 Hz, but must be at 16000 Hz; convert it: ffmpeg -i IN -ar 16000 OUT.wav",
+        f"{scp}:3: rc: {at}/c.wav: has 2 channels, but recordings must be mono; mix them: ffmpeg -i IN -ac 1 OUT.wav,"
         " or keep one: ffmpeg -i IN -af 'pan=mono|c0=c0' OUT.wav",
         f"{d}/segments:6: f: ends at 1.02 s, but rf ends at 1.000 s; correct the times",
     ]
@@ -415,7 +414,7 @@ def test_fixing_says_what_it_changed_and_leaves_a_valid_directory(tmp_path: Path
     }
     path = lay(tmp_path, broken)
     assert fix_data_dir(path) == [
-        "wav.scp: dropped al-4 (line 6): begins with ~, which only a shell understands",
+        "wav.scp: dropped al-4 (line 6): begins with ~, which only a shell expands",
         "text: dropped al-2 (line 2): not UTF-8",
         "text: dropped bo-1 (line 5): the id has a line above",
         "text: dropped bo-1 (line 6): the id has a line above, with another value",
@@ -423,11 +422,11 @@ def test_fixing_says_what_it_changed_and_leaves_a_valid_directory(tmp_path: Path
         "dropped zz: no line in utt2spk",
         "dropped al-2, al-3: no line in text",
         "dropped al-4: no line in wav.scp",
-        "feats.scp: dropped zz: no utterance that remains needs it",
-        "utt2dur: removed, it lacked utterances; it is made again when it is needed",
-        *(f"{name}: rewritten; the file as it was is in .backup" for name in ("utt2spk", "spk2utt", "wav.scp", "text")),
-        "utt2dur: removed; the file as it was is in .backup",
-        "feats.scp: rewritten; the file as it was is in .backup",
+        "feats.scp: dropped zz: no remaining utterance needs it",
+        "utt2dur: removed, as it lacked utterances; stage 2 (fbank) writes it again",
+        *(f"{name}: rewritten; the original file is in .backup" for name in ("utt2spk", "spk2utt", "wav.scp", "text")),
+        "utt2dur: removed; the original file is in .backup",
+        "feats.scp: rewritten; the original file is in .backup",
     ]
     assert contents(path) == {
         "wav.scp": "al-1 /a 1.wav\nbo-1 /b/1.wav\n",
@@ -448,9 +447,9 @@ def test_fixing_segments_drops_bad_times_and_unused_recordings(tmp_path: Path) -
         "segments: dropped bo-1 (line 3): runs from 3 s to 1 s, but 0 <= start < end",
         "dropped bo-1: no line in segments",
         "dropped al-2: no line in wav.scp",
-        "wav.scp: dropped rb: no utterance that remains needs it",
+        "wav.scp: dropped rb: no remaining utterance needs it",
         *(
-            f"{name}: rewritten; the file as it was is in .backup"
+            f"{name}: rewritten; the original file is in .backup"
             for name in ("utt2spk", "spk2utt", "wav.scp", "text", "segments")
         ),
     ]
@@ -460,7 +459,7 @@ def test_fixing_segments_drops_bad_times_and_unused_recordings(tmp_path: Path) -
 @pytest.mark.parametrize("files", [PLAIN, SEGMENTED])
 def test_fixing_puts_speakers_first_where_orders_differ(tmp_path: Path, files: dict[str, str]) -> None:
     path = lay(tmp_path, files | {"utt2spk": "al-1 z\nal-2 z\nbo-1 b\n", "utt2speed": "al-1 0.9\n"})
-    assert "every utterance id now begins with its speaker's id, because their orders differed" in fix_data_dir(path)
+    assert "every utterance id now begins with the speaker id, because their orders differed" in fix_data_dir(path)
     assert faults(path) == []
     assert [(utt.id, utt.speaker, utt.text, utt.speed) for utt in read_data_dir(path)] == [
         ("b-bo-1", "b", "ÜBER", 1.0),
@@ -482,8 +481,8 @@ def test_fixing_keeps_whole_files_and_shortens_lists(tmp_path: Path) -> None:
     extra = {name: "".join(f"x-{i} 9\n" for i in range(count)) for name, count in (("feats.scp", 5), ("utt2num_frames", 7))}
     path = lay(tmp_path, PLAIN | dur | {name: "bo-1 8\n" + lines for name, lines in extra.items()})
     assert fix_data_dir(path)[:2] == [
-        "feats.scp: dropped x-0, x-1, x-2, x-3, x-4: no utterance that remains needs it",
-        "utt2num_frames: dropped x-0, x-1, x-2, x-3, x-4 and 2 more: no utterance that remains needs it",
+        "feats.scp: dropped x-0, x-1, x-2, x-3, x-4: no remaining utterance needs it",
+        "utt2num_frames: dropped x-0, x-1, x-2, x-3, x-4 and 2 more: no remaining utterance needs it",
     ]
     assert contents(path) == PLAIN | dur | {"feats.scp": "bo-1 8\n", "utt2num_frames": "bo-1 8\n"}
 
@@ -491,7 +490,7 @@ def test_fixing_keeps_whole_files_and_shortens_lists(tmp_path: Path) -> None:
 def test_fixing_refuses_to_make_two_utterances_one(tmp_path: Path) -> None:
     ids = {"b-c": "a", "c": "a-b", "a": "z"}
     files = {name: "".join(f"{key} {ids[key]}\n" for key in sorted(ids)) for name in ("utt2spk", "text", "wav.scp")}
-    with pytest.raises(UserError, match="speaker and utterance ids cannot be joined with `-`, two become the same"):
+    with pytest.raises(UserError, match="if utterance ids get the speaker id as a prefix, two ids become equal"):
         fix_data_dir(lay(tmp_path, files))
     assert contents(tmp_path) == files
 

@@ -264,7 +264,7 @@ def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> No
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(UserError, match="decode/dev: another process is at work here"):
+        with pytest.raises(UserError, match="decode/dev: another process is using it"):
             decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4]))
         other.communicate(b"\n")
 

@@ -359,7 +359,7 @@ def test_second_run_beside_a_first_is_refused_and_removes_nothing(config_file: P
         done = _run("--config", config_file, "--data_dir", tmp_path / "data")
         assert first.communicate(b"\n")[0] == b""
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0].endswith("data/audio: another process is at work here; wait for it, or stop it")
+    assert done.stderr.splitlines()[0].endswith("data/audio: another process is using it; wait until it ends, or stop it")
     assert len(done.stderr.splitlines()) == 1
     assert _contents(tmp_path / "data").keys() == {f"audio/{LOCK}", "audio/train/.en-us-f1.1.tmp.wav"}
 

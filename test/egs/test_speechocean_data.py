@@ -168,7 +168,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other rate": (
         lambda root: soundfile.write(root / WAV, np.zeros(800), 8000, format="WAV"),
-        rf"train/wav.scp:3: 000020011: /.*/{WAV}: is sampled at 8000 Hz, but 16000 Hz is wanted",
+        rf"train/wav.scp:3: 000020011: /.*/{WAV}: is sampled at 8000 Hz, but must be at 16000 Hz",
     ),
     "no text": (
         lambda root: _edit(root / "train/text", "000020011\tHE'S\tNEAR\n", ""),

@@ -61,25 +61,25 @@ def test_another_config_is_refused_with_all_differences(begin: Callable[[Config]
             tiny_config_with("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=3", "decode.max_frames=100")
         )
     message = str(caught.value).splitlines()
-    assert message[0] == f"{exp} holds a run with another config; use another --exp, in run.sh --exp_tag, or remove it:"
+    assert message[0] == f"{exp} has a run with another config; use another --exp, in run.sh --exp_tag, or remove it:"
     assert sorted(message[1:]) == [
-        "  model.taps: [1, 2] there, [2] now",
-        "  seed: 1 there, 2 now",
-        "  train.epochs: 2 there, 3 now",
-        "  train.schedule.peak: 0.003 there, 0.01 now",
+        "  model.taps: was [1, 2], is [2]",
+        "  seed: was 1, is 2",
+        "  train.epochs: was 2, is 3",
+        "  train.schedule.peak: was 0.003, is 0.01",
     ]
     assert read_experiment_config(exp).seed == 1
 
 
 def test_a_mapping_that_was_empty_is_a_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
     begin(tiny_config_with())
-    with pytest.raises(UserError, match=r"model\.truncated\.1: null there, 0\.5 now"):
+    with pytest.raises(UserError, match=r"model\.truncated\.1: was null, is 0\.5"):
         begin(tiny_config_with("model.truncated={1: 0.5}"))
 
 
 def test_another_layer_type_is_a_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
     begin(tiny_config_with())
-    with pytest.raises(UserError, match=r"model\.layer\.type: transformer there, conformer now"):
+    with pytest.raises(UserError, match=r"model\.layer\.type: was transformer, is conformer"):
         begin(tiny_config_with("model.layer=conformer"))
 
 
@@ -172,7 +172,7 @@ def test_run_does_not_go_on_with_other_data(
     check_data(tmp_path, *moved)  # a copy at another path is the same data
     change(tmp_path / "moved" / part)
     changed = [Corpus(tmp_path / "moved" / name, tokenizer) for name in ("train", "dev")]
-    with pytest.raises(UserError, match=f"moved/{part} is not the {part} data that .* began with") as caught:
+    with pytest.raises(UserError, match=f"moved/{part} is not the {part} data of .*") as caught:
         check_data(tmp_path, *changed)
     assert said in str(caught.value)
     assert "use another --exp, in run.sh --exp_tag, or remove" in str(caught.value)
@@ -234,7 +234,7 @@ def test_unfinished_training_is_not_averaged(exp: Path) -> None:
         average_best(exp)
     state["progress"]["records"] = []
     save_state(exp / "checkpoints", state)
-    with pytest.raises(UserError, match=r"checkpoints: no finished epoch; stage 4"):
+    with pytest.raises(UserError, match=r"checkpoints: no finished epoch; run stage 4"):
         average_best(exp)
 
 
@@ -274,7 +274,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(exp: Path) -> None:
 def test_weights_of_another_model_are_refused(exp: Path) -> None:
     weights = load_weights(exp / "model.safetensors")
     save_weights(exp / "model.safetensors", {name: tensor + 1.0 for name, tensor in weights.items()})
-    with pytest.raises(UserError, match=r"model\.safetensors: is not the file that model\.json was written for"):
+    with pytest.raises(UserError, match=r"model\.safetensors: does not have the SHA-256 of model\.json"):
         load(exp)
 
 

@@ -125,7 +125,7 @@ def test_mu_law_sphere_equals_mu_law_wav(tmp_path: Path, noise: np.ndarray) -> N
 def test_an_end_that_was_rounded_up_is_clipped(tmp_path: Path, noise: np.ndarray) -> None:
     soundfile.write(tmp_path / "a.wav", noise, RATE)
     assert len(read_audio(str(tmp_path / "a.wav"), RATE, 0.5, 1.01)) == RATE // 2
-    with pytest.raises(UserError, match=r"the segment ends at 1\.02 s, but the recording at 1\.000 s"):
+    with pytest.raises(UserError, match=r"the segment ends at 1\.02 s, but the recording ends at 1\.000 s"):
         read_audio(str(tmp_path / "a.wav"), RATE, 0.5, 1.02)
 
 
@@ -154,7 +154,7 @@ def test_kinds_of_wav_whole_and_truncated(tmp_path: Path, noise: np.ndarray, kin
     assert whole[:4] == {"RF64": b"RF64", "RIFX": b"RIFX"}.get(kind, b"RIFF")
     path.write_bytes(whole[:20000])
     for reads in (audio_info, check_audio, lambda entry: read_audio(entry, RATE)):
-        with pytest.raises(UserError, match=rf"truncated: its header promises {len(whole)} bytes, but the file has 20000;"):
+        with pytest.raises(UserError, match=rf"truncated: its header gives {len(whole)} bytes, but the file has 20000;"):
             reads(str(path))
 
 
@@ -220,22 +220,22 @@ def not_finite(path: Path, flac: Path) -> None:
 
 
 FAULTS: list[tuple[Callable[[Path, Path], object], str]] = [
-    (lambda path, _: None, r"cannot be read \(No such file or directory\); correct the path, or fetch"),
+    (lambda path, _: None, r"cannot be read \(No such file or directory\); correct the path, or download"),
     (lambda path, _: path.mkdir(), r"cannot be read \(Is a directory\); "),
     (lambda path, _: path.write_bytes(b""), r"is empty; copy or unpack it again"),
     (
         lambda path, _: path.write_text("hello " * 100),
         r"is not audio that libsndfile reads \(Format not recognised\); .*ffmpeg -i IN",
     ),
-    (lambda path, _: soundfile.write(path, np.zeros(0), RATE, format="WAV"), r"holds no samples; "),
+    (lambda path, _: soundfile.write(path, np.zeros(0), RATE, format="WAV"), r"contains no samples; "),
     (cut_flac, r"is damaged or truncated \(.*\); copy or unpack it again"),
     (hole_in_flac, r"is damaged or truncated \(.*\); copy or unpack it again"),
-    (flac_without_length, r"its header does not say how long it is; .*ffmpeg -i IN OUT.wav"),
-    (cut_sphere, r"is truncated: its header promises 3026 bytes, but the file has 3024; "),
+    (flac_without_length, r"its header does not give its length; .*ffmpeg -i IN OUT.wav"),
+    (cut_sphere, r"is truncated: its header gives 3026 bytes, but the file has 3024; "),
     (shorten, r"is compressed \(pcm,embedded-shorten-v2.00\), .*sph2pipe -f wav IN OUT.wav, or ffmpeg -i IN OUT.wav"),
-    (stereo, r"has 2 channels, but recordings are mono; mix them: ffmpeg -i IN -ac 1 OUT.wav"),
-    (telephone, r"is sampled at 8000 Hz, but 16000 Hz is wanted; convert it: ffmpeg -i IN -ar 16000 OUT.wav"),
-    (not_finite, r"holds samples that are not finite numbers; "),
+    (stereo, r"has 2 channels, but recordings must be mono; mix them: ffmpeg -i IN -ac 1 OUT.wav"),
+    (telephone, r"is sampled at 8000 Hz, but must be at 16000 Hz; convert it: ffmpeg -i IN -ar 16000 OUT.wav"),
+    (not_finite, r"contains samples that are not finite numbers; "),
 ]
 
 
@@ -261,7 +261,7 @@ def test_a_short_delivery_is_an_error(tmp_path: Path, noise: np.ndarray) -> None
     path = tmp_path / "a.mp3"
     soundfile.write(path, noise, RATE)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"its header promises 16000 samples, but reading stops at \d+; "):
+    with pytest.raises(UserError, match=r"its header gives 16000 samples, but reading stops at \d+; "):
         read_audio(str(path), RATE)
 
 
@@ -279,9 +279,7 @@ def test_raw_files_must_say_what_they_are_and_be_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("start_s", "end_s"), [(0.5, 0.5), (0.7, 0.2), (-0.1, 0.2), (1.0, None), (3.0, None), (1.005, 1.009)])
 def test_segments_without_samples(tmp_path: Path, noise: np.ndarray, start_s: float, end_s: float | None) -> None:
     soundfile.write(tmp_path / "a.wav", noise, RATE)
-    with pytest.raises(
-        UserError, match=rf"the segment from {start_s:g} s to .* s holds no sample, the recording ends at 1\.000 s"
-    ):
+    with pytest.raises(UserError, match=rf"the segment from {start_s:g} s to .* s is empty, the recording ends at 1\.000 s"):
         read_audio(str(tmp_path / "a.wav"), RATE, start_s, end_s)
 
 
@@ -299,7 +297,7 @@ def test_pipes_are_run_only_on_request(tmp_path: Path, noise: np.ndarray) -> Non
     witness = tmp_path / "ran"
     entry = f"touch {witness}; cat {tmp_path / 'a.wav'} |"
     for read in (audio_info, check_audio, lambda entry: read_audio(entry, RATE)):
-        with pytest.raises(UserError, match=r"is a shell command, and these are run only with --allow-pipes"):
+        with pytest.raises(UserError, match=r"is a shell command, which is run only with --allow-pipes"):
             read(entry)
     assert not witness.exists()
     assert audio_info(entry, allow_pipes=True) == AudioInfo(RATE, len(noise), 1)

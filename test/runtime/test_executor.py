@@ -142,8 +142,8 @@ def test_a_process_that_is_killed_is_told() -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--executor pbs: no such executor; choose from local and slurm"):
         choose("pbs", 1, 0, "", tmp_path)
-    with pytest.raises(UserError, match="--sbatch '--time=60' is for jobs of a cluster; give --executor slurm, too"):
+    with pytest.raises(UserError, match="--sbatch '--time=60': sbatch options need a cluster; add --executor slurm"):
         choose("local", 1, 0, "--time=60", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="--executor slurm: no sbatch on this machine"):
+    with pytest.raises(UserError, match="--executor slurm: this machine has no sbatch"):
         choose("slurm", 1, 0, "", tmp_path)

@@ -65,7 +65,7 @@ def test_devices_that_cannot_be_had_are_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert pick_device(1) == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU here; give --ngpu 0"):
+    with pytest.raises(UserError, match="--ngpu 1: torch finds no GPU; use --ngpu 0"):
         pick_device(1)
 
 
@@ -78,7 +78,7 @@ def test_fewer_gpus_than_asked_for_are_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     check_gpus(2)
-    with pytest.raises(UserError, match=r"--ngpu 4: torch sees 2 here; give --ngpu 2"):
+    with pytest.raises(UserError, match=r"--ngpu 4: torch finds only 2; use --ngpu 2"):
         check_gpus(4)
 
 

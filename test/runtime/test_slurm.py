@@ -105,7 +105,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_features_are_those_of_one_process(data: Path, tiny_config_file: Path) -> None:
     done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM)
     assert done.code == 0, done.err
-    assert f"what they say: {data.parent / 'log/slurm'}" in done.err
+    assert f"logs: {data.parent / 'log/slurm'}" in done.err
     made = tree(data)
     shutil.rmtree(data / "fbank")
     assert asrprune("fbank", data, "--config", tiny_config_file).code == 0
@@ -152,7 +152,7 @@ def test_what_sbatch_refuses_is_said(data: Path, tiny_config_file: Path) -> None
     done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM, "--sbatch", "--partition=nowhere")
     refused(done, "sbatch --partition=nowhere: invalid partition specified: nowhere", "no job was started")
     done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM, "--sbatch", "--comment='open")
-    refused(done, "--sbatch --comment='open: not options as sbatch has them")
+    refused(done, "--sbatch --comment='open: cannot be parsed")
 
 
 # ---- what goes wrong
@@ -200,7 +200,9 @@ def test_a_cancelled_job_is_told_and_what_is_finished_is_kept(data: Path, tiny_c
     slow(data, 2)
     command = ["fbank", data, "--config", tiny_config_file, "--executor", "slurm", "--nj", "1", "--allow-pipes"]
     meanwhile(lambda: subprocess.run(["scancel", *in_queue()]), lambda: bool(list((data / "fbank").glob("*.scp"))))
-    refused(asrprune(*command), "job ", " was cancelled; run the same command again: what is finished is kept; its log: ")
+    refused(
+        asrprune(*command), "job ", " was cancelled; run the same command again, finished results are kept; log of the job: "
+    )
     _wait_for(lambda: in_queue() == [])
     finished = {path: path.stat().st_mtime_ns for path in (data / "fbank").glob("*.scp")}
     assert 0 < len(finished) < 3
@@ -225,5 +227,8 @@ def test_an_interruption_cancels_the_jobs(data: Path, tiny_config_file: Path, nu
 def test_a_job_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "numpy.py").write_text("raise OSError('no numpy today')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Slurm(1, "", tmp_path / "logs") as one, pytest.raises(UserError, match=r"^job \d+ ended as FAILED, saying '.*'; run"):
+    with (
+        Slurm(1, "", tmp_path / "logs") as one,
+        pytest.raises(UserError, match=r"^job \d+ ended as FAILED; last log line: '.*'; run"),
+    ):
         list(one.map(limits, [0]))

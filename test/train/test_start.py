@@ -24,7 +24,7 @@ def test_second_process_is_refused_while_the_first_one_trains(
     with subprocess.Popen([sys.executable, "-c", hold], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"1\n"
-        with pytest.raises(UserError, match="another process is at work here; wait for it, or stop it"):
+        with pytest.raises(UserError, match="another process is using it; wait until it ends, or stop it"):
             run_training(tiny_config, tmp_path)
         other.kill()
     with held(tmp_path):
@@ -48,19 +48,19 @@ def test_other_data_are_refused_before_anything_is_trained(
     monkeypatch.setattr("asrprune.train.start.Trainer.run", lambda trainer: trainer.journal.close())
     run_training(tiny_config, tmp_path)
     inputs = tiny_data / "lang" / "bpe.model", tiny_data / "cmvn"
-    with pytest.raises(UserError, match=r"train is not the dev data that .* began with"):
+    with pytest.raises(UserError, match=r"train is not the dev data of .*"):
         train(tiny_config, tmp_path, tiny_data / "train", tiny_data / "train", *inputs)
-    with pytest.raises(UserError, match=r"dev is not the train data that .* began with"):
+    with pytest.raises(UserError, match=r"dev is not the train data of .*"):
         train(tiny_config, tmp_path, tiny_data / "dev", tiny_data / "dev", *inputs)
 
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU here"):
+    with pytest.raises(UserError, match="--ngpu 1: torch finds no GPU"):
         make_fabric("auto", 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match="--ngpu 2: torch sees 1 here"):
+    with pytest.raises(UserError, match="--ngpu 2: torch finds only 1"):
         make_fabric("auto", 2)
 
 
