@@ -116,14 +116,21 @@ def score(
 def bench(
     exp: ExpDir,
     data: Annotated[Path, typer.Option("--data", help="data directory whose audio is timed")],
+    decoder: DecoderName = None,
+    lm: LmFile = None,
+    context: Context = None,
     allow_pipes: AllowPipes = False,
     ngpu: Gpus = 0,
 ) -> None:
     """Measure real-time factors by depth. Writes bench.json."""
     from asrprune.decode import benchmark
+    from asrprune.runtime.files import read_json
 
     experiment = load_experiment(exp, ngpu)
-    say(str(benchmark.bench(experiment, data, benchmark.keeps_of(experiment), allow_pipes)))
+    path = benchmark.bench(experiment, data, benchmark.keeps_of(experiment), allow_pipes, decoder_given(decoder, lm, context))
+    for row in read_json(path)["rows"]:
+        say(f"depth {row['depth']}: RTF {row['rtf']:.4f}, of which the decoder has {row['decoder_rtf']:.4f}")
+    say(str(path))
 
 
 @app.command()

@@ -389,7 +389,10 @@ class BeamConfig(DecoderConfig):
     type: Literal["beam"] = setting("beam", "decoder")
     width: Positive = setting(8, "label sequences that are kept from frame to frame", unit="sequences")
     min_prob: Probability = setting(0.001, "labels that are less probable in a frame are not tried there")
-    lm: str | None = setting(None, "ARPA file, plain or gzipped, relative to where the command runs; null: no language model")
+    lm: str | None = setting(
+        None,
+        "language model: path of an ARPA file, or name of one that a recipe puts into the experiment, `3gram.arpa`; null: none",
+    )
     lm_weight: Annotated[Real, Field(ge=0.0, le=10.0)] | None = setting(
         None, "weight of its log-probabilities; null: what `asrprune tune-lm` found, else 0.5"
     )

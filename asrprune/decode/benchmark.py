@@ -1,10 +1,10 @@
 """Speed: real-time factors by depth, measured side by side. RTF = total seconds / total seconds of audio."""
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.paths import ExperimentPaths
+from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.features.fbank import compute_fbank
 from asrprune.infer.runner import Runner
@@ -36,21 +37,29 @@ class Speed:
     median: float
     low: float
     high: float
+    decoder: float  # what the decoder alone takes, a median, too
 
 
-def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ...]], allow_pipes: bool = False) -> Path:
+def bench(
+    experiment: Experiment,
+    directory: Path,
+    keeps: Sequence[Keep],
+    allow_pipes: bool = False,
+    given: Mapping[str, Any] | None = None,
+) -> Path:
     """Measure features and sub-models on utterances of a set; write ``bench.json`` in the experiment.
 
     A repetition runs every sub-model once over all batches, so that a drift of the machine hits all alike; a sub-model's time
-    covers encoder, CTC head and decoding as the config says. Features are timed apart, one utterance after another.
+    covers encoder, CTC head and decoder, whose own is given, too. Features are timed apart, one utterance after another.
 
     Args:
         experiment: the full model.
         directory: a data directory; ``bench.utterances`` of it are taken, spread evenly.
         keeps: the sub-models, as layers to keep.
         allow_pipes: run shell commands in wav.scp.
+        given: numbers in place of those of the config's ``decode.decoder``.
     """
-    options, decoder = experiment.config.bench, decoder_of(experiment)
+    options, decoder = experiment.config.bench, decoder_of(experiment, given)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads or before)
     try:
@@ -64,6 +73,7 @@ def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ..
         {
             "depth": len(keep), "keep": list(keep), "params_m": num_params(experiment.model, keep) / 1e6,
             "rtf": speed.median, "rtf_min": speed.low, "rtf_max": speed.high,
+            "decoder_rtf": speed.decoder,
         }
         for keep, speed in zip(keeps, speeds, strict=True)
     ]  # fmt: skip
@@ -82,29 +92,38 @@ def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ..
 def measure(
     experiment: Experiment,
     batches: Sequence[tuple[Tensor, Tensor]],
-    keeps: Sequence[tuple[int, ...]],
+    keeps: Sequence[Keep],
     repeats: int,
     audio_s: float,
     decoder: Decoder = GREEDY,
 ) -> list[Speed]:
     """Time sub-models side by side on (features, lens) batches."""
-    seconds: list[list[float]] = [[] for _ in keeps]
+    seconds = np.empty((repeats + WARM_UP, len(keeps), 2))  # of everything, and of the decoder
     runner = Runner.of(experiment)
     for repeat in track(range(repeats + WARM_UP), "bench"):
         for position, keep in enumerate(keeps):
-            taken = timed(lambda keep=keep: _recognise(runner, decoder, experiment.tokenizer, batches, keep))  # type: ignore[misc]
-            if repeat >= WARM_UP:
-                seconds[position].append(taken)
-    return [Speed(statistics.median(s) / audio_s, min(s) / audio_s, max(s) / audio_s) for s in seconds]
+            started = _now()
+            own = _recognise(runner, decoder, experiment.tokenizer, batches, keep)
+            seconds[repeat, position] = _now() - started, own
+    rtf = seconds[WARM_UP:].transpose(1, 2, 0) / audio_s
+    return [
+        Speed(float(np.median(whole)), float(whole.min()), float(whole.max()), float(np.median(decoding)))
+        for whole, decoding in rtf
+    ]
 
 
 def _recognise(
-    runner: Runner, decoder: Decoder, tokenizer: Tokenizer, batches: Sequence[tuple[Tensor, Tensor]], keep: tuple[int, ...]
-) -> None:
+    runner: Runner, decoder: Decoder, tokenizer: Tokenizer, batches: Sequence[tuple[Tensor, Tensor]], keep: Keep
+) -> float:
+    """Recognise all batches; returns the seconds of the decoder."""
+    seconds = 0.0
     for features, lens in batches:
-        for _, emissions in runner.emissions(features, lens, [keep]):
-            for path in decoder.decode(emissions.log_probs, emissions.lens):
-                tokenizer.decode(path.labels)
+        ((_, emissions),) = runner.emissions(features, lens, [keep])
+        started = _now()
+        for path in decoder.decode(emissions.log_probs, emissions.lens):
+            tokenizer.decode(path.labels)
+        seconds += _now() - started
+    return seconds
 
 
 def _features(
@@ -132,19 +151,22 @@ def _batches(features: Sequence[np.ndarray], size: int) -> list[tuple[Tensor, Te
 
 def timed(work: Callable[[], object]) -> float:
     """Seconds until it is done, on a GPU, too."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    started = time.perf_counter()
+    started = _now()
     work()
+    return _now() - started
+
+
+def _now() -> float:
+    """The time at which all that was asked of a GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return time.perf_counter()
 
 
 def _device(experiment: Experiment) -> torch.device:
     return experiment.model.cmvn_mean.device
 
 
-def keeps_of(experiment: Experiment) -> list[tuple[int, ...]]:
+def keeps_of(experiment: Experiment) -> list[Keep]:
     """A set of layers for each depth: speed depends on how many layers run, not on which."""
     return [tuple(range(1, depth + 1)) for depth in experiment.config.depths()]

@@ -13,7 +13,7 @@ from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import check_layers
 from asrprune.experiment.store import Experiment, save_model
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path
+from asrprune.runtime.files import atomic_path, read_json, write_json
 
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.*)")
 
@@ -28,7 +28,8 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: is there already; choose another directory, or remove it")
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("bpe.model", "tokens.txt", "cmvn"):
+    lm = f"lang/{getattr(experiment.config.decode.decoder, 'lm', None)}"
+    for name in ("bpe.model", "tokens.txt", "cmvn", *([lm] if (experiment.path / lm).is_file() else [])):
         with atomic_path(target / name) as temporary:
             shutil.copyfile(experiment.path / name, temporary)
     config = pruned_config(experiment.config, keep)
@@ -38,6 +39,15 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
         weights = {name: weight for name, weight in weights.items() if not name.startswith("condition.")}
     source = {"model_sha256": experiment.info["model_sha256"], "num_layers": experiment.num_layers, "keep": list(keep)}
     save_model(target, config, weights, {"pruned_from": source, "members": experiment.info["members"]})
+    _copy_tuned(experiment, target)
+
+
+def _copy_tuned(experiment: Experiment, target: Path) -> None:
+    """Let the pruned model decode with the weights of a language model that were tuned for the full one."""
+    own, new = ExperimentPaths(experiment.path), ExperimentPaths(target)
+    tuned = read_json(own.decoder) if own.decoder.exists() else {}
+    if tuned.get("model_sha256") == experiment.info["model_sha256"]:
+        write_json(new.decoder, {**tuned, "model_sha256": read_json(new.model)["model_sha256"]})
 
 
 def pruned_config(config: Config, keep: Sequence[int]) -> Config:
