@@ -24,7 +24,9 @@ Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
 DecoderName = Annotated[str | None, typer.Option("--decoder", help="greedy or beam; default: as decode.decoder says")]
-LmFile = Annotated[Path | None, typer.Option("--lm", help="ARPA file, for the beam's language model")]
+LmFile = Annotated[
+    Path | None, typer.Option("--lm", help="language model for the beam: an ARPA file, or the name of one in EXP/lang")
+]
 Context = Annotated[list[str] | None, typer.Option("--context", help="a word or phrase that the beam expects; may be repeated")]
 GridOutput = Annotated[
     Path | None, typer.Option("--output", help="directory of a grid's records, tables and figures; default: its file's name")
@@ -53,7 +55,8 @@ def decoder_given(name: str | None, lm: Path | None, context: list[str] | None) 
     """Read ``--decoder``, ``--lm`` and ``--context`` as numbers of ``decode.decoder``."""
     if name == "greedy" and (lm or context):
         raise UserError("--lm and --context: the greedy decoder has no use for them; give --decoder beam")
-    given = {"type": name or ("beam" if lm or context else None), "lm": lm and str(lm), "context": context}
+    path = lm and str(lm.absolute() if lm.exists() else lm)  # a name alone may be that of a file in the experiment
+    given = {"type": name or ("beam" if lm or context else None), "lm": path, "context": context}
     return {key: value for key, value in given.items() if value}
 
 

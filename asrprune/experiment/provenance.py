@@ -80,9 +80,7 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
         return now.write(path)
     before = TrainedOn.read(path)
     for name, corpus, old, new in (("train", train, before.train, now.train), ("dev", dev, before.dev, now.dev)):
-        if changed := [
-            f"{key} was {was}, is {value}" for (key, was), (_, value) in zip(old, new, strict=True) if was != value
-        ]:
+        if changed := [f"{key} was {was}, is {value}" for (key, was), (_, value) in zip(old, new, strict=True) if was != value]:
             raise UserError(
                 f"{corpus.directory} is not the {name} data of {exp} ({'; '.join(changed)}); "
                 f"use another --exp, in run.sh --exp_tag, or remove {exp}"
