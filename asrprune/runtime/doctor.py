@@ -22,7 +22,6 @@ from asrprune.runtime.torch_pair import first_line, import_torchaudio, installed
 REQUIRED = {
     "numpy": "numpy",
     "soundfile": "soundfile",
-    "kaldiio": "kaldiio",
     "sentencepiece": "sentencepiece",
     "pyyaml": "yaml",
     **({"editdistance": "editdistance"} if sys.version_info < (3, 13) else {"rapidfuzz": "rapidfuzz"}),

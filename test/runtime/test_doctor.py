@@ -96,8 +96,8 @@ def test_a_local_torch_build_has_to_go_first(tmp_path: Path, monkeypatch: pytest
 
 def test_missing_and_broken_packages_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shadow("sentencepiece", "import a_library_that_nobody_has", tmp_path, monkeypatch)
-    monkeypatch.setitem(sys.modules, "kaldiio", None)  # as if not installed
-    assert finding("kaldiio").fix == "pip install kaldiio"
+    monkeypatch.setitem(sys.modules, "soundfile", None)  # as if not installed
+    assert finding("soundfile").fix == "pip install soundfile"
     assert "a_library_that_nobody_has" in finding("sentencepiece").detail
 
 
