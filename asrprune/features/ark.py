@@ -6,7 +6,7 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, first_line
 
 _BROKEN = (OSError, ValueError, EOFError, AssertionError, RuntimeError)  # errors of kaldiio for a file that is not a matrix
 
@@ -38,7 +38,7 @@ def read_matrix(entry: str) -> np.ndarray:
         matrix = kaldiio.load_mat(entry)
     except _BROKEN as error:
         raise UserError(
-            f"{entry}: cannot read the feature matrix ({_first_line(error)}); delete {path} and run stage 2 (fbank) again"
+            f"{entry}: cannot read the feature matrix ({first_line(error)}); delete {path} and run stage 2 (fbank) again"
         ) from None
     return np.asarray(matrix, dtype=np.float32)
 
@@ -53,8 +53,4 @@ def read_plain_matrix(path: Path) -> np.ndarray:
     try:
         return np.asarray(kaldiio.load_mat(str(path)))
     except _BROKEN as error:
-        raise UserError(f"{path}: cannot read the matrix ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot read the matrix ({first_line(error)})") from None
