@@ -1,4 +1,4 @@
-"""From a strategy's name to its plan file in an experiment."""
+"""Making the plan of a strategy and writing it into the experiment."""
 
 import logging
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Plan, plan_path, write_plan
 from asrprune.experiment.store import Experiment
 from asrprune.prune.evidence import Evidence, read_measure
-from asrprune.prune.score_cache import RememberedScorer
+from asrprune.prune.score_cache import CachedScorer
 from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, Executor
@@ -33,14 +33,14 @@ def propose(
 
     Args:
         experiment: the full model.
-        strategy: a name of the table of strategies.
-        dev: the dev set, on which a strategy has layers measured (`asrprune svcca` did it) or sub-models scored.
-        options: instead of those in the experiment's config.
-        executor: where the dev set is decoded.
-        decoder: decodes it.
+        strategy: the name of the strategy.
+        dev: the dev set on which layers were measured (`asrprune svcca`), and on which sub-models are scored.
+        options: replace ``prune`` of the config of the experiment.
+        executor: runs the decoding of the dev set.
+        decoder: decodes the dev set.
 
     Raises:
-        UserError: no such strategy; what it needs is not measured, or was on another model.
+        UserError: there is no such strategy; a measurement is missing, or was made on another model.
     """
     name, options = strategy_name(strategy), options or experiment.config.prune
     if name not in STRATEGIES:
@@ -60,14 +60,14 @@ def propose(
 
 
 def check_measured(experiment: Experiment, strategies: Iterable[str], set_name: str) -> None:
-    """Raise a ``UserError`` if one of these strategies needs a measure that is not there."""
+    """Raise a ``UserError`` if the measurement that one of these strategies needs is missing."""
     for name in strategies:
         needs = STRATEGIES[name].needs
         if needs is not None and needs != "score":
             read_measure(experiment, set_name, needs)
 
 
-def _cost(scorer: RememberedScorer) -> dict[str, Any]:
+def _cost(scorer: CachedScorer) -> dict[str, Any]:
     made, naive = round(scorer.layer_forwards, 2), round(scorer.naive_layer_forwards)
-    logger.info("%.0f layer-forwards over the dev set instead of %d", made, naive)
+    logger.info("%.0f layer passes over the dev set instead of %d", made, naive)
     return {"layer_forwards": made, "naive_layer_forwards": naive, "seconds": round(scorer.seconds, 2)}
