@@ -1,4 +1,4 @@
-"""Commands for the recipes' run.sh: their stages, and a number of a config."""
+"""Commands that the run.sh of recipes uses: run stages, read a number of a config."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from asrprune.runtime.errors import UserError
 
 @app.command()
 def stage(
-    words: Annotated[list[str], typer.Argument(help="after --, for each stage the number of its words, and these")],
+    words: Annotated[list[str], typer.Argument(help="after --: for each stage the number of its words, then the words")],
     config: ConfigFile,
     exp: ExpDir,
     first: Annotated[int, typer.Option("--first", help="first stage to run")] = 0,
@@ -36,7 +36,7 @@ def stage(
     except UserError as error:
         _end(str(error), 1)
     except KeyboardInterrupt:
-        _end("interrupted; run the same command again: it goes on from here", 130)
+        _end("interrupted; run the same command again to continue", 130)
 
 
 @app.command()
@@ -51,11 +51,11 @@ def number(
 
     numbers = numbers_of([name], resolved(read_config(config, set_)))
     if name not in numbers:
-        raise UserError(f"{name} is a section; name one of its numbers: {', '.join(numbers)}")
+        raise UserError(f"{name} is a section; give one of its numbers: {', '.join(numbers)}")
     say(json.dumps(numbers[name]))
 
 
 def _end(message: str, code: int) -> None:
-    """Say in the name of the run.sh in this directory how its run ended."""
+    """Print a message of the run.sh in this directory, and exit."""
     print(f"{Path.cwd().name}/run.sh: {message}", file=sys.stderr)
     raise typer.Exit(code)
