@@ -48,7 +48,7 @@ def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
     exp = Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
     weights = load_weights(exp / "model.safetensors")
     weights["head.project.bias"][0] -= 3.0
-    save_model(exp, read_experiment_config(exp), weights, {"members": []})
+    save_model(exp, read_experiment_config(exp), weights, ())
     return exp
 
 

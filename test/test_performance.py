@@ -143,6 +143,7 @@ def test_keys_are_ratios_of_what_took_turns(monkeypatch: pytest.MonkeyPatch) -> 
     made = bench.Bench("python", 3, None, None)
     made.training()
     made.encoding()
+    made.recipe()
     expected = {
         "train_vs_espnet_fp32": 1.5, "train_vs_espnet_bf16": 2.0, "prunable_vs_plain_step": 0.95,
         "train_vs_espnet_fp32_recipe": 2.5,

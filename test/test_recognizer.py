@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from records import plan_of
 
 import asrprune
 from asrprune import recognizer as module
@@ -18,14 +19,14 @@ from asrprune.data.tokenizer import train_tokenizer
 from asrprune.decode.sweep import SubModel, decode_set
 from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
-from asrprune.experiment.plan import Plan, Step, plan_path, write_plan
+from asrprune.experiment.plan import Step, plan_path
 from asrprune.prune.find import find_plan
 from asrprune.prune.surgery import prune
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE
 
-ITERATIVE = (Step((1, 2, 3, 4), 5.0), Step((1, 3, 4), 6.0), Step((3,), 7.0))
+ITERATIVE = (Step.of((1, 2, 3, 4), 5.0), Step.of((1, 3, 4), 6.0), Step.of((3,), 7.0))
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def exp(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathF
     provenance.start(exp, tiny_config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
     model = experiment.build_model(tiny_config, exp)
     experiment.save_model(exp, tiny_config, model.state_dict(), {"members": []})
-    sha = experiment.load(exp).info["model_sha256"]
-    write_plan(plan_path(exp, "iterative"), Plan("iterative", 4, ITERATIVE, sha, "wer", "dev"))
+    sha = experiment.load(exp).record.model_sha256
+    plan_of("iterative", 4, ITERATIVE, sha, metric="wer", dev_set="dev").write(plan_path(exp, "iterative"))
     return exp
 
 
@@ -322,8 +323,8 @@ def test_without_a_plan_depths_are_from_the_bottom_up(spelling: Path) -> None:
 def test_plans_by_name_and_by_file(exp: Path, tmp_path: Path) -> None:
     loaded = experiment.load(exp)
     assert find_plan(loaded, None).steps == find_plan(loaded, "iterative").steps == ITERATIVE
-    mine = Plan("mine", 4, (Step((2, 3)),), loaded.info["model_sha256"])
-    write_plan(tmp_path / "mine.json", mine)
+    mine = plan_of("mine", 4, (Step.of((2, 3)),), loaded.record.model_sha256)
+    mine.write(tmp_path / "mine.json")
     for path in (tmp_path / "mine.json", str(tmp_path / "mine.json")):
         assert Recognizer.load(exp, path).plan == mine
     with pytest.raises(UserError, match=r"plans/svcca\.json: no such file; .*stage 7"):
@@ -333,7 +334,7 @@ def test_plans_by_name_and_by_file(exp: Path, tmp_path: Path) -> None:
 def test_a_plan_of_an_older_model_stops_only_those_who_ask_for_a_depth(exp: Path, wav: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     shutil.copytree(exp, own)
-    write_plan(plan_path(own, "iterative"), Plan("iterative", 4, ITERATIVE, "0" * 64, "wer", "dev"))
+    plan_of("iterative", 4, ITERATIVE, "0" * 64, metric="wer", dev_set="dev").write(plan_path(own, "iterative"))
     asr = Recognizer.load(own)
     assert asr.transcribe(wav) == Recognizer.load(exp).transcribe(wav)
     with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):

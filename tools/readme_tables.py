@@ -12,9 +12,10 @@ from pathlib import Path
 
 from asrprune.compare.build import verdict_markdown
 from asrprune.compare.grid import read_grid
+from asrprune.compare.summary import Summary
 from asrprune.compare.tables import markdown, tables
 from asrprune.runtime.errors import UserError, exit_status
-from asrprune.runtime.files import read_json, write_text
+from asrprune.runtime.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("README.md", "docs/results.md")
@@ -32,7 +33,7 @@ def filled(text: str, root: Path = ROOT) -> str:
 
 def _block(name: str | None, grid_file: Path) -> str:
     """The table of a name, or the claim."""
-    summary, grid = read_json(grid_file.parents[1] / grid_file.stem / "summary.json"), read_grid(grid_file)
+    summary, grid = Summary.read(grid_file.parents[1] / grid_file.stem / "summary.json"), read_grid(grid_file)
     if name is None:
         return verdict_markdown(summary, grid, brief=True)
     made = {table.name: table for table in tables(summary, grid)}

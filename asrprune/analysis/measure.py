@@ -34,6 +34,6 @@ def measure_layers(experiment: Experiment, directory: Path) -> Path:
             influence=influence(streams),
             layers=np.arange(len(streams)),
             frames=np.array(len(streams[0])),
-            model_sha256=np.array(experiment.info["model_sha256"]),
+            model_sha256=np.array(experiment.record.model_sha256),
         )
     return path

@@ -88,7 +88,7 @@ def tune_lm(
     assert isinstance(options, BeamConfig)
     with workers:
         best = tune(experiment, dev, options, workers)
-    say(f"{exp}/decoder.json: lm_weight {best['lm_weight']:g}, word_bonus {best['word_bonus']:g}: dev WER {best['wer']:.2f} %")
+    say(f"{exp}/decoder.json: lm_weight {best.lm_weight:g}, word_bonus {best.word_bonus:g}: dev WER {best.wer:.2f} %")
 
 
 @app.command()

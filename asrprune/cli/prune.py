@@ -66,7 +66,7 @@ def search(
     from asrprune.config.load import changed
     from asrprune.decode.choose import decoder_of
     from asrprune.experiment.plan import plan_path
-    from asrprune.prune.propose import check_measured, propose
+    from asrprune.prune.search import check_measured, make_plan
 
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
@@ -76,7 +76,7 @@ def search(
     chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
         for name in options.strategies:
-            plan = propose(experiment, name, dev, options, workers, chosen)
+            plan = make_plan(experiment, name, dev, options, workers, chosen)
             for step in plan.steps:
                 score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
                 say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")

@@ -22,7 +22,6 @@ def report(
     """Write the report of an experiment, or of a grid. Writes tables, figures and a file with all numbers."""
     from asrprune.report.build import copy_report, write_report
     from asrprune.report.tables import screen_table
-    from asrprune.runtime.files import read_json
 
     if (exp is None) == (grid_file is None):
         raise UserError("give either an experiment, --exp DIR, or a grid, --grid FILE")
@@ -33,14 +32,12 @@ def report(
         _compare(grid_file, output or Path(grid_file.stem))
         return
     if output is not None:
-        raise UserError(
-            "--output needs --grid; the report of an experiment is written into the experiment, and --copy-to copies it"
-        )
-    path = write_report(exp)
+        raise UserError("--output needs --grid; the report of an experiment goes to --exp, and --copy-to copies it")
+    results = write_report(exp)
     if copy_to is not None:
         copy_report(exp, copy_to)
-    show(screen_table(read_json(ExperimentPaths(exp).results)))
-    say(f"report: {path.resolve()}")
+    show(screen_table(results))
+    say(f"report: {ExperimentPaths(exp).page.resolve()}")
 
 
 @app.command()

@@ -39,5 +39,5 @@ def average(
     from asrprune.train.average import average_best
 
     for member in average_best(exp, count):
-        say(f"epoch {member['epoch']}: dev WER {member['wer']:.2f} %")
+        say(f"epoch {member.epoch}: dev WER {member.wer:.2f} %")
     say(f"{exp / 'model.safetensors'}")

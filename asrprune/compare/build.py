@@ -9,7 +9,7 @@ from asrprune.compare.summary import Summary, summarise
 from asrprune.compare.tables import Table, latex, markdown, tables
 from asrprune.compare.verdict import verdict
 from asrprune.report.tables import seen
-from asrprune.runtime.files import read_json, write_json, write_text
+from asrprune.runtime.files import write_text
 
 _INTERVALS = (
     "Intervals: hierarchical bootstrap, speakers with all that they say and seeds drawn with replacement, both systems on the"
@@ -29,9 +29,8 @@ def write_comparison(grid_file: Path, output: Path) -> list[Table]:
     """
     grid = read_grid(grid_file)
     wanted = cells(grid)
-    records = read_records(output, wanted)
-    write_json(output / "summary.json", summarise(grid, records))
-    summary = read_json(output / "summary.json")  # what is shown is what is on disk
+    summary = summarise(grid, read_records(output, wanted))
+    summary.write(output / "summary.json")
     made = tables(summary, grid)
     figures = draw(summary, grid, output / "figures")
     write_text(output / "tables.tex", "\n".join(map(latex, made)))
@@ -40,17 +39,15 @@ def write_comparison(grid_file: Path, output: Path) -> list[Table]:
 
 
 def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], figures: list[Path]) -> str:
-    seeds = sorted({row["seed"] for row in summary["cost"]})
-    sets = ", ".join(
-        f"`{name}`: {data['utterances']:,} utterances, {data['hours']:.2f} h" for name, data in summary["data"].items()
-    )
+    seeds = sorted({row.seed for row in summary.cost})
+    sets = ", ".join(f"`{name}`: {data.utterances:,} utterances, {data.hours:.2f} h" for name, data in summary.data.items())
     parts = [
         "# One prunable model against models trained for each depth",
         "Written by `asrprune report --grid` from the records in cells/; do not edit.",
     ]
     parts += [verdict_markdown(summary, grid)]
     parts += [f"{sets}. Seeds: {', '.join(map(str, seeds))}. Greedy CTC, no language model. {_chosen_on(summary)} {_INTERVALS}"]
-    if missing := [cell.name for cell in wanted if cell.name not in summary["runs"]]:
+    if missing := [cell.name for cell in wanted if cell.name not in summary.runs]:
         parts.append(f"> Not recorded yet, and so not below: {', '.join(missing)}.")
     parts += [markdown(table) for table in made]
     parts.append("## Figures")
@@ -65,16 +62,16 @@ def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], f
 
 def verdict_markdown(summary: Summary, grid: Grid, brief: bool = False) -> str:
     """The verdicts on all sets, a paragraph each, the claim in bold; ``brief``: the claim alone, as beside a table."""
-    said = [verdict(summary, grid, name) for name in sorted(summary["data"])]
+    said = [verdict(summary, grid, name) for name in sorted(summary.data)]
     return "\n\n".join(" ".join((f"**{claim}**", *(() if brief else others))) for claim, *others in said)
 
 
 def _chosen_on(summary: Summary) -> str:
     """On which sets layers were chosen, and which of these are scored, too."""
-    if not summary["search_sets"]:
+    if not summary.search_sets:
         return "No plan needed a dev set."
-    listed = ", ".join(f"`{name}`" for name in summary["search_sets"])
-    scored = ", ".join(f"`{name}`" for name in summary["data"] if seen(name, summary["search_sets"]))
+    listed = ", ".join(f"`{name}`" for name in summary.search_sets)
+    scored = ", ".join(f"`{name}`" for name in summary.data if seen(name, summary.search_sets))
     return f"Layers were chosen on {listed}" + (f"; so what is said of {scored} is optimistic." if scored else " alone.")
 
 

@@ -1,6 +1,6 @@
 """The figures of a comparison, drawn from its summary alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asrprune.compare.grid import Grid
-from asrprune.compare.summary import ALL, ALONE, Row, Summary, chosen_strategy, roles, shown
+from asrprune.compare.summary import ALL, ALONE, Cost, Removals, Summary, System, chosen_strategy, roles, shown
 from asrprune.config.strategies import PREFERRED
 from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.report.plots import (
@@ -53,18 +53,18 @@ def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
 
 
 def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
-    names = sorted({row["set"] for row in summary["rows"]})
+    names = sorted({row.set for row in summary.rows})
     drawn = {
         "one_model": one_model(summary, grid, names),
         "methods": methods(summary, grid, names),
         "strategies": strategies(summary, grid, names),
     }
-    if summary["tests"]:
+    if summary.tests:
         drawn["difference"] = difference(summary, grid, names)
-    if removed := {method: value for method, value in summary["removals"].items() if value}:
+    if removed := {method: value for method, value in summary.removals.items() if value}:
         drawn["removals"] = removals(removed)
-    if matrices := {method: matrix for method, matrix in summary["similarity"].items() if matrix}:
-        drawn["similarity"] = similarity(matrices, summary["influence"])
+    if matrices := {method: matrix for method, matrix in summary.similarity.items() if matrix}:
+        drawn["similarity"] = similarity(matrices, summary.influence)
     drawn["cost"] = cost(summary, grid)
     return drawn
 
@@ -74,23 +74,23 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     figure, panels = panel_grid(len(names), width=6.0, height=3.2)
     blue, *others = zip(_COLOURS, _MARKERS, strict=True)
     for axes, name in zip(panels, names, strict=True):
-        rows = sorted(shown(summary, name), key=lambda row: row["depth"])
-        own = [row for row in rows if row["method"] == grid.prunable and row["strategy"] in (FULL, chosen_strategy(grid))]
-        depths = [row["depth"] for row in own]
-        axes.fill_between(depths, *np.array([row["wer_ci95"] for row in own]).T, color=blue[0], alpha=0.18, linewidth=0)
+        rows = sorted(shown(summary, name), key=lambda row: row.depth)
+        own = [row for row in rows if row.method == grid.prunable and row.strategy in (FULL, chosen_strategy(grid))]
+        depths = [row.depth for row in own]
+        axes.fill_between(depths, *np.array([row.wer_ci95 for row in own]).T, color=blue[0], alpha=0.18, linewidth=0)
         look: dict[str, Any] = {"color": blue[0], "marker": blue[1], "label": "one model, pruned"}
-        axes.plot(depths, [row["wer"] for row in own], linewidth=1.6, markersize=5, zorder=3, **look)
+        axes.plot(depths, [row.wer for row in own], linewidth=1.6, markersize=5, zorder=3, **look)
         drawn = list(own)
         for role, side, (colour, marker) in zip(roles(grid), (-1, 1), others, strict=False):
             method = getattr(grid, role)
-            alone = [row for row in rows if row["method"] == method and row["strategy"] in (ALONE, FULL)]
+            alone = [row for row in rows if row.method == method and row.strategy in (ALONE, FULL)]
             label = f"trained for each depth, {method}"
-            intervals(axes, [row["depth"] - 0.16 * side for row in alone], alone, color=colour, marker=marker, label=label)
+            intervals(axes, [row.depth - 0.16 * side for row in alone], alone, color=colour, marker=marker, label=label)
             drawn += alone
         axes.grid(axis="y", color=PALE, linewidth=0.5)
         axes.set_axisbelow(True)
         axes.invert_xaxis()
-        axes.set_xticks(sorted({row["depth"] for row in drawn}))
+        axes.set_xticks(sorted({row.depth for row in drawn}))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
         axes.set(title=name, xlabel="depth (layers that run)", ylabel="WER (%)", ylim=(0, None))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -107,7 +107,7 @@ def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 
 def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     """A panel per set: the prunable model by every strategy."""
-    there = {row["strategy"] for row in summary["rows"] if row["method"] == grid.prunable}
+    there = {row.strategy for row in summary.rows if row.method == grid.prunable}
     lines = [(by, grid.prunable, by, look.colour, look.marker) for by, look in STRATEGIES.items() if by in there]
     return _by_depth(summary, grid, names, lines)
 
@@ -119,11 +119,11 @@ def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequenc
         rows = shown(summary, name)
         drawn = _alone(axes, rows, grid)
         for place, (label, method, strategy, colour, marker) in enumerate(lines):
-            chosen = [row for row in rows if row["method"] == method and row["strategy"] in (FULL, strategy)]
+            chosen = [row for row in rows if row.method == method and row.strategy in (FULL, strategy)]
             shift = 0.12 * (place - (len(lines) - 1) / 2)
             _line(axes, chosen, label, shift, color=colour, marker=marker, zorder=2)
             drawn += chosen
-        percent_scale(axes, [end for row in drawn for end in row["wer_ci95"]])
+        percent_scale(axes, [end for row in drawn for end in row.wer_ci95])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
         axes.set(title=name, xlabel="depth (layers)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -135,9 +135,9 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     shared = [(name, role) for name in names for role in roles(grid)]
     figure, panels = panel_grid(len(shared), width=3.6, height=2.6)
     for axes, (name, role) in zip(panels, shared, strict=True):
-        tests = [test for test in summary["tests"] if (test["set"], test["role"]) == (name, role)]
-        depths, values = [test["depth"] for test in tests], np.array([test["difference"] for test in tests])
-        low, high = np.array([test["ci90"] for test in tests]).reshape(-1, 2).T
+        tests = [test for test in summary.tests if (test.set, test.role) == (name, role)]
+        depths, values = [test.depth for test in tests], np.array([test.difference for test in tests])
+        low, high = np.array([test.ci90 for test in tests]).reshape(-1, 2).T
         bars: dict[str, Any] = {
             "color": _COLOURS[0],
             "marker": _MARKERS[0],
@@ -147,7 +147,7 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         }
         axes.errorbar(depths, values, yerr=[values - low, high - values], label="all seeds", **bars)
         axes.plot(*_by_seed(summary, grid, name, role), "_", color=GREY, markersize=6, label="each seed", zorder=1)
-        axes.plot(depths, [test["margin"] for test in tests], "_", color=_COLOURS[1], markersize=11, label="margin")
+        axes.plot(depths, [test.margin for test in tests], "_", color=_COLOURS[1], markersize=11, label="margin")
         axes.axhline(0, color=GREY, linewidth=0.6)
         axes.grid(axis="y", color=PALE, linewidth=0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -163,24 +163,24 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 
 def _by_seed(summary: Summary, grid: Grid, name: str, role: str) -> tuple[list[int], list[float]]:
     """Depths and differences of each seed that both models have, if there are several."""
-    rows = [row for row in summary["rows"] if row["set"] == name and row["seed"] != ALL]
+    rows = [row for row in summary.rows if row.set == name and row.seed != ALL]
     method = getattr(grid, role)
-    alone = {(r["depth"], r["seed"]): r["wer"] for r in rows if r["method"] == method and r["strategy"] in (ALONE, FULL)}
-    own = [r for r in rows if r["method"] == grid.prunable and r["strategy"] in (FULL, chosen_strategy(grid))]
-    pairs = [(r["depth"], r["wer"] - alone[key]) for r in own if (key := (r["depth"], r["seed"])) in alone]
+    alone = {(r.depth, r.seed): r.wer for r in rows if r.method == method and r.strategy in (ALONE, FULL)}
+    own = [r for r in rows if r.method == grid.prunable and r.strategy in (FULL, chosen_strategy(grid))]
+    pairs = [(r.depth, r.wer - alone[key]) for r in own if (key := (r.depth, r.seed)) in alone]
     return [depth for depth, _ in pairs], [value for _, value in pairs]
 
 
-def removals(removed: dict[str, Row]) -> Figure:
+def removals(removed: dict[str, Removals]) -> Figure:
     """Bars: dev WER without each one layer, a panel per method, one scale."""
     figure, panels = panel_grid(len(removed), width=3.4, height=2.3)
-    highest = max(max(value["without"].values()) for value in removed.values())
+    highest = max(max(value.without.values()) for value in removed.values())
     for axes, (method, value) in zip(panels, removed.items(), strict=True):
-        layers = sorted(map(int, value["without"]))
-        axes.bar(layers, [value["without"][str(layer)] for layer in layers], color=_COLOURS[0], width=0.7)
-        axes.axhline(value["full"], color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+        layers = sorted(value.without)
+        axes.bar(layers, [value.without[layer] for layer in layers], color=_COLOURS[0], width=0.7)
+        axes.axhline(value.full, color="black", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
-        axes.set(title=method, xlabel="layer removed", ylabel=f"WER on {value['dev_set']} (%)", ylim=(0, 1.05 * highest))
+        axes.set(title=method, xlabel="layer removed", ylabel=f"WER on {value.dev_set} (%)", ylim=(0, 1.05 * highest))
     return figure
 
 
@@ -201,51 +201,51 @@ def cost(summary: Summary, grid: Grid) -> Figure:
     """Stacked bars: layer passes and minutes, a segment for each individually trained model."""
     figure, bars = Figure(figsize=(6.6, 1.7), layout="constrained"), _cost_bars(summary, grid)
     both = list(figure.subplots(1, 2, sharey=True))
-    _stacked(both[0], bars, "layer_passes", 1e3, "thousand layer passes")
-    _stacked(both[1], bars, "seconds", 60.0, "minutes")
+    _stacked(both[0], bars, lambda row: row.layer_passes / 1e3, "thousand layer passes")
+    _stacked(both[1], bars, lambda row: row.seconds / 60, "minutes")
     both[0].set_yticks(range(len(bars)), [label for label, _ in bars])
     both[0].invert_yaxis()
     return figure
 
 
-def _stacked(axes: Axes, bars: Sequence[tuple[str, list[Row]]], key: str, unit: float, name: str) -> None:
+def _stacked(axes: Axes, bars: Sequence[tuple[str, list[Cost]]], width: Callable[[Cost], float], name: str) -> None:
     """A bar for each label, a segment with its number of layers for each run."""
     for place, (_, rows) in enumerate(bars):
         left = 0.0
         for row in rows:
-            width, colour = row[key] / unit, GREY if row["alone"] else _COLOURS[0]
-            axes.barh(place, width, left=left, color=colour, edgecolor="white", linewidth=0.7)
-            axes.text(left + width / 2, place, str(row["depth"]), ha="center", va="center", fontsize=6, color="white")
-            left += width
+            colour = GREY if row.alone else _COLOURS[0]
+            axes.barh(place, width(row), left=left, color=colour, edgecolor="white", linewidth=0.7)
+            axes.text(left + width(row) / 2, place, str(row.depth), ha="center", va="center", fontsize=6, color="white")
+            left += width(row)
     axes.set_xlabel(name)
 
 
-def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Row]]]:
+def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Cost]]]:
     """Label and runs of the first seed; numbers in the bars are layers."""
-    first = min(row["seed"] for row in summary["cost"])
-    rows = [row for row in summary["cost"] if row["seed"] == first]
-    bars = [(f"{grid.prunable}, once", [row for row in rows if row["method"] == grid.prunable and not row["alone"]])]
+    first = min(row.seed for row in summary.cost)
+    rows = [row for row in summary.cost if row.seed == first]
+    bars = [(f"{grid.prunable}, once", [row for row in rows if row.method == grid.prunable and not row.alone])]
     for method in grid.alone.methods:
-        chosen = sorted((row for row in rows if row["method"] == method), key=lambda row: -row["depth"])
+        chosen = sorted((row for row in rows if row.method == method), key=lambda row: -row.depth)
         bars.append((f"{method}, each depth", chosen))
     return bars
 
 
-def _alone(axes: Axes, rows: Sequence[Row], grid: Grid) -> list[Row]:
+def _alone(axes: Axes, rows: Sequence[System], grid: Grid) -> list[System]:
     """The individually trained models in black; at the full depth they are the method's own full model. Returns their rows."""
     drawn = []
     for method, style in zip(grid.alone.methods, ("--", "-", ":", "-."), strict=False):
-        alone = [row for row in rows if row["method"] == method and row["strategy"] in (ALONE, FULL)]
+        alone = [row for row in rows if row.method == method and row.strategy in (ALONE, FULL)]
         _line(axes, alone, f"{method}, trained for each depth", 0.0, color="black", marker=".", linestyle=style, zorder=5)
         drawn += alone
     return drawn
 
 
-def _line(axes: Axes, rows: Sequence[Row], label: str, shift: float, **look: Any) -> None:
+def _line(axes: Axes, rows: Sequence[System], label: str, shift: float, **look: Any) -> None:
     """WER by depth with 95 % intervals, moved by ``shift`` layers, or they would hide each other."""
     if not rows:
         return
-    rows = sorted(rows, key=lambda row: row["depth"])
-    depths = [row["depth"] + shift for row in rows]
+    rows = sorted(rows, key=lambda row: row.depth)
+    depths = [row.depth + shift for row in rows]
     intervals(axes, depths, rows, color=look["color"], zorder=look["zorder"])
-    axes.plot(depths, [row["wer"] for row in rows], label=label, **look)
+    axes.plot(depths, [row.wer for row in rows], label=label, **look)

@@ -3,25 +3,59 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from asrprune.analysis.matrices import read_matrices
 from asrprune.compare.grid import Cell
-from asrprune.config.load import parse_config
-from asrprune.config.strategies import strategy_name
+from asrprune.config.load import RecordedConfig
 from asrprune.experiment.paths import ExperimentPaths
-from asrprune.experiment.plan import file_of
-from asrprune.report.results import Results, collect, read_log, similarities
+from asrprune.experiment.plan import Search, StrategyLabel, file_of
+from asrprune.experiment.provenance import TrainedOn
+from asrprune.experiment.store import ModelRecord
+from asrprune.report.results import Row, SetData, Training, collect, read_log, similarities
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import read_json
+from asrprune.runtime.hardware import Environment
+from asrprune.runtime.records import Record
 
 logger = logging.getLogger(__name__)
-Record = dict[str, Any]
-FORMAT = 1
-_KEYS = {"method", "depth", "seed", "alone", "config", "trained_on", "data", "model", "training", "search", "similarity",
-         "environment", "words", "rows"}  # fmt: skip
+
+
+class CellRow(Row):
+    """A sub-model on a set; ``errors`` of every utterance, in the order of their ids, in one line."""
+
+    errors: str
+
+
+class CellTraining(Training):
+    """A training; ``layer_passes``: layers run, summed over updates."""
+
+    layer_passes: int
+
+
+class CellRecord(Record):
+    """A finished experiment of a grid."""
+
+    made_by: ClassVar[str] = "`asrprune grid`"
+    format: Literal[1]
+    method: str
+    depth: int
+    seed: int
+    alone: bool
+    config: RecordedConfig
+    trained_on: TrainedOn
+    data: dict[str, SetData]
+    model: ModelRecord
+    training: CellTraining
+    search: dict[StrategyLabel, Search]
+    similarity: list[list[float]] | None  # SVCCA of x_0..x_L, on the first set that was measured; None: not measured
+    influence: list[float] | None = None  # of layers 1..L
+    environment: Environment
+    words: dict[str, str]  # of each utterance, by set, in one line
+    speakers: dict[str, str] = Field({})  # 0, 1, ..., as words; earlier versions do not say who spoke
+    rows: tuple[CellRow, ...]
 
 
 def record_path(output: Path, cell: Cell) -> Path:
@@ -29,74 +63,56 @@ def record_path(output: Path, cell: Cell) -> Path:
     return output / "cells" / f"{cell.name}.json"
 
 
-def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, Record]:
+def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, CellRecord]:
     """The records that there are, by the cells' names; those of other numbers are left out, and named in the log.
 
     Raises:
         UserError: a file is no record of this version.
     """
-    there = {cell: _read(path) for cell in wanted if (path := record_path(output, cell)).exists()}
-    kept = {cell.name: record for cell, record in there.items() if _learnt(record, cell) == cell.learnt}
+    there = {cell: CellRecord.read(path) for cell in wanted if (path := record_path(output, cell)).exists()}
+    kept = {cell.name: record for cell, record in there.items() if cell.learnt_in(record.config) == cell.learnt}
     if other := [cell.name for cell in there if cell.name not in kept]:
         logger.warning("recorded with other numbers than the grid has now, and so left out: %s", ", ".join(other))
     return kept
 
 
-def _read(path: Path) -> Record:
-    record = read_json(path)
-    if not isinstance(record, dict) or record.get("format") != FORMAT or not record.keys() >= _KEYS:
-        raise UserError(f"{path}: not a record of this version of asrprune; remove it, `asrprune grid` makes it again")
-    rows = [{**row, "strategy": strategy_name(row["strategy"])} for row in record["rows"]]
-    return {**record, "rows": rows, "search": {strategy_name(name): plan for name, plan in record["search"].items()}}
-
-
-def _learnt(record: Record, cell: Cell) -> dict[str, Any]:
-    """Pick the numbers that decide what was learnt, with today's defaults for numbers that the record is too old to have."""
-    return cell.learnt_in(parse_config(record["config"], f"the record of {cell.name}"))
-
-
-def make_record(exp: Path, cell: Cell) -> Record:
+def make_record(exp: Path, cell: Cell) -> CellRecord:
     """Collect a finished experiment.
-
-    Returns:
-        method, depth, seed, alone; ``trained_on``: fingerprints of the training and dev data; ``rows`` of WER by set, strategy
-        and depth, each with the errors of every utterance, in the order of their ids; ``words`` and ``speakers`` (0, 1, ...) of
-        every utterance by set; the plans with all removals tried; ``similarity``, the SVCCA matrix, and ``influence`` of the
-        layers; ``training`` with ``layer_passes``: layers run, summed over updates.
 
     Raises:
         UserError: a part of the experiment is missing.
     """
     results = collect(exp)
-    training = results["training"]
-    if training is None:
+    if results.training is None:
         raise UserError(f"{exp}/train.jsonl: no finished epoch")
     rows, words, speakers = [], dict[str, str](), dict[str, str]()
-    for row in results["rows"]:
-        scored = file_of(ExperimentPaths(exp).decoded(row["set"]), row["strategy"], f"_d{row['depth']}")
+    for row in results.rows:
+        scored = file_of(ExperimentPaths(exp).decoded(row.set), row.strategy, f"_d{row.depth}")
         ids, counts = _utterances(scored / "utterances.tsv")
-        words[row["set"]] = _joined(counts[:, 0])
-        if row["set"] not in speakers:
-            speakers[row["set"]] = _joined(_speakers(scored / "ref.trn", ids))
-        rows.append({**row, "errors": _joined(counts[:, 2:].sum(axis=1))})
-    return {
-        "format": FORMAT,
-        "method": cell.method,
-        "depth": cell.depth,
-        "seed": cell.seed,
-        "alone": cell.alone,
-        "config": results["config"],
-        "trained_on": read_json(ExperimentPaths(exp).data),
-        "data": results["data"],
-        "model": results["model"],
-        "training": {**training, "layer_passes": _layers_run(exp)},
-        "search": results["search"],
-        **_measured(exp, results),
-        "environment": results["environment"],
-        "words": words,
-        "speakers": speakers,
-        "rows": rows,
-    }
+        words[row.set] = _joined(counts[:, 0])
+        if row.set not in speakers:
+            speakers[row.set] = _joined(_speakers(scored / "ref.trn", ids))
+        rows.append(CellRow(**vars(row), errors=_joined(counts[:, 2:].sum(axis=1))))
+    similarity, influence = _measured(exp, results.model.model_sha256)
+    return CellRecord(
+        format=1,
+        method=cell.method,
+        depth=cell.depth,
+        seed=cell.seed,
+        alone=cell.alone,
+        config=results.config,
+        trained_on=TrainedOn.read(ExperimentPaths(exp).data),
+        data=results.data,
+        model=results.model,
+        training=CellTraining(**vars(results.training), layer_passes=_layers_run(exp)),
+        search=results.search,
+        similarity=similarity,
+        influence=influence,
+        environment=results.environment,
+        words=words,
+        speakers=speakers,
+        rows=tuple(rows),
+    )
 
 
 def _layers_run(exp: Path) -> int:
@@ -143,8 +159,11 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
-def _measured(exp: Path, results: Results) -> dict[str, Any]:
+def _measured(exp: Path, model_sha256: str) -> tuple[list[list[float]] | None, list[float] | None]:
     """The SVCCA matrix (L + 1, L + 1) and the influence (L,) on the first set that was measured; None: not measured."""
-    paths, _ = similarities(exp, results["model"]["model_sha256"])
+    paths, _ = similarities(exp, model_sha256)
     stored = read_matrices(paths[0]) if paths else {}
-    return {name: np.round(stored[name], 4).tolist() if name in stored else None for name in ("similarity", "influence")}
+    similarity, influence = (
+        np.round(stored[name], 4).tolist() if name in stored else None for name in ("similarity", "influence")
+    )
+    return similarity, influence

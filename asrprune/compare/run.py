@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrprune.compare.grid import Cell, Grid, as_overrides, cells, read_grid
-from asrprune.compare.record import make_record, read_records, record_path
+from asrprune.compare.record import CellRecord, make_record, read_records, record_path
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import read_experiment_config
 from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import held, read_json, write_json
+from asrprune.runtime.files import held
 from asrprune.runtime.hardware import visible_gpus
 
 logger = logging.getLogger(__name__)
@@ -134,8 +134,8 @@ class Runner:
 
     def measure_speed(self, cell: Cell) -> None:
         """Stage 10 of one cell, with nothing beside it, if its record has no speed and its experiment is here."""
-        record = read_json(record_path(self.output, cell))
-        if all(row["rtf"] is not None for row in record["rows"]):
+        record = CellRecord.read(record_path(self.output, cell))
+        if all(row.rtf is not None for row in record.rows):
             return
         if not ExperimentPaths(self.expdir / cell.name).model.exists():
             logger.warning("%s is not here, so its speed is not measured", self.expdir / cell.name)
@@ -172,7 +172,7 @@ class Runner:
             try:
                 if run.process.returncode:
                     raise UserError(self._failure(cell, run.process.returncode))
-                write_json(record_path(self.output, cell), make_record(self.expdir / cell.name, cell))
+                make_record(self.expdir / cell.name, cell).write(record_path(self.output, cell))
             except UserError as error:
                 self.failed.append(cell.name)
                 logger.error("%s", error)

@@ -1,29 +1,125 @@
 """Compare the records of a grid: pruned sub-models against models that were trained for one depth."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from asrprune.compare.grid import Grid
-from asrprune.compare.hierarchical import Estimate, Resampled, Runs, of_speakers
+from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import LEVEL, MARGIN_POINTS, MARGIN_SHARE, margin, power, seeds_for
-from asrprune.compare.record import Record, numbers
+from asrprune.compare.record import CellRecord, CellRow, numbers
 from asrprune.config.strategies import PREFERRED
+from asrprune.experiment.plan import Keep
 from asrprune.prune.strategies.table import rank
+from asrprune.report.results import SetData
 from asrprune.report.tables import FULL, search_sets
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.hardware import Environment
+from asrprune.runtime.records import Record
 
-Summary = dict[str, Any]
-Row = dict[str, Any]
-ALL = "all"  # in the place of a seed: every system with all seeds that it has
+ALL: Literal["all"] = "all"  # in the place of a seed: every system with all seeds that it has
 ALONE = "alone"  # in the place of a strategy, as FULL: trained for this depth
 
 Key = tuple[str, str, int]  # method, strategy, depth
+Seed = int | Literal["all"]
+Role = Literal["plain", "baseline"]  # kinds of individually trained models that pruned ones are compared with
+Outcome = Literal["passes", "worse", "undecided"]
 
 
-def roles(grid: Grid) -> list[str]:
-    """The kinds of individually trained models that pruned ones are compared with: names of the grid's fields."""
+class Margin(Record):
+    """What a pruned model may lose to count as not worse."""
+
+    points: float
+    share: float  # of the error rate of the model trained alone
+
+
+class System(Record):
+    """A sub-model of a method on a set, of one seed or of all; rates in percent."""
+
+    set: str
+    method: str
+    strategy: str
+    depth: int
+    seed: Seed
+    wer: float
+    wer_ci95: tuple[float, float]
+    seeds: tuple[int, ...]
+    keep: Keep | None  # None: not the same for all seeds
+    params_m: float
+
+
+class Comparison(Record):
+    """Whether the prunable model, with all seeds, is not worse on a set than models that were trained for the depth."""
+
+    set: str
+    depth: int
+    role: Role
+    seeds: int
+    alone_seeds: int
+    wer: float
+    alone_wer: float
+    difference: float  # points
+    ci90: tuple[float, float]  # its upper end is the one-sided 95 % bound
+    margin: float
+    outcome: Outcome  # passes: not worse; worse: the interval lies above 0; undecided: neither
+    power: float
+    seeds_80: int | None  # how many seeds give that power
+    seeds_90: int | None
+
+
+class Speed(Record):
+    """What running the prunable model costs."""
+
+    depth: int
+    rtf: float
+    speedup: float | None
+    params_m: float
+
+
+class Cost(Record):
+    """What a training cost."""
+
+    method: str
+    depth: int
+    seed: int
+    alone: bool
+    updates: int
+    layer_passes: int
+    seconds: float
+
+
+class Removals(Record):
+    """Dev WER of all layers, and without each one."""
+
+    full: float
+    without: dict[int, float]
+    dev_set: str | None
+
+
+class Summary(Record):
+    """summary.json: everything that the tables and figures show."""
+
+    made_by: ClassVar[str] = "`asrprune report --grid`"
+    format: Literal[2]
+    margin: Margin
+    grid: dict[str, Any]  # as its file says, for readers
+    data: dict[str, SetData]
+    search_sets: tuple[str, ...]
+    speakers: dict[str, int | None]  # their number by set; None: no record says who spoke
+    rows: tuple[System, ...]
+    tests: tuple[Comparison, ...]
+    speed: tuple[Speed, ...]
+    cost: tuple[Cost, ...]
+    update_overhead: float | None  # f of the function of this name
+    removals: dict[str, Removals | None]  # of the plain and the prunable model, as the next two
+    similarity: dict[str, list[list[float]] | None]
+    influence: dict[str, list[float] | None]
+    runs: dict[str, Environment]
+
+
+def roles(grid: Grid) -> list[Role]:
+    """The kinds of individually trained models that there are: names of the grid's fields."""
     return ["plain", "baseline"] if grid.plain != grid.baseline else ["baseline"]
 
 
@@ -32,23 +128,14 @@ def chosen_strategy(grid: Grid) -> str:
     return grid.pruned_by.get(grid.prunable, PREFERRED)
 
 
-def shown(summary: Summary, name: str) -> list[Row]:
+def shown(summary: Summary, name: str) -> list[System]:
     """The rows of a set that are shown: those of all seeds, the last ones."""
-    rows = [row for row in summary["rows"] if row["set"] == name]
-    return [row for row in rows if row["seed"] == rows[-1]["seed"]]
+    rows = [row for row in summary.rows if row.set == name]
+    return [row for row in rows if row.seed == rows[-1].seed]
 
 
-def summarise(grid: Grid, records: dict[str, Record]) -> Summary:
-    """Everything that the tables and figures show, as plain JSON values.
-
-    Returns:
-        ``rows``: method, strategy, depth, seed (or "all": all that there are), seeds, set, wer, wer_ci95; percentages.
-        ``tests``: for each set, depth and kind of individually trained models (``role``), with all seeds, whether the prunable
-        model is not worse: wer, alone_wer, difference, ci90 (its upper end is the one-sided 95 % bound), margin, outcome,
-        power, seeds_80 and seeds_90 (how many seeds give that power). ``speakers``: their number by set, null where no record
-        says who spoke. ``cost``: what training cost; ``update_overhead``: f of the function of this name. ``removals``: dev WER
-        without each one layer. ``similarity``, ``influence``: SVCCA matrices and influence of the layers of the plain and the
-        prunable model; null where the record is too old to have it.
+def summarise(grid: Grid, records: dict[str, CellRecord]) -> Summary:
+    """Everything that the tables and figures show.
 
     Raises:
         UserError: there is no record, or records are of different data.
@@ -57,66 +144,71 @@ def summarise(grid: Grid, records: dict[str, Record]) -> Summary:
         raise UserError("no cell of the grid is recorded yet; `asrprune grid` runs them")
     _check_data(records)
     sets = {name: _of_set(grid, records, name) for name in _sets(records)}
-    return {
-        "format": 2,
-        "margin": {"points": MARGIN_POINTS, "share": MARGIN_SHARE},
-        "grid": grid.model_dump(mode="json"),
-        "data": next(iter(records.values()))["data"],
-        "search_sets": sorted(set().union(*map(search_sets, records.values()))),
-        "speakers": {name: speakers for name, (_, _, speakers) in sets.items()},
-        "rows": [row for rows, _, _ in sets.values() for row in rows],
-        "tests": [test for _, tests, _ in sets.values() for test in tests],
-        "speed": _speed(grid, records),
-        "cost": [_cost(record) for record in records.values()],
-        "update_overhead": update_overhead(grid, records),
-        "removals": {method: _removals(record) for method, record in _pair(grid, records).items()},
-        "similarity": {method: record["similarity"] for method, record in _pair(grid, records).items()},
-        "influence": {method: record.get("influence") for method, record in _pair(grid, records).items()},
-        "runs": {
+    pair = _pair(grid, records)
+    return Summary(
+        format=2,
+        margin=Margin(points=MARGIN_POINTS, share=MARGIN_SHARE),
+        grid=grid.model_dump(mode="json"),
+        data=next(iter(records.values())).data,
+        search_sets=tuple(sorted(set().union(*(search_sets(record.search) for record in records.values())))),
+        speakers={name: speakers for name, (_, _, speakers) in sets.items()},
+        rows=tuple(row for rows, _, _ in sets.values() for row in rows),
+        tests=tuple(test for _, tests, _ in sets.values() for test in tests),
+        speed=_speed(grid, records),
+        cost=tuple(_cost(record) for record in records.values()),
+        update_overhead=update_overhead(grid, records),
+        removals={method: _removals(record) for method, record in pair.items()},
+        similarity={method: record.similarity for method, record in pair.items()},
+        influence={method: record.influence for method, record in pair.items()},
+        runs={
             name: {
-                "asrprune": record["model"]["asrprune"],
-                "model_sha256": record["model"]["model_sha256"],
-                **record["environment"],
+                "asrprune": record.model.asrprune,
+                "model_sha256": record.model.model_sha256,
+                **record.environment,
             }
             for name, record in records.items()
         },
-    }
+    )
 
 
-def _sets(records: dict[str, Record]) -> list[str]:
-    return sorted({name for record in records.values() for name in record["words"]})
+def _sets(records: dict[str, CellRecord]) -> list[str]:
+    return sorted({name for record in records.values() for name in record.words})
 
 
-def _check_data(records: dict[str, Record]) -> None:
+def _check_data(records: dict[str, CellRecord]) -> None:
     first = next(iter(records))
     for name, record in records.items():
-        for what, key in (("trained", "trained_on"), ("decoded", "data")):
-            if record[key] != records[first][key]:
+        for what, differs in (
+            ("trained", record.trained_on != records[first].trained_on),
+            ("decoded", record.data != records[first].data),
+        ):
+            if differs:
                 raise UserError(
                     f"{name} and {first} were {what} on different data; remove the record of one, and its experiment, and run"
                     " the grid again"
                 )
 
 
-def _of_set(grid: Grid, records: dict[str, Record], name: str) -> tuple[list[Row], list[Row], int | None]:
+def _of_set(grid: Grid, records: dict[str, CellRecord], name: str) -> tuple[list[System], list[Comparison], int | None]:
     """Rows of a set, of every seed and of all seeds together if there are several; tests with all seeds; number of speakers."""
-    of = [record for record in records.values() if name in record["words"]]
-    words, speakers = numbers(of[0]["words"][name]), _speakers(records, name)
+    of = [record for record in records.values() if name in record.words]
+    words, speakers = numbers(of[0].words[name]), _speakers(records, name)
     units = np.arange(len(words)) if speakers is None else speakers
-    seeds = sorted({record["seed"] for record in of})
-    groups: dict[Any, list[Record]] = {seed: [record for record in of if record["seed"] == seed] for seed in seeds}
+    seeds = sorted({record.seed for record in of})
+    groups: dict[Seed, list[CellRecord]] = {seed: [record for record in of if record.seed == seed] for seed in seeds}
     if len(seeds) > 1:
         groups[ALL] = of
-    rows, tests = [], list[Row]()
-    for label, group in groups.items():
-        systems, facts = _runs(group, name, units)
+    rows, tests = list[System](), list[Comparison]()
+    for seed, group in groups.items():
+        found = _found(group, name)
+        systems = {key: _runs(by_seed, units) for key, by_seed in found.items()}
         resampled = Resampled(systems, of_speakers(words, units))
-        rows += _rows(grid, name, label, resampled, facts)
+        rows += _rows(grid, name, seed, resampled, found)
         tests = _tests(grid, name, resampled, systems)
     return rows, tests, None if speakers is None else len(np.unique(speakers))
 
 
-def _speakers(records: dict[str, Record], name: str) -> np.ndarray | None:
+def _speakers(records: dict[str, CellRecord], name: str) -> np.ndarray | None:
     """Who spoke each utterance (U,), from any record that says so: all are of the same data.
 
     None if no record says so, or if there is a single speaker: then each utterance counts as a speaker of its own.
@@ -124,7 +216,7 @@ def _speakers(records: dict[str, Record], name: str) -> np.ndarray | None:
     Raises:
         UserError: two records disagree.
     """
-    saying = {cell: record["speakers"][name] for cell, record in records.items() if name in record.get("speakers", {})}
+    saying = {cell: record.speakers[name] for cell, record in records.items() if name in record.speakers}
     if not saying:
         return None
     first = next(iter(saying))
@@ -134,31 +226,37 @@ def _speakers(records: dict[str, Record], name: str) -> np.ndarray | None:
     return speakers if speakers.max() > 0 else None
 
 
-def _rows(grid: Grid, name: str, label: Any, resampled: Resampled[Key], facts: dict[Key, Row]) -> list[Row]:
+def _rows(grid: Grid, name: str, seed: Seed, resampled: Resampled[Key], found: dict[Key, dict[int, CellRow]]) -> list[System]:
     """A row for each system."""
     rows = []
-    for key in sorted(facts, key=lambda key: (list(grid.methods).index(key[0]), _rank(key[1]), -key[2])):
+    for key in sorted(found, key=lambda key: (list(grid.methods).index(key[0]), _rank(key[1]), -key[2])):
         method, strategy, depth = key
-        rate = resampled.rate(key)
+        rate, (first, *others) = resampled.rate(key), found[key].values()
         low, high = rate.percentiles(0.95)
-        row = {"set": name, "method": method, "strategy": strategy, "depth": depth, "seed": label, "wer": round(rate.value, 4)}
-        rows.append({**row, "wer_ci95": [round(max(0.0, low), 4), round(high, 4)], **facts[key]})
+        rows.append(
+            System(
+                set=name,
+                method=method,
+                strategy=strategy,
+                depth=depth,
+                seed=seed,
+                wer=round(rate.value, 4),
+                wer_ci95=(round(max(0.0, low), 4), round(high, 4)),
+                seeds=tuple(found[key]),
+                keep=None if others else first.keep,
+                params_m=round(first.params_m, 4),
+            )
+        )
     return rows
 
 
-def _tests(grid: Grid, name: str, resampled: Resampled[Key], systems: dict[Key, Runs]) -> list[Row]:
+def _tests(grid: Grid, name: str, resampled: Resampled[Key], systems: dict[Key, Runs]) -> list[Comparison]:
     """Is the prunable model worse than the individually trained ones? A test for each depth and kind of these."""
     strategies = FULL, chosen_strategy(grid)
     own = [key for key in systems if key[0] == grid.prunable and key[1] in strategies]
     pairs = [(key, role, _alone(getattr(grid, role), key[2], systems)) for key in own for role in roles(grid)]
-    tests = [
-        {"set": name, "depth": key[2], "role": role, "seeds": len(systems[key].seeds), "alone_seeds": len(systems[other].seeds),
-         "wer": round(resampled.rate(key).value, 4), "alone_wer": round(resampled.rate(other).value, 4),
-         **_test(resampled.difference(key, other), resampled.rate(other).value)}
-        for key, role, other in pairs
-        if other in systems
-    ]  # fmt: skip
-    return sorted(tests, key=lambda test: -test["depth"])
+    tests = [_test(name, role, key, other, resampled, systems) for key, role, other in pairs if other in systems]
+    return sorted(tests, key=lambda test: -test.depth)
 
 
 def _alone(method: str, depth: int, systems: dict[Key, Runs]) -> Key:
@@ -167,106 +265,101 @@ def _alone(method: str, depth: int, systems: dict[Key, Runs]) -> Key:
     return alone if alone in systems else (method, FULL, depth)
 
 
-def _test(difference: Estimate, alone: float) -> Row:
-    """Outcomes against a model of WER ``alone``: passes (not worse), worse (the interval lies above 0), undecided (neither)."""
+def _test(name: str, role: Role, own: Key, other: Key, resampled: Resampled[Key], systems: dict[Key, Runs]) -> Comparison:
+    difference, alone = resampled.difference(own, other), resampled.rate(other).value
     low, bound = difference.bounds(LEVEL)
     limit = margin(alone)
-    return {
-        "difference": round(difference.value, 4),
-        "ci90": [round(low, 4), round(bound, 4)],
-        "margin": round(limit, 4),
-        "outcome": "passes" if bound < limit else "worse" if low > 0 else "undecided",
-        "power": round(power(difference.spread, limit), 4),
-        "seeds_80": seeds_for(0.8, difference.spread, limit),
-        "seeds_90": seeds_for(0.9, difference.spread, limit),
-    }
+    return Comparison(
+        set=name,
+        depth=own[2],
+        role=role,
+        seeds=len(systems[own].seeds),
+        alone_seeds=len(systems[other].seeds),
+        wer=round(resampled.rate(own).value, 4),
+        alone_wer=round(alone, 4),
+        difference=round(difference.value, 4),
+        ci90=(round(low, 4), round(bound, 4)),
+        margin=round(limit, 4),
+        outcome="passes" if bound < limit else "worse" if low > 0 else "undecided",
+        power=round(power(difference.spread, limit), 4),
+        seeds_80=seeds_for(0.8, difference.spread, limit),
+        seeds_90=seeds_for(0.9, difference.spread, limit),
+    )
 
 
-def _runs(records: Sequence[Record], name: str, units: np.ndarray) -> tuple[dict[Key, Runs], dict[Key, Row]]:
-    """Every system with all seeds that these records have of it; facts."""
-    found: dict[Key, dict[int, Row]] = {}
-    for record in sorted(records, key=lambda record: record["seed"]):
-        for key, row in _systems(record, name).items():
-            found.setdefault(key, {})[record["seed"]] = row
-    systems = {
-        key: Runs(tuple(rows), of_speakers(np.stack([numbers(row["errors"]) for row in rows.values()]), units))
-        for key, rows in found.items()
-    }
-    return systems, {key: {"seeds": list(rows), **_facts(list(rows.values()))} for key, rows in found.items()}
+def _found(records: Sequence[CellRecord], name: str) -> dict[Key, dict[int, CellRow]]:
+    """The rows of every system of a set, by seed; the full model once, whatever the strategy."""
+    found: dict[Key, dict[int, CellRow]] = {}
+    for record in sorted(records, key=lambda record: record.seed):
+        for row in record.rows:
+            if row.set == name:
+                whole = row.depth == record.depth
+                strategy = (ALONE if record.alone else FULL) if whole else row.strategy
+                found.setdefault((record.method, strategy, row.depth), {}).setdefault(record.seed, row)
+    return found
 
 
-def _systems(record: Record, name: str) -> dict[Key, Row]:
-    """Read the systems of one set from a record; the full model once, whatever the strategy."""
-    systems: dict[Key, Row] = {}
-    for row in record["rows"]:
-        if row["set"] != name:
-            continue
-        whole = row["depth"] == record["depth"]
-        strategy = (ALONE if record["alone"] else FULL) if whole else row["strategy"]
-        systems.setdefault((record["method"], strategy, row["depth"]), row)
-    return systems
-
-
-def _facts(rows: list[Row]) -> Row:
-    return {"keep": rows[0]["keep"] if len(rows) == 1 else None, "params_m": round(rows[0]["params_m"], 4)}
+def _runs(rows: dict[int, CellRow], units: np.ndarray) -> Runs:
+    """One system with all seeds that there are of it."""
+    return Runs(tuple(rows), of_speakers(np.stack([numbers(row.errors) for row in rows.values()]), units))
 
 
 def _rank(strategy: str) -> tuple[int, str]:
     return (-1, "") if strategy in (FULL, ALONE) else rank(strategy)
 
 
-def _pair(grid: Grid, records: dict[str, Record]) -> dict[str, Record]:
+def _pair(grid: Grid, records: dict[str, CellRecord]) -> dict[str, CellRecord]:
     """The full-depth plain and prunable models of the first seed that has them."""
     pair = {}
     for method in (grid.plain, grid.prunable):
-        found = [record for record in records.values() if record["method"] == method and not record["alone"]]
+        found = [record for record in records.values() if record.method == method and not record.alone]
         if found:
-            pair[method] = min(found, key=lambda record: record["seed"])
+            pair[method] = min(found, key=lambda record: record.seed)
     return pair
 
 
-def _removals(record: Record) -> Row | None:
+def _removals(record: CellRecord) -> Removals | None:
     """Dev WER of the full model and without each one layer, from the first step of the iterative search."""
-    plan = record["search"].get("iterative")
-    if plan is None or plan["metric"] != "wer" or not plan["steps"][0].get("without"):
+    plan = record.search.get("iterative")
+    first = plan.steps[0] if plan else None
+    if plan is None or first is None or plan.metric != "wer" or first.score is None or not first.without:
         return None
-    first = plan["steps"][0]
-    return {"full": first["score"], "without": first["without"], "dev_set": plan["dev_set"]}
+    return Removals(full=first.score, without=first.without, dev_set=plan.dev_set)
 
 
-def _speed(grid: Grid, records: dict[str, Record]) -> list[Row]:
+def _speed(grid: Grid, records: dict[str, CellRecord]) -> tuple[Speed, ...]:
     """RTF and parameters by depth of the prunable model; empty if its speed was not measured."""
-    found: dict[int, Row] = {}
+    found: dict[int, Speed] = {}
     for record in records.values():
-        if record["method"] == grid.prunable and not record["alone"]:
-            for row in record["rows"]:
-                if row["rtf"] is not None:
-                    found.setdefault(row["depth"], {key: row[key] for key in ("depth", "rtf", "speedup", "params_m")})
-    return [found[depth] for depth in sorted(found, reverse=True)]
+        if record.method == grid.prunable and not record.alone:
+            for row in record.rows:
+                if row.rtf is not None:
+                    speed = Speed(depth=row.depth, rtf=row.rtf, speedup=row.speedup, params_m=row.params_m)
+                    found.setdefault(row.depth, speed)
+    return tuple(found[depth] for depth in sorted(found, reverse=True))
 
 
-def update_overhead(grid: Grid, records: dict[str, Record]) -> float | None:
+def update_overhead(grid: Grid, records: dict[str, CellRecord]) -> float | None:
     """Fit the cost of an update apart from its layers: f of seconds per update = c (layers run + f), by least squares.
 
     Over the models that were trained for their depth; None if they are of fewer than two depths, or the fit has c or f below 0.
     """
-    of = [record["training"] for record in records.values() if record["method"] in grid.alone.methods]
-    layers = np.array([training["layer_passes"] / training["steps"] for training in of])
-    seconds = np.array([training["seconds"] / training["steps"] for training in of])
+    of = [record.training for record in records.values() if record.method in grid.alone.methods]
+    layers = np.array([training.layer_passes / training.steps for training in of])
+    seconds = np.array([training.seconds / training.steps for training in of])
     if len(of) < 2 or np.ptp(layers) < 1:
         return None
     slope, intercept = np.polyfit(layers, seconds, 1)
     return round(float(intercept / slope), 2) if slope > 0 and intercept >= 0 else None
 
 
-def _cost(record: Record) -> Row:
-    training = record["training"]
-    return {
-        "method": record["method"],
-        "depth": record["depth"],
-        "seed": record["seed"],
-        "alone": record["alone"],
-        "updates": training["steps"],
-        "layer_passes": training["layer_passes"],
-        "seconds": round(training["seconds"], 1),
-    }
+def _cost(record: CellRecord) -> Cost:
+    return Cost(
+        method=record.method,
+        depth=record.depth,
+        seed=record.seed,
+        alone=record.alone,
+        updates=record.training.steps,
+        layer_passes=record.training.layer_passes,
+        seconds=round(record.training.seconds, 1),
+    )

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from asrprune.compare.grid import Grid
 from asrprune.compare.noninferiority import MOST_SEEDS
-from asrprune.compare.summary import ALONE, Row, Summary, chosen_strategy, roles, shown
+from asrprune.compare.summary import ALONE, Comparison, Cost, Summary, System, chosen_strategy, roles, shown
 from asrprune.compare.verdict import difference, rests_on
 from asrprune.prune.strategies.table import rank
 from asrprune.report.tables import FULL, NONE, two_digits
@@ -34,9 +34,9 @@ class Table:
 def tables(summary: Summary, grid: Grid) -> list[Table]:
     """All tables, of every set."""
     made = []
-    for name in sorted({row["set"] for row in summary["rows"]}):
+    for name in sorted({row.set for row in summary.rows}):
         made += [wer_table(summary, grid, name), pruned_table(summary, grid, name), power_table(summary, grid, name)]
-    if summary["speed"]:
+    if summary.speed:
         made.append(speed_table(summary, grid))
     return [*made, cost_table(summary, grid)]
 
@@ -45,14 +45,14 @@ def wer_table(summary: Summary, grid: Grid, name: str) -> Table:
     """WER by depth for every method and strategy, below the individually trained models; last, what others published."""
     rows = shown(summary, name)
     published = [row for row in grid.published if row.set == name]
-    depths = sorted({row["depth"] for row in rows} | {d for row in published for d in row.wer}, reverse=True)
-    by_key = {(row["method"], row["strategy"], row["depth"]): row for row in rows}
+    depths = sorted({row.depth for row in rows} | {d for row in published for d in row.wer}, reverse=True)
+    by_key = {(row.method, row.strategy, row.depth): row for row in rows}
     lines = []
     for method in grid.alone.methods:
         found = [by_key.get((method, ALONE, d)) or by_key.get((method, FULL, d)) for d in depths]
         lines.append((method, "trained for each depth", *(_wer(row) for row in found)))
     for method in grid.methods:
-        strategies = {row["strategy"] for row in rows if row["method"] == method} - {ALONE, FULL}
+        strategies = {row.strategy for row in rows if row.method == method} - {ALONE, FULL}
         for strategy in sorted(strategies, key=rank):
             found = [by_key.get((method, strategy, d)) or by_key.get((method, FULL, d)) for d in depths]
             lines.append((method, strategy, *(_wer(row) for row in found)))
@@ -68,20 +68,20 @@ def wer_table(summary: Summary, grid: Grid, name: str) -> Table:
 
 def pruned_table(summary: Summary, grid: Grid, name: str) -> Table:
     """The prunable model against individually trained ones."""
-    tests = {(test["depth"], test["role"]): test for test in summary["tests"] if test["set"] == name}
+    tests = {(test.depth, test.role): test for test in summary.tests if test.set == name}
     strategy = chosen_strategy(grid)
-    rows = [row for row in shown(summary, name) if row["method"] == grid.prunable and row["strategy"] in (FULL, strategy)]
+    rows = [row for row in shown(summary, name) if row.method == grid.prunable and row.strategy in (FULL, strategy)]
     lines = []
-    for row in sorted(rows, key=lambda row: -row["depth"]):
-        cells = [str(row["depth"]), f"{row['wer']:.1f}"]
+    for row in sorted(rows, key=lambda row: -row.depth):
+        cells = [str(row.depth), f"{row.wer:.1f}"]
         for role in roles(grid):
-            test = tests.get((row["depth"], role))
-            cells += [f"{test['alone_wer']:.1f}", f"{difference(test)} {MARKS[test['outcome']]}"] if test else [NONE, NONE]
+            test = tests.get((row.depth, role))
+            cells += [f"{test.alone_wer:.1f}", f"{difference(test)} {MARKS[test.outcome]}"] if test else [NONE, NONE]
         lines.append(tuple(cells))
     header = ["depth", "pruned"]
     for role in roles(grid):
         header += [f"alone, {getattr(grid, role)}", "difference"]
-    points, share = summary["margin"]["points"], summary["margin"]["share"]
+    points, share = summary.margin.points, summary.margin.share
     caption = (
         f"{grid.prunable}, {strategy} plan, on {name}: WER (%) against models that were trained for each depth. Difference:"
         " pruned minus the model to the left of it, in points, with its 90 % interval, whose upper end is the one-sided 95 %"
@@ -94,15 +94,16 @@ def pruned_table(summary: Summary, grid: Grid, name: str) -> Table:
 
 def power_table(summary: Summary, grid: Grid, name: str) -> Table:
     """Tabulate how likely the test is to pass where pruning costs nothing, and the seeds that would make it likely."""
-    tests = sorted((test for test in summary["tests"] if test["set"] == name), key=lambda test: -test["depth"])
+    tests = sorted((test for test in summary.tests if test.set == name), key=lambda test: -test.depth)
     lines = [
         (
-            str(test["depth"]),
-            getattr(grid, test["role"]),
-            f"{test['ci90'][1]:+.2f}",
-            f"{test['margin']:.2f}",
-            f"{100 * test['power']:.0f} %",
-            *(_seeds(test, key) for key in ("seeds_80", "seeds_90")),
+            str(test.depth),
+            getattr(grid, test.role),
+            f"{test.ci90[1]:+.2f}",
+            f"{test.margin:.2f}",
+            f"{100 * test.power:.0f} %",
+            _seeds(test, test.seeds_80),
+            _seeds(test, test.seeds_90),
         )
         for test in tests
     ]
@@ -111,7 +112,7 @@ def power_table(summary: Summary, grid: Grid, name: str) -> Table:
         " power: the probability that it does if the true difference is 0, with the seeds at hand, in normal approximation;"
         " seeds of each model that would give 80 and 90 %, if the spread between seeds is what these show."
     )
-    if any(min(test["seeds"], test["alone_seeds"]) < 2 for test in tests):
+    if any(min(test.seeds, test.alone_seeds) < 2 for test in tests):
         caption += " From one seed that spread is not known: the power is of the utterances alone, and so too high."
     header = ("depth", "against", "bound", "margin", "power", "seeds for 80 %", "for 90 %")
     return Table(f"power_{name}", caption, header, tuple(lines), words=0)
@@ -121,12 +122,12 @@ def speed_table(summary: Summary, grid: Grid) -> Table:
     """Tabulate the cost of running the prunable model, by depth."""
     lines = [
         (
-            str(row["depth"]),
-            f"{row['params_m']:.2f}",
-            two_digits(row["rtf"]),
-            f"{row['speedup']:.1f}" if row["speedup"] else NONE,
+            str(row.depth),
+            f"{row.params_m:.2f}",
+            two_digits(row.rtf),
+            f"{row.speedup:.1f}" if row.speedup else NONE,
         )
-        for row in summary["speed"]
+        for row in summary.speed
     ]
     caption = f"{grid.prunable} by depth: parameters that run, real-time factor (RTF) and its gain over all layers."
     return Table("speed", caption, ("depth", "params (M)", "RTF", "speed-up"), tuple(lines), words=0)
@@ -134,11 +135,11 @@ def speed_table(summary: Summary, grid: Grid) -> Table:
 
 def cost_table(summary: Summary, grid: Grid) -> Table:
     """Tabulate the cost of training one prunable model against individual ones, summed over depths, averaged over seeds."""
-    listed = ", ".join(map(str, sorted({row["depth"] for row in summary["cost"]}, reverse=True)))
+    listed = ", ".join(map(str, sorted({row.depth for row in summary.cost}, reverse=True)))
     once = [grid.prunable, *grid.alone.methods]
     lines = [_cost_line(summary, grid, f"{method}, once", method, alone=False) for method in once]
     lines += [_cost_line(summary, grid, f"{method}, for each of {listed}", method, alone=True) for method in grid.alone.methods]
-    overhead = summary["update_overhead"]
+    overhead = summary.update_overhead
     fitted = (
         f" f = {overhead:g} layers is what an update costs apart from its layers, by least squares of seconds per update"
         " against layers per update over the models trained for their depth."
@@ -188,17 +189,17 @@ def latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _wer(row: Row | None) -> str:
+def _wer(row: System | None) -> str:
     if row is None:
         return NONE
-    low, high = row["wer_ci95"]
-    return f"{row['wer']:.1f} [{low:.1f}, {high:.1f}]"
+    low, high = row.wer_ci95
+    return f"{row.wer:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _seeds(test: Row, key: str) -> str:
-    if test[key] is not None:
-        return str(test[key])
-    return NONE if min(test["seeds"], test["alone_seeds"]) < 2 else f"> {MOST_SEEDS}"
+def _seeds(test: Comparison, needed: int | None) -> str:
+    if needed is not None:
+        return str(needed)
+    return NONE if min(test.seeds, test.alone_seeds) < 2 else f"> {MOST_SEEDS}"
 
 
 def _number(value: float | None, pattern: str = "{:.1f}", none: str = NONE) -> str:
@@ -207,24 +208,24 @@ def _number(value: float | None, pattern: str = "{:.1f}", none: str = NONE) -> s
 
 def _cost_line(summary: Summary, grid: Grid, label: str, method: str, alone: bool) -> tuple[str, ...]:
     """The method's full model, and with ``alone`` also its individually trained ones."""
-    layers = max(row["depth"] for row in summary["cost"])
-    rows = [row for row in summary["cost"] if row["method"] == method and (alone or row["depth"] == layers)]
+    layers = max(row.depth for row in summary.cost)
+    rows = [row for row in summary.cost if row.method == method and (alone or row.depth == layers)]
     if not rows:
         return (label, NONE, NONE, NONE, NONE, NONE)
     updates, passes, seconds = _mean_cost(rows)
-    one = [row for row in summary["cost"] if row["method"] == grid.plain and row["depth"] == layers]
-    cost, overhead = NONE, summary["update_overhead"]
+    one = [row for row in summary.cost if row.method == grid.plain and row.depth == layers]
+    cost, overhead = NONE, summary.update_overhead
     if one and overhead is not None:
         cost = f"{(passes + overhead * updates) / ((layers + overhead) * _mean_cost(one)[0]):.2f}"
-    models = len(rows) / len({row["seed"] for row in rows})
+    models = len(rows) / len({row.seed for row in rows})
     return (label, f"{models:g}", f"{updates:,.0f}", f"{passes / 1000:,.0f}", cost, f"{seconds / 60:.0f}")
 
 
-def _mean_cost(rows: Sequence[Row]) -> tuple[float, float, float]:
+def _mean_cost(rows: Sequence[Cost]) -> tuple[float, float, float]:
     """Updates, layer passes and seconds of one seed."""
-    seeds = len({row["seed"] for row in rows})
-    updates, passes, seconds = (sum(row[key] for row in rows) / seeds for key in ("updates", "layer_passes", "seconds"))
-    return updates, passes, seconds
+    seeds = len({row.seed for row in rows})
+    updates, passes = sum(row.updates for row in rows), sum(row.layer_passes for row in rows)
+    return updates / seeds, passes / seeds, sum(row.seconds for row in rows) / seeds
 
 
 def _escaped(text: str) -> str:

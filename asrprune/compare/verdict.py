@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from asrprune.compare.grid import Grid
-from asrprune.compare.summary import Row, Summary, chosen_strategy, roles, shown
+from asrprune.compare.summary import Comparison, Summary, chosen_strategy, roles, shown
 from asrprune.report.tables import seen
 
 _WORDS = {"passes": "not worse than", "worse": "worse than", "undecided": "undecided against"}
@@ -11,14 +11,14 @@ _WORDS = {"passes": "not worse than", "worse": "worse than", "undecided": "undec
 
 def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
     """The verdict on one set: the claim, the depths at which it does not hold, and what it rests on."""
-    tests = [test for test in summary["tests"] if test["set"] == name]
-    by_depth = {test["depth"]: [other for other in tests if other["depth"] == test["depth"]] for test in tests}
+    tests = [test for test in summary.tests if test.set == name]
+    by_depth = {test.depth: [other for other in tests if other.depth == test.depth] for test in tests}
     whole = {depth: found for depth, found in by_depth.items() if len(found) == len(roles(grid))}
     if not whole:
         return [f"On {name} no depth has both a pruned model and those that were trained for it yet."]
     depths = sorted(whole, reverse=True)
-    good = [depth for depth in depths if all(test["outcome"] == "passes" for test in whole[depth])]
-    bad = [depth for depth in depths if any(test["outcome"] == "worse" for test in whole[depth])]
+    good = [depth for depth in depths if all(test.outcome == "passes" for test in whole[depth])]
+    bad = [depth for depth in depths if any(test.outcome == "worse" for test in whole[depth])]
     sentences = [_claim(summary, grid, name, good, bad, depths)]
     sentences += [_exception(grid, depth, whole[depth]) for depth in depths if depth not in good]
     return [*sentences, _rule(summary), rests_on(summary, name), _power([test for found in whole.values() for test in found])]
@@ -26,8 +26,8 @@ def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
 
 def rests_on(summary: Summary, name: str) -> str:
     """Say what the intervals of a set hold: the choice of the seeds and the speakers, or less than that."""
-    counts = sorted({len(row["seeds"]) for row in shown(summary, name)})
-    speakers = summary["speakers"][name]
+    counts = sorted({len(row.seeds) for row in shown(summary, name)})
+    speakers = summary.speakers[name]
     units = "utterances, as the records do not say who spoke" if speakers is None else f"the {speakers} speakers"
     if counts == [1]:
         return f"One seed: intervals hold the choice of {units}, but not that of the seed."
@@ -42,10 +42,10 @@ def listed(items: Sequence[object]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def difference(test: Row) -> str:
+def difference(test: Comparison) -> str:
     """``+0.7 [+0.4, +1.0]``."""
-    low, high = test["ci90"]
-    return f"{test['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    low, high = test.ci90
+    return f"{test.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _claim(summary: Summary, grid: Grid, name: str, good: Sequence[int], bad: Sequence[int], depths: Sequence[int]) -> str:
@@ -59,19 +59,19 @@ def _claim(summary: Summary, grid: Grid, name: str, good: Sequence[int], bad: Se
         said = f"{model} is not worse than {others}, with {listed(good)} layers."
     if bad:
         said += f" With {listed(bad)} layers it is worse than some of them."
-    return said + (" Layers were chosen on this set, so this is optimistic." if seen(name, summary["search_sets"]) else "")
+    return said + (" Layers were chosen on this set, so this is optimistic." if seen(name, summary.search_sets) else "")
 
 
-def _exception(grid: Grid, depth: int, tests: Sequence[Row]) -> str:
+def _exception(grid: Grid, depth: int, tests: Sequence[Comparison]) -> str:
     found = []
     for outcome, words in _WORDS.items():
-        if others := [f"{getattr(grid, t['role'])} ({difference(t)} points)" for t in tests if t["outcome"] == outcome]:
+        if others := [f"{getattr(grid, t.role)} ({difference(t)} points)" for t in tests if t.outcome == outcome]:
             found.append(f"{words} {listed(others)}")
     return f"With {depth} layer{'s' * (depth > 1)} it is {', but '.join(found)}."
 
 
 def _rule(summary: Summary) -> str:
-    points, share = summary["margin"]["points"], summary["margin"]["share"]
+    points, share = summary.margin.points, summary.margin.share
     return (
         "Not worse: the one-sided 95 % bound of the difference, the upper end of the 90 % interval in brackets, lies below the"
         f" margin, {points:g} points or {100 * share:g} % of the error rate of the model trained alone, whichever is less."
@@ -79,9 +79,9 @@ def _rule(summary: Summary) -> str:
     )
 
 
-def _power(tests: Sequence[Row]) -> str:
-    lowest, highest = (f"{100 * extreme(test['power'] for test in tests):.0f}" for extreme in (min, max))
+def _power(tests: Sequence[Comparison]) -> str:
+    lowest, highest = (f"{100 * extreme(test.power for test in tests):.0f}" for extreme in (min, max))
     power = f"{lowest} %" if lowest == highest else f"{lowest} to {highest} %"
-    unknown = any(min(test["seeds"], test["alone_seeds"]) < 2 for test in tests)
+    unknown = any(min(test.seeds, test.alone_seeds) < 2 for test in tests)
     without = "; the spread between seeds is not known, so the true one is lower" if unknown else ""
     return f'Power, the probability of "not worse" at a depth where the true difference is 0: {power}{without}.'

@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
 from asrprune.config.names import sections, tag_of
 from asrprune.config.old import RENAMED, is_written, modernised
@@ -109,6 +109,13 @@ def _plain(section: Section) -> dict[str, Any]:
     values = section.settled().model_dump(mode="json")
     inner = {key: getattr(section, key) for key in values}
     return values | {key: _plain(value) for key, value in inner.items() if isinstance(value, Section)}
+
+
+def _recorded(values: Any) -> Any:
+    return parse_config(values, "config") if isinstance(values, dict) else values
+
+
+RecordedConfig = Annotated[Config, BeforeValidator(_recorded), PlainSerializer(resolved)]  # a part of a record, of any version
 
 
 def _split(override: str) -> tuple[str, Any]:

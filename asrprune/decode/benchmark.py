@@ -3,8 +3,8 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,27 +18,50 @@ from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.paths import ExperimentPaths
+from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.features.fbank import compute_fbank
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import num_params
-from asrprune.runtime.files import write_json
-from asrprune.runtime.hardware import autocast_type, environment
+from asrprune.runtime.hardware import Environment, autocast_type, environment
 from asrprune.runtime.progress import track
+from asrprune.runtime.records import Record
 
 WARM_UP = 1  # passes that are not counted
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Real-time factors over the repetitions."""
+class Timed(Record):
+    """The real-time factor of a sub-model over the repetitions."""
 
-    median: float
-    low: float
-    high: float
+    depth: int
+    keep: Keep
+    params_m: float
+    rtf: float  # the median
+    rtf_min: float
+    rtf_max: float
 
 
-def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ...]], allow_pipes: bool = False) -> Path:
+class Bench(Record):
+    """bench.json: real-time factors, and how they were measured."""
+
+    made_by: ClassVar[str] = "stage 10 (`asrprune bench`)"
+    format: Literal[1]
+    set: str
+    utterances: int
+    audio_s: float
+    threads: int
+    batch: int
+    dtype: str
+    decoder: str | None = None  # not said by earlier versions
+    repeats: int
+    device: str
+    features_rtf: float
+    model_sha256: str
+    environment: Environment
+    rows: tuple[Timed, ...]
+
+
+def bench(experiment: Experiment, directory: Path, keeps: Sequence[Keep], allow_pipes: bool = False) -> Path:
     """Measure features and sub-models on utterances of a set; write ``bench.json`` in the experiment.
 
     A repetition runs every sub-model once over all batches, so that a drift of the machine hits all alike; a sub-model's time
@@ -56,37 +79,29 @@ def bench(experiment: Experiment, directory: Path, keeps: Sequence[tuple[int, ..
     try:
         features, audio_s, features_rtf = _features(experiment, directory, options, allow_pipes)
         batches = _batches(features, options.batch)
-        speeds = measure(experiment, batches, keeps, options.repeats, audio_s, decoder)
+        rows = measure(experiment, batches, keeps, options.repeats, audio_s, decoder)
         threads = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-    rows = [
-        {
-            "depth": len(keep), "keep": list(keep), "params_m": num_params(experiment.model, keep) / 1e6,
-            "rtf": speed.median, "rtf_min": speed.low, "rtf_max": speed.high,
-        }
-        for keep, speed in zip(keeps, speeds, strict=True)
-    ]  # fmt: skip
     device = _device(experiment)
-    dtype = str(autocast_type(experiment.config.decode.precision, device)).removeprefix("torch.")
     path = ExperimentPaths(experiment.path).bench
-    write_json(path, {
-        "format": 1, "set": directory.name, "utterances": len(features), "audio_s": audio_s, "threads": threads,
-        "batch": options.batch, "dtype": dtype, "decoder": decoder.identity, "repeats": options.repeats, "device": device.type,
-        "features_rtf": features_rtf, "model_sha256": experiment.info["model_sha256"], "environment": environment(),
-        "rows": rows,
-    })  # fmt: skip
+    Bench(
+        format=1, set=directory.name, utterances=len(features), audio_s=audio_s, threads=threads, batch=options.batch,
+        dtype=str(autocast_type(experiment.config.decode.precision, device)).removeprefix("torch."),
+        decoder=decoder.identity, repeats=options.repeats, device=device.type, features_rtf=features_rtf,
+        model_sha256=experiment.record.model_sha256, environment=environment(), rows=rows,
+    ).write(path)  # fmt: skip
     return path
 
 
 def measure(
     experiment: Experiment,
     batches: Sequence[tuple[Tensor, Tensor]],
-    keeps: Sequence[tuple[int, ...]],
+    keeps: Sequence[Keep],
     repeats: int,
     audio_s: float,
     decoder: Decoder = GREEDY,
-) -> list[Speed]:
+) -> tuple[Timed, ...]:
     """Time sub-models side by side on (features, lens) batches."""
     seconds: list[list[float]] = [[] for _ in keeps]
     runner = Runner.of(experiment)
@@ -95,11 +110,17 @@ def measure(
             taken = timed(lambda keep=keep: _recognise(runner, decoder, experiment.tokenizer, batches, keep))  # type: ignore[misc]
             if repeat >= WARM_UP:
                 seconds[position].append(taken)
-    return [Speed(statistics.median(s) / audio_s, min(s) / audio_s, max(s) / audio_s) for s in seconds]
+    return tuple(
+        Timed(
+            depth=len(keep), keep=keep, params_m=num_params(experiment.model, keep) / 1e6,
+            rtf=statistics.median(taken) / audio_s, rtf_min=min(taken) / audio_s, rtf_max=max(taken) / audio_s,
+        )
+        for keep, taken in zip(keeps, seconds, strict=True)
+    )  # fmt: skip
 
 
 def _recognise(
-    runner: Runner, decoder: Decoder, tokenizer: Tokenizer, batches: Sequence[tuple[Tensor, Tensor]], keep: tuple[int, ...]
+    runner: Runner, decoder: Decoder, tokenizer: Tokenizer, batches: Sequence[tuple[Tensor, Tensor]], keep: Keep
 ) -> None:
     for features, lens in batches:
         for _, emissions in runner.emissions(features, lens, [keep]):
@@ -145,6 +166,6 @@ def _device(experiment: Experiment) -> torch.device:
     return experiment.model.cmvn_mean.device
 
 
-def keeps_of(experiment: Experiment) -> list[tuple[int, ...]]:
+def keeps_of(experiment: Experiment) -> list[Keep]:
     """A set of layers for each depth: speed depends on how many layers run, not on which."""
     return [tuple(range(1, depth + 1)) for depth in experiment.config.depths()]

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from asrprune.config.load import check
 from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding
@@ -16,11 +16,35 @@ from asrprune.decode.prefix_beam import PrefixBeam
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import read_json, sha256_of
+from asrprune.runtime.files import sha256_of
+from asrprune.runtime.records import Record
 
 logger = logging.getLogger(__name__)
 LM_WEIGHT, WORD_BONUS = 0.5, 0.0  # where neither the config nor a dev set says it
 _UNKNOWN_LABEL = 1  # sentencepiece's piece 0
+
+
+class Weights(Record):
+    """Weights that were tried on a dev set, and its word errors in percent."""
+
+    lm_weight: float
+    word_bonus: float
+    wer: float
+
+
+class Tuned(Record):
+    """decoder.json: the best weights of a language model, and all that were tried."""
+
+    made_by: ClassVar[str] = "`asrprune tune-lm`"
+    format: Literal[1]
+    lm_weight: float
+    word_bonus: float
+    wer: float
+    model_sha256: str
+    lm_sha256: str
+    set: str
+    width: int
+    tried: tuple[Weights, ...]
 
 
 def decoder_of(experiment: Experiment, given: Mapping[str, Any] | None = None) -> Decoder:
@@ -61,7 +85,7 @@ def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
         return GREEDY
     if options.lm is None:
         return make_beam(options, tokenizer, None, "")
-    return make_beam(_with_weights(options, {}), tokenizer, ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)))
+    return make_beam(_with_weights(options, None), tokenizer, ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)))
 
 
 def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | None, lm_sha256: str) -> PrefixBeam:
@@ -72,19 +96,21 @@ def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | Non
     return PrefixBeam(tokenizer.pieces, options, lm, lm_sha256)
 
 
-def _tuned(experiment: Experiment, lm: Path) -> dict[str, Any]:
+def _tuned(experiment: Experiment, lm: Path) -> Tuned | None:
     path = ExperimentPaths(experiment.path).decoder
     if not path.exists():
-        return {}
-    tuned = read_json(path, "asrprune tune-lm")
-    if tuned["model_sha256"] != experiment.info["model_sha256"] or (lm.is_file() and tuned["lm_sha256"] != sha256_of(lm)):
+        return None
+    tuned = Tuned.read(path)
+    if tuned.model_sha256 != experiment.record.model_sha256 or (lm.is_file() and tuned.lm_sha256 != sha256_of(lm)):
         logger.warning("%s: is of another model or language model, so it is not used; run `asrprune tune-lm` again", path)
-        return {}
+        return None
     return tuned
 
 
-def _with_weights(options: BeamConfig, found: dict[str, Any]) -> BeamConfig:
+def _with_weights(options: BeamConfig, tuned: Tuned | None) -> BeamConfig:
     """The options with the weights that they leave open."""
-    defaults = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}
-    weights = {name: found.get(name, default) for name, default in defaults.items() if getattr(options, name) is None}
-    return options.model_copy(update=weights)
+    weights = {
+        "lm_weight": tuned.lm_weight if tuned else LM_WEIGHT,
+        "word_bonus": tuned.word_bonus if tuned else WORD_BONUS,
+    }
+    return options.model_copy(update={name: value for name, value in weights.items() if getattr(options, name) is None})

@@ -2,23 +2,40 @@
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
-from asrprune.config.strategies import spellings
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import write_table
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
-from asrprune.decode.parts import decode_in_parts
+from asrprune.decode.shards import decode_in_shards
 from asrprune.experiment.paths import ExperimentPaths
-from asrprune.experiment.plan import Keep, Plan, file_of
+from asrprune.experiment.plan import Keep, Plan, StrategyLabel, file_of
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.executor import HERE, Executor
-from asrprune.runtime.files import held, read_json, write_json
+from asrprune.runtime.files import held
+from asrprune.runtime.records import Record
+
+
+class Decoded(Record):
+    """decode.json: what a text was made of, and with which layers."""
+
+    made_by: ClassVar[str] = "stage 8 (`asrprune decode`)"
+    format: Literal[1]
+    set: str
+    decoder: str
+    model_sha256: str
+    utterances: int
+    hours: float
+    text_sha256: str  # of the transcripts
+    strategy: StrategyLabel
+    depth: int
+    keep: Keep
+    params_m: float
 
 
 @dataclass(frozen=True)
@@ -53,47 +70,46 @@ def decode_set(
         UserError: another process is decoding the set.
     """
     corpus = Corpus(directory, None)
-    facts = _facts(experiment, corpus, decoder)
-    outputs = {model.output(ExperimentPaths(experiment.path).decoded(directory.name)): model for model in wanted}
-    records = {output: {**facts, **_facts_of(experiment, model)} for output, model in outputs.items()}
+    models = {model.output(ExperimentPaths(experiment.path).decoded(directory.name)): model for model in wanted}
+    records = dict(zip(models, _records(experiment, corpus, decoder, models.values()), strict=True))
     missing = [output for output, record in records.items() if not _is_decoded(output, record)]
-    keeps = list(dict.fromkeys(outputs[output].keep for output in missing))
+    keeps = list(dict.fromkeys(models[output].keep for output in missing))
     if not keeps:
-        return list(outputs)
-    parts = ExperimentPaths(experiment.path).decoded(directory.name) / "parts"
-    with held(parts.parent):  # not parts, which is removed: on NFS the open lock file would remain in it
-        texts = decode_in_parts(experiment, corpus, keeps, parts, executor, decoder)
+        return list(models)
+    shards = ExperimentPaths(experiment.path).decoded(directory.name) / "shards"
+    with held(shards.parent):  # not shards, which is removed: on NFS the open lock file would remain in it
+        texts = decode_in_shards(experiment, corpus, keeps, shards, executor, decoder)
         for output in missing:
             for stale in ("decode.json", "score.json"):
                 (output / stale).unlink(missing_ok=True)
-            write_table(output / "text", texts[outputs[output].keep])
-            write_json(output / "decode.json", records[output])
-        shutil.rmtree(parts)
-    return list(outputs)
+            write_table(output / "text", texts[models[output].keep])
+            records[output].write(output / "decode.json")
+        shutil.rmtree(shards)
+    return list(models)
 
 
-def _is_decoded(output: Path, record: dict[str, Any]) -> bool:
+def _is_decoded(output: Path, record: Decoded) -> bool:
     written = output / "decode.json"
-    if not ((output / "text").exists() and written.exists()):
-        return False
-    known = read_json(written)
-    return any(known == {**record, "strategy": name} for name in spellings(record["strategy"]))
+    return (output / "text").exists() and written.exists() and Decoded.read(written) == record
 
 
-def _facts_of(experiment: Experiment, model: SubModel) -> dict[str, Any]:
-    params_m = num_params(experiment.model, model.keep) / 1e6
-    return {"strategy": model.strategy, "depth": len(model.keep), "keep": list(model.keep), "params_m": params_m}
-
-
-def _facts(experiment: Experiment, corpus: Corpus, decoder: Decoder) -> dict[str, Any]:
-    config = experiment.config
+def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: Iterable[SubModel]) -> list[Decoded]:
     text = "".join(f"{key} {text}\n" for key, text in zip(corpus.ids, corpus.texts, strict=True))
-    return {
-        "format": 1,
-        "set": corpus.directory.name,
-        "decoder": f"{decoder.identity}, {config.decode.precision}",
-        "model_sha256": experiment.info["model_sha256"],
-        "utterances": len(corpus),
-        "hours": round(float(corpus.lengths.sum()) * config.frontend.frame_shift_ms / 3.6e6, 4),
-        "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
-    }
+    text_sha256 = hashlib.sha256(text.encode()).hexdigest()
+    config = experiment.config
+    return [
+        Decoded(
+            format=1,
+            set=corpus.directory.name,
+            decoder=f"{decoder.identity}, {config.decode.precision}",
+            model_sha256=experiment.record.model_sha256,
+            utterances=len(corpus),
+            hours=round(float(corpus.lengths.sum()) * config.frontend.frame_shift_ms / 3.6e6, 4),
+            text_sha256=text_sha256,
+            strategy=model.strategy,
+            depth=len(model.keep),
+            keep=model.keep,
+            params_m=num_params(experiment.model, model.keep) / 1e6,
+        )
+        for model in models
+    ]

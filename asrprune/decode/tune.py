@@ -11,14 +11,14 @@ from asrprune.config.schema import BeamConfig
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.decode.arpa import ArpaModel
-from asrprune.decode.choose import make_beam
+from asrprune.decode.choose import Tuned, Weights, make_beam
 from asrprune.decode.decoder import Decoder
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, Executor
-from asrprune.runtime.files import sha256_of, write_json
+from asrprune.runtime.files import sha256_of
 from asrprune.runtime.progress import track
 from asrprune.scoring.wer import word_errors
 
@@ -26,7 +26,7 @@ LM_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 WORD_BONUSES = (-1.0, 0.0, 1.0, 2.0)
 
 
-def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Executor = HERE) -> dict[str, float]:
+def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Executor = HERE) -> Weights:
     """Try all weights on a dev set and write the best, with the errors of all, into the experiment; returns the best.
 
     The set is run through the model once. Of equals the smallest weights win.
@@ -46,13 +46,15 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
     ]
     errors = _errors(experiment, corpus, decoders, executor)
     words = sum(len(text.split()) for text in corpus.texts)
-    rows = [
-        {"lm_weight": weights[0], "word_bonus": weights[1], "wer": 100.0 * count / words}
-        for weights, count in zip(grid, errors.tolist(), strict=True)
-    ]
-    best = min(rows, key=lambda row: row["wer"])  # the first of equals
-    facts = {"model_sha256": experiment.info["model_sha256"], "lm_sha256": digest, "set": dev.name, "width": options.width}
-    write_json(ExperimentPaths(experiment.path).decoder, {"format": 1, **best, **facts, "tried": rows})
+    tried = tuple(
+        Weights(lm_weight=lm_weight, word_bonus=word_bonus, wer=100.0 * count / words)
+        for (lm_weight, word_bonus), count in zip(grid, errors.tolist(), strict=True)
+    )
+    best = min(tried, key=lambda weights: weights.wer)  # the first of equals
+    Tuned(
+        format=1, lm_weight=best.lm_weight, word_bonus=best.word_bonus, wer=best.wer, lm_sha256=digest, set=dev.name,
+        model_sha256=experiment.record.model_sha256, width=options.width, tried=tried,
+    ).write(ExperimentPaths(experiment.path).decoder)  # fmt: skip
     return best
 
 

@@ -1,44 +1,61 @@
 """The plan file: the layers to keep at every depth, and the dev scores by which they were chosen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
 
 from asrprune.config.strategies import spellings, strategy_name
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import read_json, write_json
+from asrprune.runtime.records import Record
 
 Keep = tuple[int, ...]  # the layers of a sub-model, ascending, numbered as in the full model
+StrategyLabel = Annotated[str, AfterValidator(strategy_name)]  # in a record: a strategy, or another name for some layers
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Record):
     """One depth of a plan."""
 
+    depth: int
     keep: Keep
-    score: float | None = None  # score on the dev set, in the metric of the plan
-    without: Mapping[int, float] = field(default_factory=dict, compare=False)  # layer -> dev score without this layer, if known
+    score: float | None  # score on the dev set, in the metric of the plan
+    without: Mapping[int, float] = Field({})  # layer -> dev score without this layer, if known
 
-    @property
-    def depth(self) -> int:
-        """The number of kept layers."""
-        return len(self.keep)
+    @classmethod
+    def of(cls, keep: Keep, score: float | None = None, without: Mapping[int, float] | None = None) -> "Step":
+        """The step that keeps these layers."""
+        return cls(depth=len(keep), keep=keep, score=score, without=without or {})
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The plan of a strategy for one model."""
+class Search(Record):
+    """What a strategy found, and what that cost; None: nothing was scored, or an earlier version did not say it."""
 
-    strategy: str
-    num_layers: int
+    metric: str | None  # of the scores
+    dev_set: str | None  # None: not needed
+    beam: int | None = None
+    rerank: int | None = None
+    decoder: str | None = None
+    layer_forwards: float | None = None  # layers run over the whole dev set
+    naive_layer_forwards: int | None = None  # if every sub-model had been run from the bottom, and to the end
+    seconds: float | None = None
+    asrprune: str | None = None
     steps: tuple[Step, ...]  # deepest first
-    model_sha256: str
-    metric: str | None = None  # the metric of the scores; None: there are no scores
-    dev_set: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)  # cost of the search, version of asrprune
 
-    def keep(self, depth: int) -> tuple[int, ...]:
+
+class _OfModel(Record):
+    format: Literal[1]
+    num_layers: int
+    strategy: StrategyLabel
+    model_sha256: str
+
+
+class Plan(Search, _OfModel):
+    """The plan of a strategy for one model: a file."""
+
+    made_by: ClassVar[str] = "stage 7 (`asrprune search`)"
+
+    def keep(self, depth: int) -> Keep:
         """Return the layers of a depth; raise a ``UserError`` if the plan does not have this depth."""
         for step in self.steps:
             if step.depth == depth:
@@ -47,47 +64,18 @@ class Plan:
         raise UserError(f"plan {self.strategy} has no depth {depth}; it has {depths}")
 
 
-def write_plan(path: Path, plan: Plan) -> None:
-    """Write a plan as JSON."""
-    steps = [_record(step) for step in plan.steps]
-    head = {
-        "format": 1,
-        "num_layers": plan.num_layers,
-        "strategy": plan.strategy,
-        "metric": plan.metric,
-        "dev_set": plan.dev_set,
-    }
-    write_json(path, {**head, "model_sha256": plan.model_sha256, **plan.facts, "steps": steps})
-
-
 def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
     """Read a plan for this model.
 
     Raises:
         UserError: the plan is missing or broken, or was made for another model.
     """
-    values = read_json(path, "asrprune search, stage 7,")
-    try:
-        steps = tuple(
-            Step(tuple(map(int, step["keep"])), step["score"], {int(n): s for n, s in step.get("without", {}).items()})
-            for step in values["steps"]
-        )
-        name = strategy_name(values["strategy"])
-        plan = Plan(name, values["num_layers"], steps, values["model_sha256"], values["metric"], values["dev_set"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a plan file ({error!r} is missing or wrong); stage 7 (`asrprune search`) makes it"
-        ) from None
+    plan = Plan.read(path)
     if plan.num_layers != num_layers or plan.model_sha256 != model_sha256:
         raise UserError(f"{path}: this plan was made for another model; run stage 7 (`asrprune search`) again")
-    for step in steps:
+    for step in plan.steps:
         check_layers(step.keep, num_layers, str(path))
     return plan
-
-
-def _record(step: Step) -> dict[str, Any]:
-    record = {"depth": step.depth, "keep": list(step.keep), "score": step.score}
-    return {**record, "without": {str(layer): score for layer, score in step.without.items()}} if step.without else record
 
 
 def check_layers(keep: Sequence[int], num_layers: int, where: str) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import yaml
 
@@ -16,7 +16,27 @@ from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path, read_json, sha256_of, write_json
+from asrprune.runtime.files import atomic_path, sha256_of
+from asrprune.runtime.records import Record
+
+
+class Fingerprint(Record):
+    """A corpus, whatever its path: its size, and hashes of its ids, lengths and texts."""
+
+    utterances: int
+    frames: int
+    ids: str
+    lengths: str
+    texts: str
+
+
+class TrainedOn(Record):
+    """data.json."""
+
+    made_by: ClassVar[str] = "stage 4 (`asrprune train`)"
+    format: Literal[1]
+    train: Fingerprint
+    dev: Fingerprint
 
 
 def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
@@ -55,16 +75,12 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     Raises:
         UserError: the data have changed.
     """
-    path, corpora = ExperimentPaths(exp).data, {"train": train, "dev": dev}
-    now = {name: fingerprint(corpus) for name, corpus in corpora.items()}
+    path, now = ExperimentPaths(exp).data, TrainedOn(format=1, train=fingerprint(train), dev=fingerprint(dev))
     if not path.exists():
-        return write_json(path, {"format": 1, **now})
-    before = read_json(path)
-    for name, corpus in corpora.items():
-        changed = [
-            f"{key} was {before[name][key]}, is {value}" for key, value in now[name].items() if before[name][key] != value
-        ]
-        if changed:
+        return now.write(path)
+    before = TrainedOn.read(path)
+    for name, corpus, old, new in (("train", train, before.train, now.train), ("dev", dev, before.dev, now.dev)):
+        if changed := [f"{key} was {was}, is {value}" for (key, was), (_, value) in zip(old, new, strict=True) if was != value]:
             raise UserError(
                 f"{corpus.directory} is not the {name} data of {exp} ({'; '.join(changed)}); "
                 f"use another --exp, in run.sh --exp_tag, or remove {exp}"
@@ -72,11 +88,15 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     return None
 
 
-def fingerprint(corpus: Corpus) -> dict[str, Any]:
+def fingerprint(corpus: Corpus) -> Fingerprint:
     """Return the fingerprint of a corpus: its size, and hashes of its ids, lengths and texts."""
-    columns = {"ids": corpus.ids, "lengths": map(str, corpus.lengths), "texts": corpus.texts}
-    hashes = {name: _hash_of_lines(column) for name, column in columns.items()}
-    return {"utterances": len(corpus), "frames": int(corpus.lengths.sum()), **hashes}
+    return Fingerprint(
+        utterances=len(corpus),
+        frames=int(corpus.lengths.sum()),
+        ids=_hash_of_lines(corpus.ids),
+        lengths=_hash_of_lines(map(str, corpus.lengths)),
+        texts=_hash_of_lines(corpus.texts),
+    )
 
 
 def _hash_of_lines(lines: Iterable[str]) -> str:

@@ -1,9 +1,9 @@
 """Loading and saving the model of an experiment directory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
 import torch
 
@@ -11,12 +11,46 @@ from asrprune.config.load import parse_config, read_yaml
 from asrprune.config.schema import Config
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.paths import ExperimentPaths
+from asrprune.experiment.plan import Keep
 from asrprune.experiment.weights import load_weights, save_weights
 from asrprune.features.cmvn import read_cmvn
 from asrprune.model.ctc_model import CtcModel, num_params
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import read_json, sha256_of, write_json
+from asrprune.runtime.files import sha256_of
+from asrprune.runtime.records import Record
 from asrprune.runtime.version import version
+
+
+class Epoch(Record):
+    """An epoch on the dev set: word errors in percent and loss of the last layer, and their means over all exits."""
+
+    epoch: int
+    wer: float
+    loss: float
+    mean_wer: float | None = None
+    mean_loss: float | None = None
+
+
+class PrunedFrom(Record):
+    """The model that another one was cut out of."""
+
+    model_sha256: str
+    num_layers: int
+    keep: Keep
+
+
+class ModelRecord(Record):
+    """model.json."""
+
+    made_by: ClassVar[str] = "stage 5 (`asrprune average`)"
+    format: Literal[1]
+    model_sha256: str
+    num_layers: int
+    params_m: float
+    asrprune: str
+    seed: int
+    pruned_from: PrunedFrom | None = None
+    members: tuple[Epoch, ...]  # whose weights were averaged
 
 
 @dataclass(frozen=True)
@@ -27,7 +61,7 @@ class Experiment:
     config: Config
     tokenizer: Tokenizer
     model: CtcModel
-    info: dict[str, Any]  # model.json
+    record: ModelRecord
 
     @property
     def num_layers(self) -> int:
@@ -53,22 +87,28 @@ def build_model(config: Config, exp: Path) -> CtcModel:
     return model
 
 
-def save_model(exp: Path, config: Config, weights: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+def save_model(
+    exp: Path,
+    config: Config,
+    weights: dict[str, torch.Tensor],
+    members: Sequence[Epoch],
+    pruned_from: PrunedFrom | None = None,
+) -> None:
     """Write ``model.safetensors``, then ``model.json``. An old ``model.json`` is deleted first."""
     paths = ExperimentPaths(exp)
     paths.model.unlink(missing_ok=True)
     save_weights(paths.weights, weights)
     model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(paths.tokenizer)))
-    info = {
-        "format": 1,
-        "model_sha256": sha256_of(paths.weights),
-        "num_layers": config.model.num_layers,
-        "params_m": num_params(model) / 1e6,
-        "asrprune": version(),
-        "seed": config.seed,
-        **facts,
-    }
-    write_json(paths.model, info)
+    ModelRecord(
+        format=1,
+        model_sha256=sha256_of(paths.weights),
+        num_layers=config.model.num_layers,
+        params_m=num_params(model) / 1e6,
+        asrprune=version(),
+        seed=config.seed,
+        pruned_from=pruned_from,
+        members=tuple(members),
+    ).write(paths.model)
 
 
 def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
@@ -79,11 +119,11 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
     """
     paths = ExperimentPaths(exp)
     config = read_experiment_config(exp)
-    info = read_json(paths.model, "asrprune average")
+    record = ModelRecord.read(paths.model)
     tokenizer = Tokenizer(paths.tokenizer)
     model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
     weights = load_weights(paths.weights)
-    if sha256_of(paths.weights) != info["model_sha256"]:
+    if sha256_of(paths.weights) != record.model_sha256:
         raise UserError(
             f"{exp / 'model.safetensors'}: does not have the SHA-256 of model.json; copy the experiment again,"
             " or run stage 5 (`asrprune average`) again"
@@ -94,7 +134,7 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
         raise UserError(
             f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}"
         ) from None
-    return Experiment(exp, config, tokenizer, model.to(device).eval(), info)
+    return Experiment(exp, config, tokenizer, model.to(device).eval(), record)
 
 
 def read_experiment_config(exp: Path) -> Config:

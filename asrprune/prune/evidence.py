@@ -49,7 +49,7 @@ class Evidence:
         experiment, metric = self._experiment, self.options.metric
         corpus = Corpus(self._dev, experiment.tokenizer)
         exact = [metric, experiment.config.decode.precision, self._decoder.identity, __version__]
-        made_by = [experiment.info["model_sha256"], fingerprint(corpus), *exact]
+        made_by = [experiment.record.model_sha256, fingerprint(corpus).plain(), *exact]
         path = file_of(plan_path(experiment.path, self._strategy).parent / "scores", self._strategy, ".json")
         return CachedScorer(DevScorer(experiment, corpus, metric, self._executor, self._decoder), path, made_by)
 
@@ -62,7 +62,7 @@ def read_measure(experiment: Experiment, set_name: str, measure: Measure) -> np.
     """
     path = similarity_path(experiment.path, set_name)
     stored = read_matrices(path)
-    if str(stored["model_sha256"]) != experiment.info["model_sha256"]:
+    if str(stored["model_sha256"]) != experiment.record.model_sha256:
         raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
     if measure not in stored:
         raise UserError(f"{path}: has no {measure}, as an older asrprune wrote it; run stage 6 (`asrprune svcca`) again")

@@ -10,12 +10,15 @@ from asrprune.prune.strategies.lowest import lowest
 
 def find_plan(experiment: Experiment, plan: str | Path | None) -> Plan:
     """Read the plan of a strategy, or a plan file; None: the plan of ``PREFERRED`` if it exists, else the lowest layers."""
-    sha = experiment.info["model_sha256"]
+    sha = experiment.record.model_sha256
     if plan is None:
         path = plan_path(experiment.path, PREFERRED)
         if not path.exists():
             layers = experiment.num_layers
-            return Plan("lowest", layers, lowest(range(1, layers + 1)), sha)
+            steps = lowest(range(1, layers + 1))
+            return Plan(
+                format=1, num_layers=layers, strategy="lowest", metric=None, dev_set=None, model_sha256=sha, steps=steps
+            )
         return read_plan(path, experiment.num_layers, sha)
     path = Path(plan) if str(plan).endswith(".json") else plan_path(experiment.path, str(plan))
     return read_plan(path, experiment.num_layers, sha)

@@ -12,5 +12,5 @@ def rerank(proposals: Mapping[int, Sequence[Keep]], score: Scorer) -> tuple[Step
     for depth in sorted(proposals, reverse=True):
         found = score(proposals[depth], 1)
         best = min(found, key=lambda keep: (found[keep], proposals[depth].index(keep)))
-        steps.append(Step(best, found[best].primary))
+        steps.append(Step.of(best, found[best].primary))
     return tuple(steps)

@@ -11,7 +11,7 @@ from asrprune.config.load import write_config
 from asrprune.config.schema import Config
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import check_layers
-from asrprune.experiment.store import Experiment, save_model
+from asrprune.experiment.store import Experiment, PrunedFrom, save_model
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
 
@@ -36,8 +36,9 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     weights = pruned_weights(experiment.model.state_dict(), keep)
     if not config.model.self_conditioning:
         weights = {name: weight for name, weight in weights.items() if not name.startswith("condition.")}
-    source = {"model_sha256": experiment.info["model_sha256"], "num_layers": experiment.num_layers, "keep": list(keep)}
-    save_model(target, config, weights, {"pruned_from": source, "members": experiment.info["members"]})
+    whole = experiment.record
+    source = PrunedFrom(model_sha256=whole.model_sha256, num_layers=whole.num_layers, keep=tuple(keep))
+    save_model(target, config, weights, whole.members, source)
 
 
 def pruned_config(config: Config, keep: Sequence[int]) -> Config:

@@ -7,12 +7,12 @@ from asrprune.experiment.paths import ExperimentPaths
 from asrprune.report.html import html
 from asrprune.report.markdown import markdown
 from asrprune.report.plots import CAPTIONS, draw
-from asrprune.report.results import collect
-from asrprune.runtime.files import atomic_path, read_json, write_json, write_text
+from asrprune.report.results import Results, collect
+from asrprune.runtime.files import atomic_path, write_text
 
 
-def write_report(exp: Path, figures_dir: str = "figures") -> Path:
-    """Write the report into the experiment directory ``exp`` and return the path of ``report.html``.
+def write_report(exp: Path, figures_dir: str = "figures") -> Results:
+    """Write the report into the experiment directory ``exp`` and return its numbers.
 
     ``figures_dir`` is the folder of the figures below ``exp``; RESULTS.md links to it relatively.
 
@@ -20,12 +20,12 @@ def write_report(exp: Path, figures_dir: str = "figures") -> Path:
         UserError: as :func:`asrprune.report.results.collect`.
     """
     paths = ExperimentPaths(exp)
-    write_json(paths.results, collect(exp))
-    results = read_json(paths.results)  # what is drawn is what is on disk
+    results = collect(exp)
+    results.write(paths.results)
     figures = draw(results, exp, exp / figures_dir)
     write_text(paths.tables, markdown(results, figures, PurePosixPath(figures_dir)))
     write_text(paths.page, html(results, figures))
-    return paths.page
+    return results
 
 
 def copy_report(exp: Path, target: Path, figures_dir: str = "figures") -> None:

@@ -12,9 +12,10 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from asrprune.report.facts import facts, headlines
+from asrprune.config.load import resolved
 from asrprune.report.plots import CAPTIONS, DPI
 from asrprune.report.results import Results
+from asrprune.report.sentences import headlines, how_made
 from asrprune.report.tables import HEADER, WORD_COLUMNS, set_names, set_title, table_lines
 
 
@@ -24,15 +25,15 @@ def html(results: Results, figures: Sequence[Path]) -> str:
     environment.filters["code"] = _code
     template = files("asrprune.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        exp=results["exp"],
+        exp=results.exp,
         headlines=headlines(results),
-        missing=results["missing"],
+        missing=results.missing,
         header=HEADER,
         word_columns=WORD_COLUMNS,
         tables=[(name, set_title(results, name), table_lines(results, name)) for name in set_names(results)],
         figures=[_figure(path) for path in figures],
-        facts=facts(results),
-        config=yaml.safe_dump(results["config"], sort_keys=False, allow_unicode=True),
+        how_made=how_made(results),
+        config=yaml.safe_dump(resolved(results.config), sort_keys=False, allow_unicode=True),
     )
 
 

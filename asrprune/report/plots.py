@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from asrprune.analysis.matrices import read_matrices
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.prune.strategies.table import STRATEGIES, rank
-from asrprune.report.results import Results, Row, read_log, similarities
+from asrprune.report.results import LogLine, Results, Row, read_log, similarities
 from asrprune.report.tables import set_names
 from asrprune.runtime.files import atomic_path
 
@@ -84,13 +84,13 @@ def draw_svcca(matrix: Path) -> Path:
 
 def _figures(results: Results, exp: Path) -> dict[str, Figure]:
     drawn = {"wer_by_depth": wer_by_depth(results)}
-    if any(row["rtf"] is not None for row in results["rows"]):
+    if any(row.rtf is not None for row in results.rows):
         drawn["wer_vs_rtf"] = wer_vs_rtf(results)
-    if results["search"]:
+    if results.search:
         drawn["layers_kept"] = layers_kept(results)
-    if matrices := similarities(exp, results["model"]["model_sha256"])[0]:
+    if matrices := similarities(exp, results.model.model_sha256)[0]:
         drawn["svcca"] = svcca(matrices)
-    if results["training"]:
+    if results.training:
         drawn["training"] = training(results, ExperimentPaths(exp).log)
     return drawn
 
@@ -100,14 +100,14 @@ def wer_by_depth(results: Results) -> Figure:
     names = set_names(results)
     figure, panels = panel_grid(len(names), width=3.6, height=2.7)
     for axes, name in zip(panels, names, strict=True):
-        full, pruned = _split(results, [row for row in results["rows"] if row["set"] == name])
+        full, pruned = _split(results, [row for row in results.rows if row.set == name])
         for row in full:
-            axes.axhline(row["wer"], color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
+            axes.axhline(row.wer, color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
         for place, (strategy, rows) in enumerate(pruned.items()):
             shift = 0.15 * (place - (len(pruned) - 1) / 2)  # layers; else the intervals of the strategies hide each other
             _wer_line(axes, rows, full, shift, strategy, *_look(strategy, list(pruned)))
-        intervals(axes, [row["depth"] for row in full], full, color=_FULL, marker="o", zorder=4)
-        percent_scale(axes, [end for row in _all(full, pruned) for end in row["wer_ci95"]])
+        intervals(axes, [row.depth for row in full], full, color=_FULL, marker="o", zorder=4)
+        percent_scale(axes, [end for row in _all(full, pruned) for end in row.wer_ci95])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
         axes.set(title=name, xlabel="depth (layers)")
     _legend(panels[0])
@@ -116,11 +116,11 @@ def wer_by_depth(results: Results) -> Figure:
 
 def wer_vs_rtf(results: Results) -> Figure:
     """A panel per set: each sub-model as a point labelled with its depth, and the Pareto front."""
-    timed = [row for row in results["rows"] if row["rtf"] is not None]
-    names = [name for name in set_names(results) if name in {row["set"] for row in timed}]
+    timed = [row for row in results.rows if row.rtf is not None]
+    names = [name for name in set_names(results) if name in {row.set for row in timed}]
     figure, panels = panel_grid(len(names), width=3.6, height=2.7)
     for axes, name in zip(panels, names, strict=True):
-        full, pruned = _split(results, [row for row in timed if row["set"] == name])
+        full, pruned = _split(results, [row for row in timed if row.set == name])
         for strategy, rows in [*pruned.items(), ("full model", full)]:
             colour, marker = _look(strategy, list(pruned))
             look: dict[str, Any] = {"color": colour, "marker": marker, "markerfacecolor": "none", "markeredgewidth": 1.1}
@@ -128,10 +128,10 @@ def wer_vs_rtf(results: Results) -> Figure:
         points = _all(full, pruned)
         front = pareto(points)
         axes.step(*_rtf_and_wer(front), where="post", color="#c8c8c8", linewidth=2, zorder=1)
-        percent_scale(axes, [row["wer"] for row in points] + [0.8 * row["wer"] for row in front])  # room for labels
-        axes.set(title=name, xlabel="RTF (s of computing per s of audio)", xlim=(0, 1.12 * max(row["rtf"] for row in points)))
+        percent_scale(axes, [row.wer for row in points] + [0.8 * row.wer for row in front])  # room for labels
+        axes.set(title=name, xlabel="RTF (s of computing per s of audio)", xlim=(0, 1.12 * max(map(_rtf, points))))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-        few = len({row["depth"] for row in points}) <= 8  # else the labels of the points behind the front only clutter
+        few = len({row.depth for row in points}) <= 8  # else the labels of the points behind the front only clutter
         _label_depths(figure, axes, front, [row for row in (points if few else full) if row not in front])
     _legend(panels[0])
     return figure
@@ -139,21 +139,21 @@ def wer_vs_rtf(results: Results) -> Figure:
 
 def layers_kept(results: Results) -> Figure:
     """A grid per strategy: layers across, depths down, a cell filled where the layer is kept."""
-    num_layers, plans = results["model"]["num_layers"], results["search"]
-    depths = sorted({step["depth"] for plan in plans.values() for step in plan["steps"]}, reverse=True)
+    num_layers, plans = results.model.num_layers, results.search
+    depths = sorted({step.depth for plan in plans.values() for step in plan.steps}, reverse=True)
     cell = min(0.13, 1.6 / num_layers)  # inches
     figure, panels = panel_grid(len(plans), width=cell * num_layers + 0.35, height=cell * len(depths) + 0.55, columns=4)
     for axes, (strategy, plan) in zip(panels, plans.items(), strict=True):
         kept = np.full((len(depths), num_layers), np.nan)
-        for step in plan["steps"]:
-            kept[depths.index(step["depth"])] = np.isin(np.arange(1, num_layers + 1), step["keep"])
+        for step in plan.steps:
+            kept[depths.index(step.depth)] = np.isin(np.arange(1, num_layers + 1), step.keep)
         colours = ListedColormap([PALE, _look(strategy, list(plans))[0]])
         edges = np.arange(num_layers + 1) + 0.5, np.arange(len(depths) + 1) - 0.5
         axes.pcolormesh(*edges, np.ma.masked_invalid(kept), cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=0.7)
         axes.invert_yaxis()
         every = ceil(num_layers / 12)
         axes.set_xticks(range(every, num_layers + 1, every))
-        axes.set_yticks(range(0, len(depths), every), depths[::every])
+        axes.set_yticks(range(0, len(depths), every), list(map(str, depths[::every])))
         axes.tick_params(length=0, labelsize=6)
         axes.spines[:].set_visible(False)
         axes.set(title=strategy, xlabel="layer", aspect="equal")
@@ -178,7 +178,7 @@ def svcca(matrices: Sequence[Path]) -> Figure:
 def training(results: Results, log: Path) -> Figure:
     """Dev WER and loss of each tap over the epochs, and the learning rate over the steps."""
     steps, epochs = read_log(log)
-    averaged = {member["epoch"] for member in results["model"]["members"]}
+    averaged = {member.epoch for member in results.model.members}
     figure = Figure(figsize=(6.9, 2.3), layout="constrained")
     wer_axes, loss_axes, rate_axes = figure.subplots(1, 3, width_ratios=(3, 3, 2))
     _tap_curves(wer_axes, epochs, "dev_wer")
@@ -204,8 +204,8 @@ def training(results: Results, log: Path) -> Figure:
 def pareto(rows: Sequence[Row]) -> list[Row]:
     """The rows that no other row beats in both RTF and WER, from fast to slow."""
     front: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row["rtf"], row["wer"])):
-        if not front or row["wer"] < front[-1]["wer"]:
+    for row in sorted(rows, key=lambda row: (_rtf(row), row.wer)):
+        if not front or row.wer < front[-1].wer:
             front.append(row)
     return front
 
@@ -222,10 +222,10 @@ def panel_grid(count: int, width: float, height: float, columns: int = 2) -> tup
 
 def _split(results: Results, rows: Sequence[Row]) -> tuple[list[Row], dict[str, list[Row]]]:
     """Split one set's rows: the full model's (a list of one, or none), and each strategy's pruned ones from shallow to deep."""
-    full = [row for row in rows if row["depth"] == results["model"]["num_layers"]][:1]
-    pruned = sorted((row for row in rows if row["depth"] != results["model"]["num_layers"]), key=lambda row: row["depth"])
-    strategies = sorted({row["strategy"] for row in pruned}, key=rank)
-    return full, {strategy: [row for row in pruned if row["strategy"] == strategy] for strategy in strategies}
+    full = [row for row in rows if row.depth == results.model.num_layers][:1]
+    pruned = sorted((row for row in rows if row.depth != results.model.num_layers), key=lambda row: row.depth)
+    strategies = sorted({row.strategy for row in pruned}, key=rank)
+    return full, {strategy: [row for row in pruned if row.strategy == strategy] for strategy in strategies}
 
 
 def _all(full: list[Row], pruned: dict[str, list[Row]]) -> list[Row]:
@@ -233,7 +233,12 @@ def _all(full: list[Row], pruned: dict[str, list[Row]]) -> list[Row]:
 
 
 def _rtf_and_wer(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
-    return [row["rtf"] for row in rows], [row["wer"] for row in rows]
+    return [_rtf(row) for row in rows], [row.wer for row in rows]
+
+
+def _rtf(row: Row) -> float:
+    assert row.rtf is not None, "only what was measured is drawn"
+    return row.rtf
 
 
 def _look(strategy: str, strategies: Sequence[str]) -> tuple[str, str]:
@@ -249,15 +254,24 @@ def _look(strategy: str, strategies: Sequence[str]) -> tuple[str, str]:
 
 def _wer_line(axes: Axes, rows: list[Row], full: list[Row], shift: float, strategy: str, colour: str, marker: str) -> None:
     """The WER of one strategy's sub-models, drawn ``shift`` layers beside their depths, up to the full model."""
-    depths = [row["depth"] + shift for row in rows]
-    axes.plot(depths + [row["depth"] for row in full], [row["wer"] for row in rows + full], color=colour)
+    depths = [row.depth + shift for row in rows]
+    axes.plot(depths + [row.depth for row in full], [row.wer for row in rows + full], color=colour)
     intervals(axes, depths, rows, color=colour, marker=marker, label=strategy)
 
 
-def intervals(axes: Axes, depths: Sequence[float], rows: Sequence[Row], **look: Any) -> None:
+class Rate(Protocol):
+    """A row with an error rate."""
+
+    @property
+    def wer(self) -> float: ...
+    @property
+    def wer_ci95(self) -> tuple[float, float]: ...
+
+
+def intervals(axes: Axes, depths: Sequence[float], rows: Sequence[Rate], **look: Any) -> None:
     """Points with their 95 % intervals as bars."""
-    wer = np.array([row["wer"] for row in rows])
-    low, high = np.array([row["wer_ci95"] for row in rows]).reshape(-1, 2).T
+    wer = np.array([row.wer for row in rows])
+    low, high = np.array([row.wer_ci95 for row in rows]).reshape(-1, 2).T
     bars: dict[str, Any] = {"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7}
     axes.errorbar(depths, wer, yerr=[wer - low, high - wer], linestyle="none", **bars, **look)
 
@@ -282,9 +296,9 @@ def _label_depths(figure: Figure, axes: Axes, front: Sequence[Row], others: Sequ
     figure.draw_without_rendering()  # the layout must be final before distances on the page mean anything
     written: list[tuple[float, float]] = []
     for row, place in [(row, (-1, -9)) for row in front] + [(row, (3, 2)) for row in others]:
-        x, y = axes.transData.transform((row["rtf"], row["wer"])) * 72 / figure.dpi + place  # points on the page
+        x, y = axes.transData.transform((_rtf(row), row.wer)) * 72 / figure.dpi + place  # points on the page
         if not any(abs(x - left) < 8 and abs(y - low) < 6 for left, low in written):
-            axes.annotate(str(row["depth"]), (row["rtf"], row["wer"]), place, textcoords="offset points", fontsize=6)
+            axes.annotate(str(row.depth), (_rtf(row), row.wer), place, textcoords="offset points", fontsize=6)
             written.append((x, y))
 
 
@@ -323,15 +337,15 @@ def influence_bars(axes: Axes, influence: Sequence[float] | np.ndarray) -> None:
     bars.set(ylabel="influence", ylim=(0, None))
 
 
-def _taps(epochs: Sequence[Row]) -> list[str]:
+def _taps(epochs: Sequence[LogLine]) -> list[str]:
     return sorted({layer for epoch in epochs for layer in epoch["dev_wer"]}, key=int)
 
 
-def _curve(epochs: Sequence[Row], key: str, layer: str) -> tuple[list[int], list[float]]:
+def _curve(epochs: Sequence[LogLine], key: str, layer: str) -> tuple[list[int], list[float]]:
     return [epoch["epoch"] for epoch in epochs], [epoch[key][layer] for epoch in epochs]
 
 
-def _tap_curves(axes: Axes, epochs: Sequence[Row], key: str) -> None:
+def _tap_curves(axes: Axes, epochs: Sequence[LogLine], key: str) -> None:
     """A curve per tap, darker with depth; the full model in black."""
     *taps, last = _taps(epochs)
     for place, layer in enumerate(taps):

@@ -2,63 +2,121 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from asrprune.analysis.matrices import read_matrices
-from asrprune.config.load import resolved
-from asrprune.config.strategies import strategy_name
+from asrprune.config.load import RecordedConfig
+from asrprune.decode.benchmark import Bench, Timed
+from asrprune.decode.sweep import Decoded
 from asrprune.experiment.paths import ExperimentPaths
-from asrprune.experiment.store import read_experiment_config
+from asrprune.experiment.plan import Keep, Plan, Search, StrategyLabel
+from asrprune.experiment.store import ModelRecord, read_experiment_config
 from asrprune.prune.strategies.table import rank
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import read_json
-from asrprune.runtime.hardware import environment
+from asrprune.runtime.hardware import Environment, environment
+from asrprune.runtime.records import Record
+from asrprune.scoring.wer import Score
 from asrprune.train.journal import read_journal
 
-Results = dict[str, Any]
-Row = dict[str, Any]
+LogLine = dict[str, Any]
 _OPTIONAL = (
     ("train.jsonl", "training curves", "stage 4 (`asrprune train`)"),
     ("svcca/*.npz", "similarity of the layers", "stage 6 (`asrprune svcca`)"),
-    ("plans/*.json", "layers kept at each depth and cost of the search", "stage 7 (`asrprune search`)"),
-    ("bench.json", "real-time factors and speed-ups", "stage 10 (`asrprune bench`)"),
+    ("plans/*.json", "layers kept at each depth and cost of the search", Plan.made_by),
+    ("bench.json", "real-time factors and speed-ups", Bench.made_by),
 )
 
 
-def collect(exp: Path) -> Results:
-    """Everything that a report says about the experiment directory ``exp``, as plain JSON values.
+class SetData(Record):
+    """A decoded set."""
 
-    Rates (``wer``, ``wer_ci95``, ``cer``) are percentages, ``rtf`` is seconds of computing per second of audio, ``speedup`` is
-    the full model's RTF over the row's, ``missing`` holds a sentence for each part that no stage has made yet.
+    utterances: int
+    hours: float
+    text_sha256: str
+
+
+class Row(Record):
+    """A sub-model on a set: rates in percent, real-time factor in seconds of computing per second of audio."""
+
+    set: str
+    strategy: StrategyLabel
+    depth: int
+    keep: Keep
+    params_m: float
+    wer: float
+    wer_ci95: tuple[float, float]
+    cer: float
+    sub: int
+    del_: int = Field(alias="del")
+    ins: int
+    ref_words: int
+    rtf: float | None
+    decoder: str
+    speedup: float | None  # the full model's RTF over the row's
+    model_sha256: str
+    utterances: int
+
+
+class Training(Record):
+    """A training; the best WER is that of the full model on the dev set."""
+
+    epochs: int
+    steps: int
+    best_dev_wer: float
+    best_epoch: int
+    seconds: float
+
+
+class Results(Record):
+    """results.json."""
+
+    made_by: ClassVar[str] = "stage 11 (`asrprune report`)"
+    format: Literal[1]
+    exp: str
+    environment: Environment
+    data: dict[str, SetData]
+    rows: tuple[Row, ...]
+    model: ModelRecord
+    training: Training | None
+    search: dict[StrategyLabel, Search]
+    bench: Bench | None
+    config: RecordedConfig
+    missing: tuple[str, ...]  # a sentence for each part that no stage has made yet
+
+
+def collect(exp: Path) -> Results:
+    """Everything that a report says about the experiment directory ``exp``.
 
     Raises:
         UserError: nothing is decoded or scored, a file that the report cannot do without is missing, or two files disagree.
     """
-    config = resolved(read_experiment_config(exp))
+    config = read_experiment_config(exp)
     decodes = sorted(exp.glob("decode/*/*/decode.json"))
     if not decodes:
         raise UserError(f"{exp}/decode: nothing is decoded yet, so there is nothing to report; run stage 8 (`asrprune decode`)")
-    model = _read_record(ExperimentPaths(exp).model, "asrprune average")
-    usable, old_decodes = _usable(decodes, model["model_sha256"])
-    plans, old_plans = _read_plans(exp, model["model_sha256"])
-    bench, old_bench = _read_bench(ExperimentPaths(exp).bench, model["model_sha256"])
-    _, old_matrices = similarities(exp, model["model_sha256"])
-    return {
-        "format": 1,
-        "exp": _title(exp.resolve()),
-        "environment": environment(),
-        "data": _data(usable),
-        "rows": _rows(usable, bench, model["num_layers"]),
-        "model": model,
-        "training": _training(ExperimentPaths(exp).log),
-        "search": plans,
-        "bench": bench and {key: value for key, value in bench.items() if key != "rows"},
-        "config": config,
-        "missing": _missing(exp) + old_decodes + old_plans + old_bench + old_matrices,
-    }
+    model = ModelRecord.read(ExperimentPaths(exp).model)
+    usable, old_decodes = _usable(decodes, model.model_sha256)
+    plans, old_plans = _read_plans(exp, model.model_sha256)
+    bench, old_bench = _read_bench(ExperimentPaths(exp).bench, model.model_sha256)
+    _, old_matrices = similarities(exp, model.model_sha256)
+    return Results(
+        format=1,
+        exp=_title(exp.resolve()),
+        environment=environment(),
+        data=_data(usable),
+        rows=_rows(usable, bench, model.num_layers),
+        model=model,
+        training=_training(ExperimentPaths(exp).log),
+        search=plans,
+        bench=bench,
+        config=config,
+        missing=(*_missing(exp), *old_decodes, *old_plans, *old_bench, *old_matrices),
+    )
 
 
-def read_log(path: Path) -> tuple[list[Row], list[Row]]:
+def read_log(path: Path) -> tuple[list[LogLine], list[LogLine]]:
     """The step lines and the epoch lines of a ``train.jsonl``, in order."""
     lines = read_journal(path)
     return [line for line in lines if line["kind"] == "step"], [line for line in lines if line["kind"] == "epoch"]
@@ -80,26 +138,17 @@ def _title(exp: Path) -> str:
     return "/".join(exp.parts[-3:]) if exp.parent.name == "exp" else exp.name
 
 
-def _read_record(path: Path, made_by: str) -> dict[str, Any]:
-    record: dict[str, Any] = read_json(path, made_by)
-    if record.get("format") != 1:
-        raise UserError(
-            f"{path}: has format {record.get('format')}, but this asrprune reads format 1; make it again: {made_by}"
-        )
-    return record
-
-
-def _usable(decodes: Sequence[Path], model_sha256: str) -> tuple[list[tuple[Row, Row]], list[str]]:
+def _usable(decodes: Sequence[Path], model_sha256: str) -> tuple[list[tuple[Decoded, Score]], list[str]]:
     """Pairs of decode and score that belong to the present model, and a sentence about each decode that does not."""
     usable, set_aside = [], []
     for path in decodes:
-        decode, name = _read_record(path, "asrprune decode"), "/".join(path.parts[-4:-1])
-        if decode["model_sha256"] != model_sha256:
-            set_aside.append(_of_another_model(name, "stage 8 (`asrprune decode`)"))
+        decode, name = Decoded.read(path), "/".join(path.parts[-4:-1])
+        if decode.model_sha256 != model_sha256:
+            set_aside.append(_of_another_model(name, Decoded.made_by))
         elif not path.with_name("score.json").exists():
-            set_aside.append(f"Left out: {name}; it is not scored yet, stage 9 (`asrprune score`) does it.")
+            set_aside.append(f"Left out: {name}; it is not scored yet, {Score.made_by} does it.")
         else:
-            usable.append((decode, _read_score(path.with_name("score.json"), decode["utterances"])))
+            usable.append((decode, _read_score(path.with_name("score.json"), decode.utterances)))
     if not usable:
         raise UserError(f"{decodes[0].parents[2]}: nothing in it can be reported; the first reason: {set_aside[0]}")
     return usable, set_aside
@@ -109,24 +158,24 @@ def _of_another_model(name: str, stage: str) -> str:
     return f"Left out: {name}; it is another model's, run {stage} again."
 
 
-def _read_score(path: Path, utterances: int) -> Row:
-    score: Row = read_json(path, "asrprune score")
-    low, high = score["wer_ci95"]
-    again = "run stage 9 (`asrprune score`) again"
-    if not low <= score["wer"] <= high:
-        raise UserError(f"{path}: WER {score['wer']} lies outside its 95 % interval [{low}, {high}]; {again}")
-    if score["utterances"] != utterances:
-        raise UserError(f"{path}: {score['utterances']} utterances are scored, but {utterances} are decoded; {again}")
+def _read_score(path: Path, utterances: int) -> Score:
+    score = Score.read(path)
+    low, high = score.wer_ci95
+    again = f"run {Score.made_by} again"
+    if not low <= score.wer <= high:
+        raise UserError(f"{path}: WER {score.wer} lies outside its 95 % interval [{low}, {high}]; {again}")
+    if score.utterances != utterances:
+        raise UserError(f"{path}: {score.utterances} utterances are scored, but {utterances} are decoded; {again}")
     return score
 
 
-def _data(usable: Sequence[tuple[Row, Row]]) -> dict[str, Row]:
+def _data(usable: Sequence[tuple[Decoded, Score]]) -> dict[str, SetData]:
     """Describe the decoded sets; every decode of a set must have seen the same utterances and transcripts."""
-    first: dict[str, tuple[str, Row]] = {}
+    first: dict[str, tuple[str, SetData]] = {}
     for decode, _ in usable:
-        seen = {key: decode[key] for key in ("utterances", "hours", "text_sha256")}
-        name = f"decode/{decode['set']}/{decode['strategy']}_d{decode['depth']}"
-        other, expected = first.setdefault(decode["set"], (name, seen))
+        seen = SetData(utterances=decode.utterances, hours=decode.hours, text_sha256=decode.text_sha256)
+        name = f"decode/{decode.set}/{decode.strategy}_d{decode.depth}"
+        other, expected = first.setdefault(decode.set, (name, seen))
         if seen != expected:
             raise UserError(
                 f"{name}: its utterances or transcripts are not those of {other}; run stages 8 and 9 (`asrprune decode`,"
@@ -135,66 +184,79 @@ def _data(usable: Sequence[tuple[Row, Row]]) -> dict[str, Row]:
     return {name: seen for name, (_, seen) in first.items()}
 
 
-def _rows(usable: Sequence[tuple[Row, Row]], bench: Row | None, num_layers: int) -> list[Row]:
-    measured = bench["rows"] if bench else []
-    full_rtf = _rtf(measured, num_layers, list(range(1, num_layers + 1)))
-    rows = [_row(decode, score, _rtf(measured, decode["depth"], decode["keep"]), full_rtf) for decode, score in usable]
-    return sorted(rows, key=lambda row: (row["set"], rank(row["strategy"]), -row["depth"]))
+def _rows(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None, num_layers: int) -> tuple[Row, ...]:
+    measured = bench.rows if bench else ()
+    full_rtf = _rtf(measured, tuple(range(1, num_layers + 1)))
+    rows = [_row(decode, score, _rtf(measured, decode.keep), full_rtf) for decode, score in usable]
+    return tuple(sorted(rows, key=lambda row: (row.set, rank(row.strategy), -row.depth)))
 
 
-def _row(decode: Row, score: Row, rtf: float | None, full_rtf: float | None) -> Row:
-    row = {key: decode[key] for key in ("set", "strategy", "depth", "keep", "params_m")}
-    row["strategy"] = strategy_name(row["strategy"])
-    row |= {key: score[key] for key in ("wer", "wer_ci95", "cer", "sub", "del", "ins", "ref_words")}
-    row |= {"rtf": rtf, "decoder": decode["decoder"], "speedup": full_rtf / rtf if rtf and full_rtf else None}
-    return row | {"model_sha256": decode["model_sha256"], "utterances": score["utterances"]}
+def _row(decode: Decoded, score: Score, rtf: float | None, full_rtf: float | None) -> Row:
+    return Row(
+        set=decode.set,
+        strategy=decode.strategy,
+        depth=decode.depth,
+        keep=decode.keep,
+        params_m=decode.params_m,
+        wer=score.wer,
+        wer_ci95=score.wer_ci95,
+        cer=score.cer,
+        sub=score.sub,
+        del_=score.del_,
+        ins=score.ins,
+        ref_words=score.ref_words,
+        rtf=rtf,
+        decoder=decode.decoder,
+        speedup=full_rtf / rtf if rtf and full_rtf else None,
+        model_sha256=decode.model_sha256,
+        utterances=score.utterances,
+    )
 
 
-def _rtf(measured: Sequence[Row], depth: int, keep: list[int]) -> float | None:
+def _rtf(measured: Sequence[Timed], keep: Keep) -> float | None:
     """The RTF of exactly these layers, else of any other sub-model of this depth: the cost hardly depends on which layers."""
-    of_depth = [row for row in measured if row["depth"] == depth]
-    exact = [row for row in of_depth if row["keep"] == keep]
-    return next((row["rtf"] for row in exact + of_depth), None)
+    of_depth = [timed for timed in measured if timed.depth == len(keep)]
+    exact = [timed for timed in of_depth if timed.keep == keep]
+    return next((timed.rtf for timed in exact + of_depth), None)
 
 
-def _training(path: Path) -> Row | None:
-    """Epochs, steps, hours and the best dev WER of the full model; None before the first epoch has ended."""
+def _training(path: Path) -> Training | None:
+    """None before the first epoch has ended."""
     epochs = read_log(path)[1] if path.exists() else []
     if not epochs:
         return None
     best = min(epochs, key=_full_dev_wer)
-    return {
-        "epochs": len(epochs),
-        "steps": epochs[-1]["step"],
-        "best_dev_wer": _full_dev_wer(best),
-        "best_epoch": best["epoch"],
-        "seconds": epochs[-1]["seconds"],  # since the start of the run
-    }
+    return Training(
+        epochs=len(epochs),
+        steps=epochs[-1]["step"],
+        best_dev_wer=_full_dev_wer(best),
+        best_epoch=best["epoch"],
+        seconds=epochs[-1]["seconds"],  # since the start of the run
+    )
 
 
-def _full_dev_wer(epoch: Row) -> float:
+def _full_dev_wer(epoch: LogLine) -> float:
     dev_wer: dict[str, float] = epoch["dev_wer"]
     return dev_wer[max(dev_wer, key=int)]
 
 
-def _read_plans(exp: Path, model_sha256: str) -> tuple[dict[str, Row], list[str]]:
+def _read_plans(exp: Path, model_sha256: str) -> tuple[dict[str, Search], list[str]]:
     """The plans of the present model by strategy, and a sentence about each plan of another model."""
-    kept = ("dev_set", "metric", "beam", "rerank", "layer_forwards", "naive_layer_forwards", "seconds", "steps")
-    plans, set_aside = {}, []
+    plans, set_aside = list[Plan](), []
     for path in sorted(exp.glob("plans/*.json")):
-        plan = _read_record(path, "asrprune search")
-        if plan["model_sha256"] == model_sha256:
-            plans[strategy_name(plan["strategy"])] = {key: plan.get(key) for key in kept}
+        plan = Plan.read(path)
+        if plan.model_sha256 == model_sha256:
+            plans.append(plan)
         else:
-            set_aside.append(_of_another_model(f"plans/{path.name}", "stage 7 (`asrprune search`)"))
-    return {strategy: plans[strategy] for strategy in sorted(plans, key=rank)}, set_aside
+            set_aside.append(_of_another_model(f"plans/{path.name}", Plan.made_by))
+    return {plan.strategy: plan for plan in sorted(plans, key=lambda plan: rank(plan.strategy))}, set_aside
 
 
-def _read_bench(path: Path, model_sha256: str) -> tuple[Row | None, list[str]]:
+def _read_bench(path: Path, model_sha256: str) -> tuple[Bench | None, list[str]]:
     """``bench.json`` if it is the present model's, and a sentence if it is another's."""
-    bench = _read_record(path, "asrprune bench") if path.exists() else None
-    if bench and bench["model_sha256"] != model_sha256:
-        return None, [_of_another_model("bench.json", "stage 10 (`asrprune bench`)")]
+    bench = Bench.read(path) if path.exists() else None
+    if bench and bench.model_sha256 != model_sha256:
+        return None, [_of_another_model("bench.json", Bench.made_by)]
     return bench, []
 
 

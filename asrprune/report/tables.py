@@ -1,6 +1,6 @@
 """The result table, from `results.json` alone: as cells, as Markdown, as a rich table for the terminal."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from math import floor, log10
@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from asrprune.experiment.plan import Search
 from asrprune.prune.strategies.table import rank
 from asrprune.report.results import Results, Row
 
@@ -31,23 +32,23 @@ def table_lines(results: Results, name: str) -> list[Line]:
 
     All strategies share the full model, so it is one line; a sub-model that an earlier strategy also chose says so.
     """
-    num_layers = results["model"]["num_layers"]
-    rows = [row for row in results["rows"] if row["set"] == name]
-    full = {(row["decoder"], row["wer"]): row for row in rows if row["depth"] == num_layers}
-    pruned = [row for row in rows if row["depth"] != num_layers]
-    mixed = len({row["decoder"] for row in rows}) > 1
+    num_layers = results.model.num_layers
+    rows = [row for row in results.rows if row.set == name]
+    full = {(row.decoder, row.wer): row for row in rows if row.depth == num_layers}
+    pruned = [row for row in rows if row.depth != num_layers]
+    mixed = len({row.decoder for row in rows}) > 1
     lines = [Line(_cells(row, FULL, mixed), full=True) for row in full.values()]
-    return lines + [Line(_cells(row, row["strategy"], mixed, _twin(row, pruned)), full=False) for row in pruned]
+    return lines + [Line(_cells(row, row.strategy, mixed, _twin(row, pruned)), full=False) for row in pruned]
 
 
 def set_names(results: Results) -> list[str]:
     """The decoded sets: first those that had no part in the search, then those on which layers were chosen."""
-    return sorted(results["data"], key=lambda name: (seen(name, search_sets(results)), name))
+    return sorted(results.data, key=lambda name: (seen(name, search_sets(results.search)), name))
 
 
-def search_sets(results: Results) -> set[str]:
+def search_sets(plans: Mapping[str, Search]) -> set[str]:
     """The sets on whose errors or activations layers were chosen."""
-    return {plan["dev_set"] for plan in results["search"].values() if plan["dev_set"]}
+    return {plan.dev_set for plan in plans.values() if plan.dev_set}
 
 
 def seen(name: str, search_sets: Collection[str]) -> bool:
@@ -61,10 +62,12 @@ def seen(name: str, search_sets: Collection[str]) -> bool:
 
 def set_title(results: Results, name: str) -> str:
     """The set, its size, and a warning if layers were chosen on it."""
-    data = results["data"][name]
-    words = next(row["ref_words"] for row in results["rows"] if row["set"] == name)
-    warning = "; layers were chosen on this set, so its pruned WERs are optimistic" if seen(name, search_sets(results)) else ""
-    return f"{data['utterances']:,} utterances, {data['hours']:.2f} h, {words:,} reference words{warning}"
+    data = results.data[name]
+    words = next(row.ref_words for row in results.rows if row.set == name)
+    warning = (
+        "; layers were chosen on this set, so its pruned WERs are optimistic" if seen(name, search_sets(results.search)) else ""
+    )
+    return f"{data.utterances:,} utterances, {data.hours:.2f} h, {words:,} reference words{warning}"
 
 
 def markdown_table(results: Results, name: str) -> str:
@@ -79,7 +82,7 @@ def screen_table(results: Results) -> Table:
 
     It fits 80 columns: long lists of layers are folded, and CER is left to RESULTS.md.
     """
-    table = Table(title=results["exp"], title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table = Table(title=results.exp, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("strat-\negy", no_wrap=True)
     table.add_column("depth", justify="right", no_wrap=True)
     table.add_column("layers\nkept", overflow="fold")
@@ -108,17 +111,17 @@ def two_digits(value: float) -> str:
 
 
 def _cells(row: Row, strategy: str, mixed: bool, twin: str | None = None) -> tuple[str, ...]:
-    low, high = row["wer_ci95"]
+    low, high = row.wer_ci95
     return (
-        f"{strategy}, {row['decoder']} decoding" if mixed else strategy,
-        str(row["depth"]),
-        compact(row["keep"]) + (f" (= {twin})" if twin else ""),
-        f"{row['params_m']:.2f}",
-        f"{row['wer']:.1f} [{low:.1f}, {high:.1f}]",
-        f"{row['sub']}/{row['del']}/{row['ins']}",
-        f"{row['cer']:.1f}",
-        two_digits(row["rtf"]) if row["rtf"] is not None else NONE,
-        f"{row['speedup']:.1f}×" if row["speedup"] is not None else NONE,
+        f"{strategy}, {row.decoder} decoding" if mixed else strategy,
+        str(row.depth),
+        compact(row.keep) + (f" (= {twin})" if twin else ""),
+        f"{row.params_m:.2f}",
+        f"{row.wer:.1f} [{low:.1f}, {high:.1f}]",
+        f"{row.sub}/{row.del_}/{row.ins}",
+        f"{row.cer:.1f}",
+        two_digits(row.rtf) if row.rtf is not None else NONE,
+        f"{row.speedup:.1f}×" if row.speedup is not None else NONE,
     )
 
 
@@ -130,6 +133,6 @@ def _screen_cells(line: Line) -> list[Text]:
 
 def _twin(row: Row, rows: Sequence[Row]) -> str | None:
     """The first earlier strategy that keeps the same layers."""
-    twins = {other["strategy"] for other in rows if other["keep"] == row["keep"]}
+    twins = {other.strategy for other in rows if other.keep == row.keep}
     first = min(twins, key=rank)
-    return None if first == row["strategy"] else first
+    return None if first == row.strategy else first

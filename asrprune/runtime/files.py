@@ -95,7 +95,7 @@ def open_unzipped(path: Path) -> BinaryIO:
 
 def read_json(path: Path, made_by: str = "") -> Any:
     """Read a JSON file; raise a ``UserError`` if it is missing or broken, naming ``made_by``, the command that writes it."""
-    hint = f"; `{made_by}` makes it" if made_by else ""
+    hint = f"; {made_by} makes it" if made_by else ""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.version import version
+
+Environment = dict[str, str | int | None]  # what a machine and its programs are called, for readers
 
 
 def pick_device(num_gpus: int) -> torch.device:
@@ -68,7 +69,7 @@ def inference(precision: str, device: torch.device) -> Iterator[None]:
         yield
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Environment:
     """Return a description of the machine for a results file."""
     return {
         "asrprune": version(),

@@ -14,7 +14,7 @@ import numpy as np
 from asrprune.data.packed import Packed
 from asrprune.data.tables import joined, some
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_file, write_json
+from asrprune.runtime.files import atomic_file
 from asrprune.scoring.wer import Alignment, Score, Tally, Texts, aligned, check_texts
 
 _FILES = ("ref.trn", "hyp.trn", "utterances.tsv", "result.txt")
@@ -48,8 +48,8 @@ def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts) -> S
             table.write(f"{key}\t{c.ref_words}\t{c.cor}\t{c.sub}\t{c.del_}\t{c.ins}\n")
             runs.add(speaker, _pra_block(name, words))
         result = tally.score()
-        _write_report(report.buffer, runs, result.utterance_counts)
-    write_json(directory / "score.json", result.to_dict())
+        _write_report(report.buffer, runs, tally.utterances)
+    result.write(directory / "score.json")
     return result
 
 

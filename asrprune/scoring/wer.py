@@ -2,15 +2,18 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from asrprune.data.packed import Packed
 from asrprune.data.tables import joined, some
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.records import Record
 from asrprune.scoring.bootstrap import bootstrap_interval
 from asrprune.scoring.edit_distance import edit_distance
 
@@ -63,34 +66,20 @@ class Alignment:
         return Counts(*(self.edits.count(letter) for letter in "CSDI"))
 
 
-@dataclass(frozen=True)
-class Score(Counts):
-    """The counts and the rates, in percent, of a set."""
+class Score(Record):
+    """score.json: the counts of a set, and the rates in percent, rounded to 4 digits."""
 
+    made_by: ClassVar[str] = "stage 9 (`asrprune score`)"
     wer: float
     wer_ci95: tuple[float, float]
     cer: float
+    sub: int
+    del_: int = Field(alias="del")
+    ins: int
+    cor: int
+    ref_words: int
+    utterances: int
     sentence_error: float
-    utterance_counts: np.ndarray = field(repr=False, compare=False)  # (U, 4): cor, sub, del, ins; sorted by id
-
-    @property
-    def utterances(self) -> int:
-        return len(self.utterance_counts)
-
-    def to_dict(self) -> dict[str, float | int | list[float]]:
-        """Return the content of score.json: percentages with 4 digits, counts as integers."""
-        return {
-            "wer": round(self.wer, 4),
-            "wer_ci95": [round(bound, 4) for bound in self.wer_ci95],
-            "cer": round(self.cer, 4),
-            "sub": self.sub,
-            "del": self.del_,
-            "ins": self.ins,
-            "cor": self.cor,
-            "ref_words": self.ref_words,
-            "utterances": self.utterances,
-            "sentence_error": round(self.sentence_error, 4),
-        }
 
 
 def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
@@ -122,18 +111,27 @@ class Tally:
         self._utterances.extend((words.cor, words.sub, words.del_, words.ins))
         self._characters += characters
 
+    @property
+    def utterances(self) -> np.ndarray:
+        """The correct, substituted, deleted and inserted words of each utterance so far: (U, 4)."""
+        return np.array(self._utterances, dtype=np.int32).reshape(-1, 4)
+
     def score(self) -> Score:
         """Return the score of the utterances so far."""
-        counts = np.array(self._utterances, dtype=np.int32).reshape(-1, 4)
-        total = Counts(*counts.sum(axis=0).tolist())
-        errors, words = counts[:, 1:].sum(axis=1), counts[:, :3].sum(axis=1)
+        counts = self.utterances
+        total, errors = Counts(*counts.sum(axis=0).tolist()), counts[:, 1:].sum(axis=1)
+        low, high = bootstrap_interval(errors, counts[:, :3].sum(axis=1))
         return Score(
-            **vars(total),
-            wer=100 * total.errors / total.ref_words,
-            wer_ci95=bootstrap_interval(errors, words),
-            cer=100 * self._characters.errors / self._characters.ref_words,
-            sentence_error=100 * float(np.mean(errors > 0)),
-            utterance_counts=counts,
+            wer=round(100 * total.errors / total.ref_words, 4),
+            wer_ci95=(round(low, 4), round(high, 4)),
+            cer=round(100 * self._characters.errors / self._characters.ref_words, 4),
+            sub=total.sub,
+            del_=total.del_,
+            ins=total.ins,
+            cor=total.cor,
+            ref_words=total.ref_words,
+            utterances=len(counts),
+            sentence_error=round(100 * float(np.mean(errors > 0)), 4),
         )
 
 

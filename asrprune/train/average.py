@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from asrprune.experiment.paths import ExperimentPaths
-from asrprune.experiment.store import read_experiment_config, save_model
+from asrprune.experiment.store import Epoch, read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights
 from asrprune.runtime.errors import UserError
 from asrprune.train.checkpoint import best_epochs, epoch_file, load_state
 
 
-def average_best(exp: Path, count: int | None = None) -> list[dict[str, Any]]:
+def average_best(exp: Path, count: int | None = None) -> list[Epoch]:
     """Write the averaged weights of the best epochs to ``model.safetensors``, and list these epochs in ``model.json``."""
     config = read_experiment_config(exp)
     state = load_state(ExperimentPaths(exp).checkpoints)
@@ -28,8 +27,8 @@ def average_best(exp: Path, count: int | None = None) -> list[dict[str, Any]]:
         raise UserError(f"{exp}: --count {count}: only the best {config.train.keep_best} epochs are kept (train.keep_best)")
     epochs = best_epochs(records, count or config.train.average)
     weights = mean_weights([epoch_file(ExperimentPaths(exp).checkpoints, epoch) for epoch in epochs])
-    members = [record for record in records if record["epoch"] in epochs]
-    save_model(exp, config, weights, {"members": members})
+    members = [Epoch(**record) for record in records if record["epoch"] in epochs]
+    save_model(exp, config, weights, members)
     return members
 
 

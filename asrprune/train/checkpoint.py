@@ -80,7 +80,7 @@ def best_epochs(records: Sequence[Mapping[str, Any]], count: int) -> list[int]:
     return sorted(record["epoch"] for record in ranked[:count])
 
 
-def prune_epochs(directory: Path, keep: Sequence[int]) -> None:
+def delete_other_epochs(directory: Path, keep: Sequence[int]) -> None:
     """Delete the weights of all epochs but ``keep``."""
     wanted = {epoch_file(directory, epoch).name for epoch in keep}
     for path in directory.glob("epoch*.safetensors"):

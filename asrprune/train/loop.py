@@ -32,9 +32,9 @@ from asrprune.runtime.seeds import mix
 from asrprune.train.checkpoint import (
     FORMAT,
     best_epochs,
+    delete_other_epochs,
     epoch_file,
     load_state,
-    prune_epochs,
     restore,
     save_state,
     whole_moments,
@@ -110,7 +110,7 @@ class Trainer:
         """Load the state of a killed run, if there is one, and open the log."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._resume()
-        self._prune_epochs()  # the run may have been killed after saving and before pruning
+        self._delete_other_epochs()  # the run may have been killed after saving and before deleting
         _tell_dropped(self.train_corpus, self.exp, self.config, self.kept, self.writes)
         if self.writes:
             self.journal = Journal(self.exp, self.progress.step, self.progress.epoch)
@@ -282,7 +282,7 @@ class Trainer:
         progress.update, progress.epoch_loss, progress.epoch_utterances = 0, 0.0, 0
         progress.epoch_layers, progress.epoch_ended_at = 0, {}
         self._save()
-        self._prune_epochs()
+        self._delete_other_epochs()
 
     def _evaluate(self) -> None:
         """Measure the model on the dev set; save its weights if the epoch is one of the best."""
@@ -321,9 +321,9 @@ class Trainer:
     def _best_epochs(self) -> list[int]:
         return best_epochs(self.progress.records, self.config.train.keep_best)
 
-    def _prune_epochs(self) -> None:
+    def _delete_other_epochs(self) -> None:
         if self.writes:
-            prune_epochs(self.checkpoints, self._best_epochs())
+            delete_other_epochs(self.checkpoints, self._best_epochs())
 
     def _save_if_due(self) -> None:
         due = time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s

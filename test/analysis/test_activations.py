@@ -1,10 +1,12 @@
 """Activations: real frames only, the same ones for every layer, whatever the batch; and what is stored of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from records import changed
 
 from asrprune.analysis.activations import activations
 from asrprune.analysis.influence import influence
@@ -115,7 +117,7 @@ def test_what_is_stored_are_the_measures_of_the_activations(own_experiment: Expe
         np.testing.assert_array_equal(stored["influence"], influence(streams))
         assert stored["layers"].tolist() == [0, 1, 2, 3, 4]
         assert int(stored["frames"]) == 165
-        assert str(stored["model_sha256"]) == own_experiment.info["model_sha256"]
+        assert str(stored["model_sha256"]) == own_experiment.record.model_sha256
         similarity = stored["similarity"]
     np.testing.assert_array_equal(read_measure(own_experiment, "train", "similarity"), similarity)
     np.testing.assert_array_equal(read_measure(own_experiment, "train", "influence"), influence(streams))
@@ -126,7 +128,7 @@ def test_a_matrix_that_is_missing_or_of_another_model_names_stage_6(own_experime
     with pytest.raises(UserError, match=r"svcca/train\.npz: no such file; stage 6"):
         read_measure(own_experiment, "train", "similarity")
     measure_layers(own_experiment, tiny_data / "train")
-    own_experiment.info["model_sha256"] = "another"
+    own_experiment = replace(own_experiment, record=changed(own_experiment.record, model_sha256="another"))
     with pytest.raises(UserError, match=r"train\.npz: measured on another model; run stage 6"):
         read_measure(own_experiment, "train", "similarity")
 

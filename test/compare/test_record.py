@@ -2,16 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from records import cell_record, changed, plan_of, row_of
 
 from asrprune.compare import record
 from asrprune.compare.grid import Cell
 from asrprune.compare.record import make_record, numbers, read_records, record_path
-from asrprune.config.load import resolved
 from asrprune.config.schema import Config
+from asrprune.report.results import Results, Training
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_json
 from asrprune.scoring.sclite import write_score
@@ -26,12 +26,14 @@ def exp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     hypotheses = {**TEXTS, "b-o-1": "six", "cy-al-1": "eight nine nine"}
     (tmp_path / "decode/test/iterative_d2").mkdir(parents=True)
     write_score(tmp_path / "decode/test/iterative_d2", *(tuple(of.items()) for of in (TEXTS, hypotheses, SPEAKERS)))
-    write_json(tmp_path / "data.json", {"format": 1})
-    keys = ("data", "search", "environment", "config")
-    results: dict[str, Any] = {key: {} for key in keys}
-    results |= {"rows": [{"set": "test", "strategy": "iterative", "depth": 2}], "training": {"steps": 3}, "model": {}}
+    made_up = cell_record("both", 2, 1, False)
+    made_up.trained_on.write(tmp_path / "data.json")
+    training = {key: value for key, value in made_up.training if key != "layer_passes"}
+    results = Results.model_construct(
+        rows=(row_of("iterative", 2),), training=Training(**training), model=made_up.model, data=made_up.data, search={},
+        environment={}, config=made_up.config,
+    )  # fmt: skip
     monkeypatch.setattr(record, "collect", lambda exp: results)
-    monkeypatch.setattr(record, "_measured", lambda exp, results: {"similarity": None, "influence": None})
     log(tmp_path, *[{"layers_run": 2}] * 3)
     return tmp_path
 
@@ -48,9 +50,9 @@ def cell(tiny_config: Config) -> Cell:
 
 def test_it_says_who_spoke_each_utterance(exp: Path, cell: Cell) -> None:
     made = make_record(exp, cell)
-    assert numbers(made["speakers"]["test"]).tolist() == [0, 0, 1, 2, 3]
-    assert numbers(made["words"]["test"]).tolist() == [3, 1, 1, 2, 1]
-    assert numbers(made["rows"][0]["errors"]).tolist() == [0, 0, 1, 0, 2]
+    assert numbers(made.speakers["test"]).tolist() == [0, 0, 1, 2, 3]
+    assert numbers(made.words["test"]).tolist() == [3, 1, 1, 2, 1]
+    assert numbers(made.rows[0].errors).tolist() == [0, 0, 1, 0, 2]
 
 
 def test_texts_of_other_utterances_are_named(exp: Path, cell: Cell) -> None:
@@ -65,7 +67,7 @@ def test_texts_of_other_utterances_are_named(exp: Path, cell: Cell) -> None:
 
 def test_layers_run_are_those_that_the_trainer_logged(exp: Path, cell: Cell) -> None:
     log(exp, {"layers_run": 7}, {"layers_run": 5}, {"layers_run": 1})
-    assert make_record(exp, cell)["training"] == {"steps": 3, "layer_passes": 13}
+    assert make_record(exp, cell).training.layer_passes == 13
 
 
 def test_a_log_that_does_not_say_what_was_run_is_refused(exp: Path, cell: Cell) -> None:
@@ -82,24 +84,22 @@ def test_a_set_has_its_speakers_in_the_order_of_their_names(exp: Path) -> None:
 def test_a_record_with_older_names_of_strategies_is_read_with_todays(exp: Path, cell: Cell) -> None:
     directory = exp / "decode/test/iterative_d2"
     directory.rename(directory.with_name("greedy_d2"))
-    made = make_record(exp, cell)
-    made |= {"config": resolved(cell.config), "search": {"iterative": {"metric": "wer"}, "lowest": {}, "every": {}}}
-    old = {**made, "search": {"greedy": {"metric": "wer"}, "top": {}, "every": {}}}
-    old["rows"] = [{**row, "strategy": "greedy"} for row in made["rows"]]
-    old["config"] = {
-        **made["config"],
-        "prune": {**made["config"]["prune"], "strategies": ["greedy", "svcca", "influence", "top", "every"]},
-    }
+    search = {name: plan_of(name, 2, (), "cd") for name in ("iterative", "lowest", "every")}
+    made = changed(make_record(exp, cell), search=search, config=cell.config)
+    old = made.plain()
+    for name in ("iterative", "lowest"):
+        old["search"][{"iterative": "greedy", "lowest": "top"}[name]] = old["search"].pop(name)
+    old["rows"][0]["strategy"] = "greedy"
+    old["config"]["prune"]["strategies"] = ["greedy", "svcca", "influence", "top", "every"]
     write_json(record_path(exp, cell), old)
-    assert read_records(exp, [cell]) == {cell.name: {**made, "config": old["config"]}}
+    assert read_records(exp, [cell])[cell.name].plain() == made.plain()
 
 
 def test_what_was_measured_of_the_layers_is_rounded_and_may_be_missing(tmp_path: Path) -> None:
-    results = {"model": {"model_sha256": "x"}}
-    assert record._measured(tmp_path, results) == {"similarity": None, "influence": None}
+    assert record._measured(tmp_path, "x") == (None, None)
     path = tmp_path / "svcca/dev.npz"
     path.parent.mkdir()
     np.savez(path, similarity=np.eye(2), model_sha256=np.array("x"))
-    assert record._measured(tmp_path, results) == {"similarity": [[1.0, 0.0], [0.0, 1.0]], "influence": None}
+    assert record._measured(tmp_path, "x") == ([[1.0, 0.0], [0.0, 1.0]], None)
     np.savez(path, similarity=np.eye(2), influence=np.array([0.123456]), model_sha256=np.array("x"))
-    assert record._measured(tmp_path, results)["influence"] == [0.1235]
+    assert record._measured(tmp_path, "x")[1] == [0.1235]

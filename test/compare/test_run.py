@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import cell_record, cell_row
 
 from asrprune.compare import run
 from asrprune.compare.grid import Cell, cells, read_grid
-from asrprune.compare.record import read_records, record_path
-from asrprune.config.load import read_config, resolved, write_config
+from asrprune.compare.record import CellRecord, read_records, record_path
+from asrprune.config.load import read_config, write_config
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held, write_json
 
@@ -44,11 +45,9 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def record(cell: Cell) -> dict[str, Any]:
-    keys = ["data", "model", "training", "similarity", "environment", "words", "trained_on"]
-    rows = [{"rtf": 0.1, "strategy": "lowest"}]
-    facts = {"method": cell.method, "depth": cell.depth, "seed": cell.seed, "alone": cell.alone, "search": {}}
-    return {"format": 1, **dict.fromkeys(keys), **facts, "config": resolved(cell.config), "rows": rows}
+def record(cell: Cell) -> CellRecord:
+    rows = (cell_row("lowest", cell.depth, "0 1 0", rtf=0.1),)
+    return cell_record(cell.method, cell.depth, cell.seed, cell.alone, config=cell.config, rows=rows)
 
 
 def made(recipe: Path) -> list[Cell]:
@@ -69,7 +68,7 @@ def test_the_others_run_though_one_fails(recipe: Path, caplog: pytest.LogCapture
 def test_what_cannot_be_recorded_stops_no_other_run(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails_once(exp: Path, cell: Cell) -> dict[str, Any]:
+    def fails_once(exp: Path, cell: Cell) -> CellRecord:
         if cell.alone:
             raise UserError(f"{exp}/train.jsonl: no finished epoch")
         return record(cell)
@@ -132,15 +131,15 @@ def test_two_grids_do_not_share_a_directory(recipe: Path) -> None:
 
 def test_records_of_other_numbers_and_broken_ones_are_named(recipe: Path, caplog: pytest.LogCaptureFixture) -> None:
     both, plain, _ = made(recipe)
-    write_json(record_path(Path("paper"), both), record(both))
-    other = record(plain)
+    record(both).write(record_path(Path("paper"), both))
+    other = record(plain).plain()
     other["config"]["train"]["epochs"] += 1
     write_json(record_path(Path("paper"), plain), other)
     assert set(read_records(Path("paper"), made(recipe))) == {"both_4l_s1"}
     assert f"recorded with other numbers than the grid has now, and so left out: {plain.name}" in caplog.text
-    for broken in ({"format": 2}, {**record(plain), "format": 2}, [], {**other, "rows": None, "format": None}):
+    for broken in ({"format": 2}, {**other, "format": 2}, [], {**other, "rows": None}):
         write_json(record_path(Path("paper"), plain), broken)
-        with pytest.raises(UserError, match=f"cells/{plain.name}.json: not a record of this version of asrprune; remove it"):
+        with pytest.raises(UserError, match=f"cells/{plain.name}.json: .*; remove it, `asrprune grid` makes it again"):
             read_records(Path("paper"), made(recipe))
 
 

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from records import changed
 
 from asrprune.compare.grid import Grid
-from asrprune.compare.summary import ALL, Summary
+from asrprune.compare.summary import ALL, Comparison, Margin, Role, Summary, System
 from asrprune.compare.verdict import listed, verdict
 
 GRID = Grid.model_validate(
@@ -20,18 +21,19 @@ GRID = Grid.model_validate(
 )
 
 
-def case(depth: int, role: str, outcome: str, **other: Any) -> dict[str, Any]:
-    found = {"difference": 0.34, "ci90": [0.11, 0.62], "power": depth / 10, "seeds": 3, "alone_seeds": 3}
-    return {"set": "test", "depth": depth, "role": role, "outcome": outcome, **found, **other}
+def case(depth: int, role: Role, outcome: str, **other: Any) -> Comparison:
+    found = {"difference": 0.34, "ci90": (0.11, 0.62), "power": depth / 10, "seeds": 3, "alone_seeds": 3}
+    return Comparison.model_construct(set="test", depth=depth, role=role, outcome=outcome, **{**found, **other})
 
 
-def summary(*tests: dict[str, Any], speakers: int | None = 40, seeds: tuple[int, ...] = (1, 2, 3)) -> Summary:
-    rows = [{"set": "test", "seed": ALL, "seeds": list(seeds)}]
-    margin = {"points": 0.5, "share": 0.1}
-    return {"tests": list(tests), "rows": rows, "speakers": {"test": speakers}, "margin": margin, "search_sets": ["dev"]}
+def summary(*tests: Comparison, speakers: int | None = 40, seeds: tuple[int, ...] = (1, 2, 3)) -> Summary:
+    return Summary.model_construct(
+        tests=tests, rows=[System.model_construct(set="test", seed=ALL, seeds=seeds)], speakers={"test": speakers},
+        margin=Margin(points=0.5, share=0.1), search_sets=["dev"],
+    )  # fmt: skip
 
 
-def both(depth: int, plain: str, baseline: str) -> list[dict[str, Any]]:
+def both(depth: int, plain: str, baseline: str) -> list[Comparison]:
     return [case(depth, "plain", plain), case(depth, "baseline", baseline)]
 
 
@@ -92,7 +94,7 @@ def test_one_seed_and_unknown_speakers_are_said() -> None:
 
 
 def test_a_set_on_which_layers_were_chosen_is_said_to_be_optimistic() -> None:
-    chosen = {**summary(*both(2, "passes", "passes")), "search_sets": ["test_sp"]}
+    chosen = changed(summary(*both(2, "passes", "passes")), search_sets=["test_sp"])
     assert "Layers were chosen on this set, so this is optimistic." in verdict(chosen, GRID, "test")[0]
 
 

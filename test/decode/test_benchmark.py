@@ -30,7 +30,7 @@ def own(tiny_experiment: Path, tmp_path: Path) -> Experiment:
 
 def with_bench(exp: Experiment, **values: object) -> Experiment:
     options = exp.config.bench.model_copy(update=values)
-    return Experiment(exp.path, exp.config.model_copy(update={"bench": options}), exp.tokenizer, exp.model, exp.info)
+    return Experiment(exp.path, exp.config.model_copy(update={"bench": options}), exp.tokenizer, exp.model, exp.record)
 
 
 def audio_seconds(directory: Path) -> list[float]:
@@ -85,7 +85,7 @@ def test_there_is_a_row_for_each_sub_model_and_the_conditions_are_stated(own: Ex
     facts = {name: written[name] for name in ("set", "utterances", "batch", "repeats", "device", "dtype", "model_sha256")}
     assert facts == {
         "set": "dev", "utterances": 3, "batch": 2, "repeats": 2, "device": "cpu", "dtype": "float32",
-        "model_sha256": own.info["model_sha256"],
+        "model_sha256": own.record.model_sha256,
     }  # fmt: skip
     assert written["features_rtf"] > 0
     assert written["environment"]["torch"] == torch.__version__
@@ -93,7 +93,7 @@ def test_there_is_a_row_for_each_sub_model_and_the_conditions_are_stated(own: Ex
 
 def test_the_configured_decoder_is_timed(own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = own.config.decode.model_copy(update={"decoder": BeamConfig(width=3)})
-    own = Experiment(own.path, own.config.model_copy(update={"decode": decode}), own.tokenizer, own.model, own.info)
+    own = Experiment(own.path, own.config.model_copy(update={"decode": decode}), own.tokenizer, own.model, own.record)
     decoded: list[int] = []
     real = PrefixBeam.decode
 
@@ -125,11 +125,11 @@ def test_threads_are_set_for_the_measurement_and_restored(
 ) -> None:
     before, during = torch.get_num_threads(), []
 
-    def measure(*_: object) -> list[bench.Speed]:
+    def measure(*_: object) -> tuple[bench.Timed, ...]:
         during.append(torch.get_num_threads())
         if fails:
             raise UserError("stop")
-        return [bench.Speed(1.0, 1.0, 1.0)] * len(KEEPS)
+        return ()
 
     monkeypatch.setattr(bench, "measure", measure)
     own = with_bench(own, threads=before + 1)

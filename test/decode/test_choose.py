@@ -62,7 +62,9 @@ def test_numbers_come_from_the_config_the_call_and_what_was_tuned(exp: Path, lm:
     assert isinstance(decoder, PrefixBeam)
     assert (decoder.options.width, decoder.options.context) == (5, ("one two",))
     assert (decoder.options.lm_weight, decoder.options.word_bonus) == (0.5, 0.25)
-    tuned = {"model_sha256": experiment.info["model_sha256"], "lm_sha256": sha256_of(lm), "lm_weight": 0.8, "word_bonus": 2.0}
+    weights = {"lm_weight": 0.8, "word_bonus": 2.0, "wer": 9.0}
+    of = {"model_sha256": experiment.record.model_sha256, "lm_sha256": sha256_of(lm), "set": "dev", "width": 5}
+    tuned = {"format": 1, **weights, **of, "tried": [weights]}
     (exp / "decoder.json").write_text(json.dumps(tuned))
     decoder = decoder_of(experiment)
     assert isinstance(decoder, PrefixBeam)

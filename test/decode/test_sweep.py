@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 from emissions import emit
+from records import plan_of
 
 from asrprune.config.schema import Config, DecodeConfig
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import open_table, read_table, write_table
-from asrprune.decode import parts, sweep
+from asrprune.decode import shards, sweep
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.sweep import SubModel, decode_set, sub_models
 from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
-from asrprune.experiment.plan import Plan, Step
+from asrprune.experiment.plan import Step
 from asrprune.experiment.store import Experiment
 from asrprune.features.ark import write_ark
 from asrprune.model.ctc_model import num_params
@@ -27,8 +28,8 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, processes
 
 ROOT = Path(__file__).resolve().parents[2]
-LOWEST = Plan("lowest", 4, (Step((1, 2, 3, 4)), Step((1, 2)), Step((1,))), "sha")
-ODD = Plan("odd", 4, (Step((1, 2, 3, 4)), Step((2, 4)), Step((1,))), "sha")
+LOWEST = plan_of("lowest", 4, (Step.of((1, 2, 3, 4)), Step.of((1, 2)), Step.of((1,))), "sha")
+ODD = plan_of("odd", 4, (Step.of((1, 2, 3, 4)), Step.of((2, 4)), Step.of((1,))), "sha")
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def own(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
 def make(exp: Path, config: Config, data: Path, seed: int) -> Experiment:
     config = config.model_copy(update={"seed": seed})
     provenance.start(exp, config, data / "lang/bpe.model", data / "cmvn")
-    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), {"members": []})
+    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), ())
     return experiment.load(exp)
 
 
@@ -48,13 +49,13 @@ def make(exp: Path, config: Config, data: Path, seed: int) -> Experiment:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The sub-models that are really run."""
     runs: list[tuple[int, ...]] = []
-    real = parts.hypotheses
+    real = shards.hypotheses
 
     def watched(exp: Experiment, corpus, sets, *rest: object):
         runs.extend(sets)
         return real(exp, corpus, sets, *rest)
 
-    monkeypatch.setattr(parts, "hypotheses", watched)
+    monkeypatch.setattr(shards, "hypotheses", watched)
     return runs
 
 
@@ -107,7 +108,7 @@ def test_no_open_file_is_removed(own: Experiment, tiny_data: Path, monkeypatch: 
     monkeypatch.setattr(sweep.shutil, "rmtree", watched)
     decode_set(own, tiny_data / "dev", sub_models([LOWEST], [2]))
     assert removed == []
-    assert not (own.path / "decode/dev/parts").exists()
+    assert not (own.path / "decode/dev/shards").exists()
 
 
 def test_the_record_says_what_was_decoded_by_what(own: Experiment, tiny_data: Path) -> None:
@@ -121,7 +122,7 @@ def test_the_record_says_what_was_decoded_by_what(own: Experiment, tiny_data: Pa
         "format": 1,
         "set": "dev",
         "decoder": "greedy, float32",
-        "model_sha256": own.info["model_sha256"],
+        "model_sha256": own.record.model_sha256,
         "utterances": 6,
         "strategy": "odd",
         "depth": 2,
@@ -180,7 +181,7 @@ def test_another_model_other_layers_or_other_references_are_decoded_again(
     assert len(decoded) == 4
 
 
-@pytest.mark.parametrize("killed_in", ["write_table", "write_json"])
+@pytest.mark.parametrize("killed_in", ["write_table", "write"])
 def test_killed_while_writing_no_text_is_beside_another_models_record(
     own: Experiment, tiny_config: Config, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
@@ -191,7 +192,7 @@ def test_killed_while_writing_no_text_is_beside_another_models_record(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, killed_in, die)
+    monkeypatch.setattr(sweep if killed_in == "write_table" else sweep.Decoded, killed_in, die)
     with pytest.raises(KeyboardInterrupt):
         decode_set(other, tiny_data / "dev", [SubModel("iterative", (1, 2))])
     assert not (other.path / "decode/dev/iterative_d2/decode.json").exists()
@@ -226,7 +227,7 @@ def test_what_a_killed_run_has_finished_is_not_decoded_again(
     in_batches: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, again: list[int], kept: bool
 ) -> None:
     decoded: list[int] = []
-    real = parts.hypotheses
+    real = shards.hypotheses
 
     def killed_in_the_third(exp: Experiment, corpus, sets, batches, *rest: object):
         if len(decoded) == 2:
@@ -234,7 +235,7 @@ def test_what_a_killed_run_has_finished_is_not_decoded_again(
         decoded.append(sum(map(len, batches)))
         return real(exp, corpus, sets, batches, *rest)
 
-    monkeypatch.setattr(parts, "hypotheses", killed_in_the_third)
+    monkeypatch.setattr(shards, "hypotheses", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         decode_set(in_batches, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
     before, decoded[:] = sum(decoded), [-1, -1, -1]
@@ -243,16 +244,16 @@ def test_what_a_killed_run_has_finished_is_not_decoded_again(
     assert sum(decoded[3:]) == (6 - before if kept else 6)
     for output, depth in zip(outputs, again, strict=True):
         assert dict(open_table(output / "text", allow_empty=True)) == alone(in_batches, tiny_data / "dev", LOWEST.keep(depth))
-    assert not (in_batches.path / "decode/dev/parts").exists()
+    assert not (in_batches.path / "decode/dev/shards").exists()
 
 
 def test_another_model_has_no_use_for_them(in_batches: Experiment, tiny_data: Path, tmp_path: Path) -> None:
     other = make(tmp_path / "other", in_batches.config, tiny_data, seed=2)
-    corpus, folder = Corpus(tiny_data / "dev", None), tmp_path / "parts"
-    parts.decode_in_parts(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
-    found = parts.decode_in_parts(other, corpus, [(1, 2)], folder, HERE, GREEDY)
+    corpus, folder = Corpus(tiny_data / "dev", None), tmp_path / "shards"
+    shards.decode_in_shards(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
+    found = shards.decode_in_shards(other, corpus, [(1, 2)], folder, HERE, GREEDY)
     assert found[1, 2] == alone(other, tiny_data / "dev", (1, 2))
-    assert found != parts.decode_in_parts(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
+    assert found != shards.decode_in_shards(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
 
 
 def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> None:

@@ -208,7 +208,7 @@ def test_average_is_of_the_best_epochs_and_names_them(exp: Path) -> None:
     state = load_state(exp / "checkpoints")
     assert state is not None
     records = state["progress"]["records"]
-    assert average_best(exp, 2) == records
+    assert [epoch.plain() for epoch in average_best(exp, 2)] == records
     weights = [load_weights(epoch_file(exp / "checkpoints", epoch)) for epoch in (1, 2)]
     mean = load_weights(exp / "model.safetensors")
     torch.testing.assert_close(
@@ -220,7 +220,7 @@ def test_average_is_of_the_best_epochs_and_names_them(exp: Path) -> None:
     assert info["seed"] == 1
 
     best = min(records, key=lambda record: (record["mean_wer"], record["mean_loss"]))
-    assert average_best(exp, 1) == [best]
+    assert [epoch.plain() for epoch in average_best(exp, 1)] == [best]
     name = "head.project.weight"
     assert torch.equal(load_weights(exp / "model.safetensors")[name], weights[best["epoch"] - 1][name])
 
@@ -244,10 +244,10 @@ def test_facts_never_lie_beside_the_weights_of_another_model(exp: Path, monkeypa
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("asrprune.experiment.store.write_json", killed)
+    monkeypatch.setattr("asrprune.experiment.store.ModelRecord.write", killed)
     with pytest.raises(KeyboardInterrupt):
-        save_model(exp, read_experiment_config(exp), load_weights(epoch_file(exp / "checkpoints", 1)), {})
-    with pytest.raises(UserError, match=r"model\.json: no such file; `asrprune average` makes it"):
+        save_model(exp, read_experiment_config(exp), load_weights(epoch_file(exp / "checkpoints", 1)), ())
+    with pytest.raises(UserError, match=r"model\.json: no such file; stage 5 \(`asrprune average`\) makes it"):
         load(exp)
 
 

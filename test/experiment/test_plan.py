@@ -1,12 +1,12 @@
 """The plan file: what is written is read, and what does not fit the model is refused."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from records import changed, plan_of
 
-from asrprune.experiment.plan import Plan, Step, parse_layers, plan_path, read_plan, write_plan
+from asrprune.experiment.plan import Plan, Step, parse_layers, plan_path, read_plan
 from asrprune.runtime.errors import UserError
 
 SHA = "ab" * 32
@@ -14,20 +14,19 @@ SHA = "ab" * 32
 
 @pytest.fixture
 def plan() -> Plan:
-    steps = (Step((1, 2, 3, 4), 5.25), Step((1, 2, 4), 5.5), Step((2,), 40.0))
-    return Plan("iterative", 4, steps, SHA, "wer", "dev", {"layer_forwards": 14, "seconds": 0.5, "asrprune": "0.1.0"})
+    steps = (Step.of((1, 2, 3, 4), 5.25), Step.of((1, 2, 4), 5.5), Step.of((2,), 40.0))
+    scored = {"metric": "wer", "dev_set": "dev", "layer_forwards": 14, "seconds": 0.5, "asrprune": "0.1.0"}
+    return plan_of("iterative", 4, steps, SHA, **scored)
 
 
 def test_what_is_written_is_read(plan: Plan, tmp_path: Path) -> None:
     path = tmp_path / "plans/iterative.json"
-    write_plan(path, plan)
-    again = read_plan(path, 4, SHA)
-    assert (again.strategy, again.num_layers, again.steps) == (plan.strategy, plan.num_layers, plan.steps)
-    assert (again.model_sha256, again.metric, again.dev_set) == (SHA, "wer", "dev")
+    plan.write(path)
+    assert read_plan(path, 4, SHA) == plan
 
 
 def test_the_file_holds_the_contract(plan: Plan, tmp_path: Path) -> None:
-    write_plan(tmp_path / "iterative.json", plan)
+    plan.write(tmp_path / "iterative.json")
     written = json.loads((tmp_path / "iterative.json").read_text())
     assert written == {
         "format": 1,
@@ -48,14 +47,14 @@ def test_the_file_holds_the_contract(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_the_scores_of_the_removals_that_were_tried_are_kept(tmp_path: Path) -> None:
-    steps = (Step((1, 2), 5.0, {1: 50.0, 2: 6.5}), Step((1,), 6.5))
-    write_plan(tmp_path / "iterative.json", Plan("iterative", 2, steps, SHA, "wer", "dev"))
+    steps = (Step.of((1, 2), 5.0, {1: 50.0, 2: 6.5}), Step.of((1,), 6.5))
+    plan_of("iterative", 2, steps, SHA).write(tmp_path / "iterative.json")
     assert [step.without for step in read_plan(tmp_path / "iterative.json", 2, SHA).steps] == [{1: 50.0, 2: 6.5}, {}]
 
 
 def test_a_plan_without_scores(tmp_path: Path) -> None:
-    plan = Plan("lowest", 2, (Step((1, 2)), Step((1,))), SHA)
-    write_plan(tmp_path / "lowest.json", plan)
+    plan = plan_of("lowest", 2, (Step.of((1, 2)), Step.of((1,))), SHA)
+    plan.write(tmp_path / "lowest.json")
     assert read_plan(tmp_path / "lowest.json", 2, SHA) == plan
 
 
@@ -67,7 +66,7 @@ def test_a_depth_gives_its_layers_and_a_missing_one_lists_those_there_are(plan: 
 
 @pytest.mark.parametrize(("num_layers", "sha"), [(4, "cd" * 32), (5, SHA)])
 def test_a_plan_of_another_model_is_refused(plan: Plan, tmp_path: Path, num_layers: int, sha: str) -> None:
-    write_plan(tmp_path / "iterative.json", plan)
+    plan.write(tmp_path / "iterative.json")
     with pytest.raises(UserError, match=r"iterative\.json: this plan was made for another model; run stage 7"):
         read_plan(tmp_path / "iterative.json", num_layers, sha)
 
@@ -84,7 +83,7 @@ def change(path: Path, **values: object) -> None:
 @pytest.mark.parametrize("keep", [[2, 1], [1, 1], [0, 1], [4, 5], []])
 def test_layers_that_the_model_lacks_are_refused(plan: Plan, tmp_path: Path, keep: list[int]) -> None:
     path = tmp_path / "iterative.json"
-    write_plan(path, plan)
+    plan.write(path)
     change(path, steps=[{"depth": len(keep), "keep": keep, "score": None}])
     with pytest.raises(UserError, match=r"iterative\.json: layers must ascend and lie in 1\.\.4"):
         read_plan(path, 4, SHA)
@@ -93,12 +92,12 @@ def test_layers_that_the_model_lacks_are_refused(plan: Plan, tmp_path: Path, kee
 @pytest.mark.parametrize("steps", [[{"depth": 1}], [{"keep": ["x"], "score": 1}], [{"keep": None, "score": 1}], None, [3]])
 def test_what_is_no_plan_is_refused(plan: Plan, tmp_path: Path, steps: object) -> None:
     path = tmp_path / "iterative.json"
-    write_plan(path, plan)
+    plan.write(path)
     change(path, steps=steps)
-    with pytest.raises(UserError, match=r"iterative\.json: not a plan file"):
+    with pytest.raises(UserError, match=r"iterative\.json: steps.*; remove it, stage 7"):
         read_plan(path, 4, SHA)
     path.write_text("{}")
-    with pytest.raises(UserError, match=r"iterative\.json: not a plan file .*'steps'"):
+    with pytest.raises(UserError, match=r"iterative\.json: num_layers|format: field required; remove it, stage 7"):
         read_plan(path, 4, SHA)
 
 
@@ -124,9 +123,9 @@ def test_layers_out_of_order_or_range_are_refused(text: str) -> None:
 
 def test_a_plan_under_the_older_name_of_its_strategy_is_found_read_and_replaced(plan: Plan, tmp_path: Path) -> None:
     old = tmp_path / "plans/greedy.json"
-    write_plan(old, replace(plan, strategy="greedy"))
+    changed(plan, strategy="greedy").write(old)
     assert plan_path(tmp_path, "iterative") == plan_path(tmp_path, "greedy") == old
     assert read_plan(old, 4, SHA).strategy == "iterative"
-    write_plan(tmp_path / "plans/iterative.json", plan)
+    plan.write(tmp_path / "plans/iterative.json")
     assert plan_path(tmp_path, "greedy") == tmp_path / "plans/iterative.json"
     assert plan_path(tmp_path, "top") == tmp_path / "plans/lowest.json"

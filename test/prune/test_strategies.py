@@ -42,7 +42,7 @@ def test_lowest_keeps_the_bottom_of_the_stack() -> None:
 
 
 def test_every_is_layerdrops_every_other() -> None:
-    assert every(12, [6, 5]) == (Step((2, 4, 6, 8, 10, 12)), Step((2, 5, 7, 10, 12)))
+    assert every(12, [6, 5]) == (Step.of((2, 4, 6, 8, 10, 12)), Step.of((2, 5, 7, 10, 12)))
     assert every(24, [12])[0].keep == tuple(range(2, 25, 2))
     assert every(24, [8])[0].keep == tuple(range(3, 25, 3))
     assert every(24, [6])[0].keep == (4, 8, 12, 16, 20, 24)
@@ -158,7 +158,7 @@ def test_loss_decides_between_equal_errors_and_then_the_highest_layer_goes() -> 
     def score(sets, best):
         return {keep: scores.get(keep, DevScore(5.0, 1.0)) for keep in sets}
 
-    assert iterative(4, score, 3)[-1] == Step((1, 2, 4), 5.0)
+    assert iterative(4, score, 3)[-1] == Step.of((1, 2, 4), 5.0)
 
 
 # ---- beam
@@ -209,7 +209,7 @@ def test_rerank_takes_the_best_proposal_and_the_first_of_equal_ones() -> None:
         return {keep: scores[keep] for keep in sets if scores[keep].primary <= scores[sets[0]].primary}
 
     steps = rerank({1: [(1,), (3,)], 2: [(1, 2), (2, 3), (1, 3)]}, score)
-    assert steps == (Step((2, 3), 3.0), Step((3,), 9.0))
+    assert steps == (Step.of((2, 3), 3.0), Step.of((3,), 9.0))
 
 
 # ---- svcca

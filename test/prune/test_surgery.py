@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asrprune.decode.parts import hypotheses
 from emissions import emit
 
 from asrprune.config.load import parse_config, read_yaml, resolved
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
-from asrprune.decode.parts import hypotheses
 from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Keep
@@ -34,7 +34,7 @@ def full(
     exp = tmp_path_factory.mktemp("full")
     provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
     weights = experiment.build_model(config, exp).state_dict()
-    experiment.save_model(exp, config, weights, {"members": [{"epoch": 2, "wer": 50.0}]})
+    experiment.save_model(exp, config, weights, [experiment.Epoch(epoch=2, wer=50.0, loss=1.0)])
     return experiment.load(exp)
 
 
@@ -119,10 +119,10 @@ def test_a_pruned_experiment_has_all_that_is_needed_and_says_where_it_comes_from
     for name in ("bpe.model", "tokens.txt", "cmvn"):
         assert (target / name).read_bytes() == (full.path / name).read_bytes()
     info = json.loads((target / "model.json").read_text())
-    assert info["pruned_from"] == {"model_sha256": full.info["model_sha256"], "num_layers": 6, "keep": [2, 4]}
-    assert info["members"] == full.info["members"]
+    assert info["pruned_from"] == {"model_sha256": full.record.model_sha256, "num_layers": 6, "keep": [2, 4]}
+    assert info["members"] == full.record.plain()["members"]
     assert info["num_layers"] == 2
-    assert info["params_m"] < full.info["params_m"]
+    assert info["params_m"] < full.record.params_m
     assert read_yaml(target / "config.yaml")["model"]["num_layers"] == 2
 
 
@@ -131,7 +131,8 @@ def test_a_pruned_experiment_can_be_pruned_again(full: Experiment, corpus: Corpu
     prune(experiment.load(tmp_path / "four"), (2, 3), tmp_path / "two")
     two = experiment.load(tmp_path / "two")
     assert texts_of(two, corpus) == texts_of(full, corpus, (2, 4))
-    assert two.info["pruned_from"]["num_layers"] == 4
+    assert two.record.pruned_from is not None
+    assert two.record.pruned_from.num_layers == 4
 
 
 def test_an_existing_target_is_refused_and_untouched(full: Experiment, tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_killed_between_weights_and_facts_it_is_no_experiment(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "write_json", die)
+    monkeypatch.setattr(experiment.ModelRecord, "write", die)
     with pytest.raises(KeyboardInterrupt):
         prune(full, (1, 2), tmp_path / "pruned")
     assert (tmp_path / "pruned/model.safetensors").exists()

@@ -43,7 +43,7 @@ def make_experiment(exp: Path) -> Path:
     model = {"dim": 144, "heads": 4, "ffn": 576, "num_layers": NUM_LAYERS, "taps": [3, 6, 9], "tap_weight": 0.66}
     config = {"tokenizer": {"vocab_size": 256}, "model": model, "train": {"epochs": 18}}
     write_config(parse_config(config, "the made-up config"), exp / "config.yaml")
-    members = [{"epoch": epoch, "dev_wer": dev_wer(epoch, 12)} for epoch in (14, 16, 17, 18)]
+    members = [{"epoch": epoch, "wer": dev_wer(epoch, 12), "loss": 0.4} for epoch in (14, 16, 17, 18)]
     record = {"format": 1, "model_sha256": MODEL_SHA256, "members": members, "num_layers": NUM_LAYERS, "params_m": params(12)}
     write(exp / "model.json", record | {"asrprune": "0.1.0+abcdef1234", "seed": 1})
     make_log(exp / "train.jsonl")

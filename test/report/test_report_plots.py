@@ -1,11 +1,12 @@
 """The figures show the numbers that they are drawn from."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from records import changed
 
 from asrprune.report import plots
 from asrprune.report.results import collect, read_log
@@ -19,42 +20,41 @@ def curves(axes: Axes) -> dict[str, list[float]]:
 def test_pareto_against_its_definition() -> None:
     generator = np.random.default_rng(0)
     for _ in range(50):
-        rows = [{"rtf": float(rtf), "wer": float(wer)} for rtf, wer in generator.integers(0, 9, (30, 2))]
-        rows = [dict(pair) for pair in {tuple(row.items()) for row in rows}]
-        unbeaten = [
-            row
-            for row in rows
-            if not any(other["rtf"] <= row["rtf"] and other["wer"] <= row["wer"] and other != row for other in rows)
+        rows = [
+            SimpleNamespace(rtf=rtf, wer=wer) for rtf, wer in {(*pair,) for pair in generator.integers(0, 9, (30, 2)).tolist()}
         ]
-        assert plots.pareto(rows) == sorted(unbeaten, key=lambda row: row["rtf"])
+        unbeaten = [
+            row for row in rows if not any(other.rtf <= row.rtf and other.wer <= row.wer and other != row for other in rows)
+        ]
+        assert plots.pareto(rows) == sorted(unbeaten, key=lambda row: row.rtf)
 
 
 def test_wer_by_depth_shows_rows_and_intervals(experiment: Path) -> None:
     results = collect(experiment)
     axes = plots.wer_by_depth(results).axes[0]
-    rows = [row for row in results["rows"] if row["set"] == "test" and row["strategy"] == "iterative"][::-1]
+    rows = [row for row in results.rows if row.set == "test" and row.strategy == "iterative"][::-1]
     assert axes.get_title() == "test"
     drawn = [list(np.asarray(line.get_ydata(), dtype=float)) for line in axes.lines]
-    assert [row["wer"] for row in rows] in drawn
+    assert [row.wer for row in rows] in drawn
     bars = [segment[:, 1].tolist() for bar in axes.collections for segment in bar.get_segments()]  # type: ignore[attr-defined]
     for row in rows:
-        assert any(bar == pytest.approx(row["wer_ci95"]) for bar in bars)
-        assert axes.get_ylim()[0] < row["wer_ci95"][0]
+        assert any(bar == pytest.approx(row.wer_ci95) for bar in bars)
+        assert axes.get_ylim()[0] < row.wer_ci95[0]
 
 
 def test_the_scale_is_logarithmic_only_where_values_explode(experiment: Path) -> None:
     results = collect(experiment)
     assert plots.wer_by_depth(results).axes[0].get_yscale() == "symlog"
-    tame = results | {"rows": [row for row in results["rows"] if row["wer"] < 8]}
+    tame = changed(results, rows=[row for row in results.rows if row.wer < 8])
     axes = plots.wer_by_depth(tame).axes[0]
     assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "WER (%)")
 
 
 def test_a_wer_of_zero_can_be_drawn(experiment: Path) -> None:
     results = collect(experiment)
-    for row in results["rows"]:
-        if row["depth"] == 12:
-            row |= {"wer": 0.0, "wer_ci95": [0.0, 0.0]}
+    results = changed(
+        results, rows=[changed(row, wer=0.0, wer_ci95=(0.0, 0.0)) if row.depth == 12 else row for row in results.rows]
+    )
     plots.wer_by_depth(results).draw_without_rendering()
     plots.wer_vs_rtf(results).draw_without_rendering()
 
@@ -62,8 +62,8 @@ def test_a_wer_of_zero_can_be_drawn(experiment: Path) -> None:
 def test_wer_vs_rtf_shows_points_front_and_depths(experiment: Path) -> None:
     results = collect(experiment)
     axes = plots.wer_vs_rtf(results).axes[0]
-    rows = [row for row in results["rows"] if row["set"] == "test" and row["strategy"] == "svcca" and row["depth"] < 12]
-    assert curves(axes)["svcca"] == [row["wer"] for row in rows[::-1]]
+    rows = [row for row in results.rows if row.set == "test" and row.strategy == "svcca" and row.depth < 12]
+    assert curves(axes)["svcca"] == [row.wer for row in rows[::-1]]
     front = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert len(front) == 1
     assert len(np.asarray(front[0].get_xdata())) == 6  # iterative at 2 ... 10, and the full model
@@ -72,7 +72,8 @@ def test_wer_vs_rtf_shows_points_front_and_depths(experiment: Path) -> None:
 
 def test_layers_kept_is_the_plans(experiment: Path) -> None:
     results = collect(experiment)
-    results["search"]["lowest"]["steps"] = results["search"]["lowest"]["steps"][:2]  # a plan with depths 12 and 10 only
+    two = changed(results.search["lowest"], steps=results.search["lowest"].steps[:2])  # a plan with depths 12 and 10 only
+    results = changed(results, search={**results.search, "lowest": two})
     figure = plots.layers_kept(results)
     iterative, lowest = figure.axes[0].collections[0].get_array(), figure.axes[3].collections[0].get_array()
     assert np.asarray(iterative)[3].tolist() == [1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 1]  # depth 6: layers 1-4, 6, 12
@@ -117,7 +118,7 @@ def test_training_shows_the_log(experiment: Path) -> None:
     for tap, label in {"3": "layer 3", "12": "layer 12 (full model)"}.items():
         assert curves(wer)[label] == [epoch["dev_wer"][tap] for epoch in epochs]
         assert curves(loss)[label] == [epoch["dev_loss"][tap] for epoch in epochs]
-    assert curves(wer)["averaged"] == [epochs[member["epoch"] - 1]["dev_wer"]["12"] for member in results["model"]["members"]]
+    assert curves(wer)["averaged"] == [epochs[member.epoch - 1]["dev_wer"]["12"] for member in results.model.members]
     assert curves(loss)["training, weighted sum"] == [epoch["train_loss"] for epoch in epochs]
     assert np.asarray(rate.lines[0].get_ydata()) == pytest.approx([1e3 * step["lr"] for step in steps])
 
@@ -143,7 +144,7 @@ def test_only_what_has_numbers_is_drawn_and_old_figures_go(experiment: Path, mon
 
 
 def test_the_full_model_alone_can_be_drawn(experiment: Path) -> None:
-    results: dict[str, Any] = collect(experiment)
-    results["rows"] = [row for row in results["rows"] if row["depth"] == 12]
+    results = collect(experiment)
+    results = changed(results, rows=[row for row in results.rows if row.depth == 12])
     plots.wer_by_depth(results).draw_without_rendering()
     plots.wer_vs_rtf(results).draw_without_rendering()

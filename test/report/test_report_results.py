@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
-from asrprune.report.results import collect, read_log
+from asrprune.config.load import resolved
+from asrprune.decode.benchmark import Bench
+from asrprune.experiment.plan import Plan
+from asrprune.experiment.store import ModelRecord
+from asrprune.report.results import Results, Row, SetData, Training, collect, read_log
 from asrprune.runtime.errors import UserError
-
-ROW_KEYS = [
-    *("set", "strategy", "depth", "keep", "params_m", "wer", "wer_ci95", "cer", "sub", "del", "ins", "ref_words"),
-    *("rtf", "decoder", "speedup", "model_sha256", "utterances"),
-]
 
 
 def read(path: Path) -> Any:
@@ -27,26 +26,24 @@ def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(read(path) | values), encoding="utf-8")
 
 
-def row_of(results: dict[str, Any], name: str, strategy: str, depth: int) -> dict[str, Any]:
-    (row,) = [row for row in results["rows"] if (row["set"], row["strategy"], row["depth"]) == (name, strategy, depth)]
+def row_of(results: Results, name: str, strategy: str, depth: int) -> Row:
+    (row,) = [row for row in results.rows if (row.set, row.strategy, row.depth) == (name, strategy, depth)]
     return row
 
 
 def test_every_row_is_what_its_files_say(experiment: Path) -> None:
-    rows = collect(experiment)["rows"]
+    rows = collect(experiment).rows
     assert len(rows) == 2 * 4 * 6
     for row in rows:
-        directory = experiment / f"decode/{row['set']}/{row['strategy']}_d{row['depth']}"
+        directory = experiment / f"decode/{row.set}/{row.strategy}_d{row.depth}"
         files = read(directory / "score.json") | read(directory / "decode.json")
-        assert list(row) == ROW_KEYS
-        assert {key: row[key] for key in ROW_KEYS if key not in ("rtf", "speedup")} == {
-            key: files[key] for key in ROW_KEYS if key not in ("rtf", "speedup")
-        }
-        assert row["wer_ci95"][0] <= row["wer"] <= row["wer_ci95"][1]
+        made = {key: value for key, value in row.plain().items() if key not in ("rtf", "speedup")}
+        assert made == {key: files[key] for key in made}
+        assert row.wer_ci95[0] <= row.wer <= row.wer_ci95[1]
 
 
 def test_rows_are_in_the_order_of_the_tables(experiment: Path) -> None:
-    order = [(row["set"], row["strategy"], row["depth"]) for row in collect(experiment)["rows"]]
+    order = [(row.set, row.strategy, row.depth) for row in collect(experiment).rows]
     assert order[:8] == [("dev", "iterative", depth) for depth in (12, 10, 8, 6, 4, 2)] + [
         ("dev", "svcca", 12),
         ("dev", "svcca", 10),
@@ -56,43 +53,39 @@ def test_rows_are_in_the_order_of_the_tables(experiment: Path) -> None:
 
 def test_rtf_is_that_of_the_same_layers_else_of_the_same_depth(experiment: Path) -> None:
     results = collect(experiment)
-    assert row_of(results, "test", "iterative", 6)["rtf"] == 0.00354
-    assert row_of(results, "test", "svcca", 6)["rtf"] == 0.00356  # its own line of bench.json
-    assert row_of(results, "test", "every", 6)["rtf"] == 0.00354  # not measured: the first line of this depth
-    assert row_of(results, "test", "iterative", 6)["speedup"] == pytest.approx(0.00618 / 0.00354)
-    assert row_of(results, "dev", "lowest", 12)["speedup"] == 1.0
+    assert row_of(results, "test", "iterative", 6).rtf == 0.00354
+    assert row_of(results, "test", "svcca", 6).rtf == 0.00356  # its own line of bench.json
+    assert row_of(results, "test", "every", 6).rtf == 0.00354  # not measured: the first line of this depth
+    assert row_of(results, "test", "iterative", 6).speedup == pytest.approx(0.00618 / 0.00354)
+    assert row_of(results, "dev", "lowest", 12).speedup == 1.0
 
 
 def test_the_title_names_the_recipe_and_elsewhere_the_experiment_alone(experiment: Path, tmp_path: Path) -> None:
     for place, title in (("an4/exp/big", "an4/exp/big"), ("runs/big", "big")):
         shutil.copytree(experiment, tmp_path / place)
-        assert collect(tmp_path / place)["exp"] == title
+        assert collect(tmp_path / place).exp == title
 
 
 def test_the_rest_of_the_file(experiment: Path) -> None:
     results = collect(experiment)
-    assert (results["format"], results["missing"]) == (1, [])
-    assert results["data"]["test"] == {"utterances": 2000, "hours": 1.3, "text_sha256": "test" * 8}
-    assert results["model"] == read(experiment / "model.json")
-    assert results["config"] == yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
-    assert results["bench"] == {key: value for key, value in read(experiment / "bench.json").items() if key != "rows"}
-    assert list(results["search"]) == ["iterative", "svcca", "every", "lowest"]
-    assert results["search"]["iterative"]["layer_forwards"] == 402
-    assert results["search"]["lowest"]["layer_forwards"] is None
-    assert results["search"]["svcca"]["steps"] == read(experiment / "plans/svcca.json")["steps"]
-    assert {"asrprune", "python", "torch", "torchaudio", "cpu", "cores", "platform"} <= results["environment"].keys()
+    assert (results.format, results.missing) == (1, ())
+    assert results.data["test"] == SetData(utterances=2000, hours=1.3, text_sha256="test" * 8)
+    assert results.model == ModelRecord.read(experiment / "model.json")
+    assert resolved(results.config) == yaml.safe_load((experiment / "config.yaml").read_text(encoding="utf-8"))
+    assert results.bench == Bench.read(experiment / "bench.json")
+    assert list(results.search) == ["iterative", "svcca", "every", "lowest"]
+    assert results.search["iterative"].layer_forwards == 402
+    assert results.search["lowest"].layer_forwards is None
+    assert results.search["svcca"] == Plan.read(experiment / "plans/svcca.json")
+    assert {"asrprune", "python", "torch", "torchaudio", "cpu", "cores", "platform"} <= results.environment.keys()
 
 
 def test_training_summary(experiment: Path) -> None:
     epochs = read_log(experiment / "train.jsonl")[1]
     best = min(epochs, key=lambda epoch: epoch["dev_wer"]["12"])
-    assert collect(experiment)["training"] == {
-        "epochs": 18,
-        "steps": 1800,
-        "best_dev_wer": best["dev_wer"]["12"],
-        "best_epoch": best["epoch"],
-        "seconds": 270.0,
-    }
+    assert collect(experiment).training == Training(
+        epochs=18, steps=1800, best_dev_wer=best["dev_wer"]["12"], best_epoch=best["epoch"], seconds=270.0
+    )
 
 
 def test_the_full_model_is_the_highest_layer_number_not_the_last_word(experiment: Path) -> None:
@@ -100,9 +93,9 @@ def test_the_full_model_is_the_highest_layer_number_not_the_last_word(experiment
     log = experiment / "train.jsonl"
     line = {"kind": "epoch", "epoch": 1, "step": 1, "dev_wer": {"9": 1.0, "12": 2.0}, "seconds": 1.0}
     log.write_text(json.dumps(line) + "\n", encoding="utf-8")
-    training = collect(experiment)["training"]
+    training = collect(experiment).training
     assert training is not None
-    assert training["best_dev_wer"] == 2.0
+    assert training.best_dev_wer == 2.0
 
 
 def test_nothing_decoded_names_stage_8(experiment: Path) -> None:
@@ -127,9 +120,9 @@ def test_no_experiment_names_stage_4(tmp_path: Path) -> None:
 def test_an_unscored_decode_is_left_out_and_named(experiment: Path) -> None:
     (experiment / "decode/test/iterative_d6/score.json").unlink()
     results = collect(experiment)
-    assert len(results["rows"]) == 47
-    assert "decode/test/iterative_d6" in results["missing"][0]
-    assert "stage 9" in results["missing"][0]
+    assert len(results.rows) == 47
+    assert "decode/test/iterative_d6" in results.missing[0]
+    assert "stage 9" in results.missing[0]
 
 
 @pytest.mark.parametrize(
@@ -145,11 +138,11 @@ def test_a_missing_part_names_its_stage(experiment: Path, name: str, stage: str,
     for path in experiment.glob(f"{name}/*") if (experiment / name).is_dir() else [experiment / name]:
         path.unlink()
     results = collect(experiment)
-    (sentence,) = results["missing"]
+    (sentence,) = results.missing
     assert stage in sentence
-    assert key is None or results[key] == empty
-    assert (results["rows"][0]["rtf"] is None) == (name == "bench.json")
-    assert (results["rows"][0]["speedup"] is None) == (name == "bench.json")
+    assert key is None or getattr(results, key) == empty
+    assert (results.rows[0].rtf is None) == (name == "bench.json")
+    assert (results.rows[0].speedup is None) == (name == "bench.json")
 
 
 def test_a_config_that_was_cut_short_is_told(experiment: Path) -> None:
@@ -189,12 +182,12 @@ def stale_svcca(exp: Path) -> str:
 def test_what_another_model_made_is_left_out_and_named(experiment: Path, spoil: Callable[[Path], str]) -> None:
     name = spoil(experiment)
     results = collect(experiment)
-    (sentence,) = results["missing"]
+    (sentence,) = results.missing
     assert name in sentence
     assert "another model" in sentence
-    assert {row["model_sha256"] for row in results["rows"]} == {results["model"]["model_sha256"]}
-    assert ("lowest" in results["search"]) == (name != "plans/lowest.json")
-    assert (results["bench"] is None) == (name == "bench.json")
+    assert {row.model_sha256 for row in results.rows} == {results.model.model_sha256}
+    assert ("lowest" in results.search) == (name != "plans/lowest.json")
+    assert (results.bench is None) == (name == "bench.json")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +196,7 @@ def test_what_another_model_made_is_left_out_and_named(experiment: Path, spoil: 
         ("score.json", {"wer_ci95": [90.0, 91.0]}, "outside its 95 % interval"),
         ("score.json", {"utterances": 1999}, "1999 utterances are scored, but 2000 are decoded"),
         ("decode.json", {"text_sha256": "other"}, "decode/test/svcca_d8: its utterances or transcripts"),
-        ("decode.json", {"format": 2}, "format 2"),
+        ("decode.json", {"format": 2}, r"decode\.json: format: input should be 1, got 2; remove it, stage 8"),
     ],
 )
 def test_files_that_disagree_are_refused(experiment: Path, name: str, values: dict[str, Any], message: str) -> None:
@@ -213,10 +206,10 @@ def test_files_that_disagree_are_refused(experiment: Path, name: str, values: di
 
 
 def test_a_log_line_that_a_kill_cut_short_does_no_harm(experiment: Path) -> None:
-    before = collect(experiment)["training"]
+    before = collect(experiment).training
     with open(experiment / "train.jsonl", "a", encoding="utf-8") as log:
         log.write('{"kind": "step", "st')
-    assert collect(experiment)["training"] == before
+    assert collect(experiment).training == before
 
 
 def test_an_experiment_with_older_names_of_strategies_has_the_same_results(experiment: Path) -> None:

@@ -4,6 +4,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from records import changed
 from rich.console import Console
 
 from asrprune.report.results import collect
@@ -68,7 +69,8 @@ def test_the_same_layers_under_a_second_strategy_are_marked(experiment: Path) ->
 def test_decoders_are_told_apart_where_they_differ(experiment: Path) -> None:
     results = collect(experiment)
     assert "decoding" not in markdown_table(results, "test")
-    next(row for row in results["rows"] if (row["set"], row["depth"]) == ("test", 6))["decoder"] = "beam 8"
+    first = next(row for row in results.rows if (row.set, row.depth) == ("test", 6))
+    results = changed(results, rows=[changed(row, decoder="beam 8") if row is first else row for row in results.rows])
     assert "| iterative, beam 8 decoding | 6 |" in markdown_table(results, "test")
 
 

@@ -90,7 +90,7 @@ def exp(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Path:
     config = tiny_config.model_copy(update={"decode": DecodeConfig(max_frames=150), "prune": prune})
     path = tmp_path / "exp"
     provenance.start(path, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    experiment.save_model(path, config, experiment.build_model(config, path).state_dict(), {"members": []})
+    experiment.save_model(path, config, experiment.build_model(config, path).state_dict(), ())
     return path
 
 

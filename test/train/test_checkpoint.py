@@ -14,7 +14,7 @@ import torch
 from asrprune.experiment.weights import load_weights, save_weights
 from asrprune.runtime.errors import UserError
 from asrprune.train.average import mean_weights
-from asrprune.train.checkpoint import best_epochs, epoch_file, load_state, prune_epochs, save_state
+from asrprune.train.checkpoint import best_epochs, delete_other_epochs, epoch_file, load_state, save_state
 
 
 def state(step: int) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def test_all_but_the_kept_epochs_are_deleted(tmp_path: Path) -> None:
     for epoch in (1, 2, 3, 10):
         save_weights(epoch_file(tmp_path, epoch), {"w": torch.zeros(1)})
     save_state(tmp_path, state(1))
-    prune_epochs(tmp_path, [2, 10])
+    delete_other_epochs(tmp_path, [2, 10])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch0002.safetensors", "epoch0010.safetensors", "last.pt"]
 
 

@@ -143,8 +143,6 @@ class Bench:
                     "matmul": self.ours("matmul", size=2048, dtype=dtype),
                     **self.theirs("train", taps=taps, **shared),
                 }
-                if name == "fp32":
-                    workers["recipe"] = self.ours("train", taps=taps, rate=0.0, front_end=RECIPE, **shared)
                 if size == "12" and shutil.which("c++"):
                     workers["compiled"] = self.ours("train", taps=taps, rate=0.0, compiled=True, **shared)
                 flops = workers["taps"].facts["matmul_flops"]
@@ -156,22 +154,17 @@ class Bench:
                 self.keys[f"prunable_vs_plain_step_{size}_{name}"] = ratio(taken["prunable"], taken["plain"])
                 self.keys[f"peak_share_train_{size}_{name}"] = share_of_peak(flops, taken["taps"], taken["matmul"])
                 self.against_espnet(f"train_vs_espnet_{size}_{name}", taken, "taps")
-                if name == "fp32":
-                    self.against_espnet(f"train_vs_espnet_{size}_fp32_recipe", taken, "recipe")
         self.worst("prunable_vs_plain_step", max)
         for name in DTYPES:
             self.worst(f"train_vs_espnet_{name}", min, f"train_vs_espnet_*_{name}")
             self.worst(f"peak_share_train_{name}", min, f"peak_share_train_*_{name}")
-        self.worst("train_vs_espnet_fp32_recipe", min, "train_vs_espnet_*_fp32_recipe")
 
     def encoding(self) -> None:
-        """The encoder with ESPnet's front end, and with the recipes', beside ESPnet's; and at all depths."""
+        """The encoder with ESPnet's front end, beside ESPnet's; and at all depths."""
         for size, model in MODELS.items():
             for name, shape in SHAPES.items():
                 shared = {**model, **shape, "depth": model["layers"]}
                 workers = {dtype: self.ours("encode", dtype=DTYPES[dtype], **shared) for dtype in DTYPES}
-                workers["recipe"] = self.ours("encode", dtype="float32", front_end=RECIPE, **shared)
-                workers["factor8"] = self.ours("encode", dtype="float32", front_end={**RECIPE, "factor": 8}, **shared)
                 workers |= {f"matmul_{key}": self.ours("matmul", size=2048, dtype=dtype) for key, dtype in DTYPES.items()}
                 for key, dtype in DTYPES.items():
                     workers |= self.theirs("encode", f"espnet_{key}", **model, **shape, dtype=dtype)
@@ -185,32 +178,56 @@ class Bench:
                     self.against_espnet(f"encode_vs_espnet_{name}_{size}_{dtype}", taken, dtype, f"espnet_{dtype}")
                 chosen = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"  # by decode.precision=auto
                 self.against_espnet(f"encode_vs_espnet_{name}_{size}_auto", taken, chosen, "espnet_fp32")  # ESPnet2's default
-                self.against_espnet(f"encode_vs_espnet_{name}_{size}_recipe", taken, "recipe", "espnet_fp32")
-                self.keys[f"factor8_vs_factor4_{size}_{name}"] = ratio(taken["recipe"], taken["factor8"])
-                self.depths(size, name)
+                for front_end in ("32", "256"):
+                    self.depths(size, name, front_end)
         for label in ("half", "third", "quarter"):
             self.worst(f"rtf_ratio_{label}", max, f"rtf_ratio_{label}_256_*")
-            for front_end in ("32", "recipe"):
-                self.worst(f"rtf_ratio_{label}_{front_end}", max, f"rtf_ratio_{label}_{front_end}_*")
-        self.worst("factor8_vs_factor4", min)
+            self.worst(f"rtf_ratio_{label}_32", max)
         for dtype in DTYPES:
             self.worst(f"peak_share_encode_{dtype}", min, f"peak_share_encode_*_{dtype}")
         for name in SHAPES:
             self.worst(f"encode_vs_espnet_{name}", min, f"encode_vs_espnet_{name}_*_fp32")  # both toolkits' default
-            for kind in ("bf16", "auto", "recipe"):
+            for kind in ("bf16", "auto"):
                 self.worst(f"encode_vs_espnet_{name}_{kind}", min, f"encode_vs_espnet_{name}_*_{kind}")
 
-    def depths(self, size: str, name: str) -> None:
-        """Time by depth with each front end; no layer at all shows what it takes."""
+    def recipe(self) -> None:
+        """The recipes' front end, in float32: an update and the encoder beside ESPnet's, all depths, and with a factor of 8."""
+        for size, model in MODELS.items():
+            shared = {**model, **TRAINED, "taps": [model["layers"] // 4, model["layers"] // 2], "dtype": "float32"}
+            workers = {"recipe": self.ours("train", rate=0.0, front_end=RECIPE, **shared), **self.theirs("train", **shared)}
+            taken = take_turns(workers, self.turns)
+            self.raw[f"recipe_{size}_update"] = {**shared, "seconds": taken}
+            self.against_espnet(f"train_vs_espnet_{size}_fp32_recipe", taken, "recipe")
+            for name, shape in SHAPES.items():
+                shared = {**model, **shape, "dtype": "float32"}
+                for_all = {**shared, "depth": model["layers"]}
+                workers = {
+                    "recipe": self.ours("encode", front_end=RECIPE, **for_all),
+                    "factor8": self.ours("encode", front_end={**RECIPE, "factor": 8}, **for_all),
+                    **self.theirs("encode", **shared),
+                }
+                taken = take_turns(workers, self.turns)
+                self.raw[f"recipe_{size}_{name}"] = {**for_all, "seconds": taken}
+                self.against_espnet(f"encode_vs_espnet_{name}_{size}_recipe", taken, "recipe")
+                self.keys[f"factor8_vs_factor4_{size}_{name}"] = ratio(taken["recipe"], taken["factor8"])
+                self.depths(size, name, "recipe")
+        for label in ("half", "third", "quarter"):
+            self.worst(f"rtf_ratio_{label}_recipe", max)
+        for name in SHAPES:
+            self.worst(f"encode_vs_espnet_{name}_recipe", min, f"encode_vs_espnet_{name}_*_recipe")
+        self.worst("train_vs_espnet_fp32_recipe", min, "train_vs_espnet_*_fp32_recipe")
+        self.worst("factor8_vs_factor4", min)
+
+    def depths(self, size: str, name: str, label: str) -> None:
+        """Time by depth with a front end; no layer at all shows what that takes."""
         model, shape = MODELS[size], SHAPES[name]
         layers = model["layers"]
         depths = {"full": layers, "half": layers // 2, "third": layers // 3, "quarter": layers // 4, "none": 0}
-        for label, front_end in FRONT_ENDS.items():
-            shared = {**model, **shape, "front_end": front_end, "dtype": "float32"}
-            taken = take_turns({part: self.ours("encode", depth=d, **shared) for part, d in depths.items()}, self.turns)
-            self.raw[f"depth_{size}_{name}_{label}"] = {**shared, "depths": depths, "seconds": taken}
-            for part in ("half", "third", "quarter"):
-                self.keys[f"rtf_ratio_{part}_{label}_{size}_{name}"] = ratio(taken[part], taken["full"])
+        shared = {**model, **shape, "front_end": FRONT_ENDS[label], "dtype": "float32"}
+        taken = take_turns({part: self.ours("encode", depth=d, **shared) for part, d in depths.items()}, self.turns)
+        self.raw[f"depth_{size}_{name}_{label}"] = {**shared, "depths": depths, "seconds": taken}
+        for part in ("half", "third", "quarter"):
+            self.keys[f"rtf_ratio_{part}_{label}_{size}_{name}"] = ratio(taken[part], taken["full"])
 
     def decoding(self) -> None:
         """Features to text units beside ESPnet; a dev set in float32 and in bfloat16: WER by depth, and time at full depth."""
@@ -301,7 +318,7 @@ class Bench:
             self.keys[key] = choose(found)
 
 
-PARTS = ("training", "encoding", "decoding", "search", "features", "planning")
+PARTS = ("training", "encoding", "recipe", "decoding", "search", "features", "planning")
 
 
 def run(given: argparse.Namespace) -> None:

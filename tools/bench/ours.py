@@ -24,7 +24,7 @@ from asrprune.data.dataset import Corpus
 from asrprune.data.tables import open_table
 from asrprune.decode.decoder import BestPath
 from asrprune.decode.greedy import GREEDY
-from asrprune.decode.parts import hypotheses
+from asrprune.decode.shards import hypotheses
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import load
 from asrprune.features.fbank import compute_fbank

@@ -51,8 +51,8 @@ def depth(device: torch.device, sizes: Facts) -> Facts:
             for keep, speed in zip(keeps, speeds, strict=True):
                 rows.append({
                     "utterances": utterances, "precision": precision, "depth": len(keep), "audio_s": audio_s,
-                    "params_m": round(num_params(model, keep) / 1e6, 2), "rtf": speed.median,
-                    "rtf_min": speed.low, "rtf_max": speed.high, "speed_up": speeds[0].median / speed.median,
+                    "params_m": round(num_params(model, keep) / 1e6, 2), "rtf": speed.rtf,
+                    "rtf_min": speed.rtf_min, "rtf_max": speed.rtf_max, "speed_up": speeds[0].rtf / speed.rtf,
                 })  # fmt: skip
     return {"sizes": sizes, "tf32": torch_default(), "rows": rows}
 

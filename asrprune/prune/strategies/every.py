@@ -13,4 +13,6 @@ def every(num_layers: int, depths: Sequence[int]) -> tuple[Step, ...]:
     [(2, 4, 6, 8, 10, 12), (2, 5, 7, 10, 12)]
     """
     deepest_first = sorted(set(depths), reverse=True)
-    return tuple(Step(tuple(math.floor(i * num_layers / depth + 0.5) for i in range(1, depth + 1))) for depth in deepest_first)
+    return tuple(
+        Step.of(tuple(math.floor(i * num_layers / depth + 0.5) for i in range(1, depth + 1))) for depth in deepest_first
+    )

@@ -18,4 +18,4 @@ def influence(influences: np.ndarray, depths: Sequence[int]) -> tuple[Step, ...]
     [(1, 2, 3), (1, 3)]
     """
     highest_first = (1 + np.argsort(-influences, kind="stable")).tolist()
-    return tuple(Step(tuple(sorted(highest_first[:depth]))) for depth in sorted(set(depths), reverse=True))
+    return tuple(Step.of(tuple(sorted(highest_first[:depth]))) for depth in sorted(set(depths), reverse=True))

@@ -41,7 +41,7 @@ def iterative(num_layers: int, score: Scorer, min_depth: int = 1, beam: int = 1)
         found = {step.keep: known[step.keep], **remembered(list(tried), beam)}
         frontier = sorted(found, key=lambda keep: (found[keep], keep))[:beam]
         chosen.append(frontier[0])
-    return tuple(Step(keep, known[keep].primary, _without(keep, known)) for keep in chosen)
+    return tuple(Step.of(keep, known[keep].primary, _without(keep, known)) for keep in chosen)
 
 
 def _chain(num_layers: int, score: Scorer, min_depth: int) -> tuple[Step, ...]:
@@ -54,10 +54,10 @@ def _chain(num_layers: int, score: Scorer, min_depth: int) -> tuple[Step, ...]:
             promising = sorted(keep, key=lambda layer: harm[layer])
             found = _by_layer(keep, score([_less(keep, layer) for layer in promising], 1))
             harm |= found
-        steps.append(Step(keep, now.primary, {layer: result.primary for layer, result in found.items()}))
+        steps.append(Step.of(keep, now.primary, {layer: result.primary for layer, result in found.items()}))
         gone = min(found, key=lambda layer: (found[layer], -layer))
         keep, now = _less(keep, gone), found[gone]
-    return (*steps, Step(keep, now.primary))
+    return (*steps, Step.of(keep, now.primary))
 
 
 def _first(keep: Keep, score: Scorer, min_depth: int) -> tuple[DevScore, dict[int, DevScore]]:

@@ -30,7 +30,7 @@ def _best(proposals: Mapping[int, Sequence[Keep]], given: Evidence) -> tuple[Ste
     """Return the first proposal for each depth, or with ``prune.rerank`` above 1 the one with the best dev score."""
     if given.options.rerank > 1:
         return rerank(proposals, given.score)
-    return tuple(Step(first) for first, *_ in proposals.values())
+    return tuple(Step.of(first) for first, *_ in proposals.values())
 
 
 STRATEGIES: dict[str, Strategy] = {  # the order in tables and legends

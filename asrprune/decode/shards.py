@@ -1,4 +1,4 @@
-"""The hypotheses of a set, made in parts: what a killed run has finished is not decoded again."""
+"""The hypotheses of a set, made in shards: what a killed run has finished is not decoded again."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import read_json, write_json
 from asrprune.runtime.progress import track
 
-MOST_PARTS = 200  # enough for as many jobs, and a file each
+MOST_SHARDS = 200  # enough for as many jobs, and a file each
 Texts = dict[Keep, dict[str, str]]  # kept layers -> id -> text
-Part = tuple[Path, list[np.ndarray]]  # where it is written, and its batches
+Shard = tuple[Path, list[np.ndarray]]  # where it is written, and its batches
 
 
-def decode_in_parts(
+def decode_in_shards(
     experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], folder: Path, executor: Executor, decoder: Decoder
 ) -> Texts:
     """Decode every utterance by every sub-model.
@@ -35,30 +35,30 @@ def decode_in_parts(
         experiment: the full model.
         corpus: the set.
         keeps: the sub-models.
-        folder: where parts are, or are put, a file each; nobody else may be decoding there.
+        folder: where shards are, or are put, a file each; nobody else may be decoding there.
         executor: where it is done.
         decoder: makes labels of emissions.
     """
-    parts = _parts(experiment, corpus, folder, decoder)
-    missing = [(path, batches) for path, batches in parts if not path.exists() or not _read(path).keys() >= set(keeps)]
+    shards = _shards(experiment, corpus, folder, decoder)
+    missing = [(path, batches) for path, batches in shards if not path.exists() or not _read(path).keys() >= set(keeps)]
     write = partial(_write, experiment, corpus, keeps, executor.num_gpus, decoder)
     for _ in track(executor.map(write, missing), f"{corpus.directory.name}, {len(keeps)} sub-models", len(missing)):
         pass
     texts: Texts = {keep: {} for keep in keeps}
-    for made in (_read(path) for path, _ in parts):
+    for made in (_read(path) for path, _ in shards):
         for keep in keeps:
             texts[keep] |= made[keep]
     return texts
 
 
-def _parts(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decoder) -> list[Part]:
-    """Deal out the batches that one process would run, and none otherwise: a part has long ones and short ones.
+def _shards(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decoder) -> list[Shard]:
+    """Deal out the batches that one process would run, and none otherwise: a shard has long ones and short ones.
 
     A file's name depends on all that its texts depend on.
     """
     batches = sorted_batches(corpus.lengths, experiment.config.decode.max_frames)
-    shards = [batches[start::MOST_PARTS] for start in range(min(MOST_PARTS, len(batches)))]
-    made_by = [experiment.info["model_sha256"], only(resolved(experiment.config), "decoding"), decoder.identity]
+    shards = [batches[start::MOST_SHARDS] for start in range(min(MOST_SHARDS, len(batches)))]
+    made_by = [experiment.record.model_sha256, only(resolved(experiment.config), "decoding"), decoder.identity]
     names = []
     for shard in shards:
         content = [[corpus.ids[i], int(corpus.lengths[i])] for batch in shard for i in batch]
@@ -66,8 +66,10 @@ def _parts(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decode
     return [(folder / f"{name}.json", shard) for name, shard in zip(names, shards, strict=True)]
 
 
-def _write(experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], num_gpus: int, decoder: Decoder, part: Part) -> None:
-    path, batches = part
+def _write(
+    experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], num_gpus: int, decoder: Decoder, shard: Shard
+) -> None:
+    path, batches = shard
     texts = hypotheses(experiment, corpus, keeps, batches, num_gpus, decoder)
     write_json(path, {",".join(map(str, keep)): made for keep, made in texts.items()})
 

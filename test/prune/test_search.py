@@ -21,7 +21,7 @@ from asrprune.experiment.plan import Keep, plan_path, read_plan
 from asrprune.experiment.store import Experiment
 from asrprune.prune.dev_score import DevScore
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.prune.propose import check_measured, propose
+from asrprune.prune.search import check_measured, make_plan
 from asrprune.prune.strategies.iterative import iterative
 from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.runtime.errors import UserError
@@ -38,7 +38,7 @@ def own(tiny_experiment: Path, tmp_path: Path) -> Experiment:
 
 def with_prune(exp: Experiment, **values: object) -> Experiment:
     prune = exp.config.prune.model_copy(update=values)
-    return Experiment(exp.path, exp.config.model_copy(update={"prune": prune}), exp.tokenizer, exp.model, exp.info)
+    return Experiment(exp.path, exp.config.model_copy(update={"prune": prune}), exp.tokenizer, exp.model, exp.record)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -46,8 +46,8 @@ def test_a_plan_is_written_and_reads_back_for_this_model(own: Experiment, tiny_d
     dev = tiny_data / ("train" if strategy in MEASURED else "dev")  # the tiny dev set has too few frames for svcca
     if strategy in MEASURED:
         measure_layers(own, dev)
-    plan = propose(own, strategy, dev)
-    again = read_plan(plan_path(own.path, strategy), own.num_layers, own.info["model_sha256"])
+    plan = make_plan(own, strategy, dev)
+    again = read_plan(plan_path(own.path, strategy), own.num_layers, own.record.model_sha256)
     assert again.steps == plan.steps
     assert [step.depth for step in plan.steps] == [4, 3, 2, 1]
     assert plan.dev_set == (dev.name if strategy in ("iterative", *MEASURED) else None)
@@ -66,21 +66,21 @@ def dev_scorer(exp: Experiment, dev: Path, metric: str) -> DevScorer:
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
 @pytest.mark.parametrize("beam", [1, 2])
 def test_iterative_is_the_search_with_the_dev_scores(own: Experiment, tiny_data: Path, metric: str, beam: int) -> None:
-    plan = propose(with_prune(own, metric=metric, depths=(3, 2), beam=beam), "iterative", tiny_data / "dev")
+    plan = make_plan(with_prune(own, metric=metric, depths=(3, 2), beam=beam), "iterative", tiny_data / "dev")
     scorer = dev_scorer(own, tiny_data / "dev", metric)
     assert plan.steps == iterative(4, scorer, 2, beam)
     assert plan.metric == metric
     assert [step.depth for step in plan.steps] == [4, 3, 2]
     for step in plan.steps:
         assert step.score == pytest.approx(scorer([step.keep])[step.keep].primary)
-    assert plan.facts["beam"] == beam
-    assert 0 < plan.facts["layer_forwards"] < plan.facts["naive_layer_forwards"]
-    assert plan.facts["naive_layer_forwards"] >= 4 + 12 + 6
+    assert plan.beam == beam
+    assert 0 < plan.layer_forwards < plan.naive_layer_forwards
+    assert plan.naive_layer_forwards >= 4 + 12 + 6
 
 
 def test_a_killed_search_goes_on(own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was scored before the kill is not scored again; plan and costs are those of a search that was not killed."""
-    whole = propose(own, "iterative", tiny_data / "dev")
+    whole = make_plan(own, "iterative", tiny_data / "dev")
     shutil.rmtree(own.path / "plans")
     asked: list[int] = []
     score = DevScorer.__call__
@@ -93,40 +93,40 @@ def test_a_killed_search_goes_on(own: Experiment, tiny_data: Path, monkeypatch: 
 
     monkeypatch.setattr(DevScorer, "__call__", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        propose(own, "iterative", tiny_data / "dev")
+        make_plan(own, "iterative", tiny_data / "dev")
     assert not plan_path(own.path, "iterative").exists()
-    again = propose(own, "iterative", tiny_data / "dev")
+    again = make_plan(own, "iterative", tiny_data / "dev")
     calls = len(asked)
     assert again.steps == whole.steps
-    assert again.facts["naive_layer_forwards"] == whole.facts["naive_layer_forwards"]
-    assert propose(own, "iterative", tiny_data / "dev").steps == whole.steps
+    assert again.naive_layer_forwards == whole.naive_layer_forwards
+    assert make_plan(own, "iterative", tiny_data / "dev").steps == whole.steps
     assert len(asked) == calls, "all of it was known"
     assert asked[3] == asked[2], "the one that was cut off comes again, and none of those before it"
-    propose(own, "iterative", tiny_data / "dev", own.config.prune.model_copy(update={"metric": "ctc"}))
+    make_plan(own, "iterative", tiny_data / "dev", own.config.prune.model_copy(update={"metric": "ctc"}))
     assert len(asked) > calls, "another question"
     calls = len(asked)
-    propose(own, "iterative", tiny_data / "dev", decoder=PrefixBeam(own.tokenizer.pieces, BeamConfig()))
+    make_plan(own, "iterative", tiny_data / "dev", decoder=PrefixBeam(own.tokenizer.pieces, BeamConfig()))
     assert len(asked) > calls, "another decoder"
 
 
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
 def test_processes_find_the_same_plan(own: Experiment, tiny_data: Path, metric: str) -> None:
     options = own.config.prune.model_copy(update={"metric": metric, "beam": 2})
-    here = propose(own, "iterative", tiny_data / "dev", options)
+    here = make_plan(own, "iterative", tiny_data / "dev", options)
     shutil.rmtree(own.path / "plans")
     with processes(2) as two:
-        there = propose(own, "iterative", tiny_data / "dev", options, two)
+        there = make_plan(own, "iterative", tiny_data / "dev", options, two)
     assert there.steps == here.steps
-    assert there.facts["naive_layer_forwards"] == here.facts["naive_layer_forwards"]
-    assert here.facts["layer_forwards"] <= there.facts["layer_forwards"] < there.facts["naive_layer_forwards"]
+    assert there.naive_layer_forwards == here.naive_layer_forwards
+    assert here.layer_forwards <= there.layer_forwards < there.naive_layer_forwards
 
 
 def test_the_dev_set_chooses_among_proposals_of_svcca(own: Experiment, tiny_data: Path) -> None:
     measure_layers(own, tiny_data / "train")
-    plain = propose(own, "svcca", tiny_data / "train")
-    chosen = propose(with_prune(own, rerank=6, metric="ctc"), "svcca", tiny_data / "train")
+    plain = make_plan(own, "svcca", tiny_data / "train")
+    chosen = make_plan(with_prune(own, rerank=6, metric="ctc"), "svcca", tiny_data / "train")
     scorer = dev_scorer(own, tiny_data / "train", "ctc")
-    assert (plain.metric, chosen.metric, chosen.facts["rerank"]) == (None, "ctc", 6)
+    assert (plain.metric, chosen.metric, chosen.rerank) == (None, "ctc", 6)
     for before, after in zip(plain.steps, chosen.steps, strict=True):  # six are all sets of 2 of 4 layers
         sets = list(itertools.combinations(range(1, 5), before.depth))
         assert after.score == pytest.approx(min(score.primary for score in scorer(sets).values()))
@@ -139,25 +139,25 @@ def test_svcca_is_the_search_on_the_measured_matrix(own: Experiment, tiny_data: 
     matrix[1, 3] = 0.95
     path = similarity_path(own.path, "dev")
     path.parent.mkdir()
-    np.savez(path, similarity=matrix, model_sha256=np.array(own.info["model_sha256"]))
-    plan = propose(with_prune(own, depths=(4, 2)), "svcca", tiny_data / "dev")
+    np.savez(path, similarity=matrix, model_sha256=np.array(own.record.model_sha256))
+    plan = make_plan(with_prune(own, depths=(4, 2)), "svcca", tiny_data / "dev")
     assert [step.keep for step in plan.steps] == [(1, 2, 3, 4), (1, 4)]
 
 
 def test_influence_keeps_the_layers_that_were_measured_to_change_most(own: Experiment, tiny_data: Path) -> None:
     path = similarity_path(own.path, "dev")
     path.parent.mkdir()
-    np.savez(path, influence=np.array([0.9, 0.1, 0.2, 0.3]), model_sha256=np.array(own.info["model_sha256"]))
-    plan = propose(with_prune(own, depths=(4, 3, 1)), "influence", tiny_data / "dev")
+    np.savez(path, influence=np.array([0.9, 0.1, 0.2, 0.3]), model_sha256=np.array(own.record.model_sha256))
+    plan = make_plan(with_prune(own, depths=(4, 3, 1)), "influence", tiny_data / "dev")
     assert [step.keep for step in plan.steps] == [(1, 2, 3, 4), (1, 3, 4), (1,)]
 
 
 def test_a_file_of_an_older_asrprune_has_no_influence_and_stage_6_is_named(own: Experiment, tiny_data: Path) -> None:
     path = similarity_path(own.path, "dev")
     path.parent.mkdir()
-    np.savez(path, similarity=np.eye(5), model_sha256=np.array(own.info["model_sha256"]))
+    np.savez(path, similarity=np.eye(5), model_sha256=np.array(own.record.model_sha256))
     check_measured(own, ["svcca", "iterative", "lowest"], "dev")
-    for asked in (lambda: propose(own, "influence", tiny_data / "dev"), lambda: check_measured(own, ["influence"], "dev")):
+    for asked in (lambda: make_plan(own, "influence", tiny_data / "dev"), lambda: check_measured(own, ["influence"], "dev")):
         with pytest.raises(UserError, match=r"svcca/dev\.npz: has no influence, .*; run stage 6"):
             asked()
     assert not plan_path(own.path, "influence").exists()
@@ -165,13 +165,13 @@ def test_a_file_of_an_older_asrprune_has_no_influence_and_stage_6_is_named(own: 
 
 def test_svcca_without_its_matrix_names_stage_6(own: Experiment, tiny_data: Path) -> None:
     with pytest.raises(UserError, match=r"svcca/dev\.npz: no such file; stage 6"):
-        propose(own, "svcca", tiny_data / "dev")
+        make_plan(own, "svcca", tiny_data / "dev")
     assert not plan_path(own.path, "svcca").exists()
 
 
 def test_an_unknown_strategy_lists_the_known_ones(own: Experiment, tiny_data: Path) -> None:
     with pytest.raises(UserError, match="no such strategy; choose from iterative, svcca, influence, every, lowest"):
-        propose(own, "best", tiny_data / "dev")
+        make_plan(own, "best", tiny_data / "dev")
 
 
 # ---- never look at a test set
@@ -209,7 +209,7 @@ def test_nothing_but_the_dev_set_is_opened(own: Experiment, tiny_data: Path, tmp
     if strategy in MEASURED:
         measure_layers(own, dev)
     with opened() as paths:
-        propose(own, strategy, dev)
+        make_plan(own, strategy, dev)
     below = {path.relative_to(data).parts[0] for path in paths if path.is_relative_to(data)}
     features = {path for path in paths if path.name == "feats.ark"}
     if strategy == "iterative":
@@ -223,4 +223,4 @@ def test_nothing_but_the_dev_set_is_opened(own: Experiment, tiny_data: Path, tmp
 
 def test_iterative_works_without_any_other_set(own: Experiment, tiny_data: Path, tmp_path: Path) -> None:
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "only/dev"))
-    assert propose(own, "iterative", dev).steps == propose(own, "iterative", tiny_data / "dev").steps
+    assert make_plan(own, "iterative", dev).steps == make_plan(own, "iterative", tiny_data / "dev").steps

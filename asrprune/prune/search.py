@@ -3,16 +3,14 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from asrprune.config.schema import PruneConfig
 from asrprune.config.strategies import strategy_name
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
-from asrprune.experiment.plan import Plan, plan_path, write_plan
+from asrprune.experiment.plan import Plan, plan_path
 from asrprune.experiment.store import Experiment
 from asrprune.prune.evidence import Evidence, read_measure
-from asrprune.prune.score_cache import CachedScorer
 from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, Executor
@@ -21,7 +19,7 @@ from asrprune.runtime.version import version
 logger = logging.getLogger(__name__)
 
 
-def propose(
+def make_plan(
     experiment: Experiment,
     strategy: str,
     dev: Path,
@@ -47,15 +45,26 @@ def propose(
         raise UserError(f"--strategy {strategy}: no such strategy; choose from {', '.join(STRATEGIES)}")
     chosen, evidence = STRATEGIES[name], Evidence(experiment, name, dev, options, executor, decoder)
     steps = chosen.choose(evidence)
-    metric, facts = None, dict[str, Any]()
-    if any(step.score is not None for step in steps):
-        assert chosen.effort is not None
-        effort = getattr(options, chosen.effort)
-        metric, facts = options.metric, {str(chosen.effort): effort, "decoder": decoder.identity, **_cost(evidence.score)}
-    facts["asrprune"] = version()
-    dev_set = dev.name if chosen.needs else None
-    plan = Plan(name, experiment.num_layers, steps, experiment.info["model_sha256"], metric, dev_set, facts)
-    write_plan(plan_path(experiment.path, name), plan)
+    scorer = evidence.score if any(step.score is not None for step in steps) else None
+    if scorer:
+        logger.info("%.0f layer passes over the dev set instead of %d", scorer.layer_forwards, scorer.naive_layer_forwards)
+    plan = Plan(
+        format=1,
+        num_layers=experiment.num_layers,
+        strategy=name,
+        metric=options.metric if scorer else None,
+        dev_set=dev.name if chosen.needs else None,
+        model_sha256=experiment.record.model_sha256,
+        beam=options.beam if scorer and chosen.effort == "beam" else None,
+        rerank=options.rerank if scorer and chosen.effort == "rerank" else None,
+        decoder=decoder.identity if scorer else None,
+        layer_forwards=round(scorer.layer_forwards, 2) if scorer else None,
+        naive_layer_forwards=scorer.naive_layer_forwards if scorer else None,
+        seconds=round(scorer.seconds, 2) if scorer else None,
+        asrprune=version(),
+        steps=steps,
+    )
+    plan.write(plan_path(experiment.path, name))
     return plan
 
 
@@ -65,9 +74,3 @@ def check_measured(experiment: Experiment, strategies: Iterable[str], set_name: 
         needs = STRATEGIES[name].needs
         if needs is not None and needs != "score":
             read_measure(experiment, set_name, needs)
-
-
-def _cost(scorer: CachedScorer) -> dict[str, Any]:
-    made, naive = round(scorer.layer_forwards, 2), round(scorer.naive_layer_forwards)
-    logger.info("%.0f layer passes over the dev set instead of %d", made, naive)
-    return {"layer_forwards": made, "naive_layer_forwards": naive, "seconds": round(scorer.seconds, 2)}
