@@ -1,5 +1,6 @@
 """Commands on data directories."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -109,13 +110,20 @@ def lm(
         list[Path], typer.Argument(help="files with one sentence per line: Kaldi's `text`, or plain text with --plain")
     ],
     output: Annotated[Path, typer.Argument(help="ARPA file to write; a name that ends in .gz is gzipped")],
-    order: Annotated[int, typer.Option("--order", min=1, max=6, help="largest number of words in an n-gram")] = 3,
+    order: Annotated[
+        int | None,
+        typer.Option("--order", min=1, max=6, help="words in an n-gram; default: from a file name such as 3gram.arpa"),
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="lines do not begin with an utterance id")] = False,
 ) -> None:
     """Train an n-gram language model for `--decoder beam`. Smoothing: interpolated modified Kneser-Ney."""
     from asrprune.decode.arpa import write_arpa
     from asrprune.decode.kneser_ney import estimate, read_sentences
 
+    if order is None:
+        if not (named := re.match(r"([1-6])gram\b", output.name)):
+            raise UserError(f"{output}: the name does not say how many words an n-gram has, as 3gram.arpa does; give --order")
+        order = int(named[1])
     model = estimate(read_sentences(texts, plain), order)
     write_arpa(output, model)
     counts = ", ".join(f"{len(grams.word)} {number}-grams" for number, grams in enumerate(model.orders, 1))

@@ -116,6 +116,9 @@ def score(
 def bench(
     exp: ExpDir,
     data: Annotated[Path, typer.Option("--data", help="data directory with the audio to time")],
+    decoder: DecoderName = None,
+    lm: LmFile = None,
+    context: Context = None,
     allow_pipes: AllowPipes = False,
     ngpu: Gpus = 0,
 ) -> None:
@@ -123,7 +126,10 @@ def bench(
     from asrprune.decode import benchmark
 
     experiment = load_experiment(exp, ngpu)
-    say(str(benchmark.bench(experiment, data, benchmark.keeps_of(experiment), allow_pipes)))
+    path = benchmark.bench(experiment, data, benchmark.keeps_of(experiment), allow_pipes, decoder_given(decoder, lm, context))
+    for row in benchmark.Bench.read(path).rows:
+        say(f"depth {row.depth}: RTF {row.rtf:.4f}, of which the decoder has {row.decoder_rtf:.4f}")
+    say(str(path))
 
 
 @app.command()

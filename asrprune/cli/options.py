@@ -24,7 +24,9 @@ Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="0: the CPU, 1: the GPU
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="number of layers to run; --plan gives the layers")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
 DecoderName = Annotated[str | None, typer.Option("--decoder", help="greedy or beam; default: decode.decoder of the config")]
-LmFile = Annotated[Path | None, typer.Option("--lm", help="ARPA file with a language model, for beam")]
+LmFile = Annotated[
+    Path | None, typer.Option("--lm", help="language model for beam: an ARPA file, or the name of one in EXP/lang")
+]
 Context = Annotated[list[str] | None, typer.Option("--context", help="an expected word or phrase, for beam; may be repeated")]
 GridOutput = Annotated[
     Path | None,
@@ -54,7 +56,8 @@ def decoder_given(name: str | None, lm: Path | None, context: list[str] | None) 
     """Return ``--decoder``, ``--lm`` and ``--context`` as numbers of ``decode.decoder``."""
     if name == "greedy" and (lm or context):
         raise UserError("--lm and --context have no effect with --decoder greedy; use --decoder beam")
-    given = {"type": name or ("beam" if lm or context else None), "lm": lm and str(lm), "context": context}
+    path = lm and str(lm.absolute() if lm.exists() else lm)  # a plain name may be a file in the experiment
+    given = {"type": name or ("beam" if lm or context else None), "lm": path, "context": context}
     return {key: value for key, value in given.items() if value}
 
 

@@ -41,18 +41,22 @@ def stage(
 
 @app.command()
 def number(
-    name: Annotated[str, typer.Argument(help="full name, e.g. prune.speeds")],
+    names: Annotated[list[str], typer.Argument(help="full names, e.g. prune.speeds")],
     config: ConfigFile,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
-    """Print a number of a config as JSON."""
+    """Print numbers of a config, one per line, as text or JSON. The line is empty for null and for idle numbers."""
     from asrprune.config.load import read_config, resolved
-    from asrprune.recipe.needs import numbers_of
+    from asrprune.config.names import numbers
+    from asrprune.recipe.needs import flat, numbers_of
 
-    numbers = numbers_of([name], resolved(read_config(config, set_)))
-    if name not in numbers:
-        raise UserError(f"{name} is a section; give one of its numbers: {', '.join(numbers)}")
-    say(json.dumps(numbers[name]))
+    chosen = resolved(read_config(config, set_))
+    values = dict.fromkeys(number.name for number in numbers()) | flat(chosen)
+    for name in names:
+        if name not in values:
+            raise UserError(f"{name} is a section; give one of its numbers: {', '.join(numbers_of([name], chosen))}")
+        value = "" if values[name] is None else values[name]
+        say(value if isinstance(value, str) else json.dumps(value))
 
 
 def _end(message: str, code: int) -> None:

@@ -399,7 +399,10 @@ class BeamConfig(DecoderConfig):
     type: Literal["beam"] = setting("beam", "decoder")
     width: Positive = setting(8, "label sequences kept after each frame", unit="sequences")
     min_prob: Probability = setting(0.001, "labels with a lower probability in a frame are skipped there")
-    lm: str | None = setting(None, "ARPA file, plain or gzipped, relative to where the command runs; null: no language model")
+    lm: str | None = setting(
+        None,
+        "language model: an ARPA file, or the name of one that a recipe makes, such as `3gram.arpa`; null: none",
+    )
     lm_weight: Annotated[Real, Field(ge=0.0, le=10.0)] | None = setting(
         None, "weight of the language model; null: the value found by `asrprune tune-lm`, else 0.5"
     )

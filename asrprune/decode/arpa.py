@@ -11,7 +11,7 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
-from asrprune.decode.language_model import END, NO_NODE, START, Grams, LanguageModel, find_nodes, keys_of
+from asrprune.decode.language_model import END, NO_NODE, START, UNKNOWN, Grams, LanguageModel, find_nodes, keys_of
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, open_unzipped
 
@@ -166,7 +166,8 @@ def _sorted(
 
 def _decoded(lines: _Lines, word: bytes, number: int) -> str:
     try:
-        return word.decode("utf-8")
+        text = word.decode("utf-8")
+        return UNKNOWN if text == "<UNK>" else text  # as KenLM has it: models of words in capitals spell it so
     except UnicodeDecodeError:
         lines.fail(f"{_shown(word)} is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8", number)
 

@@ -1,10 +1,9 @@
 """Speed: real-time factors by depth, measured side by side. RTF = total seconds / total seconds of audio."""
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,6 +38,7 @@ class Timed(Record):
     rtf: float  # the median
     rtf_min: float
     rtf_max: float
+    decoder_rtf: float | None = None  # the median of the decoder alone; earlier versions did not measure it
 
 
 class Bench(Record):
@@ -61,19 +61,26 @@ class Bench(Record):
     rows: tuple[Timed, ...]
 
 
-def bench(experiment: Experiment, directory: Path, keeps: Sequence[Keep], allow_pipes: bool = False) -> Path:
+def bench(
+    experiment: Experiment,
+    directory: Path,
+    keeps: Sequence[Keep],
+    allow_pipes: bool = False,
+    given: Mapping[str, Any] | None = None,
+) -> Path:
     """Measure features and sub-models on utterances of a set; write ``bench.json`` in the experiment.
 
     A repetition runs every sub-model once over all batches, so that a drift of the machine hits all alike; a sub-model's time
-    covers encoder, CTC head and decoding as the config says. Features are timed apart, one utterance after another.
+    covers encoder, CTC head and decoder. The decoder is also timed alone. So are the features, one utterance after another.
 
     Args:
         experiment: the full model.
         directory: a data directory; ``bench.utterances`` of it are taken, spread evenly.
         keeps: the sub-models, as layers to keep.
         allow_pipes: run shell commands in wav.scp.
+        given: other values for numbers of ``decode.decoder`` in the config.
     """
-    options, decoder = experiment.config.bench, decoder_of(experiment)
+    options, decoder = experiment.config.bench, decoder_of(experiment, given)
     before = torch.get_num_threads()
     torch.set_num_threads(options.threads or before)
     try:
@@ -103,29 +110,36 @@ def measure(
     decoder: Decoder = GREEDY,
 ) -> tuple[Timed, ...]:
     """Time sub-models side by side on (features, lens) batches."""
-    seconds: list[list[float]] = [[] for _ in keeps]
+    seconds = np.empty((repeats + WARM_UP, len(keeps), 2))  # of everything, and of the decoder
     runner = Runner.of(experiment)
     for repeat in track(range(repeats + WARM_UP), "bench"):
         for position, keep in enumerate(keeps):
-            taken = timed(lambda keep=keep: _recognise(runner, decoder, experiment.tokenizer, batches, keep))  # type: ignore[misc]
-            if repeat >= WARM_UP:
-                seconds[position].append(taken)
+            started = _now()
+            own = _recognise(runner, decoder, experiment.tokenizer, batches, keep)
+            seconds[repeat, position] = _now() - started, own
+    rtf = seconds[WARM_UP:].transpose(1, 2, 0) / audio_s
     return tuple(
         Timed(
             depth=len(keep), keep=keep, params_m=num_params(experiment.model, keep) / 1e6,
-            rtf=statistics.median(taken) / audio_s, rtf_min=min(taken) / audio_s, rtf_max=max(taken) / audio_s,
+            rtf=float(np.median(whole)), rtf_min=float(whole.min()), rtf_max=float(whole.max()),
+            decoder_rtf=float(np.median(own)),
         )
-        for keep, taken in zip(keeps, seconds, strict=True)
+        for keep, (whole, own) in zip(keeps, rtf, strict=True)
     )  # fmt: skip
 
 
 def _recognise(
     runner: Runner, decoder: Decoder, tokenizer: Tokenizer, batches: Sequence[tuple[Tensor, Tensor]], keep: Keep
-) -> None:
+) -> float:
+    """Recognise all batches; return the seconds of the decoder."""
+    seconds = 0.0
     for features, lens in batches:
-        for _, emissions in runner.emissions(features, lens, [keep]):
-            for path in decoder.decode(emissions.log_probs, emissions.lens):
-                tokenizer.decode(path.labels)
+        ((_, emissions),) = runner.emissions(features, lens, [keep])
+        started = _now()
+        for path in decoder.decode(emissions.log_probs, emissions.lens):
+            tokenizer.decode(path.labels)
+        seconds += _now() - started
+    return seconds
 
 
 def _features(
@@ -151,15 +165,11 @@ def _batches(features: Sequence[np.ndarray], size: int) -> list[tuple[Tensor, Te
     return batches
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds until it is done, on a GPU, too."""
+def _now() -> float:
+    """The time at which all that was asked of a GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    started = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return time.perf_counter()
 
 
 def _device(experiment: Experiment) -> torch.device:

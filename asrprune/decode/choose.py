@@ -66,13 +66,19 @@ def decoder_of(experiment: Experiment, given: Mapping[str, Any] | None = None) -
 def decoder_options(experiment: Experiment, given: Mapping[str, Any]) -> Decoding:
     """The numbers of ``decode.decoder`` in an experiment's config, with some replaced; those of another ``type`` alone.
 
+    A language model is looked for in the experiment first.
+
     Raises:
         UserError: they do not go together.
     """
     configured = experiment.config.decode.decoder
     same = given.get("type", configured.type) == configured.type
     values = {**(configured.model_dump() if same else {}), **given}
-    return check(DecodeConfig, {"decoder": values}, "decode").decoder
+    options = check(DecodeConfig, {"decoder": values}, "decode").decoder
+    if not isinstance(options, BeamConfig) or options.lm is None:
+        return options
+    own = ExperimentPaths(experiment.path).lang / options.lm
+    return options.model_copy(update={"lm": str(own)}) if own.is_file() else options
 
 
 def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:

@@ -29,7 +29,7 @@ WORD_BONUSES = (-1.0, 0.0, 1.0, 2.0)
 def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Executor = HERE) -> Weights:
     """Try all weights on a dev set and write the best, with the errors of all, into the experiment; returns the best.
 
-    The set is run through the model once. Of equals the smallest weights win.
+    The set is run through the model once. Of equals the smallest weights win; one that the options give is kept.
 
     Raises:
         UserError: the options name no language model, or one that cannot be read.
@@ -37,7 +37,9 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
     if options.lm is None:
         raise UserError("there is no language model to tune; name one, --lm FILE, or in the config, decode.decoder.lm")
     lm, digest, corpus = ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)), Corpus(dev, experiment.tokenizer)
-    grid = sorted(product(LM_WEIGHTS, WORD_BONUSES), key=lambda weights: (weights[0], abs(weights[1])))
+    lm_weights = LM_WEIGHTS if options.lm_weight is None else (options.lm_weight,)
+    word_bonuses = WORD_BONUSES if options.word_bonus is None else (options.word_bonus,)
+    grid = sorted(product(lm_weights, word_bonuses), key=lambda weights: (weights[0], abs(weights[1])))
     decoders = [
         make_beam(
             options.model_copy(update={"lm_weight": lm_weight, "word_bonus": word_bonus}), experiment.tokenizer, lm, digest

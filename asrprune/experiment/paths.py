@@ -26,6 +26,11 @@ class ExperimentPaths:
         return self.root / "tokens.txt"
 
     @property
+    def lang(self) -> Path:
+        """What a recipe's stage 3 made of texts: text units, and the language model that the config names."""
+        return self.root / "lang"
+
+    @property
     def cmvn(self) -> Path:
         """The CMVN statistics of the training set."""
         return self.root / "cmvn"

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from asrprune.config.load import write_config
 from asrprune.config.schema import Config
+from asrprune.decode.choose import Tuned
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import check_layers
-from asrprune.experiment.store import Experiment, PrunedFrom, save_model
+from asrprune.experiment.store import Experiment, ModelRecord, PrunedFrom, save_model
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
 
@@ -28,7 +29,8 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: exists already; choose another directory, or remove it")
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("bpe.model", "tokens.txt", "cmvn"):
+    lm = f"lang/{getattr(experiment.config.decode.decoder, 'lm', None)}"
+    for name in ("bpe.model", "tokens.txt", "cmvn", *([lm] if (experiment.path / lm).is_file() else [])):
         with atomic_path(target / name) as temporary:
             shutil.copyfile(experiment.path / name, temporary)
     config = pruned_config(experiment.config, keep)
@@ -39,6 +41,15 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     whole = experiment.record
     source = PrunedFrom(model_sha256=whole.model_sha256, num_layers=whole.num_layers, keep=tuple(keep))
     save_model(target, config, weights, whole.members, source)
+    _copy_tuned(experiment, target)
+
+
+def _copy_tuned(experiment: Experiment, target: Path) -> None:
+    """Let the pruned model decode with the weights of a language model that were tuned for the full one."""
+    own, new = ExperimentPaths(experiment.path), ExperimentPaths(target)
+    tuned = Tuned.read(own.decoder) if own.decoder.exists() else None
+    if tuned and tuned.model_sha256 == experiment.record.model_sha256:
+        tuned.model_copy(update={"model_sha256": ModelRecord.read(new.model).model_sha256}).write(new.decoder)
 
 
 def pruned_config(config: Config, keep: Sequence[int]) -> Config:

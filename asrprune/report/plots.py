@@ -48,7 +48,7 @@ STYLE: Any = {  # the stubs of newer versions want every key to be a literal, th
 CAPTIONS = {
     "wer_by_depth": "Word error rate at every depth, by the strategy that chose the layers. Bars: 95 % intervals; dashed: "
     "the full model.",
-    "wer_vs_rtf": "Word error rate against real-time factor (encoder, CTC head and greedy decoding, without features). "
+    "wer_vs_rtf": "Word error rate against real-time factor (encoder, CTC head and decoding, without features). "
     "Numbers are depths; on the grey line lie the sub-models that no other beats in both.",
     "layers_kept": "Layers kept (filled) at each depth. An empty row: the strategy's plan has no such depth.",
     "svcca": "Similarity of the layers' outputs: 0 is none, 1 is equal up to a linear map (for CKA: up to rotation and "

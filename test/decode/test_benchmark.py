@@ -13,6 +13,7 @@ from asrprune.config.schema import BeamConfig
 from asrprune.data.kaldi import read_data_dir
 from asrprune.decode import benchmark as bench
 from asrprune.decode.decoder import BestPath
+from asrprune.decode.greedy import GREEDY
 from asrprune.decode.prefix_beam import PrefixBeam
 from asrprune.experiment import store as experiment
 from asrprune.experiment.store import Experiment
@@ -53,14 +54,20 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
+    def decode(self, log_probs: Tensor, lens: Tensor) -> list[BestPath]:
+        """A decoder that takes a second for each utterance."""
+        self.now += len(lens)
+        return [BestPath([], [], [])] * len(lens)
+
 
 def test_rtf_is_seconds_over_seconds_of_audio_without_the_warm_up(
     own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three repetitions that take 1, 4 and 9 hundredths a layer and utterance: median 4, from 1 to 9."""
+    """Three repetitions that take 1, 4 and 9 hundredths a layer and utterance, median 4, and a second for the decoder."""
     own = with_bench(own, utterances=100, repeats=3, batch=1)
     clock = Clock(own, per_pass=6 * sum(map(len, KEEPS)))
     monkeypatch.setattr(bench.time, "perf_counter", clock.perf_counter)
+    monkeypatch.setattr(GREEDY, "decode", clock.decode, raising=False)
     path = bench.bench(own, tiny_data / "dev", KEEPS)
     written = json.loads(path.read_text())
     total = sum(audio_seconds(tiny_data / "dev"))
@@ -69,9 +76,10 @@ def test_rtf_is_seconds_over_seconds_of_audio_without_the_warm_up(
     assert clock.layers == 4 * 6 * 7
     for row, keep in zip(written["rows"], KEEPS, strict=True):
         a_pass = 6 * len(keep) * 0.01
-        assert row["rtf"] == pytest.approx(4 * a_pass / total)
-        assert row["rtf_min"] == pytest.approx(a_pass / total)
-        assert row["rtf_max"] == pytest.approx(9 * a_pass / total)
+        assert row["rtf"] == pytest.approx((4 * a_pass + 6) / total)
+        assert row["rtf_min"] == pytest.approx((a_pass + 6) / total)
+        assert row["rtf_max"] == pytest.approx((9 * a_pass + 6) / total)
+        assert row["decoder_rtf"] == pytest.approx(6 / total), "which has a part of its own"
 
 
 def test_there_is_a_row_for_each_sub_model_and_the_conditions_are_stated(own: Experiment, tiny_data: Path) -> None:

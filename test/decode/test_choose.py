@@ -10,6 +10,7 @@ import pytest
 import yaml
 from commands import asrprune
 
+from asrprune.cli.options import decoder_given
 from asrprune.config.load import parse_config, resolved
 from asrprune.config.schema import BeamConfig, Config, GreedyConfig
 from asrprune.data.dataset import Corpus
@@ -78,6 +79,21 @@ def test_numbers_come_from_the_config_the_call_and_what_was_tuned(exp: Path, lm:
     assert decoder_options(load(exp), {"width": 3}) == BeamConfig(width=3, lm=str(lm), word_bonus=0.25)
 
 
+def test_a_language_model_of_the_experiment_goes_by_its_name(
+    exp: Path, lm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = exp / "lang/2gram.arpa"
+    own.parent.mkdir()
+    shutil.copy(lm, own)
+    configure(exp, type="beam", lm="2gram.arpa")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2gram.arpa").write_text("another one")
+    assert decoder_options(load(exp), {}).lm == str(own)
+    assert decoder_options(load(exp), decoder_given("beam", Path("2gram.arpa"), None)).lm == str(tmp_path / "2gram.arpa")
+    (tmp_path / "2gram.arpa").unlink()
+    assert decoder_options(load(exp), decoder_given("beam", Path("2gram.arpa"), None)).lm == str(own)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -108,6 +124,10 @@ def test_plain_text_gives_the_same_model(lm: Path, tiny_data: Path, tmp_path: Pa
     (tmp_path / "plain.txt").write_text("".join(f"{line}\n" for line in lines))
     assert asrprune("lm", tmp_path / "plain.txt", tmp_path / "out.arpa", "--order", 2, "--plain").code == 0
     assert (tmp_path / "out.arpa").read_bytes() == lm.read_bytes()
+    assert asrprune("lm", tmp_path / "plain.txt", tmp_path / "2gram.arpa", "--plain").code == 0
+    assert (tmp_path / "2gram.arpa").read_bytes() == lm.read_bytes(), "its name says the order"
+    refused = asrprune("lm", tmp_path / "plain.txt", tmp_path / "own.arpa", "--plain")
+    assert "own.arpa: the name does not say how many words an n-gram has, as 3gram.arpa does" in refused.err
 
 
 def test_every_command_decodes_with_it_and_says_so(exp: Path, lm: Path, tiny_data: Path) -> None:
@@ -152,6 +172,27 @@ def test_weights_are_tuned_on_the_dev_set_and_then_used(exp: Path, lm: Path, tin
     score = json.loads((exp / "decode/dev/layers_1_2_3_4_d4/score.json").read_text())
     assert score["wer"] == pytest.approx(tuned["wer"]), "it is the error rate that decoding has with these weights"
     assert len(dict(open_table(exp / "decode/dev/layers_1_2_3_4_d4/text", allow_empty=True))) == 6
+
+
+def test_a_weight_that_the_config_gives_is_kept(exp: Path, lm: Path, tiny_data: Path) -> None:
+    configure(exp, type="beam", lm=str(lm), lm_weight=0.3)
+    assert asrprune("tune-lm", "--exp", exp, "--dev", tiny_data / "dev").code == 0
+    tried = json.loads((exp / "decoder.json").read_text())["tried"]
+    assert {row["lm_weight"] for row in tried} == {0.3}
+    assert len({row["word_bonus"] for row in tried}) > 2
+
+
+def test_a_pruned_experiment_takes_the_language_model_and_its_weights_along(exp: Path, lm: Path, tiny_data: Path) -> None:
+    (exp / "lang").mkdir()
+    shutil.copy(lm, exp / "lang/2gram.arpa")
+    configure(exp, type="beam", lm="2gram.arpa")
+    assert asrprune("tune-lm", "--exp", exp, "--dev", tiny_data / "dev").code == 0
+    assert asrprune("prune", "--exp", exp, "--layers", "1,3", exp.parent / "pruned").code == 0
+    shutil.move(exp, exp.parent / "gone")
+    pruned, full = decoder_of(load(exp.parent / "pruned")), decoder_of(load(exp.parent / "gone"))
+    assert pruned.identity == full.identity
+    assert f"lm={sha256_of(lm)[:16]}" in pruned.identity
+    assert f"lm_weight={json.loads((exp.parent / 'gone/decoder.json').read_text())['lm_weight']}" in pruned.identity
 
 
 def test_never_on_a_test_set(exp: Path, lm: Path, tiny_data: Path, tmp_path: Path) -> None:

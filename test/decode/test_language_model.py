@@ -92,6 +92,13 @@ def test_some_by_hand(tmp_path: Path) -> None:
     assert "<unk>" not in model
 
 
+def test_the_unknown_word_may_be_in_capitals(tmp_path: Path) -> None:
+    """As in LibriSpeech's published models; KenLM reads both, too."""
+    model = ArpaModel(write(tmp_path, PRUNED.replace("<unk>", "<UNK>")))
+    assert scores(model, ("c",)) == pytest.approx([-0.2 - 1.1], abs=1e-6)
+    assert "<UNK>" not in model
+
+
 def test_gzipped_is_the_same(tmp_path: Path) -> None:
     model = ArpaModel(write(tmp_path, gzip.compress(PRUNED.encode()), "lm.arpa.gz"))
     assert scores(model, ("a", "b", "b")) == scores(ArpaModel(write(tmp_path, PRUNED)), ("a", "b", "b"))

@@ -19,7 +19,7 @@ STAGES = ["perturb", "fbank", "bpe", "train", "average", "svcca", "search", "dec
 STUB = r"""#!/usr/bin/env bash
 case $1 in stage | number) exec python -m asrprune.cli "$@" ;; esac
 log=$2; shift 2
-command=$1
+command=$1 line=$*
 calls=$([ $command = doctor ] && echo doctors || echo calls)
 echo "$*" >> "$STUB/$calls"
 echo "log of $command" >> "$log"
@@ -32,6 +32,8 @@ while [ $# -gt 0 ]; do
         --cmvn) [ $command = train ] || touch "$2" ;;
         *_sp) mkdir -p "$1"; touch "$1/text" ;;
         */lang) mkdir -p "$1"; touch "$1/bpe.model" ;;
+        *.txt) line="$line $(cat "$1")" ;;
+        *.arpa) [ $command != lm ] || echo "$line" > "$1" ;;
     esac
     if [ -f "$1/text" ]; then
         [ $command != fbank ] || touch "$1/feats.scp"
@@ -43,6 +45,7 @@ case $command in
     train) touch "$exp/config.yaml" "$exp/train.jsonl" ;;
     average) touch "$exp/model.safetensors" ;;
     svcca) mkdir -p "$exp/svcca" ;;
+    tune-lm) touch "$exp/decoder.json" ;;
     search) mkdir -p "$exp/plans" ;;
     bench) touch "$exp/bench.json" ;;
     report) touch "$exp/report.html" "$exp/results.json" ;;
@@ -492,6 +495,54 @@ def test_layers_may_be_chosen_on_speed_copies_of_the_dev_set(recipe: Recipe) -> 
     recipe.config("train: {epochs: 2}")
     recipe.run()
     assert not any("dev_sp" in call for call in recipe.calls())
+
+
+LATER = ["search", "decode", "score", "bench", "report"]
+
+
+def beam(recipe: Recipe, lm: str) -> None:
+    recipe.config(f"train: {{epochs: 2}}\ndecode: {{decoder: {{type: beam, lm: {lm}}}}}")
+
+
+def test_a_language_model_is_trained_and_its_weights_are_tuned(finished: Recipe) -> None:
+    """Whatever it depends on: another order, another text; a greedy decoder again needs none."""
+    beam(finished, "3gram.arpa")
+    finished.run()
+    calls = finished.calls()
+    assert [call.split()[0] for call in calls] == ["bpe", "lm", "train", "svcca", "tune-lm", *LATER]
+    assert calls[1] == "lm data/train/text exp/train/lang/3gram.arpa"
+    assert calls[4].startswith("tune-lm --exp exp/train --dev data/dev --executor local --nj 2")
+    finished.run()
+    assert finished.calls() == []
+    beam(finished, "2gram.arpa")
+    finished.run()
+    assert "lm data/train/text exp/train/lang/2gram.arpa" in finished.calls()
+    sentences = finished.root / "sentences.txt"
+    for text in ("good morning", "good night"):
+        sentences.write_text(text)
+        finished.run("--lm_text", str(sentences))
+        calls = finished.calls()
+        assert [call.split()[0] for call in calls] == ["bpe", "lm", "tune-lm", *LATER]
+        assert calls[1] == f"lm {sentences} --plain exp/train/lang/2gram.arpa"
+    finished.config("train: {epochs: 2}")
+    finished.run()
+    assert finished.commands() == ["train", "svcca", *LATER]
+
+
+def test_a_language_model_is_fetched_or_there(finished: Recipe) -> None:
+    own = finished.folder / "own.arpa"
+    own.write_text("one")
+    _script(finished.folder / "local/lm.sh", 'echo "local/lm.sh $*" >> "$STUB/calls"; touch "$3"')
+    beam(finished, "published.arpa.gz")
+    finished.run("--stage", "2", "--stop_stage", "3")
+    assert finished.calls() == ["bpe data/train exp/train/lang --config conf/train.yaml",
+                                "local/lm.sh downloads data exp/train/lang/published.arpa.gz"]  # fmt: skip
+    beam(finished, "own.arpa")
+    finished.run("--stage", "2")
+    assert finished.commands() == ["bpe", "train", "svcca", "tune-lm", *LATER]
+    own.write_text("two")
+    finished.run("--stage", "2")
+    assert finished.commands() == ["tune-lm", *LATER]
 
 
 OWN_OPTIONS = r"""

@@ -1,6 +1,7 @@
 """The LibriSpeech recipe's data script on small layouts, right and wrong, and on a real part of the corpus, counted anew."""
 
 import functools
+import hashlib
 import logging
 import re
 import shutil
@@ -24,6 +25,7 @@ needs_sample = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not 
 
 
 libri = load_script("egs/librispeech/local/data.py")
+published = load_script("egs/librispeech/local/lm.py")
 
 
 # A small corpus of the same layout, to break
@@ -291,6 +293,30 @@ def _tar_facts(part: str) -> tuple[dict[str, str], dict[str, float]]:
                 bits = int.from_bytes(handle.read(26)[18:], "big")  # 20: rate, 3: channels, 5: width, 36: samples
                 seconds[Path(member.name).stem] = (bits & ((1 << 36) - 1)) / (bits >> 44)
     return texts, seconds
+
+
+@pytest.mark.parametrize("held", ["downloads", "work"])
+def test_a_published_language_model_is_taken_from_where_it_is(
+    held: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, content = "3-gram.pruned.1e-7.arpa.gz", b"\\data\\ ..."
+    monkeypatch.setattr(published, "MD5_SUMS", {name: hashlib.md5(content).hexdigest()})
+    for folder in ("downloads", "work"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / held / name).write_bytes(content)
+    where = ["--download_dir", str(tmp_path / "downloads"), "--work_dir", str(tmp_path / "work")]
+    target = tmp_path / "exp/lang" / name
+    assert published.main([*where, str(target)]) == 0
+    assert target.read_bytes() == content
+    target.unlink()
+    (tmp_path / held / name).write_bytes(content[:-1])
+    assert published.main([*where, str(target)]) == 1
+    assert (
+        f"{tmp_path / held / name}: is not the file at https://www.openslr.org/resources/11/{name}" in capsys.readouterr().err
+    )
+    assert not target.exists()
+    assert published.main([*where, str(target.with_name("4gram.gz"))]) == 1
+    assert f"4gram.gz is not published; known: {name}" in capsys.readouterr().err
 
 
 @needs_sample

@@ -18,6 +18,7 @@ from commands import asrprune
 
 from asrprune.data.check import check_data_dir
 from asrprune.data.tables import read_table
+from asrprune.runtime.files import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
 AN4 = ROOT / "../shared/data/an4"
@@ -190,6 +191,20 @@ def test_a_pruned_experiment_decodes_as_the_full_one_with_keep(mini: Mini, tmp_p
     full = (exp / f"decode/test/layers_{chosen.replace(',', '_')}_d2/text").read_text()
     assert pruned == full == (exp / "decode/test/iterative_d2/text").read_text()
     assert full != (exp / "decode/test/iterative_d4/text").read_text()
+
+
+def test_a_language_model_is_a_part_of_the_recipe(mini: Mini, tmp_path: Path) -> None:
+    """The finished experiment, with a beam: nothing is trained anew but the n-gram."""
+    shutil.copytree(mini.exp, tmp_path / "exp/tiny")
+    numbers = ("decode.decoder.type=beam", "decode.decoder.lm=2gram.arpa", "prune.strategies=[lowest]", "prune.depths=[1]")
+    options = " ".join(f"--set {number}" for number in numbers)
+    output = _run(mini.command("--expdir", str(tmp_path / "exp"), "--stop_stage", "8", "--config_opts", options))
+    exp = tmp_path / "exp/tiny"
+    assert "stage 5 (average): done before" in output
+    tuned = json.loads((exp / "decoder.json").read_text())
+    assert tuned["set"] == "dev"
+    made_with = json.loads((exp / "decode/test/lowest_d1/decode.json").read_text())["decoder"]
+    assert f"lm={sha256_of(exp / 'lang/2gram.arpa')[:16]} lm_weight={tuned['lm_weight']} " in made_with
 
 
 @pytest.mark.skipif(not AN4.is_dir(), reason=f"{AN4} is not there")

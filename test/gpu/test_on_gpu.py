@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from asrprune.decode.parts import hypotheses
+from asrprune.decode.shards import hypotheses
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from asrprune.decode.parts import hypotheses
+from asrprune.decode.shards import hypotheses
 from emissions import emit
 
 from asrprune.config.load import parse_config, read_yaml, resolved

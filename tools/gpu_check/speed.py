@@ -5,7 +5,8 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +16,7 @@ from ours import build, updater
 from serve import batch
 
 from asrprune.config.schema import DecodeConfig
-from asrprune.decode.benchmark import measure, timed
+from asrprune.decode.benchmark import measure
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.hardware import environment
@@ -33,6 +34,15 @@ TINY: Facts = {
     "batches": [1, 2], "frames": 100, "utterances": 3, "labels": 5, "warm_up": 1, "repeats": 2,
 }  # fmt: skip
 TF32 = {"no TF32": (False, False), "TF32 in convolutions": (True, False), "TF32": (True, True)}  # the second is torch's default
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Return the seconds of some work, until the GPU is done with it."""
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def depth(device: torch.device, sizes: Facts) -> Facts:
