@@ -6,7 +6,7 @@ __all__ = ["Recognizer", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the runtime only when it is asked for, so that ``asrprune --help`` is instant."""
+    """Import ``Recognizer`` on first use, so that ``asrprune --help`` is fast."""
     if name == "Recognizer":
         from asrprune.recognizer import Recognizer
 

@@ -1,4 +1,4 @@
-"""The public runtime: one trained model, transcribing at any depth."""
+"""The public runtime: transcribe with a trained model at any depth."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Word:
     text: str
     start_s: float
     end_s: float
-    confidence: float  # 0..1: mean probability of its labels on the frames that carry them
+    confidence: float  # 0..1: mean probability of the labels on their frames
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Hypothesis:
 
 
 class Recognizer:
-    """A trained experiment, ready to transcribe; nothing is reloaded when the depth changes.
+    """A trained model for transcription. A change of depth reloads nothing.
 
     Attributes:
-        layers: the layers that run when a call does not say otherwise.
+        layers: the layers that run by default.
     """
 
     def __init__(self, experiment: Experiment, plan: str | Path | None, decoder: Decoder = GREEDY) -> None:
@@ -62,7 +62,7 @@ class Recognizer:
 
     @cached_property
     def plan(self) -> Plan:
-        """The plan that gives depths their layers; read when it is first needed, as full depth needs none."""
+        """The plan with the layers of each depth; read on first use."""
         return find_plan(self.experiment, self._plan)
 
     @classmethod
@@ -76,20 +76,20 @@ class Recognizer:
         """Load an experiment directory.
 
         Args:
-            exp: made by a recipe (at least to stage 5), or by `asrprune prune`.
-            plan: where depths get their layers from: a strategy (``exp/plans/NAME.json``) or a file; None: iterative's if it
-                was made, else the layers from the bottom up.
+            exp: a directory made by a recipe (stage 5 or later) or by `asrprune prune`.
+            plan: the plan with the layers of each depth: a strategy (``exp/plans/NAME.json``) or a file; None: the plan
+                ``iterative`` if it exists, else the lowest layers.
             device: "cpu" or "cuda".
-            decoder: numbers in place of those of the config's ``decode.decoder``:
+            decoder: numbers that replace those of ``decode.decoder`` in the config:
                 ``{"type": "beam", "lm": "3gram.arpa", "context": ["Lynde"]}``.
 
         Raises:
-            UserError: something is missing; the stage that makes it is named.
+            UserError: a file is missing or broken.
         """
         experiment = load(Path(exp), device)
         recognizer = cls(experiment, plan, decoder_of(experiment, decoder))
         if plan is not None:
-            find_plan(recognizer.experiment, plan)  # one that was asked for is missed at once
+            find_plan(recognizer.experiment, plan)  # reports a missing plan at once
         return recognizer
 
     def transcribe(
@@ -99,11 +99,11 @@ class Recognizer:
 
         Args:
             audio: path or samples.
-            depth: how many layers to run, chosen by the plan; None: as ``layers`` or ``fit`` say, else all.
+            depth: the number of layers to run; the plan gives the layers. None: ``layers``, or the result of ``fit``, or all.
             layers: exactly these layers.
 
         Raises:
-            UserError: unreadable audio, samples of another kind, a depth that the plan lacks, layers that the model lacks.
+            UserError: the audio cannot be read, the samples have another type, or the depth or a layer does not exist.
         """
         keep = self._keep(depth, layers)
         options = self.experiment.config.frontend
@@ -113,12 +113,12 @@ class Recognizer:
         return Hypothesis(" ".join(word.text for word in words), words, keep)
 
     def fit(self, rtf: float, seconds: float = FIT_AUDIO_S) -> int:
-        """Run from now on the deepest sub-model of the plan that meets a real-time factor on this machine; returns its depth.
+        """Select the deepest sub-model of the plan that has at most the real-time factor ``rtf`` here; return its depth.
 
-        Features and encoder are timed on ``seconds`` of noise, the median of three runs after a warm-up.
+        Later calls of ``transcribe`` use it. Transcription of ``seconds`` of noise is timed: the median of three runs.
 
         Raises:
-            UserError: even the shallowest is too slow.
+            UserError: all sub-models are too slow.
         """
         taken = float("inf")
         for step in sorted(self.plan.steps, key=lambda step: -step.depth):
@@ -127,7 +127,7 @@ class Recognizer:
                 self.layers = step.keep
                 return step.depth
         raise UserError(
-            f"no depth of plan {self.plan.strategy} runs at a real-time factor of {rtf} here; the shallowest takes {taken:.4f}"
+            f"no depth of plan {self.plan.strategy} has a real-time factor of {rtf} or less here; the smallest has {taken:.4f}"
         )
 
     def _keep(self, depth: int | None, layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -139,7 +139,7 @@ class Recognizer:
         return self.layers if depth is None else self.plan.keep(depth)
 
     def _emit(self, features: np.ndarray, keep: tuple[int, ...]) -> Tensor:
-        """(T, F) -> (T', V) log-probabilities, on the CPU."""
+        """Compute log-probabilities (T', V), on the CPU, of features (T, F)."""
         batch = torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)])
         ((_, emissions),) = self.runner.emissions(*batch, [keep])
         return emissions.log_probs[0, : int(emissions.lens[0])].cpu()
@@ -181,7 +181,7 @@ def _checked(samples: np.ndarray) -> np.ndarray:
 
 
 def _group_by_word(pieces: Sequence[str]) -> list[list[int]]:
-    """Positions of the pieces of each word; a piece that begins with sentencepiece's mark begins a word."""
+    """Return the indices of the pieces of each word; a piece with sentencepiece's word mark begins a word."""
     groups: list[list[int]] = []
     for position, piece in enumerate(pieces):
         if piece.startswith(WORD_START) or not groups:

@@ -120,9 +120,9 @@ AUDIO = [
     (_remove, "cannot be read (No such file or directory)"),
     (_truncate_wav, "is truncated"),
     (_truncate_flac, "truncated"),
-    (_other_rate, "is sampled at 8000 Hz, but 16000 Hz is wanted"),
+    (_other_rate, "is sampled at 8000 Hz, but must be at 16000 Hz"),
     (_not_audio, "is not audio that libsndfile reads"),
-    (_beyond_the_end, "the segment ends at 1e+06 s, but the recording at"),
+    (_beyond_the_end, "the segment ends at 1e+06 s, but the recording ends at"),
     (_pipe, "is a shell command"),
 ]
 
@@ -141,7 +141,7 @@ def test_check_data_finds_bad_audio(break_it: Callable[[Path, Path], None], why:
     break_it(data, path)
     done = asrprune("check-data", data)
     name = "segments" if break_it is _beyond_the_end else "wav.scp"
-    reason = "ends at 1e+06 s" if break_it is _beyond_the_end else why.replace("16000 Hz is wanted", "")
+    reason = "ends at 1e+06 s" if break_it is _beyond_the_end else why.replace("must be at 16000 Hz", "")
     refused(done, "check-data", f"{data / name}:3: {key}: ", reason)
 
 
@@ -171,7 +171,7 @@ def _cut_short(lines: list[bytes]) -> list[bytes]:
         (_empty_transcript, 3, "nothing follows the id"),
         (_latin_1, 3, "is not UTF-8; convert the file"),
         (_unsorted, 3, "ids are sorted bytewise"),
-        (_twice, 3, "has a line above, 2"),
+        (_twice, 3, "has another line above, 2"),
         (_cut_short, 3, "the last line has no end"),
     ],
 )
@@ -255,8 +255,8 @@ def test_another_config_in_the_same_experiment(exp: Path, tiny_data: Path, tiny_
         done,
         "train",
         "another config; use another --exp, in run.sh --exp_tag",
-        "model.ffn: 32 there, 64 now",
-        "seed: 1 there, 2 now",
+        "model.ffn: was 32, is 64",
+        "seed: was 1, is 2",
         faults=3,
     )
 
@@ -348,7 +348,7 @@ def test_training_without_its_inputs(option: str, name: str, tiny_data: Path, ti
 def test_no_gpu(command: str, exp: Path, tiny_data: Path, tmp_path: Path) -> None:
     words = {"DEV": tiny_data / "dev", "WAV": audio_of(tiny_data / "dev")[1]}
     options = (words.get(word, word) for word in COMMANDS_OF_AN_EXPERIMENT[command])
-    refused(asrprune(command, "--exp", exp, *options, "--ngpu", 1), command, "torch sees no GPU here", "--ngpu 0")
+    refused(asrprune(command, "--exp", exp, *options, "--ngpu", 1), command, "torch finds no GPU", "--ngpu 0")
 
 
 # -- experiments -------------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ def test_options_that_contradict_each_other(exp: Path, tiny_data: Path, tmp_path
         ("decode", [dev, "--layers", "1,2", "--depth", 2], "either --layers, or --strategy and --depth"),
         ("decode", [dev, "--layers", "1,2", "--strategy", "lowest"], "either --layers, or --strategy and --depth"),
         ("transcribe", [wav, "--plan", "lowest"], "give --depth, too"),
-        ("report", ["--output", tmp_path / "out"], "--output goes with --grid"),
+        ("report", ["--output", tmp_path / "out"], "--output needs --grid"),
         ("average", ["--count", 9], "--count 9: only the best 2 epochs are kept"),
     ):
         refused(asrprune(command, "--exp", exp, *options), command, why)
@@ -418,7 +418,7 @@ def test_prune_does_not_write_over_what_is_there(exp: Path, tmp_path: Path) -> N
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.tex").write_text("years of work")
     with unchanged(tmp_path):
-        refused(asrprune("prune", "--exp", exp, tmp_path / "out", "--layers", "1"), "prune", "is there already")
+        refused(asrprune("prune", "--exp", exp, tmp_path / "out", "--layers", "1"), "prune", "exists already")
 
 
 def _truncate(path: Path) -> None:
@@ -465,7 +465,7 @@ def test_features_of_another_width(exp: Path, tiny_data: Path, tmp_path: Path) -
     iterative = ("search", "--dev", dev, "--strategy", "iterative")
     for command, *options in (("decode", dev, "--layers", "1,2"), iterative, ("svcca", "--data", dev)):
         done = asrprune(command, "--exp", exp, *options)
-        refused(done, command, "the features have 7 filters, but the model's had")
+        refused(done, command, "the features have 7 filters, but the model was trained with")
 
 
 def test_lengths_that_are_no_numbers(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -631,7 +631,7 @@ def test_our_own_mistake_keeps_its_traceback(data: Path, tmp_path: Path, monkeyp
     log = tmp_path / "log"
     done = asrprune("--log", log, "check-data", data)
     assert done.code == 70
-    sentence = "asrprune check-data: error: ZeroDivisionError: who would have thought; a mistake of asrprune's, not yours"
+    sentence = "asrprune check-data: error: ZeroDivisionError: who would have thought; this is a bug of asrprune"
     assert done.err.startswith(sentence)
     assert done.err.count("\n") == 1
     assert str(log) in done.err
@@ -670,7 +670,7 @@ def test_an_interruption_is_one_sentence(number: signal.Signals, data: Path, mon
     monkeypatch.setattr("asrprune.data.check.check_data_dir", lambda *_: signal.raise_signal(number))
     done = asrprune("check-data", data)
     assert done.code == 130
-    assert done.err == "asrprune check-data: error: interrupted; nothing is half-written, run the same command again\n"
+    assert done.err == "asrprune check-data: error: interrupted; no file is incomplete, run the same command again\n"
 
 
 def test_a_signal_that_comes_twice_does_not_cut_the_cleaning_up_short(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

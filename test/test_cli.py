@@ -168,7 +168,7 @@ def test_check_data_then_fix_data(tiny_data: Path, tmp_path: Path) -> None:
     (good / "text").write_text("".join(reversed(lines)))
     assert asrprune("check-data", good).code == 1
     fixed = asrprune("fix-data", good)
-    assert fixed.out == "text: rewritten; the file as it was is in .backup\n"
+    assert fixed.out == "text: rewritten; the original file is in .backup\n"
     assert (good / "text").read_text() == "".join(lines)
     assert asrprune("check-data", "--no-audio", good).code == 0
 
@@ -178,7 +178,7 @@ def test_several_numbers_are_set_over_the_config(tiny_data: Path, tmp_path: Path
     config.write_text("tokenizer: {type: bpe, vocab_size: 500}\n")
     sets = ["--set", "tokenizer.type=word", "--set", "tokenizer.vocab_size=null"]
     done = asrprune("bpe", tiny_data / "train", tmp_path / "lang", "--config", config, *sets)
-    assert done.out == f"{tmp_path / 'lang'}: 7 text units, the blank included\n"  # <blk>, <unk> and five words
+    assert done.out == f"{tmp_path / 'lang'}: 7 text units, including the blank\n"  # <blk>, <unk> and five words
 
 
 def test_perturb_copies_at_every_speed(tiny_data: Path, tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ INTRODUCTION = """# Config
 
 Written by `python tools/config_reference.py` from `asrprune/config/schema.py`; do not edit.
 
-All numbers of a recipe are in one YAML file, such as `egs/mini/conf/train.yaml`; what it leaves out has the default.
-`--set train.epochs=20` on the command line wins over the file. Each experiment keeps the numbers it was made with in its
-`config.yaml`. An unknown key is an error, and so is a number that changes nothing beside the others, such as `prune.beam`
-without the strategy `iterative`, unless it has its default.
+All numbers of a recipe are in one YAML file, such as `egs/mini/conf/train.yaml`. Numbers that the file does not set have their
+defaults. `--set train.epochs=20` on the command line overrides the file. Each experiment keeps its numbers in `config.yaml`.
+An unknown key is an error. A number without effect, such as `prune.beam` without the strategy `iterative`, is an error, too,
+unless it has its default.
 
-Some sections have alternatives, which have numbers of their own: `model.layer: {type: conformer, kernel: 15}`. The type alone,
-`model.layer: conformer`, is short for all its defaults, and `--set model.layer=conformer` changes to another type. Files of
+Some sections have alternatives with different numbers: `model.layer: {type: conformer, kernel: 15}`. The type alone,
+`model.layer: conformer`, stands for the type with its defaults. `--set model.layer=conformer` selects another type. Files of
 earlier versions, with `conv_kernel`, `conv_norm`, `position_scale` or `conv_channels` directly in `model`, are still read.
 
 What a number affects:
@@ -37,18 +37,18 @@ What a number affects:
 | --- | --- |
 {kinds}
 
-What is made later of something that is affected is affected, too.
+Results that are computed from an affected result change, too.
 """
 
 
 def reference() -> str:
-    """The whole document."""
+    """Return the whole document."""
     kinds = "\n".join(f"| {kind} | {meaning} |" for kind, meaning in KINDS.items())
     return "\n".join([INTRODUCTION.replace("{kinds}", kinds), *_section("", (Config,))])
 
 
 def _section(name: str, kinds: tuple[type[Section], ...]) -> Iterator[str]:
-    """A section's heading, what it is, its table, and the sections within; a table for each alternative."""
+    """Yield the heading, description and table of a section, then its inner sections; each alternative has a table."""
     tag = tag_of(name) if name else None
     for position, kind in enumerate(kinds):
         if name and position == 0:
@@ -78,7 +78,7 @@ def _row(number: Number) -> tuple[str, ...]:
 
 
 def values(schema: dict[str, Any]) -> str:
-    """What a JSON schema allows, in words.
+    """Describe the values that a JSON schema allows.
 
     >>> values({"type": "integer", "minimum": 1}), values({"enum": ["a", "b"]})
     ('1 and above', '`a`, `b`')

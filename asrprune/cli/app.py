@@ -1,4 +1,4 @@
-"""The command line itself: its log, its signals, and how a command ends."""
+"""The command line: its log, its signals, and the end of a command."""
 
 import logging
 import math
@@ -14,18 +14,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from asrprune.cli.failures import fail, our_part, users_part
+from asrprune.cli.failures import bug_message, fail, user_message
 from asrprune.cli.screen import LogFile, log_only
 from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
 
-_SAME_SIGNAL_S = 1.0  # signals that are no further apart are one
+_SAME_SIGNAL_S = 1.0  # signals within this time count as one
 
 
 def _interrupt() -> Callable[[int, FrameType | None], None]:
-    """A handler of signals that raises KeyboardInterrupt, but not for a signal that follows at once.
+    """Return a signal handler that raises KeyboardInterrupt, but not for a second signal right after the first.
 
-    Ctrl-C in a recipe comes twice, from the terminal and from `asrprune stage`; the second must not cut the cleaning up short.
+    Ctrl-C in a recipe arrives twice, from the terminal and from `asrprune stage`; the second must not interrupt the clean-up.
     """
     last = -math.inf
 
@@ -39,26 +39,26 @@ def _interrupt() -> Callable[[int, FrameType | None], None]:
 
 
 class _Commands(TyperGroup):
-    """All commands; whatever one of them raises becomes one sentence on stderr and an exit code."""
+    """The group of all commands. An error of a command becomes one sentence on stderr and an exit status."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context in old typers
-        """Run what the command line asks for."""
+        """Run the command."""
         interrupt = _interrupt()
-        signal.signal(signal.SIGTERM, interrupt)  # a stopped job cleans up as an interrupted one does
-        for number in (signal.SIGINT, signal.SIGHUP):  # as one whose terminal is gone; nohup ignores it
+        signal.signal(signal.SIGTERM, interrupt)  # a stopped job cleans up like an interrupted one
+        for number in (signal.SIGINT, signal.SIGHUP):  # SIGHUP: the terminal was closed; nohup ignores it
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, interrupt)
         keep_freed_memory()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            fail(ctx, "interrupted; nothing is half-written, run the same command again", 130)
+            fail(ctx, "interrupted; no file is incomplete, run the same command again", 130)
         except Exception as error:
-            if type(error).__module__.startswith(("click", "typer")):  # wrong usage, which typer explains
+            if type(error).__module__.startswith(("click", "typer")):  # wrong usage, for which typer prints a message
                 raise
-            if sentence := users_part(error):
+            if sentence := user_message(error):
                 fail(ctx, sentence, 1)
-            fail(ctx, our_part(error, ctx.params.get("log")), 70)
+            fail(ctx, bug_message(error, ctx.params.get("log")), 70)
 
 
 app = typer.Typer(
@@ -83,7 +83,7 @@ def _options(
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(LogFile(log, encoding="utf-8"))
-    told = logging.INFO if is_first() else logging.ERROR  # of several processes one speaks
+    told = logging.INFO if is_first() else logging.ERROR  # of several training processes only one logs
     level = max(told, logging.WARNING) if quiet else told
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True

@@ -38,7 +38,7 @@ def check_data(
 
 @app.command("fix-data")
 def fix_data(directory: DataDir) -> None:
-    """Sort a data directory and drop what is broken. The files as they were stay in .backup/."""
+    """Sort a data directory and drop broken lines. The original files are kept in .backup/."""
     from asrprune.data.fix import fix_data_dir
 
     for sentence in fix_data_dir(directory):
@@ -50,10 +50,10 @@ def perturb(
     source: DataDir,
     target: Annotated[Path, typer.Argument(help="data directory to write")],
     config: ConfigFile,
-    search: Annotated[bool, typer.Option("--search", help="at each of prune.speeds instead")] = False,
+    search: Annotated[bool, typer.Option("--search", help="use prune.speeds instead of augment.speeds")] = False,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
-    """Copy a data directory at each of augment.speeds."""
+    """Copy a data directory at each speed of augment.speeds."""
     from asrprune.config.load import read_config
     from asrprune.data.kaldi import read_data_dir, speed_copies, write_data_dir
 
@@ -74,7 +74,7 @@ def fbank(
     allow_pipes: AllowPipes = False,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
-    """Compute features and CMVN statistics. What is there already is kept."""
+    """Compute features and CMVN statistics. Existing features are kept."""
     from asrprune.config.load import read_config
     from asrprune.data import extract as features
 
@@ -82,7 +82,7 @@ def fbank(
     with workers_of(executor, nj, sbatch, directories[0].parent) as workers:
         for directory in directories:
             computed = features.extract(directory, options, workers, allow_pipes)
-            say(f"{directory}: {computed} archives computed" if computed else f"{directory}: features were there")
+            say(f"{directory}: {computed} archives computed" if computed else f"{directory}: features exist already")
     if cmvn is not None:
         features.write_cmvn(cmvn, features.compute_cmvn(directories[0]))
 
@@ -101,17 +101,20 @@ def bpe(
 
     texts = list(read_table(directory / "text").values())
     tokenizer = train_tokenizer(texts, read_config(config, set_).tokenizer, output)
-    say(f"{output}: {len(tokenizer)} text units, the blank included")
+    say(f"{output}: {len(tokenizer)} text units, including the blank")
 
 
 @app.command()
 def lm(
-    texts: Annotated[list[Path], typer.Argument(help="files of sentences, one a line: Kaldi's `text`, or see --plain")],
+    texts: Annotated[
+        list[Path], typer.Argument(help="files with one sentence per line: Kaldi's `text`, or plain text with --plain")
+    ],
     output: Annotated[Path, typer.Argument(help="ARPA file to write; a name that ends in .gz is gzipped")],
     order: Annotated[
-        int | None, typer.Option("--order", min=1, max=6, help="most words in an n-gram; default: as in the name 3gram.arpa")
+        int | None,
+        typer.Option("--order", min=1, max=6, help="words in an n-gram; default: from a file name such as 3gram.arpa"),
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="lines do not begin with an utterance's id")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="lines do not begin with an utterance id")] = False,
 ) -> None:
     """Train an n-gram language model for `--decoder beam`. Smoothing: interpolated modified Kneser-Ney."""
     from asrprune.decode.arpa import write_arpa

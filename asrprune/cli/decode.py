@@ -70,19 +70,19 @@ def tune_lm(
     exp: ExpDir,
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
     lm: LmFile = None,
-    is_dev: Annotated[bool, typer.Option("--is-dev", help="the set is a dev set, though its name contains `test`")] = False,
+    is_dev: Annotated[bool, typer.Option("--is-dev", help="the set is a dev set, although its name contains `test`")] = False,
     executor: Where = "local",
     nj: Jobs = 1,
     sbatch: Sbatch = "",
     ngpu: Gpus = 0,
 ) -> None:
-    """Choose the weights of a language model on a dev set. Writes decoder.json, which the beam reads."""
+    """Choose the weights of a language model on a dev set. Writes decoder.json, which beam search reads."""
     from asrprune.config.schema import BeamConfig
     from asrprune.decode.choose import decoder_options
     from asrprune.decode.tune import tune
 
     if "test" in dev.resolve().name.lower() and not is_dev:
-        raise UserError(f"--dev {dev}: weights are never tuned on a test set; name a dev set, or say that it is one, --is-dev")
+        raise UserError(f"--dev {dev}: weights must not be tuned on a test set; use a dev set, or add --is-dev if this is one")
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     options = decoder_options(experiment, decoder_given("beam", lm, None))
     assert isinstance(options, BeamConfig)
@@ -94,9 +94,9 @@ def tune_lm(
 @app.command()
 def score(
     exp: ExpDir,
-    directories: Annotated[list[Path], typer.Argument(help="data directories that were decoded")],
+    directories: Annotated[list[Path], typer.Argument(help="decoded data directories")],
 ) -> None:
-    """Score what is decoded, as sclite does. Writes score.json and result.txt beside each text."""
+    """Score decoded sets, as sclite does. Writes score.json and result.txt beside each text."""
     from asrprune.data.tables import open_table
     from asrprune.scoring.sclite import write_score
 
@@ -104,7 +104,7 @@ def score(
         references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
         decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"))
         if not decoded:
-            raise UserError(f"{exp}: nothing is decoded of {directory.name}; stage 8 (`asrprune decode`) does it")
+            raise UserError(f"{exp}: {directory.name} is not decoded yet; run stage 8 (`asrprune decode`)")
         for record in decoded:
             hypotheses = open_table(record.parent / "text", allow_empty=True)
             result = write_score(record.parent, references, hypotheses, speakers)
@@ -115,7 +115,7 @@ def score(
 @app.command()
 def bench(
     exp: ExpDir,
-    data: Annotated[Path, typer.Option("--data", help="data directory whose audio is timed")],
+    data: Annotated[Path, typer.Option("--data", help="data directory with the audio to time")],
     decoder: DecoderName = None,
     lm: LmFile = None,
     context: Context = None,
@@ -139,7 +139,7 @@ def transcribe(
     depth: Depth = None,
     layers: Layers = None,
     plan: Annotated[
-        str | None, typer.Option("--plan", help=f"a strategy or a plan file; default: {PREFERRED} if it was made")
+        str | None, typer.Option("--plan", help=f"a strategy or a plan file; default: {PREFERRED} if it exists")
     ] = None,
     decoder: DecoderName = None,
     lm: LmFile = None,
@@ -155,7 +155,7 @@ def transcribe(
     from asrprune.runtime.hardware import pick_device
 
     if plan is not None and depth is None:
-        raise UserError("--plan says which layers a depth has; give --depth, too")
+        raise UserError("--plan needs a depth; add --depth N")
     recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)), decoder_given(decoder, lm, context))
     keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
     for file in files:

@@ -1,4 +1,4 @@
-"""Turn what a command raises into one sentence on stderr and an exit code."""
+"""Turning the error of a command into one sentence on stderr and an exit status."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ _OS_FIXES = {
     errno.EEXIST: "a file is in the place of a directory; choose another path",
     errno.EISDIR: "this is a directory, a file is needed here",
 }
-_KNOWN = (  # what libraries say in their own way
+_KNOWN = (  # errors of libraries: pattern, sentence
     (
         r"OutOfMemoryError|MemoryError|can't allocate memory",
         "out of memory; lower batch.max_frames (training) or decode.max_frames",
@@ -45,35 +45,35 @@ _KNOWN = (  # what libraries say in their own way
 _FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker.*^[\w.]*UserError: ", re.DOTALL | re.MULTILINE)
 
 
-def users_part(error: Exception) -> str | None:
-    """Say what the user can do about an exception; None: nothing, it is our own mistake."""
+def user_message(error: Exception) -> str | None:
+    """Return a sentence with the fix if the user can fix the error; None if it is a bug."""
     if isinstance(error, UserError):
-        return _FROM_WORKER.sub("", str(error)).rstrip()  # torch hands a worker's whole traceback on as the message
+        return _FROM_WORKER.sub("", str(error)).rstrip()  # torch puts the whole traceback of a worker into the message
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (_OS_FIXES if cause is error else _DISK_FIXES):
             where = f"{cause.filename}: " if cause.filename else ""
             return f"{where}{os.strerror(cause.errno).lower()}; {_OS_FIXES[cause.errno]}, then run the command again"
-        cause = cause.__cause__ or cause.__context__  # torch.save stumbles over what a full disk left
+        cause = cause.__cause__ or cause.__context__  # torch.save raises another error after that of a full disk
     said = f"{type(error).__name__}: {error}"
     fixes = (sentence for form, sentence in _KNOWN if re.search(form, said))
     return next((f"{sentence}, then run the command again ({said.splitlines()[0]})" for sentence in fixes), None)
 
 
-def our_part(error: Exception, log: Path | None) -> str:
-    """A mistake of ours keeps its traceback, in the log if there is one."""
+def bug_message(error: Exception, log: Path | None) -> str:
+    """Write the traceback of a bug to the log, or to stderr without a log; return a sentence about it."""
     if log:
         log_only.error("".join(traceback.format_exception(error)))
     else:
         traceback.print_exception(error)
     where = f"in {log}" if log else "above"
-    return f"{type(error).__name__}: {error}; a mistake of asrprune's, not yours: please report it, the traceback is {where}"
+    return f"{type(error).__name__}: {error}; this is a bug of asrprune, please report it; the traceback is {where}"
 
 
 def fail(ctx: typer.Context, message: str, code: int) -> NoReturn:
-    """One sentence, or a heading and a sentence a line, on stderr and in the log."""
+    """Write the message to stderr and to the log, and exit."""
     between = "\n" if "\n" in message else " "
     print(f"asrprune {ctx.invoked_subcommand}: error:{between}{message}", file=sys.stderr)
-    with contextlib.suppress(OSError):  # a full disk has been told already
+    with contextlib.suppress(OSError):  # a full disk has been reported already
         log_only.error("%s", message)
     sys.exit(code)

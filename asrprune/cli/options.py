@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share, and the objects that they describe."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,22 +14,23 @@ if TYPE_CHECKING:
 
 DataDir = Annotated[Path, typer.Argument(help="Kaldi data directory")]
 ConfigFile = Annotated[Path, typer.Option("--config", help="YAML file with all numbers")]
-Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, wins over --config; may be repeated")]
+Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, overrides --config; may be repeated")]
 ExpDir = Annotated[Path, typer.Option("--exp", help="experiment directory")]
 AllowPipes = Annotated[bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")]
-Jobs = Annotated[int, typer.Option("--nj", min=1, help="processes, or jobs")]
+Jobs = Annotated[int, typer.Option("--nj", min=1, help="number of processes or jobs")]
 Where = Annotated[str, typer.Option("--executor", help="local: processes of this machine, slurm: jobs of a cluster")]
-Sbatch = Annotated[str, typer.Option("--sbatch", help='options for these, as sbatch has them: "--partition=gpu --time=60"')]
-Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="1: the GPU, 0: the CPU")]
-Depth = Annotated[int | None, typer.Option("--depth", min=1, help="layers to run, chosen by --plan")]
+Sbatch = Annotated[str, typer.Option("--sbatch", help='options of sbatch for these jobs: "--partition=gpu --time=60"')]
+Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="0: the CPU, 1: the GPU")]
+Depth = Annotated[int | None, typer.Option("--depth", min=1, help="number of layers to run; --plan gives the layers")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
-DecoderName = Annotated[str | None, typer.Option("--decoder", help="greedy or beam; default: as decode.decoder says")]
+DecoderName = Annotated[str | None, typer.Option("--decoder", help="greedy or beam; default: decode.decoder of the config")]
 LmFile = Annotated[
-    Path | None, typer.Option("--lm", help="language model for the beam: an ARPA file, or the name of one in EXP/lang")
+    Path | None, typer.Option("--lm", help="language model for beam: an ARPA file, or the name of one in EXP/lang")
 ]
-Context = Annotated[list[str] | None, typer.Option("--context", help="a word or phrase that the beam expects; may be repeated")]
+Context = Annotated[list[str] | None, typer.Option("--context", help="an expected word or phrase, for beam; may be repeated")]
 GridOutput = Annotated[
-    Path | None, typer.Option("--output", help="directory of a grid's records, tables and figures; default: its file's name")
+    Path | None,
+    typer.Option("--output", help="directory of the grid's records, tables and figures; default: the name of the grid file"),
 ]
 PlanName = Annotated[
     str | None, typer.Option("--plan", help=f"a strategy (exp/.../plans/NAME.json), or a plan file; default: {PREFERRED}")
@@ -37,14 +38,14 @@ PlanName = Annotated[
 
 
 def workers_of(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int = 0) -> "Executor":
-    """The executor of ``--executor``, ``--nj`` and ``--sbatch``; logs of its jobs lie in ``home``/log/slurm."""
+    """Return the executor of ``--executor``, ``--nj`` and ``--sbatch``; job logs go to ``home``/log/slurm."""
     from asrprune.runtime.choose import choose
 
     return choose(name, num_jobs, num_gpus, sbatch, home / "log" / "slurm")
 
 
 def load_experiment(exp: Path, num_gpus: int = 0) -> "Experiment":
-    """The experiment of ``--exp``, on the device of ``--ngpu``."""
+    """Load the experiment of ``--exp`` on the device of ``--ngpu``."""
     from asrprune.experiment.store import load
     from asrprune.runtime.hardware import pick_device
 
@@ -52,16 +53,16 @@ def load_experiment(exp: Path, num_gpus: int = 0) -> "Experiment":
 
 
 def decoder_given(name: str | None, lm: Path | None, context: list[str] | None) -> dict[str, object]:
-    """Read ``--decoder``, ``--lm`` and ``--context`` as numbers of ``decode.decoder``."""
+    """Return ``--decoder``, ``--lm`` and ``--context`` as numbers of ``decode.decoder``."""
     if name == "greedy" and (lm or context):
-        raise UserError("--lm and --context: the greedy decoder has no use for them; give --decoder beam")
-    path = lm and str(lm.absolute() if lm.exists() else lm)  # a name alone may be that of a file in the experiment
+        raise UserError("--lm and --context have no effect with --decoder greedy; use --decoder beam")
+    path = lm and str(lm.absolute() if lm.exists() else lm)  # a plain name may be a file in the experiment
     given = {"type": name or ("beam" if lm or context else None), "lm": path, "context": context}
     return {key: value for key, value in given.items() if value}
 
 
 def kept_layers(experiment: "Experiment", depth: int | None, layers: str | None, plan: str | None) -> tuple[int, ...]:
-    """The layers of ``--layers``, or of ``--depth`` and ``--plan``."""
+    """Return the layers of ``--layers``, or of ``--depth`` and ``--plan``."""
     from asrprune.experiment.plan import parse_layers
     from asrprune.prune.find import find_plan
 
@@ -69,7 +70,7 @@ def kept_layers(experiment: "Experiment", depth: int | None, layers: str | None,
         raise UserError("give either --depth N or --layers 1,2,5,9")
     if layers is not None:
         if plan is not None:
-            raise UserError("--layers says which layers are kept; --plan goes with --depth")
+            raise UserError("--plan has no effect with --layers; remove it, or use --depth instead of --layers")
         return parse_layers(layers, experiment.num_layers)
     assert depth is not None
     return find_plan(experiment, plan or PREFERRED).keep(depth)

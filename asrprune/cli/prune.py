@@ -31,7 +31,7 @@ from asrprune.config.strategies import STRATEGY_NAMES
 def svcca(
     exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0
 ) -> None:
-    """Measure how similar the layers are, and what each changes. Writes svcca/SET.npz and a figure."""
+    """Measure the similarity and the influence of the layers. Writes svcca/SET.npz and a figure."""
     from asrprune.analysis.measure import measure_layers
     from asrprune.report.plots import draw_svcca
 
@@ -52,7 +52,7 @@ def search(
     ] = None,
     rerank: Annotated[
         int | None,
-        typer.Option("--rerank", min=1, help="so many of svcca's proposals the dev set ranks; default: prune.rerank"),
+        typer.Option("--rerank", min=1, help="proposals of svcca among which the dev set chooses; default: prune.rerank"),
     ] = None,
     decoder: DecoderName = None,
     lm: LmFile = None,
@@ -72,7 +72,7 @@ def search(
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
     options = changed(experiment.config.prune, given, "asrprune search")
-    check_measured(experiment, options.strategies, dev.name)  # now, not after hours of search
+    check_measured(experiment, options.strategies, dev.name)  # before the search, which may take hours
     chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
         for name in options.strategies:
@@ -91,7 +91,7 @@ def prune(
     layers: Layers = None,
     plan: PlanName = None,
 ) -> None:
-    """Write a standalone experiment of the kept layers."""
+    """Write an experiment that contains only the kept layers."""
     from asrprune.prune import surgery
 
     experiment = load_experiment(exp)

@@ -16,23 +16,23 @@ from asrprune.runtime.errors import UserError
 def report(
     exp: Annotated[Path | None, typer.Option("--exp", help="experiment directory")] = None,
     copy_to: Annotated[Path | None, typer.Option("--copy-to", help="also put RESULTS.md and figures/ here")] = None,
-    grid_file: Annotated[Path | None, typer.Option("--grid", help="instead, compare what is recorded of this grid")] = None,
+    grid_file: Annotated[Path | None, typer.Option("--grid", help="compare the recorded models of this grid instead")] = None,
     output: GridOutput = None,
 ) -> None:
-    """Write the report of an experiment, or of a grid of them. Makes the tables, the figures and one file of all numbers."""
+    """Write the report of an experiment, or of a grid. Writes tables, figures and a file with all numbers."""
     from asrprune.report.build import copy_report, write_report
     from asrprune.report.tables import screen_table
 
     if (exp is None) == (grid_file is None):
-        raise UserError("name either an experiment, --exp DIR, or a grid, --grid FILE")
+        raise UserError("give either an experiment, --exp DIR, or a grid, --grid FILE")
     if exp is None:
         assert grid_file is not None
         if copy_to is not None:
-            raise UserError("--copy-to goes with --exp; the comparison of a grid is written to --output")
+            raise UserError("--copy-to needs --exp; for a grid use --output")
         _compare(grid_file, output or Path(grid_file.stem))
         return
     if output is not None:
-        raise UserError("--output goes with --grid; the report of an experiment is written into it, and --copy-to copies it")
+        raise UserError("--output needs --grid; the report of an experiment goes to --exp, and --copy-to copies it")
     results = write_report(exp)
     if copy_to is not None:
         copy_report(exp, copy_to)
@@ -43,14 +43,14 @@ def report(
 @app.command()
 def grid(
     grid_file: Annotated[Path, typer.Argument(help="methods, depths and seeds, e.g. conf/paper.yaml")],
-    options: Annotated[list[str] | None, typer.Argument(help="after --, passed on to run.sh")] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="options after -- go to run.sh")] = None,
     output: GridOutput = None,
     expdir: Annotated[
         Path | None, typer.Option("--expdir", help="directory of the experiments; default: exp/ and the grid file's name")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores and the GPUs")] = 1,
 ) -> None:
-    """Run a grid of models in a recipe's directory and compare them. What is recorded is not run again."""
+    """Train and compare a grid of models. Run this in a recipe; recorded models are not trained again."""
     from asrprune.compare.run import run_grid
 
     output = output or Path(grid_file.stem)
@@ -69,7 +69,7 @@ def _compare(grid_file: Path, output: Path) -> None:
 
 @app.command()
 def doctor(ngpu: Gpus = 0) -> None:
-    """Say what is missing here, and the command that installs it."""
+    """List what is missing on this machine, and how to install it."""
     from asrprune.runtime.doctor import diagnose, doctor_ok, format_report
 
     checks = diagnose()
@@ -77,6 +77,6 @@ def doctor(ngpu: Gpus = 0) -> None:
     if not doctor_ok(checks):
         raise typer.Exit(1)
     if ngpu:
-        from asrprune.runtime.hardware import check_gpus  # needs torch, which may have been missing until here
+        from asrprune.runtime.hardware import check_gpus  # needs torch, which is checked above
 
         check_gpus(ngpu)

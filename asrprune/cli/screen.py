@@ -1,4 +1,4 @@
-"""The output of a command: results on stdout, and all of it in the log."""
+"""The output of a command: results go to stdout and to the log."""
 
 import logging
 import sys
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-log_only = logging.getLogger("asrprune.log_only")  # to the log file alone: the screen gets it in another form
+log_only = logging.getLogger("asrprune.log_only")  # messages for the log file only
 log_only.addHandler(logging.NullHandler())
 
 
 class LogFile(logging.FileHandler):
-    """The log file; that it cannot be written is an error like any other."""
+    """A log file that raises an error if it cannot be written."""
 
     def handleError(self, record: logging.LogRecord) -> NoReturn:
-        """Let the exception out, where logging would print its traceback and go on."""
+        """Raise the exception; logging would print its traceback and continue."""
         raise
 
 
@@ -30,6 +30,6 @@ def show(table: "Table") -> None:
 
 
 def say(text: str) -> None:
-    """Print a result on stdout, and write it into the log."""
+    """Print a result on stdout and write it to the log."""
     typer.echo(text)
     log_only.info("%s", text)

@@ -1,4 +1,4 @@
-"""Commands for the recipes' run.sh: their stages, and a number of a config."""
+"""Commands that the run.sh of recipes uses: run stages, read a number of a config."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from asrprune.runtime.errors import UserError
 
 @app.command()
 def stage(
-    words: Annotated[list[str], typer.Argument(help="after --, for each stage the number of its words, and these")],
+    words: Annotated[list[str], typer.Argument(help="after --: for each stage the number of its words, then the words")],
     config: ConfigFile,
     exp: ExpDir,
     first: Annotated[int, typer.Option("--first", help="first stage to run")] = 0,
@@ -36,7 +36,7 @@ def stage(
     except UserError as error:
         _end(str(error), 1)
     except KeyboardInterrupt:
-        _end("interrupted; run the same command again: it goes on from here", 130)
+        _end("interrupted; run the same command again to continue", 130)
 
 
 @app.command()
@@ -45,7 +45,7 @@ def number(
     config: ConfigFile,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
-    """Print numbers of a config, a line each: texts, JSON, nothing for null and for what the chosen alternative lacks."""
+    """Print numbers of a config, one per line, as text or JSON. The line is empty for null and for idle numbers."""
     from asrprune.config.load import read_config, resolved
     from asrprune.config.names import numbers
     from asrprune.recipe.needs import flat, numbers_of
@@ -54,12 +54,12 @@ def number(
     values = dict.fromkeys(number.name for number in numbers()) | flat(chosen)
     for name in names:
         if name not in values:
-            raise UserError(f"{name} is a section; name one of its numbers: {', '.join(numbers_of([name], chosen))}")
+            raise UserError(f"{name} is a section; give one of its numbers: {', '.join(numbers_of([name], chosen))}")
         value = "" if values[name] is None else values[name]
         say(value if isinstance(value, str) else json.dumps(value))
 
 
 def _end(message: str, code: int) -> None:
-    """Say in the name of the run.sh in this directory how its run ended."""
+    """Print a message of the run.sh in this directory, and exit."""
     print(f"{Path.cwd().name}/run.sh: {message}", file=sys.stderr)
     raise typer.Exit(code)

@@ -18,12 +18,12 @@ def train(
     dev_dir: Annotated[Path, typer.Option("--dev", help="development data directory, with features")],
     bpe_model: Annotated[Path, typer.Option("--bpe", help="bpe.model")],
     cmvn: Annotated[Path, typer.Option("--cmvn", help="CMVN statistics")],
-    ngpu: Annotated[int, typer.Option("--ngpu", min=0, help="GPUs of each machine, a process each; 0: the CPU")] = 0,
-    nproc: Annotated[int, typer.Option("--nproc", min=1, help="on the CPU: processes of each machine")] = 1,
-    num_nodes: Annotated[int, typer.Option("--num-nodes", min=1, help="machines; start this command on each")] = 1,
+    ngpu: Annotated[int, typer.Option("--ngpu", min=0, help="GPUs of each machine, one process per GPU; 0: the CPU")] = 0,
+    nproc: Annotated[int, typer.Option("--nproc", min=1, help="processes of each machine, on the CPU")] = 1,
+    num_nodes: Annotated[int, typer.Option("--num-nodes", min=1, help="number of machines; start this command on each")] = 1,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
-    """Train a model, or go on with a run that was killed."""
+    """Train a model, or continue a killed run."""
     from asrprune.config.load import read_config
     from asrprune.train.start import train as run
 

@@ -115,7 +115,9 @@ def _recorded(values: Any) -> Any:
     return parse_config(values, "config") if isinstance(values, dict) else values
 
 
-RecordedConfig = Annotated[Config, BeforeValidator(_recorded), PlainSerializer(resolved)]  # a part of a record, of any version
+RecordedConfig = Annotated[
+    Config, BeforeValidator(_recorded), PlainSerializer(resolved)
+]  # a config within a record, of any version
 
 
 def _split(override: str) -> tuple[str, Any]:

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import locked, sha256_of
 from asrprune.runtime.progress import track
 
@@ -225,7 +225,7 @@ def _extract(archive: Path, directory: Path) -> None:
     except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        reason = first_line(error).rstrip(":")
         raise UserError(f"{archive}: is damaged or no tar archive ({reason}); delete it and download it again") from None
 
 

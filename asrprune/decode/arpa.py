@@ -1,4 +1,4 @@
-"""ARPA files: n-gram models as text, as SRILM, KenLM and others read and write them; plain or gzipped."""
+"""ARPA files: n-gram models as text, the format of SRILM and KenLM; plain or gzipped."""
 
 import gzip
 import re
@@ -15,18 +15,18 @@ from asrprune.decode.language_model import END, NO_NODE, START, UNKNOWN, Grams, 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, open_unzipped
 
-_AT_ONCE = 100_000  # lines that are held
+_AT_ONCE = 100_000  # lines in memory
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*$")
 
 
 class ArpaModel(LanguageModel):
-    """The model of a file. It is pickled as its path, and read where it arrives."""
+    """The language model of an ARPA file. Only its path is pickled."""
 
     def __init__(self, path: Path) -> None:
-        """Read it: a million n-grams take about four seconds, and 20 bytes each in memory.
+        """Read the file: a million n-grams take about four seconds and 20 MB of memory.
 
         Raises:
-            UserError: the file is missing or broken; the line is named.
+            UserError: the file is missing or broken.
         """
         super().__init__(*_read_file(path))
         self.path = path.resolve()
@@ -42,11 +42,11 @@ def _read_file(path: Path) -> tuple[list[str], list[Grams]]:
         with open_unzipped(path) as handle:
             return _read(_Lines(path, handle))
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise UserError(f"{path}: the gzipped file is cut short or damaged; get it anew") from None
+        raise UserError(f"{path}: the gzipped file is truncated or damaged; copy or download it again") from None
 
 
 class _Lines:
-    """The lines of a file, without blanks around them, and the number of the last one."""
+    """The stripped lines of a file, and the number of the last line read."""
 
     def __init__(self, path: Path, handle: BinaryIO) -> None:
         self.path, self.number, self._handle = path, 0, iter(handle)
@@ -57,11 +57,11 @@ class _Lines:
             yield line.strip()
 
     def next_of_text(self) -> bytes:
-        """The next line that is not empty; at the end of the file, an empty one."""
+        """Return the next line that is not empty, or an empty one at the end of the file."""
         return next((line for line in self if line), b"")
 
     def fail(self, what: str, number: int | None = None) -> NoReturn:
-        """Refuse the file for what is wrong with a line, by default the last one."""
+        """Raise a ``UserError`` about a line, by default the last one read."""
         raise UserError(f"{self.path}:{number or self.number}: {what}")
 
 
@@ -84,7 +84,7 @@ def _read(lines: _Lines) -> tuple[list[str], list[Grams]]:
 
 
 def _counts(lines: _Lines) -> list[int]:
-    """Read the number of n-grams of each order that the top of the file announces."""
+    """Read the numbers of n-grams of each order at the top of the file."""
     if not any(line == b"\\data\\" for line in lines):
         raise UserError(f"{lines.path}: has no line `\\data\\`, so it is no ARPA file; `asrprune lm` writes one")
     counts: list[int] = []
@@ -100,7 +100,7 @@ def _counts(lines: _Lines) -> list[int]:
 
 
 def _entries(lines: _Lines, order: int, count: int, index: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Word numbers (N, order), log10 probabilities (N,) and back-offs (N,); unigrams make ``index``."""
+    """Read word numbers (N, order), log10 probabilities (N,) and back-offs (N,); unigrams fill ``index``."""
     numbers: list[int] = []
     values: tuple[list[float], list[float]] = [], []
     for start in range(0, count, _AT_ONCE):
@@ -123,7 +123,7 @@ def _entries(lines: _Lines, order: int, count: int, index: dict[bytes, int]) -> 
 
 
 def _check(lines: _Lines, number: int, row: Sequence[bytes], order: int, index: dict[bytes, int]) -> None:
-    """Refuse a line that is no n-gram of this order."""
+    """Raise a ``UserError`` if a line is not an n-gram of this order."""
     shown = _shown(b" ".join(row))
     if not 1 <= len(row) - order <= 2 or not all(map(_is_number, [row[0], *row[order + 1 :]])):
         words = "a word" if order == 1 else f"{order} words"
@@ -149,7 +149,7 @@ def _sorted(
     backoff: np.ndarray,
     num_words: int,
 ) -> Grams:
-    """The n-grams of an order as a model has them; ``first`` is the line of the first one."""
+    """Check and sort the n-grams of an order; ``first`` is the line of the first n-gram."""
     for fault in np.flatnonzero(~np.isfinite(backoff) | ~(log_prob <= 0.0))[:1]:
         lines.fail("log10 of a probability must be 0 or less, and a back-off weight finite", first + int(fault))
     context, keys = np.zeros(len(numbers), dtype=np.int64), keys_of(lower, num_words)
@@ -178,7 +178,7 @@ def _shown(line: bytes) -> str:
 
 
 def write_arpa(path: Path, model: LanguageModel) -> None:
-    """Write a model, whole or not at all; gzipped if the name ends in ``.gz``."""
+    """Write a model, atomically; gzipped if the name ends in ``.gz``."""
     with atomic_path(path) as temporary, open(temporary, "wb") as handle, ExitStack() as stack:
         zipped = path.suffix == ".gz"
         target = stack.enter_context(gzip.GzipFile("", "wb", fileobj=handle, mtime=0)) if zipped else handle
@@ -189,7 +189,7 @@ def write_arpa(path: Path, model: LanguageModel) -> None:
 def _rendered(model: LanguageModel) -> Iterator[str]:
     yield "\\data\\\n"
     yield from (f"ngram {order}={len(grams.word)}\n" for order, grams in enumerate(model.orders, 1))
-    texts, first = [""], 0  # of the nodes of the order below, and the first of these
+    texts, first = [""], 0  # texts of the nodes of the order below, and the first of these nodes
     for order, grams in enumerate(model.orders, 1):
         yield f"\n\\{order}-grams:\n"
         texts = [

@@ -1,4 +1,4 @@
-"""From emissions to labels: what every decoder is."""
+"""The interface of a decoder, which turns emissions into labels."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,24 +8,24 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BestPath:
-    """The labels of one utterance, and where they lie."""
+    """The labels of one utterance, and their frames."""
 
     labels: list[int]
-    first: list[int]  # encoder frame at which each label begins
-    last: list[int]  # and the last frame on which it is held
+    first: list[int]  # first encoder frame of each label
+    last: list[int]  # last encoder frame of each label
 
 
 class Decoder(Protocol):
-    """Turns log-probabilities into labels. Nothing else collapses CTC paths."""
+    """A decoder. No other code collapses CTC paths."""
 
     @property
     def identity(self) -> str:
-        """The decoder and all numbers that its labels depend on: a part of every cache key and record."""
+        """The name of the decoder and all numbers on which its labels depend, for cache keys and records."""
 
     def decode(self, log_probs: Tensor, lens: Tensor) -> list[BestPath]:
         """Decode a batch.
 
         Args:
             log_probs: (B, T', V).
-            lens: (B,) real frames; an utterance of 0 frames gives no label.
+            lens: (B,) numbers of encoder frames; 0 frames give no labels.
         """

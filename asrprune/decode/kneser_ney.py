@@ -1,4 +1,4 @@
-"""Interpolated modified Kneser-Ney smoothing: an n-gram model of sentences.
+"""Estimation of an n-gram model with interpolated modified Kneser-Ney smoothing.
 
 Chen and Goodman, "An empirical study of smoothing techniques for language modeling", TR-10-98, Harvard, 1998, section 4. As in
 KenLM, n-grams that begin a sentence keep their own counts, and unigrams are interpolated with equal probabilities.
@@ -16,17 +16,17 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import open_unzipped
 
 _FALLBACK = (0.5, 1.0, 1.5)  # KenLM's discounts for texts too small to estimate them
-_NEVER = -99.0  # log10 probability of <s>, which nothing is followed by
+_NEVER = -99.0  # log10 probability of <s>, which follows no word
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """The n-grams of one order that occur, sorted by (context, word)."""
+    """The n-grams of one order in the text, sorted by (context, word)."""
 
-    context: np.ndarray  # (N,) node of all words but the last
+    context: np.ndarray  # (N,) node of the words before the last
     word: np.ndarray  # (N,)
-    suffix: np.ndarray  # (N,) the place, in the order below, of the n-gram without its first word
-    count: np.ndarray  # (N,) how often it occurs
+    suffix: np.ndarray  # (N,) index, in the order below, of the n-gram without its first word
+    count: np.ndarray  # (N,) number of occurrences
     begins: np.ndarray  # (N,) whether it begins a sentence
 
 
@@ -34,15 +34,15 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> LanguageModel:
     """Estimate a model.
 
     Args:
-        sentences: their words; ``<unk>`` among them is left out, as text units are trained without it, too.
-        order: the most words in an n-gram.
+        sentences: the words of each sentence; ``<unk>`` is left out, as in the training of text units.
+        order: the largest number of words in an n-gram.
 
     Raises:
-        UserError: there are no words, or ``<s>`` or ``</s>`` is one of them.
+        UserError: there are no words, or ``<s>`` or ``</s>`` is a word.
     """
     words, tokens, places = _numbered(sentences)
     counted = _count(tokens, places, len(words), order)
-    below = np.full(len(words), 1.0 / (len(words) - 1))  # any word but <s>
+    below = np.full(len(words), 1.0 / (len(words) - 1))  # a uniform probability for all words but <s>
     probs, backoffs = list[np.ndarray](), list[np.ndarray]()
     for number, grams in enumerate(counted):
         count = grams.count if number == order - 1 else _continuations(grams, counted[number + 1])
@@ -56,14 +56,14 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> LanguageModel:
 
 
 def read_sentences(paths: Sequence[Path], plain: bool) -> Iterator[list[str]]:
-    """The words of each line of text files, which may be gzipped.
+    """Yield the words of each line of text files, which may be gzipped.
 
     Args:
-        paths: Kaldi's tables ``text``, of lines that begin with an utterance's id.
+        paths: files like Kaldi's ``text``, whose lines begin with an utterance id.
         plain: the lines have no ids.
 
     Raises:
-        UserError: a file is missing, is not UTF-8, or is no such table.
+        UserError: a file is missing, is not UTF-8, or is not a valid table.
     """
     for path in paths:
         yield from _lines(path) if plain else (text.split() for _, text in stream_table(path))
@@ -80,13 +80,15 @@ def _lines(path: Path) -> Iterator[list[str]]:
 
 
 def _numbered(sentences: Iterable[Sequence[str]]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The vocabulary; the numbers (T,) of all words with ``<s>`` and ``</s>`` around sentences; their places in these (T,)."""
+    """Return the vocabulary, the word numbers (T,) of all sentences with ``<s>`` and ``</s>``, and their positions (T,)."""
     index = {UNKNOWN: 0, START: 1, END: 2}
     tokens, places = list[int](), list[int]()
     for sentence in sentences:
         own = [word for word in sentence if word != UNKNOWN]
         if odd := {START, END} & set(own):
-            raise UserError(f"the text has the word {odd.pop()}, which marks where sentences begin and end; remove it")
+            raise UserError(
+                f"the text has the word {odd.pop()}, which is reserved for the start or end of a sentence; remove it"
+            )
         if own:
             tokens += [1, *(index.setdefault(word, len(index)) for word in own), 2]
             places += range(len(own) + 2)
@@ -99,7 +101,7 @@ def _count(tokens: np.ndarray, places: np.ndarray, num_words: int, order: int) -
     every = np.arange(num_words)
     counts = np.bincount(tokens, minlength=num_words)
     counted = [_Counted(np.zeros_like(every), every, np.arange(num_words), counts, every == 1)]
-    ends, first = tokens, 1  # the n-gram that ends at each token, as a place in its order, and the node of the first
+    ends, first = tokens, 1  # index of the n-gram that ends at each token; node of the first n-gram of its order
     for length in range(2, order + 1):
         at = np.flatnonzero(places >= length - 1)
         keys, where, which, counts = np.unique(
@@ -115,17 +117,17 @@ def _count(tokens: np.ndarray, places: np.ndarray, num_words: int, order: int) -
 
 
 def _continuations(grams: _Counted, above: _Counted) -> np.ndarray:
-    """Count the different words before each n-gram; where a sentence begins there are none, and it keeps its count."""
+    """Return the number of different words before each n-gram; n-grams at the start of a sentence keep their count."""
     return np.where(grams.begins, grams.count, np.bincount(above.suffix, minlength=len(grams.word)))
 
 
 def _smoothed(grams: _Counted, count: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the n-grams (N,), and the back-off weight of each context (by node, up to the last that has one).
+    """Return the probabilities of the n-grams (N,), and the back-off weights of their contexts, indexed by node.
 
     Args:
-        grams: of one order.
-        count: (N,) their counts, adjusted.
-        below: probabilities of the order below.
+        grams: the n-grams of one order.
+        count: (N,), their adjusted counts.
+        below: the probabilities of the order below.
     """
     taken = np.array([0.0, *_discounts(count)])[np.minimum(count, 3)]
     total, left = np.bincount(grams.context, count), np.bincount(grams.context, taken)
@@ -134,7 +136,7 @@ def _smoothed(grams: _Counted, count: np.ndarray, below: np.ndarray) -> tuple[np
 
 
 def _discounts(count: np.ndarray) -> tuple[float, ...]:
-    """Estimate what is taken from n-grams that are counted once, twice, and more often (Chen and Goodman, equation 26)."""
+    """Estimate the discounts of n-grams with count 1, 2, and 3 or more (Chen and Goodman, equation 26)."""
     once, twice, thrice, more = (float((count == times).sum()) for times in (1, 2, 3, 4))
     if not (once and twice and thrice):
         return _FALLBACK

@@ -1,4 +1,4 @@
-"""An n-gram language model with back-off, as a few arrays."""
+"""An n-gram language model with back-off, stored in arrays."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -7,60 +7,60 @@ from dataclasses import dataclass
 import numpy as np
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
-ROOT = 0  # the node of no words
+ROOT = 0  # the node of the empty n-gram
 NO_NODE = -1
-_UNKNOWN_LOG10 = -100.0  # of an unknown word in a model without <unk>, as KenLM has it
+_UNKNOWN_LOG10 = -100.0  # log10 probability of an unknown word in a model without <unk>, as in KenLM
 
 
 @dataclass(frozen=True)
 class Grams:
     """All n-grams of one order, sorted by (context, word)."""
 
-    context: np.ndarray  # (N,) int64: the node of all words but the last
+    context: np.ndarray  # (N,) int64: the node of the words before the last
     word: np.ndarray  # (N,) int64: the number of the last word
-    log_prob: np.ndarray  # (N,) log10 of the last word's probability after the others
-    backoff: np.ndarray  # (N,) log10 of what a word that never follows is multiplied by; 0 for the highest order
+    log_prob: np.ndarray  # (N,) log10 of the probability of the last word after the others
+    backoff: np.ndarray  # (N,) log10 of the back-off weight; 0 for the highest order
 
 
 class LanguageModel:
-    """Word probabilities after a history, and the history as one number.
+    """An n-gram model. A state, which is one number, stands for the history.
 
-    Node 0 is the empty n-gram; the n-grams follow, order by order, as ``Grams`` has them. A state is a node: the longest n-gram
-    of the model, of at most ``order - 1`` words, that the words so far end with. An n-gram takes 20 bytes.
+    Node 0 is the empty n-gram; the n-grams of each order follow in the order of ``Grams``. A state is the node of the longest
+    n-gram of at most ``order - 1`` words with which the history ends. An n-gram takes 20 bytes.
     """
 
     def __init__(self, words: Sequence[str], orders: Sequence[Grams]) -> None:
         """Index the n-grams.
 
         Args:
-            words: the vocabulary, with ``<s>`` and ``</s>``; a word's number is its place.
-            orders: unigrams (of every word, in the order of ``words``), bigrams, ...
+            words: the vocabulary, with ``<s>`` and ``</s>``; the number of a word is its index.
+            orders: unigrams (one per word, in the order of ``words``), bigrams, ...
         """
         self.words, self.orders = list(words), list(orders)
         self._index = {word: number for number, word in enumerate(words)}
         self._unknown = self._index.get(UNKNOWN)
         keys = keys_of(orders, len(words))
         suffix = _suffixes(keys, orders, len(words))
-        self._highest = len(keys) - len(orders[-1].word)  # the first node of the highest order, none of which is a state
-        # Elements of memoryviews are Python's own numbers, several times as fast to get as numpy's.
+        self._highest = len(keys) - len(orders[-1].word)  # the first node of the highest order; these nodes are not states
+        # Reading an element of a memoryview is several times as fast as of a numpy array.
         self._keys, self._suffix = keys.data, suffix.data
         self._log_prob, self._backoff = (
             np.concatenate([[0.0], *(getattr(grams, name) for grams in orders)]).astype(np.float32).data
             for name in ("log_prob", "backoff")
         )
-        self.start = self.score(ROOT, START)[1]  # the state in which a sentence begins
+        self.start = self.score(ROOT, START)[1]  # the state at the start of a sentence
 
     @property
     def order(self) -> int:
-        """The most words in an n-gram."""
+        """The largest number of words in an n-gram."""
         return len(self.orders)
 
     def __contains__(self, word: str) -> bool:
-        """Tell whether the model knows a word."""
+        """Return whether the vocabulary has a word."""
         return word in self._index and word != UNKNOWN
 
     def score(self, state: int, word: str) -> tuple[float, int]:
-        """log10 of a word's probability in a state, and the state after it."""
+        """Return the log10 probability of a word in a state, and the state after the word."""
         number = self._index.get(word, self._unknown)
         if number is None:
             return _UNKNOWN_LOG10, ROOT
@@ -71,7 +71,7 @@ class LanguageModel:
         return backoff + self._log_prob[node], node if node < self._highest else self._suffix[node]
 
     def sentence(self, words: Sequence[str]) -> float:
-        """log10 of a sentence's probability, its end included."""
+        """Return the log10 probability of a sentence, including its end."""
         total, state = 0.0, self.start
         for word in (*words, END):
             log_prob, state = self.score(state, word)
@@ -85,21 +85,21 @@ class LanguageModel:
 
 
 def keys_of(orders: Sequence[Grams], num_words: int) -> np.ndarray:
-    """``context * num_words + word`` of every node, ascending, as contexts of higher orders come later; ROOT has -1."""
+    """Return ``context * num_words + word`` of every node, ascending; -1 for ROOT."""
     return np.concatenate([[-1], *(grams.context * num_words + grams.word for grams in orders)]).astype(np.int64)
 
 
 def find_nodes(keys: np.ndarray, context: np.ndarray, word: np.ndarray, num_words: int) -> np.ndarray:
-    """The nodes of contexts (N,) followed by words (N,); NO_NODE where there is none."""
+    """Return the nodes of contexts (N,) followed by words (N,); NO_NODE if the model lacks the n-gram."""
     wanted = context * num_words + word
     nodes = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where((context != NO_NODE) & (keys[nodes] == wanted), nodes, NO_NODE)
 
 
 def _suffixes(keys: np.ndarray, orders: Sequence[Grams], num_words: int) -> np.ndarray:
-    """The node of the longest proper suffix that each node has in the model.
+    """Return the node of the longest proper suffix of each node that is in the model.
 
-    Pruned models lack some suffixes. Without its first word an n-gram is its context's suffix, then its last word.
+    The suffix of an n-gram is the suffix of its context plus its last word. Pruned models lack some suffixes.
     """
     suffix = np.zeros(len(keys), dtype=np.int32)
     first = 1 + len(orders[0].word)  # the suffix of a unigram is ROOT

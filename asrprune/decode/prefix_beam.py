@@ -1,7 +1,7 @@
-"""CTC prefix beam search with a language model of words, and phrases that are expected.
+"""CTC prefix beam search with a word language model and expected phrases.
 
-The score of a label sequence is the probability of all its CTC paths, times ``exp`` of: ``lm_weight`` * ln P(words, end),
-``word_bonus`` for each word, ``-unknown_penalty`` for each word that neither the model nor a phrase has, and what phrases earn.
+The log score of a label sequence is the sum of: ln of the probability of all its CTC paths, ``lm_weight`` * ln P(words, end),
+``word_bonus`` per word, ``-unknown_penalty`` per word that neither the model nor a phrase has, and the gain of phrases.
 After Graves and Jaitly, "Towards end-to-end speech recognition with recurrent neural networks", ICML 2014, algorithm 1.
 """
 
@@ -24,21 +24,22 @@ from asrprune.decode.language_model import END, LanguageModel
 from asrprune.decode.phrases import Phrases
 from asrprune.model.head import BLANK
 
-_MOST_GAIN = 600.0  # nats that one label can gain or lose: their exp fits into a float, with room for a probability
+_MOST_GAIN = 600.0  # largest gain or loss of one label, in nats; its exp must fit into a float
 _LN_10 = math.log(10.0)
 Candidates = list[tuple[int, float]]  # labels of a frame, and their probabilities
 
 
 class Prefix:
-    """The labels on the way from the root of a tree to this node, and the probability of the paths that end in them.
+    """A node of the prefix tree: the label sequence from the root to this node, and the probability of its CTC paths.
 
     Attributes:
-        factor: what the label's probability is multiplied by, for the language model and the phrases.
-        in_blank, in_label: probability, up to a factor that all prefixes share, of the paths up to now that end in a blank, and
-            of those that end in the label; the next two are those with the frame that is under way.
+        factor: factor on the probability of the label, from the language model and the phrases.
+        in_blank, in_label: probability of the paths so far that end in a blank, or in the label, up to a factor common to all
+            prefixes.
+        next_blank, next_label: the same, including the current frame.
         word: the letters of the last word so far.
-        lm_state: of the language model, before that word.
-        phrase: where the phrases are.
+        lm_state: the state of the language model before that word.
+        phrase: the node of ``Phrases``.
     """
 
     __slots__ = ("children", "factor", "in_blank", "in_label", "label", "lm_state", "next_blank", "next_label", "parent",
@@ -48,21 +49,21 @@ class Prefix:
         self.parent, self.label, self.factor = parent, label, factor
         self.word, self.lm_state, self.phrase = word, lm_state, phrase
         self.children: dict[int, Prefix] = {}
-        self.word_end: tuple[float, int] | None = None  # gain and state if the word ends here, when it has been asked for
+        self.word_end: tuple[float, int] | None = None  # gain and state at the end of the word; None: not computed yet
         self.in_blank = self.in_label = self.next_blank = self.next_label = 0.0
 
 
 @dataclass
 class Beam:
-    """A search on its way through an utterance."""
+    """The state of a search within an utterance."""
 
     root: Prefix
-    prefixes: list[Prefix]  # the best first
-    seen: list[np.ndarray] = field(default_factory=list)  # log-probabilities of the frames so far, for the labels' places
+    prefixes: list[Prefix]  # best first
+    seen: list[np.ndarray] = field(default_factory=list)  # log-probabilities of the frames so far, for the alignment
 
 
 class PrefixBeam:
-    """The decoder: keeps the ``width`` best prefixes of each frame."""
+    """The decoder that keeps the ``width`` best prefixes after each frame."""
 
     def __init__(
         self, pieces: Sequence[str], options: BeamConfig, lm: LanguageModel | None = None, lm_sha256: str = ""
@@ -70,10 +71,10 @@ class PrefixBeam:
         """Prepare a search.
 
         Args:
-            pieces: the text of each label, of which the first is the blank.
+            pieces: the text of each label; the first one is the blank.
             options: all numbers; a missing ``lm_weight`` or ``word_bonus`` counts as 0.
-            lm: a model of words.
-            lm_sha256: of its file.
+            lm: a word language model.
+            lm_sha256: SHA-256 of its file.
         """
         self.options, self._lm = options, lm
         self.identity = _identity(options, lm_sha256)
@@ -86,18 +87,18 @@ class PrefixBeam:
         self._least = math.log(options.min_prob) if options.min_prob else -math.inf
 
     def decode(self, log_probs: Tensor, lens: Tensor) -> list[BestPath]:
-        """Decode a batch, as ``Decoder.decode`` says."""
+        """Decode a batch; see ``Decoder.decode``."""
         rows = log_probs.float().cpu().numpy()
         return [self.finish(self.advance(self.start(), row[:length])) for row, length in zip(rows, lens.tolist(), strict=True)]
 
     def start(self) -> Beam:
-        """A search that has seen no frame."""
+        """Return a search before the first frame."""
         root = Prefix(None, BLANK, 1.0, "", self._lm.start if self._lm else 0, self._phrases.start if self._phrases else 0)
         root.in_blank = 1.0
         return Beam(root, [root])
 
     def advance(self, beam: Beam, log_probs: np.ndarray) -> Beam:
-        """Go on with the next frames, (T', V), of an utterance; the same beam, moved on."""
+        """Process the next frames (T', V) of an utterance; return the same, changed beam."""
         for candidates in _candidates(log_probs, self._least):
             if len(candidates) == 1 and candidates[0][0] == BLANK:
                 for prefix in beam.prefixes:
@@ -109,7 +110,7 @@ class PrefixBeam:
         return beam
 
     def finish(self, beam: Beam) -> BestPath:
-        """The best labels if the utterance ends here, each on the frames of the best path; the beam can still go on."""
+        """Return the best labels, if the utterance ends here, aligned to frames. The beam can still be advanced."""
         best = max(beam.prefixes, key=self._final_score)
         labels = []
         while best.parent is not None:
@@ -118,7 +119,7 @@ class PrefixBeam:
         return align(np.concatenate(beam.seen), labels[::-1]) if labels else BestPath([], [], [])
 
     def _final_score(self, prefix: Prefix) -> float:
-        """ln of the prefix's probability, its last word and the end included."""
+        """Return the log score of a prefix, including its last word and the end of the sentence."""
         probability = prefix.in_blank + prefix.in_label
         gain, state = self._word_end(prefix)
         if self._lm:
@@ -128,9 +129,9 @@ class PrefixBeam:
         return gain + math.log(probability) if probability else -math.inf
 
     def _step(self, prefixes: Sequence[Prefix], candidates: Candidates) -> list[Prefix]:
-        """The best prefixes after one more frame."""
+        """Return the best prefixes after one more frame."""
         reached: dict[Prefix, None] = {}
-        new: list[tuple[float, Prefix, int]] = []  # prefixes that are not made yet: probability, parent, label
+        new: list[tuple[float, Prefix, int]] = []  # prefixes to create: probability, parent, label
         for prefix in prefixes:
             in_blank, in_label, last = prefix.in_blank, prefix.in_label, prefix.label
             both, children = in_blank + in_label, prefix.children
@@ -153,9 +154,11 @@ class PrefixBeam:
         return _best(reached, self.options.width)
 
     def _make(self, new: list[tuple[float, Prefix, int]], reached: dict[Prefix, None]) -> None:
-        """Make those of the new prefixes that can be among the best: asking the language model is what takes time."""
+        """Create the new prefixes that can be among the best. The others are skipped, because the language model is slow."""
         width = self.options.width
-        best = heapq.nlargest(width, [prefix.next_blank + prefix.next_label for prefix in reached])[::-1]  # this is a heap
+        best = heapq.nlargest(width, [prefix.next_blank + prefix.next_label for prefix in reached])[
+            ::-1
+        ]  # ascending, so it is a heap
         for probability, parent, label in sorted(new, key=itemgetter(0), reverse=True):
             least = best[0] if len(best) == width else 0.0
             if probability * self._most_factor <= least:
@@ -178,11 +181,11 @@ class PrefixBeam:
         return child
 
     def _bound(self, piece: str) -> float:
-        """No prefix gets a larger factor for a label of this text."""
+        """Return an upper bound of the factor of a label with this text."""
         return _factor(max(0.0, self._word_bonus) + (self._phrases.most(piece) if self._phrases else 0.0))
 
     def _word_end(self, prefix: Prefix) -> tuple[float, int]:
-        """Score the end of the last word, and the language model's state after it."""
+        """Return the gain at the end of the last word, and the state of the language model after it."""
         if prefix.word_end is None:
             prefix.word_end = self._scored(prefix.word, prefix.lm_state) if prefix.word else (0.0, prefix.lm_state)
         return prefix.word_end
@@ -214,7 +217,7 @@ def _factor(gain: float) -> float:
 
 
 def _candidates(log_probs: np.ndarray, least: float) -> Iterator[Candidates]:
-    """Pick the labels that are tried in each frame: those of a log-probability of at least ``least``, and the best one."""
+    """Yield the labels to try in each frame: those with a log-probability of at least ``least``, and the best one."""
     tried = log_probs >= np.minimum(log_probs.max(axis=1, initial=-np.inf, keepdims=True), least)
     frames, labels = tried.nonzero()
     pairs = list(zip(labels.tolist(), np.exp(log_probs[tried].astype(np.float64)).tolist(), strict=True))
@@ -225,7 +228,7 @@ def _candidates(log_probs: np.ndarray, least: float) -> Iterator[Candidates]:
 
 
 def _best(reached: dict[Prefix, None], width: int) -> list[Prefix]:
-    """The best prefixes, with the frame that was under way; the best of all gets the probability 1."""
+    """Return the best prefixes after the current frame; probabilities are scaled so that the best one has 1."""
     ordered = sorted(reached, key=lambda prefix: prefix.next_blank + prefix.next_label, reverse=True)
     total = ordered[0].next_blank + ordered[0].next_label
     for prefix in ordered:
@@ -235,7 +238,7 @@ def _best(reached: dict[Prefix, None], width: int) -> list[Prefix]:
 
 
 def _forget(beam: Beam) -> None:
-    """Drop the branches that lead to no prefix of the beam; an endless stream has no end of them."""
+    """Remove the branches of the tree that lead to no prefix of the beam, so that memory does not grow."""
     living: set[Prefix] = {beam.root}
     for prefix in beam.prefixes:
         while prefix not in living:

@@ -1,4 +1,4 @@
-"""The hypotheses of a set, made in shards: what a killed run has finished is not decoded again."""
+"""Decoding a set in shards. Each shard is a file, so a killed run does not decode finished shards again."""
 
 import hashlib
 import json
@@ -21,23 +21,23 @@ from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import read_json, write_json
 from asrprune.runtime.progress import track
 
-MOST_SHARDS = 200  # enough for as many jobs, and a file each
+MOST_SHARDS = 200  # files per set; also the largest useful number of jobs
 Texts = dict[Keep, dict[str, str]]  # kept layers -> id -> text
-Shard = tuple[Path, list[np.ndarray]]  # where it is written, and its batches
+Shard = tuple[Path, list[np.ndarray]]  # its file and its batches
 
 
 def decode_in_shards(
     experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], folder: Path, executor: Executor, decoder: Decoder
 ) -> Texts:
-    """Decode every utterance by every sub-model.
+    """Decode every utterance with every sub-model.
 
     Args:
         experiment: the full model.
-        corpus: the set.
-        keeps: the sub-models.
-        folder: where shards are, or are put, a file each; nobody else may be decoding there.
-        executor: where it is done.
-        decoder: makes labels of emissions.
+        corpus: the set to decode.
+        keeps: the layers of each sub-model.
+        folder: the directory of the shard files; no other process may use it.
+        executor: runs the shards.
+        decoder: the decoder.
     """
     shards = _shards(experiment, corpus, folder, decoder)
     missing = [(path, batches) for path, batches in shards if not path.exists() or not _read(path).keys() >= set(keeps)]
@@ -52,9 +52,10 @@ def decode_in_shards(
 
 
 def _shards(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decoder) -> list[Shard]:
-    """Deal out the batches that one process would run, and none otherwise: a shard has long ones and short ones.
+    """Divide the batches into shards; each shard gets long and short batches.
 
-    A file's name depends on all that its texts depend on.
+    The batches are those of a single process, so texts do not depend on the shards. The name of a file is a hash of everything
+    on which its texts depend.
     """
     batches = sorted_batches(corpus.lengths, experiment.config.decode.max_frames)
     shards = [batches[start::MOST_SHARDS] for start in range(min(MOST_SHARDS, len(batches)))]
@@ -86,7 +87,7 @@ def hypotheses(
     num_gpus: int = 0,
     decoder: Decoder = GREEDY,
 ) -> Texts:
-    """Decode the utterances of ``batches`` by every sub-model, on the CPU or the GPU."""
+    """Decode the utterances of ``batches`` with every sub-model, on the CPU or the GPU."""
     runner, tokenizer = Runner.of(experiment, num_gpus), experiment.tokenizer
     texts: Texts = {keep: {} for keep in keeps}
     for batch in runner.batches(corpus, batches):

@@ -1,4 +1,4 @@
-"""Decoding a set at several depths and strategies of one model."""
+"""Decoding a set with several sub-models: depths and strategies of one model."""
 
 import hashlib
 import shutil
@@ -22,7 +22,7 @@ from asrprune.runtime.records import Record
 
 
 class Decoded(Record):
-    """decode.json: what a text was made of, and with which layers."""
+    """decode.json: the data, model, layers and decoder of a text."""
 
     made_by: ClassVar[str] = "stage 8 (`asrprune decode`)"
     format: Literal[1]
@@ -31,7 +31,7 @@ class Decoded(Record):
     model_sha256: str
     utterances: int
     hours: float
-    text_sha256: str  # of the transcripts
+    text_sha256: str  # hash of the transcripts
     strategy: StrategyLabel
     depth: int
     keep: Keep
@@ -40,18 +40,18 @@ class Decoded(Record):
 
 @dataclass(frozen=True)
 class SubModel:
-    """A depth of a plan."""
+    """A sub-model to decode with: a depth of a plan."""
 
     strategy: str
     keep: Keep
 
     def output(self, folder: Path) -> Path:
-        """The directory of its results, such as ``folder/iterative_d6``."""
+        """Return the directory of its results, such as ``folder/iterative_d6``."""
         return file_of(folder, self.strategy, f"_d{len(self.keep)}")
 
 
 def sub_models(plans: Sequence[Plan], depths: Sequence[int]) -> list[SubModel]:
-    """Every wanted depth of every plan; a ``UserError`` names the depth that a plan lacks."""
+    """Return the sub-models of all ``depths`` of all plans; raise a ``UserError`` if a plan lacks a depth."""
     return [SubModel(plan.strategy, plan.keep(depth)) for plan in plans for depth in depths]
 
 
@@ -62,9 +62,9 @@ def decode_set(
     executor: Executor = HERE,
     decoder: Decoder = GREEDY,
 ) -> list[Path]:
-    """Decode a data directory with each sub-model that is not decoded yet, all of them in one pass.
+    """Decode a data directory with all sub-models in one pass; existing results are kept.
 
-    Writes ``decode/<set>/<strategy>_d<depth>/text`` (Kaldi) and ``decode.json`` in the experiment; returns the directories.
+    Write ``decode/<set>/<strategy>_d<depth>/text`` and ``decode.json`` into the experiment, and return the directories.
 
     Raises:
         UserError: another process is decoding the set.
@@ -77,7 +77,7 @@ def decode_set(
     if not keeps:
         return list(models)
     shards = ExperimentPaths(experiment.path).decoded(directory.name) / "shards"
-    with held(shards.parent):  # not shards, which is removed: on NFS the open lock file would remain in it
+    with held(shards.parent):  # not ``shards``: on NFS the open lock file would remain there and block its removal
         texts = decode_in_shards(experiment, corpus, keeps, shards, executor, decoder)
         for output in missing:
             for stale in ("decode.json", "score.json"):

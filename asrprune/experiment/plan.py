@@ -11,7 +11,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.records import Record
 
 Keep = tuple[int, ...]  # the layers of a sub-model, ascending, numbered as in the full model
-StrategyLabel = Annotated[str, AfterValidator(strategy_name)]  # in a record: a strategy, or another name for some layers
+StrategyLabel = Annotated[str, AfterValidator(strategy_name)]  # in records: the name of a strategy, or of given layers
 
 
 class Step(Record):
@@ -24,20 +24,20 @@ class Step(Record):
 
     @classmethod
     def of(cls, keep: Keep, score: float | None = None, without: Mapping[int, float] | None = None) -> "Step":
-        """The step that keeps these layers."""
+        """Make the step that keeps these layers."""
         return cls(depth=len(keep), keep=keep, score=score, without=without or {})
 
 
 class Search(Record):
-    """What a strategy found, and what that cost; None: nothing was scored, or an earlier version did not say it."""
+    """The result of a strategy and its cost. None: nothing was scored, or an earlier version did not record it."""
 
-    metric: str | None  # of the scores
-    dev_set: str | None  # None: not needed
+    metric: str | None  # the metric of the scores
+    dev_set: str | None  # None: the strategy does not need one
     beam: int | None = None
     rerank: int | None = None
     decoder: str | None = None
-    layer_forwards: float | None = None  # layers run over the whole dev set
-    naive_layer_forwards: int | None = None  # if every sub-model had been run from the bottom, and to the end
+    layer_forwards: float | None = None  # layer passes over the dev set
+    naive_layer_forwards: int | None = None  # layer passes if every sub-model were run separately
     seconds: float | None = None
     asrprune: str | None = None
     steps: tuple[Step, ...]  # deepest first
@@ -51,7 +51,7 @@ class _OfModel(Record):
 
 
 class Plan(Search, _OfModel):
-    """The plan of a strategy for one model: a file."""
+    """plans/STRATEGY.json: the plan of a strategy for one model."""
 
     made_by: ClassVar[str] = "stage 7 (`asrprune search`)"
 

@@ -21,7 +21,7 @@ from asrprune.runtime.records import Record
 
 
 class Fingerprint(Record):
-    """A corpus, whatever its path: its size, and hashes of its ids, lengths and texts."""
+    """The fingerprint of a corpus: its size, and hashes of its ids, lengths and texts. It does not contain the path."""
 
     utterances: int
     frames: int
@@ -31,7 +31,7 @@ class Fingerprint(Record):
 
 
 class TrainedOn(Record):
-    """data.json."""
+    """data.json: the fingerprints of the training and dev data."""
 
     made_by: ClassVar[str] = "stage 4 (`asrprune train`)"
     format: Literal[1]

@@ -22,7 +22,7 @@ from asrprune.runtime.version import version
 
 
 class Epoch(Record):
-    """An epoch on the dev set: word errors in percent and loss of the last layer, and their means over all exits."""
+    """The dev results of an epoch: WER in percent and loss of the last layer, and their means over all exits."""
 
     epoch: int
     wer: float
@@ -32,7 +32,7 @@ class Epoch(Record):
 
 
 class PrunedFrom(Record):
-    """The model that another one was cut out of."""
+    """The full model from which a pruned model was made."""
 
     model_sha256: str
     num_layers: int
@@ -40,7 +40,7 @@ class PrunedFrom(Record):
 
 
 class ModelRecord(Record):
-    """model.json."""
+    """model.json: the hash, size and averaged epochs of a model."""
 
     made_by: ClassVar[str] = "stage 5 (`asrprune average`)"
     format: Literal[1]
@@ -50,7 +50,7 @@ class ModelRecord(Record):
     asrprune: str
     seed: int
     pruned_from: PrunedFrom | None = None
-    members: tuple[Epoch, ...]  # whose weights were averaged
+    members: tuple[Epoch, ...]  # the averaged epochs
 
 
 @dataclass(frozen=True)

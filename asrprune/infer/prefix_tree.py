@@ -1,4 +1,4 @@
-"""Many sub-models in one pass: the layers that they share are run once."""
+"""Many sub-models in one pass: layers that they share are run once."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -14,7 +14,7 @@ Streams = dict[Keep, Tensor]  # (B, T', D) each
 
 
 def layers_run(keeps: Collection[Keep]) -> int:
-    """Count the layers that are run for a batch: as many as the sub-models have different beginnings.
+    """Return the number of layer passes for a batch, which is the number of different prefixes of the sub-models.
 
     >>> layers_run([(1, 2, 3), (1, 2), (1, 3)])
     4
@@ -26,14 +26,14 @@ def run_together(model: CtcModel, x: Tensor, context: Context, keeps: Sequence[K
     """Run many sub-models.
 
     Args:
-        model: all layers.
+        model: the full model.
         x: (B, T', D), the stream before the first layer.
-        context: of the batch.
-        keeps: the sub-models' layers; () is the stream before the first.
-        max_frames: several sub-models go through a layer in one call if they have no more encoder frames together.
+        context: the context of the batch.
+        keeps: the layers of each sub-model; () stands for the stream before the first layer.
+        max_frames: several sub-models share one call of a layer if they have at most so many encoder frames in total.
 
     Returns:
-        The stream of each sub-model.
+        The output stream of each sub-model.
     """
     streams: Streams = {(): x}
     for layer in range(1, model.config.num_layers + 1):
@@ -44,8 +44,8 @@ def run_together(model: CtcModel, x: Tensor, context: Context, keeps: Sequence[K
 
 
 def _grow(model: CtcModel, streams: Streams, prefixes: Sequence[Keep], context: Context, max_frames: int) -> Streams:
-    """Run the last layer of each prefix, several in one call as far as the frame budget allows."""
-    alike: dict[int, list[Keep]] = defaultdict(list)  # by the layer before, on which self-conditioning depends
+    """Run the last layer of each prefix; several prefixes share one call up to ``max_frames``."""
+    alike: dict[int, list[Keep]] = defaultdict(list)  # previous layer, on which self-conditioning depends -> prefixes
     for prefix in prefixes:
         alike[prefix[-2] if len(prefix) > 1 else 0].append(prefix)
     made: Streams = {}

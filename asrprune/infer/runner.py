@@ -1,4 +1,4 @@
-"""Running the sub-models of one trained model: device, precision and batches are decided here, and nowhere else."""
+"""Running the sub-models of a trained model. Device, precision and batches of inference are chosen here only."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,16 +15,16 @@ from asrprune.runtime.hardware import inference, pick_device
 
 
 class Runner:
-    """A model in eval mode, on its device, computing in its precision."""
+    """A model in eval mode, with a device and a precision."""
 
     def __init__(self, model: CtcModel, device: torch.device, precision: str, max_frames: int = 0) -> None:
         """Put the model into eval mode.
 
         Args:
             model: the full model, on ``device``.
-            device: where it computes.
+            device: the device of the model.
             precision: auto, float32 or bf16.
-            max_frames: sub-models go through a layer together if they have no more (padded) feature frames.
+            max_frames: several sub-models share one call of a layer if they have at most so many feature frames in total.
         """
         self.model = model.eval()
         self.device, self.precision = device, precision
@@ -32,28 +32,26 @@ class Runner:
 
     @classmethod
     def of(cls, experiment: Experiment, num_gpus: int | None = None) -> "Runner":
-        """The runner of an experiment, as its config says.
+        """Make the runner of an experiment with the settings of its config.
 
-        Args:
-            experiment: a trained model.
-            num_gpus: 0: the CPU, else the GPU; None: where the model is.
+        ``num_gpus``: 0: the CPU; 1 or more: the GPU; None: the current device of the model.
         """
         device = experiment.model.cmvn_mean.device if num_gpus is None else pick_device(num_gpus)
         options = experiment.config.decode
         return cls(experiment.model.to(device), device, options.precision, options.max_frames)
 
     def batches(self, corpus: Corpus, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """Read these batches of a corpus, and put them on the device."""
+        """Yield these batches of a corpus on the device."""
         return (batch.to(self.device) for batch in corpus.loader(batches))
 
     def streams(self, features: Tensor, lens: Tensor, keeps: Sequence[Keep]) -> tuple[Streams, Tensor]:
-        """The stream (B, T', D) of each sub-model, and the encoder frames (B,); from raw (B, T, F) features of (B,) frames."""
+        """Return the stream (B, T', D) of each sub-model and the encoder frames (B,), for raw (B, T, F) features."""
         with inference(self.precision, self.device):
             x, context = self.model.embed(features.to(self.device), lens.to(self.device))
             return run_together(self.model, x, context, keeps, self.max_frames), context.lens
 
     def emissions(self, features: Tensor, lens: Tensor, keeps: Sequence[Keep]) -> Iterator[tuple[Keep, Emissions]]:
-        """The emissions of each sub-model, one after another: those of all of them may not fit into memory."""
+        """Yield the emissions of each sub-model, one at a time, because all of them may not fit into memory."""
         streams, frames = self.streams(features, lens, keeps)
         for keep in keeps:
             with inference(self.precision, self.device):

@@ -1,1 +1,1 @@
-"""Choosing the layers to remove: plans, search, surgery."""
+"""Choosing the layers to remove (strategies, search, plans), and removing them from the weights."""

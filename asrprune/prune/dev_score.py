@@ -1,4 +1,4 @@
-"""The score of a sub-model on the dev set, and what tells it."""
+"""The score of a sub-model on the dev set, and the type of a function that computes scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from asrprune.experiment.plan import Keep
 
 @dataclass(frozen=True, order=True)
 class DevScore:
-    """Lower is better; the loss decides between equal errors."""
+    """The score of a sub-model; lower is better."""
 
-    primary: float  # in the plan's metric
-    tie_break: float
+    primary: float  # in the metric of the plan
+    tie_break: float  # in the other metric; decides between equal ``primary``
 
 
-# Sub-models, the promising first -> their dev scores; with a number n, those that cannot be among the n best may be missing.
+# (sub-models, most promising first; n) -> dev scores. If n is given, only the n best scores must be in the result.
 Scorer = Callable[[Sequence[Keep], int | None], Mapping[Keep, DevScore]]

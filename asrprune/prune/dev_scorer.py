@@ -1,4 +1,4 @@
-"""Dev scores of many sub-models in one pass: layers that they share are run once, and hopeless ones are given up."""
+"""Dev scores of many sub-models in one pass. Shared layers are run once; sub-models with too many errors are dropped early."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,54 +22,55 @@ from asrprune.runtime.executor import Executor
 from asrprune.runtime.progress import track
 from asrprune.scoring.wer import word_errors
 
-FEWEST_BATCHES = 20  # after each of which sub-models can be given up
-METRICS = ("wer", "ctc")  # columns of what is counted: errors and loss
+FEWEST_BATCHES = 20  # the smallest number of batches; a sub-model can be dropped after each batch
+METRICS = ("wer", "ctc")  # the columns of the counts: errors and loss
 
 
 @dataclass(frozen=True)
 class Share:
-    """Batches for one process."""
+    """The work of one process: batches of the dev set and sub-models."""
 
     batches: Sequence[np.ndarray]
     keeps: Sequence[Keep]
-    limit: float  # a sub-model with more errors (loss) in this share alone is given up
+    limit: float  # a sub-model with more errors (or loss) in this share is dropped
 
 
 @dataclass(frozen=True)
 class ShareCounts:
-    """The result of a share."""
+    """The result for a share."""
 
-    index: np.ndarray  # (N,) positions in the corpus
-    made: dict[Keep, np.ndarray]  # (N, 2) errors and losses; without the sub-models that were given up
-    layer_frames: int  # layers that were run, times feature frames
+    index: np.ndarray  # (N,) indices in the corpus
+    made: dict[Keep, np.ndarray]  # (N, 2) errors and losses of each sub-model that was not dropped
+    layer_frames: int  # number of layers run, times feature frames
 
 
 class DevScorer:
-    """Scores sub-models on a dev set and counts what that costs; it is the ``Scorer`` of a search."""
+    """The ``Scorer`` of a search: computes dev scores of sub-models and counts the layers that it runs."""
 
     def __init__(
         self, experiment: Experiment, corpus: Corpus, metric: str, executor: Executor, decoder: Decoder = GREEDY
     ) -> None:
-        """``metric`` is "wer" (percent) or "ctc" (mean loss of an utterance); the other one breaks ties."""
+        """Prepare the dev set; ``metric`` is "wer" (percent) or "ctc" (mean loss per utterance), the other one breaks ties."""
         self.corpus, self.executor, self.column = corpus, executor, METRICS.index(metric)
         self.work = partial(count_errors, experiment, corpus, self.column, executor.num_gpus, decoder)
         self.frames = int(corpus.lengths.sum())
         self.batch_frames = min(experiment.config.decode.max_frames, self.frames // FEWEST_BATCHES)
         self.batches = sorted_batches(corpus.lengths, self.batch_frames)
         self.words = sum(len(text.split()) for text in corpus.texts)
-        self.layer_forwards = 0.0  # layers run over the whole dev set; a part of it counts as a part
-        self.naive_layer_forwards = 0  # if every sub-model had been run from the bottom, and to the end
+        self.layer_forwards = 0.0  # layer passes over the dev set; a part of the set counts as a fraction
+        self.naive_layer_forwards = 0  # layer passes if every sub-model were run separately on the whole set
 
     def __call__(self, keeps: Sequence[Keep], best: int | None = None) -> dict[Keep, DevScore]:
-        """Scores of the sub-models of the kept layers.
+        """Compute the dev scores of sub-models.
 
         Args:
-            keeps: one or more; the more promising come first.
-            best: how many of the lowest scores are wanted: the others may be missing, as they are given up where they have more
-                errors (with "ctc" loss) than the worst of the first ``best`` of ``keeps`` has in all. None: all are wanted.
+            keeps: the layers of each sub-model, the most promising sub-model first.
+            best: the number of lowest scores that the caller needs; None: all. The first ``best`` sub-models of ``keeps`` are
+                scored completely. Any other one is dropped, and is missing in the result, when it has more errors (with "ctc"
+                more loss) than the worst of these.
         """
         self.naive_layer_forwards += sum(map(len, keeps))
-        if self.executor.restarts:  # which takes longer than what could be given up
+        if self.executor.restarts:  # a second pass would restart all processes, which takes longer than it saves
             best = None
         counts = self._pass(keeps[:best])
         if best is not None:
@@ -77,11 +78,11 @@ class DevScorer:
         return {keep: self._score(found) for keep, found in counts.items()}
 
     def _pass(self, keeps: Sequence[Keep], limit: float = math.inf) -> dict[Keep, np.ndarray]:
-        """Errors and losses of all utterances, (N, 2), by each sub-model that is not given up."""
+        """Return errors and losses of all utterances, (N, 2), for each sub-model with at most ``limit`` in total."""
         counts = {keep: np.zeros((len(self.corpus), 2)) for keep in keeps}
         parts = self.executor.split(self.batches)
 
-        def shares() -> Iterator[Share]:  # of those that are left when there is a process for it
+        def shares() -> Iterator[Share]:  # with the sub-models that remain when a process takes the share
             for batches in parts:
                 if counts:
                     yield Share(batches, tuple(counts), limit)
@@ -93,13 +94,13 @@ class DevScorer:
                 found[counted.index] = counted.made[keep]
             counts = {keep: found for keep, found in counts.items() if self._total(found) <= limit}
         if limit == math.inf:
-            self._hard_ones_first(counts[keeps[0]][:, self.column])
+            self._order_by_errors(counts[keeps[0]][:, self.column])
         return counts
 
-    def _hard_ones_first(self, penalty: np.ndarray) -> None:
-        """Batches that begin with the utterances that have nine tenths of a sub-model's errors (loss) in the least time.
+    def _order_by_errors(self, penalty: np.ndarray) -> None:
+        """Put the utterances with most errors (or loss) per frame, which have 0.9 of the total, into the first batches.
 
-        Other sub-models fail on much the same ones, so that what is hopeless shows early.
+        Other sub-models make errors on nearly the same utterances, so bad sub-models are dropped early.
         """
         lengths = self.corpus.lengths
         order = np.argsort(-penalty / np.maximum(lengths, 1), kind="stable")
@@ -119,14 +120,14 @@ class DevScorer:
 def count_errors(
     experiment: Experiment, corpus: Corpus, column: int, num_gpus: int, decoder: Decoder, share: Share
 ) -> ShareCounts:
-    """Count the errors and losses of a share of the batches.
+    """Count errors and losses of sub-models on a share of the batches.
 
     Args:
         experiment: the full model.
         corpus: the dev set, with transcripts.
-        column: what the share's limit is of, 0: errors, 1: loss.
-        num_gpus: 1: the GPU, 0: the CPU.
-        decoder: makes labels of emissions.
+        column: the column to which the limit applies, 0: errors, 1: loss.
+        num_gpus: 0: the CPU, 1 or more: the GPU.
+        decoder: the decoder.
         share: batches and sub-models.
     """
     runner = Runner.of(experiment, num_gpus)
@@ -144,7 +145,7 @@ def count_errors(
 
 
 def _errors_and_losses(emissions: Emissions, batch: Batch, corpus: Corpus, decoder: Decoder) -> np.ndarray:
-    """Errors and CTC loss of each utterance: (B, 2)."""
+    """Return the errors and the CTC loss of each utterance: (B, 2)."""
     assert corpus.tokenizer is not None
     paths = decoder.decode(emissions.log_probs, emissions.lens)
     errors = word_errors([path.labels for path in paths], [corpus.texts[i].split() for i in batch.index], corpus.tokenizer)

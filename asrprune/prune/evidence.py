@@ -1,4 +1,4 @@
-"""The evidence that a strategy may ask for: measures of the layers that are on disk, and scores on the dev set."""
+"""The data on which a strategy may base its choice: measurements of the layers on disk, and scores on the dev set."""
 
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from asrprune.experiment.plan import file_of, plan_path
 from asrprune.experiment.provenance import fingerprint
 from asrprune.experiment.store import Experiment
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.prune.score_cache import RememberedScorer
+from asrprune.prune.score_cache import CachedScorer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.version import __version__
@@ -23,47 +23,47 @@ Measure = Literal["similarity", "influence"]
 
 
 class Evidence:
-    """A model and its dev set, as a strategy sees them. Nothing is read or decoded before a strategy asks for it."""
+    """The input of a strategy: measurements and dev scores of a model. They are read or computed on first use."""
 
     def __init__(
         self, experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor, decoder: Decoder
     ) -> None:
-        """``strategy`` names the file of the scores; ``executor``: where the dev set is decoded; ``decoder``: decodes it."""
+        """Set the sources; ``strategy`` is in the name of the score file, ``executor`` and ``decoder`` decode the dev set."""
         self.num_layers, self.depths, self.options = experiment.num_layers, experiment.config.depths(), options
         self._experiment, self._strategy, self._dev = experiment, strategy, dev
         self._executor, self._decoder = executor, decoder
 
     @cached_property
     def similarity(self) -> np.ndarray:
-        """SVCCA of x_0..x_L: (L + 1, L + 1)."""
+        """The SVCCA similarities of x_0..x_L: (L + 1, L + 1)."""
         return read_measure(self._experiment, self._dev.name, "similarity")
 
     @cached_property
     def influence(self) -> np.ndarray:
-        """The change that each of layers 1..L makes to the stream: (L,)."""
+        """The influence of layers 1..L: (L,)."""
         return read_measure(self._experiment, self._dev.name, "influence")
 
     @cached_property
-    def score(self) -> RememberedScorer:
-        """Dev scores; those that an earlier, killed search had of the same model and data are not computed again."""
+    def score(self) -> CachedScorer:
+        """The function that computes dev scores. Scores of a killed search with the same model and data are reused."""
         experiment, metric = self._experiment, self.options.metric
         corpus = Corpus(self._dev, experiment.tokenizer)
         exact = [metric, experiment.config.decode.precision, self._decoder.identity, __version__]
         made_by = [experiment.record.model_sha256, fingerprint(corpus).plain(), *exact]
         path = file_of(plan_path(experiment.path, self._strategy).parent / "scores", self._strategy, ".json")
-        return RememberedScorer(DevScorer(experiment, corpus, metric, self._executor, self._decoder), path, made_by)
+        return CachedScorer(DevScorer(experiment, corpus, metric, self._executor, self._decoder), path, made_by)
 
 
 def read_measure(experiment: Experiment, set_name: str, measure: Measure) -> np.ndarray:
-    """A measure of this model's layers on a set.
+    """Read the similarity or influence of the layers of this model on a set.
 
     Raises:
-        UserError: stage 6 did not measure it yet, or only on another model.
+        UserError: the file is missing, or belongs to another model, or lacks the measure.
     """
     path = similarity_path(experiment.path, set_name)
     stored = read_matrices(path)
     if str(stored["model_sha256"]) != experiment.record.model_sha256:
         raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
     if measure not in stored:
-        raise UserError(f"{path}: an older asrprune measured no {measure} of the layers; run stage 6 (`asrprune svcca`) again")
+        raise UserError(f"{path}: has no {measure}, as an older asrprune wrote it; run stage 6 (`asrprune svcca`) again")
     return stored[measure]

@@ -1,4 +1,4 @@
-"""From a depth to layers: the plan of an experiment."""
+"""Finding the plan that gives the layers of a depth."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from asrprune.prune.strategies.lowest import lowest
 
 
 def find_plan(experiment: Experiment, plan: str | Path | None) -> Plan:
-    """A plan by strategy or file; None: that of ``PREFERRED`` if there is one, else the lowest layers."""
+    """Read the plan of a strategy, or a plan file; None: the plan of ``PREFERRED`` if it exists, else the lowest layers."""
     sha = experiment.record.model_sha256
     if plan is None:
         path = plan_path(experiment.path, PREFERRED)

@@ -1,4 +1,4 @@
-"""Ranking what a strategy proposes by dev scores."""
+"""Choosing among the proposals of a strategy by dev scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from asrprune.prune.dev_score import Scorer
 
 
 def rerank(proposals: Mapping[int, Sequence[Keep]], score: Scorer) -> tuple[Step, ...]:
-    """Choose for each depth the sub-model with the best dev score; of equals the one that was proposed first."""
+    """Choose for each depth the proposal with the best dev score; of equal ones, the first."""
     steps = []
     for depth in sorted(proposals, reverse=True):
         found = score(proposals[depth], 1)

@@ -1,4 +1,4 @@
-"""The scores that a search has seen, on disk: one that was killed goes on where it stopped."""
+"""A file of the scores of a search, with which a killed search continues."""
 
 import hashlib
 import json
@@ -13,29 +13,29 @@ from asrprune.prune.dev_scorer import DevScorer
 from asrprune.runtime.files import read_json, write_json
 
 
-class RememberedScorer:
-    """A ``DevScorer`` whose answers are written down, and given again when the same is asked anew."""
+class CachedScorer:
+    """A ``DevScorer`` that writes its results to a file and reuses them for the same sub-models."""
 
     def __init__(self, scorer: DevScorer, path: Path, made_by: Sequence[Any]) -> None:
-        """``made_by``: plain data on which the answers depend, besides the question."""
+        """Read the file at ``path``; ``made_by`` is JSON data on which the results depend, besides the sub-models."""
         self.scorer, self.path, self.made_by = scorer, path, list(made_by)
-        self.answers: dict[str, Any] = read_json(path) if path.exists() else {}
-        # As of a search that was not killed:
+        self.results: dict[str, Any] = read_json(path) if path.exists() else {}
+        # The cost of the search, including reused results:
         self.layer_forwards, self.naive_layer_forwards, self.seconds = 0.0, 0, 0.0
 
     def __call__(self, keeps: Sequence[Keep], best: int | None = None) -> dict[Keep, DevScore]:
-        """Score sub-models, as ``DevScorer`` does."""
-        question = hashlib.sha256(json.dumps([self.made_by, keeps, best]).encode()).hexdigest()[:16]
-        if question not in self.answers:
-            self.answers[question] = self._ask(keeps, best)
-            write_json(self.path, self.answers)
-        answer = self.answers[question]
-        self.layer_forwards += answer["layer_forwards"]
-        self.naive_layer_forwards += answer["naive_layer_forwards"]
-        self.seconds += answer["seconds"]
-        return {tuple(keep): DevScore(primary, tie_break) for keep, primary, tie_break in answer["scores"]}
+        """Compute dev scores; see ``DevScorer``."""
+        key = hashlib.sha256(json.dumps([self.made_by, keeps, best]).encode()).hexdigest()[:16]
+        if key not in self.results:
+            self.results[key] = self._compute(keeps, best)
+            write_json(self.path, self.results)
+        result = self.results[key]
+        self.layer_forwards += result["layer_forwards"]
+        self.naive_layer_forwards += result["naive_layer_forwards"]
+        self.seconds += result["seconds"]
+        return {tuple(keep): DevScore(primary, tie_break) for keep, primary, tie_break in result["scores"]}
 
-    def _ask(self, keeps: Sequence[Keep], best: int | None) -> dict[str, Any]:
+    def _compute(self, keeps: Sequence[Keep], best: int | None) -> dict[str, Any]:
         started, scorer = time.monotonic(), self.scorer
         made, naive = scorer.layer_forwards, scorer.naive_layer_forwards
         scores = [[keep, score.primary, score.tie_break] for keep, score in scorer(keeps, best).items()]

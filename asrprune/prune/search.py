@@ -1,4 +1,4 @@
-"""From a strategy's name to its plan file in an experiment."""
+"""Making the plan of a strategy and writing it into the experiment."""
 
 import logging
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ def make_plan(
 
     Args:
         experiment: the full model.
-        strategy: a name of the table of strategies.
-        dev: the dev set, on which a strategy has layers measured (`asrprune svcca` did it) or sub-models scored.
-        options: instead of those in the experiment's config.
-        executor: where the dev set is decoded.
-        decoder: decodes it.
+        strategy: the name of the strategy.
+        dev: the dev set on which layers were measured (`asrprune svcca`), and on which sub-models are scored.
+        options: replace ``prune`` of the config of the experiment.
+        executor: runs the decoding of the dev set.
+        decoder: decodes the dev set.
 
     Raises:
-        UserError: no such strategy; what it needs is not measured, or was on another model.
+        UserError: there is no such strategy; a measurement is missing, or was made on another model.
     """
     name, options = strategy_name(strategy), options or experiment.config.prune
     if name not in STRATEGIES:
@@ -47,7 +47,7 @@ def make_plan(
     steps = chosen.choose(evidence)
     scorer = evidence.score if any(step.score is not None for step in steps) else None
     if scorer:
-        logger.info("%.0f layer-forwards over the dev set instead of %d", scorer.layer_forwards, scorer.naive_layer_forwards)
+        logger.info("%.0f layer passes over the dev set instead of %d", scorer.layer_forwards, scorer.naive_layer_forwards)
     plan = Plan(
         format=1,
         num_layers=experiment.num_layers,
@@ -69,7 +69,7 @@ def make_plan(
 
 
 def check_measured(experiment: Experiment, strategies: Iterable[str], set_name: str) -> None:
-    """Raise a ``UserError`` if one of these strategies needs a measure that is not there."""
+    """Raise a ``UserError`` if the measurement that one of these strategies needs is missing."""
     for name in strategies:
         needs = STRATEGIES[name].needs
         if needs is not None and needs != "score":

@@ -1,4 +1,4 @@
-"""Cutting a model down to its kept layers: a pruned model is an ordinary experiment with fewer layers."""
+"""Removing layers from the weights: the pruned model is an ordinary experiment with fewer layers."""
 
 import re
 import shutil
@@ -20,14 +20,14 @@ _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.*)")
 
 
 def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
-    """Write a standalone experiment of the kept layers, renumbered from 1.
+    """Write an experiment that contains only the kept layers, renumbered from 1.
 
     Raises:
-        UserError: ``target`` is there already, or the model lacks a layer of ``keep``.
+        UserError: ``target`` exists already, or the model lacks a layer of ``keep``.
     """
     check_layers(keep, experiment.num_layers, "layers")
     if target.exists() and any(target.iterdir()):
-        raise UserError(f"{target}: is there already; choose another directory, or remove it")
+        raise UserError(f"{target}: exists already; choose another directory, or remove it")
     target.mkdir(parents=True, exist_ok=True)
     lm = f"lang/{getattr(experiment.config.decode.decoder, 'lm', None)}"
     for name in ("bpe.model", "tokens.txt", "cmvn", *([lm] if (experiment.path / lm).is_file() else [])):
@@ -53,9 +53,9 @@ def _copy_tuned(experiment: Experiment, target: Path) -> None:
 
 
 def pruned_config(config: Config, keep: Sequence[int]) -> Config:
-    """Fewer layers; the taps on kept layers move with them, the others leave, and no update would be truncated.
+    """Return the config of the pruned model: fewer layers, the taps on kept layers, renumbered, and no truncated updates.
 
-    With no tap below the last layer there is no self-conditioning either.
+    Without a tap below the last layer, self-conditioning is switched off.
     """
     taps = tuple(keep.index(tap) + 1 for tap in config.model.tap_layers if tap in keep)
     model = config.model.model_copy(update={"num_layers": len(keep), "taps": taps, "truncated": {}})
@@ -65,7 +65,7 @@ def pruned_config(config: Config, keep: Sequence[int]) -> Config:
 
 
 def pruned_weights(weights: dict[str, Tensor], keep: Sequence[int]) -> dict[str, Tensor]:
-    """The weights without the removed layers, the kept ones renumbered."""
+    """Return the weights without the removed layers; kept layers are renumbered."""
     cut = {}
     for name, tensor in weights.items():
         match = _LAYER.fullmatch(name)

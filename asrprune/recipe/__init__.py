@@ -1,1 +1,1 @@
-"""The stages of a recipe: which of them are done, and running the others."""
+"""The stages of a recipe: find out which are done, and run the others."""

@@ -1,4 +1,4 @@
-"""Run a command of a stage: its log, and the signals that are meant for it."""
+"""Running a command of a stage: its log, and the signals for it."""
 
 import os
 import signal
@@ -13,12 +13,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_command(command: Sequence[str], log: Path) -> int:
-    """Run a command and wait for it, and append to ``log`` all that it says; returns its exit status.
+    """Run a command, append its output to ``log``, and return its exit status.
 
-    asrprune writes its log itself, so its output stays a terminal's; that of any other command is copied.
+    An asrprune command writes the log itself, so its output can go to the terminal directly. The output of any other command
+    is copied to the log.
 
     Raises:
-        KeyboardInterrupt: there was a SIGINT, SIGTERM or SIGHUP; the command got it, too, and has ended.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP was received; the command received it, too, and has ended.
     """
     program, *arguments = command
     try:
@@ -31,20 +32,20 @@ def run_command(command: Sequence[str], log: Path) -> int:
 
 
 def _wait(command: Sequence[str], log: Path | None = None) -> int:
-    """The exit status of a command; with ``log`` its output is copied there, too."""
+    """Return the exit status of a command; with ``log``, copy its output there."""
     captured = {} if log is None else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with _signals_kept() as signals, subprocess.Popen(command, **captured) as process:  # type: ignore[call-overload]
         signals.pass_on_to(process)
         if log is not None:
             _copy(process.stdout.fileno(), log)
         status = process.wait()
-    if signals.received or status in (130, -signal.SIGINT):  # a command may notice Ctrl-C first
+    if signals.received or status in (130, -signal.SIGINT):  # the command may receive Ctrl-C before this process
         raise KeyboardInterrupt
-    return 128 - status if status < 0 else status  # as shells count signals
+    return 128 - status if status < 0 else status  # 128 + signal, as in shells
 
 
 def _copy(source: int, log: Path) -> None:
-    """Copy bytes to stdout and to the end of the log as they come."""
+    """Copy bytes to stdout and append them to the log, as soon as they arrive."""
     with open(log, "ab", buffering=0) as sink:
         while block := os.read(source, 1 << 16):
             sink.write(block)
@@ -53,7 +54,7 @@ def _copy(source: int, log: Path) -> None:
 
 
 class _Signals:
-    """Signals that arrived, and the process that they are passed on to, those that arrived before it included."""
+    """The signals received so far, which are passed on to a process, even if they arrived before it started."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -72,7 +73,7 @@ class _Signals:
 
 @contextmanager
 def _signals_kept() -> Iterator[_Signals]:
-    """Catch signals instead of ending; those that this process ignores stay ignored, as nohup wants it."""
+    """Catch signals in this block; ignored signals stay ignored, for nohup."""
     signals = _Signals()
     heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, signals.handle) for number in heard}

@@ -1,4 +1,4 @@
-"""Look for what later stages lack, before hours of work and not after."""
+"""The check of the installation before the first stage."""
 
 import shutil
 import subprocess
@@ -9,10 +9,10 @@ from asrprune.runtime.files import write_text
 
 
 def check_installation(exp: Path, num_gpus: int) -> None:
-    """Let ``asrprune doctor`` look at the machine, once for an experiment, an installation and a number of GPUs.
+    """Run ``asrprune doctor``, once for each experiment, installation and number of GPUs.
 
     Raises:
-        UserError: something is missing; what, has been printed.
+        UserError: something is missing; the output of doctor names it.
     """
     mark, log = exp / ".done" / "doctor", exp / "log" / "doctor.log"
     now = f"{shutil.which('asrprune')}, {num_gpus} GPUs\n"
@@ -23,5 +23,5 @@ def check_installation(exp: Path, num_gpus: int) -> None:
     write_text(log.with_suffix(".out"), done.stdout)
     if done.returncode:
         print(done.stdout, end="", flush=True)
-        raise UserError("mend what is missing and run the same command again")
+        raise UserError("install what is missing (FAIL above) and run the same command again")
     write_text(mark, now)

@@ -1,4 +1,4 @@
-"""The needs of a stage: numbers of the config, and files as they are now."""
+"""The needs of a stage: the values of config numbers, and hashes of files."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,11 +8,11 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
 
 ALL = "all"  # stands for the whole config
-_TABLES = ("wav.scp", "segments", "text", "utt2spk")  # of a data directory; the others are made from them
+_TABLES = ("wav.scp", "segments", "text", "utt2spk")  # the files of a data directory from which the others are made
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config by full names.
+    """Flatten a nested config to full names.
 
     >>> flat({"seed": 1, "train": {"epochs": 2}})
     {'seed': 1, 'train.epochs': 2}
@@ -24,13 +24,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def numbers_of(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers, by full name, that ``names`` stand for: sections (``train``), numbers (``prune.speeds``) or ``all``.
-
-    This is the one place that knows which numbers a stage depends on.
+    """Return the numbers, by full name, of sections (``train``), numbers (``prune.speeds``) or ``all``.
 
     Args:
-        names: what a stage says that it needs.
-        config: a whole config, resolved.
+        names: the ``needs`` of a stage.
+        config: a resolved config.
 
     Raises:
         UserError: the config has no such section or number.
@@ -46,9 +44,9 @@ def numbers_of(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, Any
 
 
 def contents_of(paths: Iterable[Path]) -> dict[str, str | None]:
-    """SHA-256 of each file, and of each table of a data directory; None: it is not there.
+    """Return the SHA-256 of each file, and of the tables of each data directory; None for a missing file.
 
-    They are called by their last two names, ``train/text``, so that data may be moved.
+    The keys are the last two parts of the path, ``train/text``, so that data may be moved.
     """
     files: list[Path] = []
     for path in paths:

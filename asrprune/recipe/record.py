@@ -1,4 +1,4 @@
-"""The mark of a stage: what it was done with, as a small file."""
+"""The mark of a stage: a small file with the needs with which the stage was done."""
 
 import hashlib
 import json
@@ -12,58 +12,58 @@ from asrprune.runtime.files import write_json
 
 @dataclass(frozen=True)
 class Needs:
-    """All that a stage depends on. ``also`` does not count for the stages after it."""
+    """The needs of a stage: all that it depends on. Later stages do not depend on ``also``."""
 
-    after: str  # result of the stage before
+    after: str  # the result of the previous stage
     needs: dict[str, Any]
     also: dict[str, Any]
 
     def differences(self, done: "Needs") -> list[str]:
-        """Say how these needs differ from those that a stage was done with, a phrase each; empty: it need not run again.
+        """Return the differences to the needs with which the stage was done; if there are none, it is not run again.
 
-        Of ``also`` it may have been done with more, such as further test sets.
+        Additional entries of ``done.also``, such as more test sets, do not count.
         """
         removed = dict.fromkeys(set(done.needs) - set(self.needs))
         old, new = {**done.also, **done.needs}, {**removed, **self.also, **self.needs}
         changed = [_change(name, old.get(name), new[name]) for name in new if name not in old or old[name] != new[name]]
-        return (["the stage before it"] if self.after != done.after else []) + changed
+        return (["the previous stage"] if self.after != done.after else []) + changed
 
 
 @dataclass(frozen=True)
 class Record(Needs):
-    """Needs with which a stage was done. ``result`` stands for what it made, and is what the stage after it is bound to."""
+    """The needs with which a stage was done, and an id of its result, on which the next stage depends."""
 
     result: str
 
     @classmethod
     def of(cls, needs: Needs, repeatable: bool) -> "Record":
-        """The record of a stage that has just ended; only of a repeatable one equal needs give equal results."""
+        """Make the record of a stage that has just ended; a repeatable stage has the same result for the same needs."""
         content = json.dumps([needs.after, needs.needs], sort_keys=True)
         result = hashlib.sha256(content.encode()).hexdigest() if repeatable else uuid.uuid4().hex
         return cls(needs.after, needs.needs, needs.also, result)
 
     @classmethod
     def read(cls, mark: Path) -> "Record | None":
-        """The record in a mark; None: there is none, or one that cannot be read, as those of earlier versions."""
+        """Read the record of a mark; return None if it is missing or unreadable, such as those of earlier versions."""
         try:
             return cls(**json.loads(mark.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
     def write(self, mark: Path) -> None:
-        """Write the mark, whole or not at all."""
+        """Write the mark, atomically."""
         write_json(mark, asdict(self))
 
 
 def _change(name: str, old: Any, new: Any) -> str:
-    """``train.epochs: 2, now 3``; of what has no short value the name alone."""
+    """Format ``train.epochs: 2, now 3``, or only the name if a value is long or missing."""
     values = [json.dumps(value) for value in (old, new)]
     short = all(value is not None and len(text) <= 20 for value, text in zip((old, new), values, strict=True))
     return f"{name}: {values[0]}, now {values[1]}" if short else name
 
 
 def listed(phrases: list[str], most: int = 3) -> str:
-    """The first few of several phrases.
+    """Format the first phrases, and the number of the others.
 
     >>> listed(["a", "b", "c", "d"])
     'a; b; c and 1 more'

@@ -1,4 +1,4 @@
-"""Run the stages of a recipe that are not done."""
+"""Running the stages of a recipe that are not done."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,23 +12,23 @@ from asrprune.recipe.record import Needs, Record, listed
 from asrprune.recipe.stage import Stage
 from asrprune.runtime.errors import UserError
 
-_OUR_MISTAKE = 70  # exit status of asrprune: the traceback is in the log alone
-_TAIL = 20  # lines of the log that are shown then
+_OUR_MISTAKE = 70  # exit status of asrprune after a bug, whose traceback is only in the log
+_TAIL = 20  # lines of the log to show then
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The stages of a recipe in their order, with a whole config, resolved."""
+    """The stages of a recipe, in order, and the resolved config."""
 
     stages: Sequence[Stage]
     config: Mapping[str, Any]
     say: Callable[[str], None] = print
 
     def run(self, first: int, last: int, prepare: Callable[[], None]) -> None:
-        """Run the stages ``first`` to ``last`` that are not done; call ``prepare`` once before the first of these.
+        """Run the stages ``first`` to ``last`` that are not done; call ``prepare`` once before.
 
         Raises:
-            UserError: a stage failed, or what it works on is another experiment's.
+            UserError: a stage failed, or its input belongs to another experiment.
             KeyboardInterrupt: a signal ended the command of a stage; the stage is not done.
         """
         prepared = False
@@ -43,7 +43,7 @@ class Recipe:
             self.run_stage(stage)
 
     def needs(self, stage: Stage) -> Needs:
-        """All that a stage depends on, as it is now."""
+        """Return the current needs of a stage."""
         before = Record.read(self._stage(stage.after).mark) if stage.after is not None else None
         return Needs(
             before.result if before else "",
@@ -52,15 +52,15 @@ class Recipe:
         )
 
     def is_done(self, stage: Stage) -> bool:
-        """Tell whether a stage was done with these needs, and what it made is there."""
+        """Return whether a stage was done with its current needs, and its output exists."""
         done = Record.read(stage.mark)
         return done is not None and not self.needs(stage).differences(done) and all(path.exists() for path in stage.makes)
 
     def check_shared(self, stage: Stage) -> None:
-        """Refuse to work on what a shared stage made for another experiment since this one used it.
+        """Check that the shared stages before ``stage`` were done with the needs of this recipe.
 
         Raises:
-            UserError: it did.
+            UserError: another experiment has replaced their output.
         """
         while stage.after is not None:
             stage = self._stage(stage.after)
@@ -69,20 +69,20 @@ class Recipe:
             done = Record.read(stage.mark)
             if done is None or self.needs(stage).differences(done):
                 raise UserError(
-                    f"the {stage.shared} in {stage.home} are those of another config or other data; run stage {stage.number},"
-                    " or take another --datadir"
+                    f"the {stage.shared} in {stage.home} belong to another config or other data; run stage {stage.number},"
+                    " or use another --datadir"
                 )
 
     def run_stage(self, stage: Stage) -> None:
-        """Run the commands of a stage, whatever was done before, and mark it as done.
+        """Run the commands of a stage and mark it as done.
 
         Raises:
-            UserError: one of them failed.
+            UserError: a command failed.
         """
         started, needs, before = time.monotonic(), self.needs(stage), Record.read(stage.mark)
         stage.mark.unlink(missing_ok=True)  # a killed stage must not look done
         if before and (changed := needs.differences(before)):
-            self.say(f"{stage}: once more, for this has changed: {listed(changed)}")
+            self.say(f"{stage}: runs again, changed: {listed(changed)}")
         self.say(f"{stage}: {stage.purpose}; log: {stage.log}")
         for command in stage.commands:
             if status := run_command(command, stage.log):
@@ -95,17 +95,17 @@ class Recipe:
             self.say("\n".join(_lines(stage.log)[-_TAIL:]))
         if stage.on_failure_redo is not None:
             self._stage(stage.on_failure_redo).mark.unlink(missing_ok=True)
-        raise UserError(f"{stage} failed ({status}); log: {stage.log}; mend the cause and run the same command again")
+        raise UserError(f"{stage} failed ({status}); log: {stage.log}; fix the cause and run the same command again")
 
     def _stage(self, number: int) -> Stage:
         return next(stage for stage in self.stages if stage.number == number)
 
 
 def make_homes(stages: Sequence[Stage]) -> None:
-    """Make the directories for marks and logs.
+    """Create the directories for marks and logs.
 
     Raises:
-        UserError: they cannot be made.
+        UserError: a directory cannot be created.
     """
     for folder in {folder for stage in stages for folder in (stage.mark.parent, stage.log.parent)}:
         try:

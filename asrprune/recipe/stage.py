@@ -1,4 +1,4 @@
-"""A stage of a recipe, and the words with which a recipe's list describes it."""
+"""A stage of a recipe, and the syntax of the stage list in egs/common/run.sh."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,62 +12,62 @@ _COMMAND, _NEXT_COMMAND = "--", "--then"
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of a recipe: what it depends on, what it makes, and its commands, which run one after the other.
+    """A stage of a recipe: what it depends on, what it makes, and its commands, which run in order.
 
-    ``needs``, ``reads`` and ``given`` count for the stages after it, too; ``also_needs`` and ``also_reads`` for it alone.
+    A change of ``needs``, ``reads`` or ``given`` also reruns later stages; one of ``also_needs`` or ``also_reads`` does not.
     """
 
     number: int
     name: str
     purpose: str  # for the user
-    home: Path  # its mark is in .done/ below it, its log in log/
+    home: Path  # directory of .done/ (marks) and log/
     commands: tuple[tuple[str, ...], ...]
-    after: int | None = None  # the stage whose result it works on
+    after: int | None = None  # the stage whose result this stage uses
     needs: tuple[str, ...] = ()  # sections and numbers of the config
-    reads: tuple[Path, ...] = ()  # files and data directories that others wrote
+    reads: tuple[Path, ...] = ()  # input files and data directories
     given: tuple[str, ...] = ()  # other options
     also_needs: tuple[str, ...] = ()
     also_reads: tuple[Path, ...] = ()
-    makes: tuple[Path, ...] = ()
-    repeatable: bool = False  # of the same needs it makes the same, so stages after it stay done when it runs again
-    shared: str = ""  # what it makes that other experiments also use, and may replace: "features"
-    on_failure_redo: int | None = None  # the stage of the same home that may have to mend what it lacks
+    makes: tuple[Path, ...] = ()  # output files and directories
+    repeatable: bool = False  # equal needs give equal results, so later stages stay done when it runs again
+    shared: str = ""  # name of output that other experiments use and may replace: "features"
+    on_failure_redo: int | None = None  # the stage to run again if this one fails
 
     @property
     def mark(self) -> Path:
-        """The file that says what the stage was done with."""
+        """The file that records the needs with which the stage was done."""
         return self.home / ".done" / str(self.number)
 
     @property
     def log(self) -> Path:
-        """The log of its commands."""
+        """The log file of the commands."""
         return self.home / "log" / f"{self.name}.log"
 
     def __str__(self) -> str:
-        """The name of the stage in messages."""
+        """Return the name of the stage for messages."""
         return f"stage {self.number} ({self.name})"
 
 
 def read_stages(words: Sequence[str]) -> list[Stage]:
-    """The stages of a list: the number of words of the first, these words, the number of words of the second, and so on.
+    """Read a list of stages. Each stage is given as the number of its words, followed by these words.
 
     Raises:
-        UserError: a stage is not described as it must be, or follows a stage that is not before it in the list.
+        UserError: a stage is not valid, or is ``--after`` a stage that is not above it in the list.
     """
     stages: list[Stage] = []
     for description in _split_by_counts(words):
         stage = read_stage(description)
         if stage.after is not None and stage.after not in [earlier.number for earlier in stages]:
-            raise UserError(f"{stage}: --after {stage.after}: no such stage before it")
+            raise UserError(f"{stage}: --after {stage.after}: there is no such stage above it")
         stages.append(stage)
     return stages
 
 
 def read_stage(words: Sequence[str]) -> Stage:
-    """``NUMBER NAME PURPOSE OPTION VALUE... -- COMMAND [--then COMMAND]...`` as a stage.
+    """Read one stage: ``NUMBER NAME PURPOSE OPTION VALUE... -- COMMAND [--then COMMAND]...``.
 
     Raises:
-        UserError: something is missing, or is no number.
+        UserError: a part is missing or is not a number.
     """
     at = words.index(_COMMAND) if _COMMAND in words else len(words)
     head, commands = words[:at], _commands(words[at + 1 :])
@@ -89,7 +89,7 @@ def _split_by_counts(words: Sequence[str]) -> Iterator[Sequence[str]]:
     while words:
         count = int(words[0]) if words[0].isdecimal() else 0
         if not 0 < count < len(words):
-            raise UserError(f"{words[0]}: before each stage stands the number of its words, as in egs/common/run.sh")
+            raise UserError(f"{words[0]}: each stage must begin with the number of its words, as in egs/common/run.sh")
         yield words[1 : count + 1]
         words = words[count + 1 :]
 
@@ -116,7 +116,7 @@ def _paths(values: list[str]) -> tuple[Path, ...]:
     return tuple(map(Path, values))
 
 
-# option: (field of Stage, its value of the words that follow the option)
+# option: (field of Stage, function that makes its value of the words after the option)
 _OPTIONS: dict[str, tuple[str, Callable[[list[str]], Any]]] = {
     "--in": ("home", lambda values: Path(values[0])),
     "--after": ("after", lambda values: int(values[0])),

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrprune.runtime.cores import usable_cores
-from asrprune.runtime.errors import UserError
-from asrprune.runtime.torch_pair import first_line, import_torchaudio, installed_version, pair_command
+from asrprune.runtime.errors import UserError, first_line
+from asrprune.runtime.torch_pair import import_torchaudio, installed_version, pair_command
 
 # distribution: module; torch and torchaudio have separate checks
 REQUIRED = {

@@ -11,6 +11,11 @@ class UserError(ValueError):
     """
 
 
+def first_line(error: object) -> str:
+    """Return the first line of the message of an error, or its type if the message is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def exit_status(work: Callable[[], object]) -> int:
     """Run ``work`` and return the exit status of a script: 0, or 1 after a ``UserError``, which is printed on stderr."""
     try:

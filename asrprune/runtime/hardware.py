@@ -13,7 +13,7 @@ from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.version import version
 
-Environment = dict[str, str | int | None]  # what a machine and its programs are called, for readers
+Environment = dict[str, str | int | None]  # names of the machine and versions of programs
 
 
 def pick_device(num_gpus: int) -> torch.device:

@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 from types import ModuleType
 
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, first_line
 
 TORCH_PAIR = "pip install torch==2.14.1 torchaudio==2.11.0"
 
@@ -37,8 +37,3 @@ def pair_command() -> str:
     pip would keep a build such as 2.14.1+cpu, because it satisfies ``==2.14.1``; so it is uninstalled first.
     """
     return f"pip uninstall -y torch torchaudio && {TORCH_PAIR}" if "+" in installed_version("torch") else TORCH_PAIR
-
-
-def first_line(error: object) -> str:
-    """Return the first line of the message of an error, or its type if the message is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,1 +1,1 @@
-"""Word error rates, as sclite counts them, with confidence intervals."""
+"""Word error rates, counted as in sclite, with confidence intervals."""

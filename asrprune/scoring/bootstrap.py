@@ -1,18 +1,18 @@
-"""Confidence intervals of error rates: the bootstrap over utterances."""
+"""Confidence intervals of error rates by the bootstrap over utterances."""
 
 from statistics import NormalDist
 
 import numpy as np
 
-_MAX_DRAWS = 1 << 20  # at once, which bounds memory: 8 MB each array
-_MOST_RESAMPLED = 100_000  # utterances, 10,000 resamples of which take half a minute
+_MAX_DRAWS = 1 << 20  # draws at once, which limits the memory to 8 MB per array
+_MOST_RESAMPLED = 100_000  # utterances; 10,000 resamples of so many take half a minute
 
 
 def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of sum(errors) / sum(ref_words) in percent, both (U,), resampling whole utterances.
+    """Return the 95 % bootstrap interval, in percent, of sum(errors) / sum(ref_words), with (U,) numbers per utterance.
 
     Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
-    Of more than 100,000 utterances the interval is that of the normal distribution which the resampled rates tend to.
+    For more than 100,000 utterances the normal approximation is used instead.
     """
     if len(ref_words) > _MOST_RESAMPLED:
         return normal_interval(errors, ref_words)
@@ -20,9 +20,10 @@ def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float
 
 
 def normal_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, float]:
-    """``bootstrap_interval`` by the delta method: r = sum(e) / sum(w), r +- 1.96 sqrt(sum((e - r w)^2)) / sum(w), in percent.
+    """Approximate ``bootstrap_interval`` by the delta method, in percent.
 
-    This is the variance of a ratio of sums over utterances drawn with replacement, to first order.
+    With r = sum(e) / sum(w) the interval is r +- 1.96 sqrt(sum((e - r w)^2)) / sum(w). This is, to first order, the variance of
+    a ratio of sums over utterances drawn with replacement.
     Source: Cochran, "Sampling techniques", 3rd edition, 1977, chapter 6 (ratio estimators).
     """
     total = float(ref_words.sum())
@@ -32,9 +33,9 @@ def normal_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, f
 
 
 def resampled_rates(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0, resamples: int = 10000) -> np.ndarray:
-    """WER in percent of each resample of the utterances: errors (S, U) of S systems, ref_words (U,) -> (S, resamples).
+    """Return the WER in percent of resampled utterances: errors (S, U) of S systems, ref_words (U,) -> (S, resamples).
 
-    A resample draws the same utterances for all systems.
+    A resample has the same utterances for all systems.
     """
     assert errors.shape[1:] == ref_words.shape, f"{errors.shape[1:]} error counts for {ref_words.shape} references"
     assert ref_words.size, "there are no utterances to draw from"
@@ -51,6 +52,6 @@ def resampled_rates(errors: np.ndarray, ref_words: np.ndarray, seed: int = 0, re
 
 
 def interval95(values: np.ndarray) -> tuple[float, float]:
-    """The percentiles 2.5 and 97.5."""
+    """Return the percentiles 2.5 and 97.5."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)

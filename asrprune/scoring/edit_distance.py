@@ -1,4 +1,4 @@
-"""The edit distance of two sequences of words, by a library: editdistance has no wheels for Python 3.13, rapidfuzz does."""
+"""The edit distance of two sequences of words, by editdistance, or by rapidfuzz for Python 3.13."""
 
 import sys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ else:
 
 
 def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
-    """Fewest substitutions, deletions and insertions that make one of the other.
+    """Return the smallest number of substitutions, deletions and insertions that turn one sequence into the other.
 
     >>> edit_distance("go stop left".split(), "go left right".split())
     2

@@ -1,4 +1,4 @@
-"""The files of a scored decoding, laid out as sclite's ``sum`` and ``pra`` reports."""
+"""The files of a scored decoding, in the format of sclite's ``sum`` and ``pra`` reports."""
 
 import math
 from array import array
@@ -18,22 +18,22 @@ from asrprune.runtime.files import atomic_file
 from asrprune.scoring.wer import Alignment, Score, Tally, Texts, aligned, check_texts
 
 _FILES = ("ref.trn", "hyp.trn", "utterances.tsv", "result.txt")
-_PIECE = 1 << 20  # bytes copied at once
+_PIECE = 1 << 20  # bytes to copy at once
 
 
 def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts) -> Score:
     """Score and write ref.trn, hyp.trn, utterances.tsv, result.txt and, last, score.json into ``directory``.
 
-    ``speakers`` are the rows of utt2spk. result.txt is laid out as sclite's ``sum`` and ``pra`` reports, so what reads those
-    reads it. In memory are some numbers of each utterance, and the texts of a few thousand at a time.
+    ``speakers`` are the rows of utt2spk. result.txt has the format of sclite's ``sum`` and ``pra`` reports. Only some numbers
+    per utterance and the texts of a few thousand utterances are kept in memory.
 
     Raises:
-        UserError: as ``check_texts``, or an utterance has no speaker.
+        UserError: see ``check_texts``; or an utterance has no speaker.
     """
     try:
         check_texts(refs, hyps)
     except UserError as error:
-        raise UserError(f"{directory}: {error}, or remove this directory if it is not wanted any more") from None
+        raise UserError(f"{directory}: {error}, or remove this directory if you do not need it") from None
     _check_speakers(refs, speakers)
     tally = Tally()
     with ExitStack() as files:
@@ -60,20 +60,20 @@ def _check_speakers(refs: Texts, speakers: Texts) -> None:
 
 
 def _speakers_of(refs: Texts, speakers: Texts) -> Iterator[tuple[str, str]]:
-    """(utterance, speaker) of the utterances in ``refs``."""
+    """Return (utterance, speaker) for the utterances in ``refs``."""
     return (speaker for ref, speaker in joined(refs, speakers) if ref and speaker)
 
 
 class _Runs:
-    """Runs of one speaker's utterances, in the order of the ids, and on a file what sclite's ``-o pra`` says of each utterance.
+    """Runs of consecutive utterances of one speaker, and a file with sclite's ``-o pra`` text of each utterance.
 
-    In a valid data directory a speaker is one run, so the file is read as it was written, from its beginning to its end.
+    In a valid data directory each speaker has one run, so the file is read in the order in which it was written.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.speakers = Packed()
-        self.utterances, self._bytes = array("q", [0]), array("q", [0])  # run i begins at [i] and ends before [i + 1]
+        self.utterances, self._bytes = array("q", [0]), array("q", [0])  # run i is [i] to [i + 1]
 
     def add(self, speaker: str, block: str) -> None:
         """Add an utterance."""
@@ -85,7 +85,7 @@ class _Runs:
         self._bytes[-1] += self._file.write(block.encode())
 
     def copy(self, run: int, report: BinaryIO) -> None:
-        """Copy the blocks of a run."""
+        """Copy the texts of a run to ``report``."""
         begin, end = self._bytes[run], self._bytes[run + 1]
         self._file.seek(begin)
         for place in range(begin, end, _PIECE):
@@ -93,7 +93,7 @@ class _Runs:
 
 
 def _write_report(report: BinaryIO, runs: _Runs, counts: np.ndarray) -> None:
-    """result.txt: the table by speaker, then the alignments of each, speakers in bytewise order; counts (U, 4)."""
+    """Write result.txt: the table by speaker, then the alignments, speakers in bytewise order; ``counts`` (U, 4)."""
     order = np.array(sorted(range(len(runs.speakers)), key=runs.speakers.__getitem__))
     begins = _begins(runs.speakers[run] for run in order)
     names = Packed(runs.speakers[run] for run in order[begins])
@@ -109,14 +109,14 @@ def _write_report(report: BinaryIO, runs: _Runs, counts: np.ndarray) -> None:
 
 
 def _begins(items: Iterable[str]) -> np.ndarray:
-    """Return the places at which a new item begins; equal items stand together."""
+    """Return the indices at which a new item begins; equal items must be adjacent."""
     return np.fromiter((i for i, (ahead, item) in enumerate(pairwise(chain([None], items))) if item != ahead), dtype=np.int64)
 
 
 def _speaker_table(names: Sequence[str], sums: np.ndarray) -> Iterator[str]:
-    """The lines of sclite's ``-o sum``: a row per speaker, then sum, mean, standard deviation and median over speakers.
+    """Return the lines of sclite's ``-o sum``: a row per speaker, then sum, mean, standard deviation and median.
 
-    Sums (S, 6): sentences, those with errors, words correct, substituted, deleted and inserted.
+    ``sums`` (S, 6): sentences, sentences with errors, correct, substituted, deleted and inserted words.
     """
     rows = _numbers(sums)
     width = max(6, *map(len, names)) + 2
@@ -145,12 +145,12 @@ def _speaker_table(names: Sequence[str], sums: np.ndarray) -> Iterator[str]:
 
 
 def _centred(text: str, width: int) -> str:
-    """Centre a text as sclite does: an odd blank goes to the right."""
+    """Centre a text as sclite does, with an odd blank at the right."""
     return (" " * ((width - len(text)) // 2) + text).ljust(width)
 
 
 def _numbers(sums: np.ndarray) -> np.ndarray:
-    """Rows of the table (S, 8): sentences, words, then percentages correct, sub, del, ins, err and of sentences with errors."""
+    """Return the rows of the table (S, 8): sentences, words; percent correct, sub, del, ins, err, sentences with errors."""
     sentences, wrong, cor, sub, del_, ins = sums.T
     words = cor + sub + del_
     of_words = np.stack([cor, sub, del_, ins, sub + del_ + ins]) / words * 100
@@ -164,7 +164,7 @@ def _row(name: str, numbers: np.ndarray, digits: int = 0) -> str:
 
 
 def _half_up(number: float) -> float:
-    """Rounded to one digit as sclite does (6.25 is 6.3), where Python's formats round halves to even."""
+    """Round to one digit, halves up, as sclite does (6.25 is 6.3); Python's formats round halves to even."""
     return math.floor(number * 10 + 0.5) / 10
 
 
@@ -176,7 +176,7 @@ def _pra_block(name: str, alignment: Alignment) -> str:
 
 
 def _pra_column(ref: str | None, hyp: str | None, edit: str) -> tuple[str, str, str]:
-    """Reference, hypothesis and mark, padded alike; errors are in upper case, unless case is all that differs."""
+    """Return reference, hypothesis and mark at equal width; errors are in upper case, unless only the case differs."""
     if edit == "C" or (ref and hyp and ref.upper() == hyp.upper()):
         above, below = str(ref), str(hyp)
     else:

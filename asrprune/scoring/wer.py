@@ -1,4 +1,4 @@
-"""Scoring hypotheses against references with sclite's counts: WER, CER, sentence errors."""
+"""Scoring of hypotheses against references, with the counts of sclite: WER, CER, sentence errors."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,18 +17,18 @@ from asrprune.runtime.records import Record
 from asrprune.scoring.bootstrap import bootstrap_interval
 from asrprune.scoring.edit_distance import edit_distance
 
-_SUB_COST = 4  # sclite's weights; an insertion with a deletion (6) is dearer than a substitution
+_SUB_COST = 4  # the costs of sclite; an insertion and a deletion (6) cost more than a substitution
 _GAP_COST = 3
-_MAX_CELLS = 1 << 20  # of cost tables computed at once, which bounds memory: 4 bytes each
-_ALIGNED_AT_ONCE = 10_000  # utterances; alone they would be aligned 7 times more slowly
+_MAX_CELLS = 1 << 20  # cells of the cost tables in memory, 4 bytes each
+_ALIGNED_AT_ONCE = 10_000  # utterances; one by one the alignment is 7 times slower
 
 Pair = tuple[Sequence[str], Sequence[str]]
-Texts = Iterable[tuple[str, str]]  # (utterance id, text), ids in bytewise order; may be read several times
+Texts = Iterable[tuple[str, str]]  # (utterance id, text), sorted by id; iterated several times
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Correct, substituted, deleted and inserted words; counts of two sets add."""
+    """The numbers of correct, substituted, deleted and inserted words."""
 
     cor: int
     sub: int
@@ -49,7 +49,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Words of both sides, and one letter per step: C correct, S substituted, D deleted, I inserted."""
+    """The words of reference and hypothesis, and one letter per step: C correct, S substituted, D deleted, I inserted."""
 
     ref: Sequence[str]
     hyp: Sequence[str]
@@ -57,7 +57,7 @@ class Alignment:
 
     @property
     def pairs(self) -> tuple[tuple[str | None, str | None], ...]:
-        """Pairs (reference word, hypothesis word) in order; None stands where one side has no word."""
+        """The pairs (reference word, hypothesis word) in order; None stands for a missing word."""
         refs, hyps = iter(self.ref), iter(self.hyp)
         return tuple((None if edit == "I" else next(refs), None if edit == "D" else next(hyps)) for edit in self.edits)
 
@@ -67,7 +67,7 @@ class Alignment:
 
 
 class Score(Record):
-    """score.json: rates of a whole set in percent, rounded to 4 digits, and its counts."""
+    """score.json: the counts of a set, and the rates in percent, rounded to 4 digits."""
 
     made_by: ClassVar[str] = "stage 9 (`asrprune score`)"
     wer: float
@@ -83,13 +83,13 @@ class Score(Record):
 
 
 def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
-    """Score texts by utterance id; words are what blanks separate, compared as given (case, accents, punctuation).
+    """Score texts by utterance id. Blanks separate words; case, accents and punctuation are compared, too.
 
-    CER counts characters as ESPnet does: words joined by single blanks, and a blank is a character like any other.
-    An empty hypothesis is all deletions.
+    CER counts characters as ESPnet does: words are joined by single blanks, and a blank is a character.
+    An empty hypothesis counts as deletions only.
 
     Raises:
-        UserError: as ``check_texts``.
+        UserError: see ``check_texts``.
     """
     ordered = sorted(refs.items()), sorted(hyps.items())
     check_texts(*ordered)
@@ -100,24 +100,24 @@ def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
 
 
 class Tally:
-    """The counts of utterances that come one by one, and the score they make: 16 bytes an utterance."""
+    """A sum of the counts of utterances, which are added one by one: 16 bytes per utterance."""
 
     def __init__(self) -> None:
         self._utterances = array("i")
         self._characters = Counts(0, 0, 0, 0)
 
     def add(self, words: Counts, characters: Counts) -> None:
-        """Count an utterance."""
+        """Add an utterance."""
         self._utterances.extend((words.cor, words.sub, words.del_, words.ins))
         self._characters += characters
 
     @property
     def utterances(self) -> np.ndarray:
-        """Words correct, substituted, deleted and inserted of each utterance so far: (U, 4)."""
+        """The correct, substituted, deleted and inserted words of each utterance so far: (U, 4)."""
         return np.array(self._utterances, dtype=np.int32).reshape(-1, 4)
 
     def score(self) -> Score:
-        """The score of all utterances so far."""
+        """Return the score of the utterances so far."""
         counts = self.utterances
         total, errors = Counts(*counts.sum(axis=0).tolist()), counts[:, 1:].sum(axis=1)
         low, high = bootstrap_interval(errors, counts[:, :3].sum(axis=1))
@@ -136,12 +136,12 @@ class Tally:
 
 
 def aligned(refs: Texts, hyps: Texts) -> Iterator[tuple[Alignment, Alignment]]:
-    """The alignments of each utterance in words and in characters, made for thousands of utterances at a time.
+    """Yield the alignments of each utterance, in words and in characters, computed for thousands of utterances at a time.
 
-    They are those that sclite chooses: least 4 * substitutions + 3 * insertions + 3 * deletions. Three substitutions cost what
-    two insertions with two deletions cost, so ties change the counts. sclite settles them from the last word backwards: pair
-    two words if that is among the cheapest, else insert, else delete.
-    Memory for a pair is 4 bytes * (length of the reference + 1) * (length of the hypothesis + 1).
+    The alignments are those of sclite, with the smallest 4 * substitutions + 3 * insertions + 3 * deletions. Three
+    substitutions cost as much as two insertions and two deletions, so the choice between equal costs changes the counts.
+    sclite goes from the last word backwards; it pairs two words if this has the smallest cost, else inserts, else deletes.
+    An alignment needs 4 bytes * (length of the reference + 1) * (length of the hypothesis + 1).
     """
     texts = ((ref.split(), hyp.split()) for (_, ref), (_, hyp) in zip(refs, hyps, strict=True))
     while words := list(islice(texts, _ALIGNED_AT_ONCE)):
@@ -157,9 +157,9 @@ def _align_all(pairs: Sequence[Pair]) -> list[Alignment]:
 
 
 def _edits_of_all(pairs: Sequence[Pair]) -> list[str]:
-    """The edit letters of each pair; those that differ share cost tables, 7 times faster than alone for 8 words.
+    """Return the edit letters of each pair. Cost tables are computed for many pairs at once.
 
-    Equal last words are always among the cheapest to pair, so only what is before them needs a table.
+    To pair equal last words always has the smallest cost, so only the words before them need a table.
     """
     ends = [_same_at_the_end(*pair) for pair in pairs]
     different = [(ref[: len(ref) - end], hyp[: len(hyp) - end]) for (ref, hyp), end in zip(pairs, ends, strict=True)]
@@ -173,7 +173,7 @@ def _edits_of_all(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _same_at_the_end(ref: Sequence[str], hyp: Sequence[str]) -> int:
-    """Count the tokens at the end of both that are the same."""
+    """Return the number of equal tokens at the end of both."""
     if ref == hyp:
         return len(ref)
     backwards = zip(reversed(ref), reversed(hyp), strict=False)
@@ -181,7 +181,7 @@ def _same_at_the_end(ref: Sequence[str], hyp: Sequence[str]) -> int:
 
 
 def _batches(pairs: Sequence[Pair], indices: Iterable[int]) -> Iterator[list[int]]:
-    """Indices in groups of similar lengths, whose padded cost tables stay below _MAX_CELLS (or hold one pair)."""
+    """Yield groups of pairs of similar lengths, whose cost tables have at most _MAX_CELLS cells (or one pair)."""
     batch: list[int] = []
     rows = columns = 0
     for index in sorted(indices, key=lambda i: (len(pairs[i][0]), len(pairs[i][1]))):
@@ -195,7 +195,7 @@ def _batches(pairs: Sequence[Pair], indices: Iterable[int]) -> Iterator[list[int
 
 
 def _padded(sequences: Sequence[Sequence[str]], codes: dict[str, int]) -> np.ndarray:
-    """Sequences as numbers, (B, longest); ``codes`` learns new tokens. A prefix's cost does not depend on the padding."""
+    """Return sequences as numbers (B, longest), padded with -1; new tokens are added to ``codes``."""
     padded = np.full((len(sequences), max(map(len, sequences))), -1, dtype=np.int32)
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = [codes.setdefault(token, len(codes)) for token in sequence]
@@ -203,9 +203,9 @@ def _padded(sequences: Sequence[Sequence[str]], codes: dict[str, int]) -> np.nda
 
 
 def _cost_tables(refs: np.ndarray, hyps: np.ndarray) -> np.ndarray:
-    """Least cost between every two prefixes: refs (B, N), hyps (B, M) -> (B, N + 1, M + 1).
+    """Return the smallest cost for every two prefixes: refs (B, N), hyps (B, M) -> (B, N + 1, M + 1).
 
-    Insertions run along a row, so a running minimum of cost - 3 * column settles a whole row at once.
+    Insertions go along a row, so a running minimum of cost - 3 * column gives the whole row at once.
     """
     gaps = _GAP_COST * np.arange(hyps.shape[1] + 1, dtype=np.int32)
     tables = np.empty((len(refs), refs.shape[1] + 1, len(gaps)), dtype=np.int32)
@@ -219,7 +219,7 @@ def _cost_tables(refs: np.ndarray, hyps: np.ndarray) -> np.ndarray:
 
 
 def _edits(ref: Sequence[str], hyp: Sequence[str], cost: Callable[[int, int], int]) -> str:
-    """Edit letters of one cheapest path through a cost table, with sclite's preference among equals (see ``aligned``)."""
+    """Return the edit letters of the cheapest path that sclite prefers (see ``aligned``)."""
     i, j = len(ref), len(hyp)
     letters: list[str] = []
     while i and j:
@@ -236,14 +236,14 @@ def _edits(ref: Sequence[str], hyp: Sequence[str], cost: Callable[[int, int], in
     return "D" * i + "I" * j + "".join(reversed(letters))
 
 
-# What the user must have given
+# Checks of the input
 
 
 def check_texts(refs: Texts, hyps: Texts) -> None:
-    """Refuse what cannot be scored.
+    """Check texts before scoring.
 
     Raises:
-        UserError: no reference words, an empty reference, or hypothesis ids that are not exactly the reference ids.
+        UserError: there are no reference words, a reference is empty, or hypotheses and references have different ids.
     """
     empty, missing, extra = Packed(), Packed(), Packed()
     has_words = False
@@ -257,16 +257,16 @@ def check_texts(refs: Texts, hyps: Texts) -> None:
         elif ref and not hyp:
             missing.append(ref[0])
     if not has_words:
-        raise UserError("the reference set has no words, so there is no error rate; give the text of the set that was decoded")
+        raise UserError("the references have no words, so there is no error rate; use the text of the decoded set")
     if empty:
-        raise UserError(f"empty references: {some(empty)}; every reference needs words, drop these utterances from the set")
+        raise UserError(f"empty references: {some(empty)}; every reference needs words; remove these utterances from the set")
     if missing or extra:
         faults = [f"references without a hypothesis: {some(missing)}"] if missing else []
         faults += [f"hypotheses without a reference: {some(extra)}"] if extra else []
-        raise UserError(f"{'; '.join(faults)}; ids must be the same on both sides, so decode and score the same set")
+        raise UserError(f"{'; '.join(faults)}; both must have the same ids; decode and score the same set")
 
 
 def word_errors(hypotheses: list[list[int]], references: list[list[str]], tokenizer: Tokenizer) -> list[int]:
-    """Substitutions, deletions and insertions of each label sequence against words (unit-cost edit distance)."""
+    """Return the number of word errors of each label sequence (unit-cost edit distance)."""
     pairs = zip(hypotheses, references, strict=True)
     return [edit_distance(tokenizer.decode(labels).split(), words) for labels, words in pairs]

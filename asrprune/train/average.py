@@ -13,11 +13,11 @@ from asrprune.train.checkpoint import best_epochs, epoch_file, load_state
 
 
 def average_best(exp: Path, count: int | None = None) -> list[Epoch]:
-    """Average the best epochs' weights into ``model.safetensors`` and say in ``model.json`` which they were."""
+    """Write the averaged weights of the best epochs to ``model.safetensors``, and list these epochs in ``model.json``."""
     config = read_experiment_config(exp)
     state = load_state(ExperimentPaths(exp).checkpoints)
     if state is None or not state["progress"]["records"]:
-        raise UserError(f"{exp / 'checkpoints'}: no finished epoch; stage 4 (`asrprune train`) makes them")
+        raise UserError(f"{exp / 'checkpoints'}: no finished epoch; run stage 4 (`asrprune train`)")
     records = state["progress"]["records"]
     if records[-1]["epoch"] < config.train.epochs:
         raise UserError(
@@ -33,7 +33,7 @@ def average_best(exp: Path, count: int | None = None) -> list[Epoch]:
 
 
 def mean_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """Mean of several weight files, summed in float64, in the files' own types."""
+    """Return the mean of several weight files, computed in float64, in the types of the files."""
     assert paths
     first = load_weights(paths[0])
     sums = {name: tensor.double() for name, tensor in first.items()}

@@ -1,4 +1,4 @@
-"""Checkpoints: the exact state of a run, the best epochs' weights, and their average."""
+"""Checkpoints: the state of a run for resuming, and the weights of the best epochs."""
 
 import logging
 import os
@@ -10,60 +10,59 @@ from typing import Any
 import torch
 from torch import nn
 
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import atomic_path
 
 logger = logging.getLogger(__name__)
 STATE = "last.pt"
 PREVIOUS = "previous.pt"
 FORMAT = 4
-_BROKEN = (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)  # what torch.load raises on broken files
+_BROKEN = (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)  # errors of torch.load on broken files
 
 
 def save_state(directory: Path, state: dict[str, Any]) -> None:
-    """Write the state of a run; the one before it is kept as ``previous.pt``."""
+    """Write the state of a run; keep the previous state as ``previous.pt``."""
     last = directory / STATE
     with atomic_path(last) as temporary:
-        with open(temporary, "wb") as handle:  # given a path, torch turns a full disk into a RuntimeError
+        with open(temporary, "wb") as handle:  # with a path, torch turns a full disk into a RuntimeError
             torch.save(state, handle)
         if last.exists():
             os.replace(last, directory / PREVIOUS)
 
 
 def load_state(directory: Path) -> dict[str, Any] | None:
-    """The newest readable state, None if there is none.
+    """Read the newest readable state; return None if there are no state files.
 
     Raises:
-        UserError: there are state files, but none can be read.
+        UserError: there are state files, but none of them can be read.
     """
     present = [path for path in (directory / STATE, directory / PREVIOUS) if path.exists()]
     for path in present:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except _BROKEN as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            logger.warning("%s cannot be read (%s); trying the one before it", path, reason)
+            logger.warning("%s cannot be read (%s); trying the previous state", path, first_line(error))
     if present:
         raise UserError(f"{directory}: no readable training state; remove {directory} to train from the start")
     return None
 
 
 def whole_weights(model: nn.Module) -> dict[str, Any]:
-    """Weights on the CPU, put together where each of several processes holds a part: all of them must call this."""
+    """Return all weights on the CPU. With several processes, which may hold a part each, all must call this."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict  # slow to import
 
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
 def whole_moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimiser's state by the names of the weights, as ``whole_weights``."""
+    """Return the state of the optimiser by weight name; see ``whole_weights``."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
     return get_optimizer_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict[str, Any], moments: dict[str, Any]) -> None:
-    """Give ``whole_weights`` and ``whole_moments`` back, to any number of processes."""
+    """Load ``whole_weights`` and ``whole_moments``, in any number of processes."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
 
     whole = StateDictOptions(full_state_dict=True)
@@ -76,7 +75,7 @@ def epoch_file(directory: Path, epoch: int) -> Path:
 
 
 def best_epochs(records: Sequence[Mapping[str, Any]], count: int) -> list[int]:
-    """The ``count`` epochs with the lowest dev WER, the mean over all exits; ties: the lower dev loss, then the later epoch."""
+    """Return the ``count`` epochs with the lowest mean dev WER over all exits; ties: lower dev loss, then later epoch."""
     ranked = sorted(records, key=lambda record: (record["mean_wer"], record["mean_loss"], -record["epoch"]))
     return sorted(record["epoch"] for record in ranked[:count])
 

@@ -1,4 +1,4 @@
-"""Dev metrics: CTC loss and greedy WER of every tap and of the last layer, from one pass."""
+"""CTC loss and greedy WER of every exit on the dev set, from one pass."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from asrprune.train.ranks import add_up, share
 
 @dataclass(frozen=True)
 class DevMetrics:
-    """Keys are layer numbers as text, the last layer last."""
+    """The loss and WER of each exit. Keys are layer numbers as text, in ascending order."""
 
     loss: dict[str, float]  # mean over utterances
     wer: dict[str, float]  # percent
@@ -25,7 +25,7 @@ class DevMetrics:
 
 @torch.inference_mode()
 def evaluate(runner: Runner, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric) -> DevMetrics:
-    """Measure the depths that carry a tap (their layers 1..k) and the full model; processes share each batch.
+    """Measure the sub-models of layers 1..k for each tap k, and the full model; processes share each batch.
 
     Raises:
         UserError: the transcripts have no words.
@@ -38,7 +38,7 @@ def evaluate(runner: Runner, corpus: Corpus, batches: list[np.ndarray], fabric: 
     rank, world = fabric.global_rank, fabric.world_size
     own = [share(batch, rank, world) for batch in batches]
     for batch, whole in zip(runner.batches(corpus, own), batches, strict=True):
-        counts = rank < len(whole)  # else its utterance stands in
+        counts = rank < len(whole)  # False: this process only has a placeholder, see ``share``
         references = [corpus.texts[i].split() for i in batch.index]
         words += counts * sum(map(len, references))
         for row, (_, emissions) in enumerate(runner.emissions(batch.features, batch.lens, keeps)):
@@ -49,7 +49,7 @@ def evaluate(runner: Runner, corpus: Corpus, batches: list[np.ndarray], fabric: 
     sums = torch.tensor([[*losses, 0], [*errors, words]], dtype=torch.float64, device=fabric.device)
     (*losses, _), (*errors, words) = add_up(sums, fabric).tolist()
     if words == 0:
-        raise UserError(f"{corpus.directory / 'text'}: no words, so no word error rate; check stage 1 (data)")
+        raise UserError(f"{corpus.directory / 'text'}: has no words, so there is no word error rate; check stage 1 (data)")
     return DevMetrics(
         {name: loss / len(corpus) for name, loss in zip(names, losses, strict=True)},
         {name: 100.0 * count / words for name, count in zip(names, errors, strict=True)},

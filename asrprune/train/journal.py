@@ -1,4 +1,4 @@
-"""The log of a training: train.jsonl, tensorboard and the log."""
+"""The records of a training run in train.jsonl and tensorboard."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from asrprune.runtime.files import write_text
 
 
 class Journal:
-    """Appends records to ``train.jsonl`` and tensorboard; a resumed run first forgets what lies after its state."""
+    """The writer of ``train.jsonl`` and tensorboard. A resumed run first drops the records after its state."""
 
     def __init__(self, exp: Path, step: int, epoch: int) -> None:
-        """Open for appending after update ``step`` in ``epoch`` (the first that is not finished)."""
+        """Open for appending after update ``step`` in ``epoch``, the first unfinished epoch."""
         self.path = ExperimentPaths(exp).log
         _forget(self.path, step, epoch)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (open for the whole run)
-        from torch.utils.tensorboard import SummaryWriter  # seconds to import, and the report only reads
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds, and the report does not need it
 
         self._board = SummaryWriter(str(exp / "tensorboard"), purge_step=step + 1)
 
@@ -35,11 +35,11 @@ class Journal:
         self._plot(record["step"], {"train_loss": record["train_loss"], **curves})
 
     def sync(self) -> None:
-        """Bring all records to the disk: before a state is saved that holds them for written."""
+        """Write all records to the disk; call this before saving a state."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush everything."""
+        """Close both files."""
         self._file.close()
         self._board.close()
 
@@ -53,26 +53,26 @@ class Journal:
 
 
 class SilentJournal(Journal):
-    """The journal of a process that does not write: another process of the training does."""
+    """The journal of the other training processes, which do not write."""
 
     def __init__(self) -> None:
         pass
 
     def step(self, record: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def sync(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``train.jsonl``; a last line that a kill cut short is left out.
+    """Read the records of ``train.jsonl``; skip an incomplete last line of a killed run.
 
     Raises:
         UserError: another line is broken.
@@ -85,7 +85,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             if number < len(lines):
                 raise UserError(
-                    f"{path}:{number}: not a JSON record; only the last line may be cut short, so delete this one"
+                    f"{path}:{number}: not a JSON record; only the last line may be incomplete, so delete this line"
                 ) from None
     return records
 

@@ -1,4 +1,4 @@
-"""The training loop: all that is random is drawn from (seed, step), so that a killed run goes on exactly."""
+"""The training loop. Random numbers depend on (seed, step) only, so a resumed run continues exactly."""
 
 import logging
 import math
@@ -50,47 +50,47 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """The progress of a run; with the weights and the optimiser's moments this is its whole state."""
+    """The progress of a run. Progress, weights and optimiser moments are its whole state."""
 
-    epoch: int = 1  # the epoch under way
-    update: int = 0  # updates done in it
-    step: int = 0  # updates done in all
-    epoch_loss: float = 0.0  # sum over the epoch's utterances so far
+    epoch: int = 1  # current epoch
+    update: int = 0  # updates done in this epoch
+    step: int = 0  # updates done in total
+    epoch_loss: float = 0.0  # sum over the utterances of this epoch
     epoch_utterances: int = 0
-    epoch_layers: int = 0  # layers run, summed over the epoch's updates so far
-    epoch_ended_at: dict[str, int] = field(default_factory=dict)  # layer -> updates that ran no layer above it
+    epoch_layers: int = 0  # layers run, summed over the updates of this epoch
+    epoch_ended_at: dict[str, int] = field(default_factory=dict)  # layer -> updates of this epoch that ended at it
     seconds: float = 0.0
-    records: list[dict[str, Any]] = field(default_factory=list)  # one for each finished epoch: epoch, wer, loss
+    records: list[dict[str, Any]] = field(default_factory=list)  # epoch, wer, loss of each finished epoch
 
 
 @dataclass
 class Window:
-    """Sums since the last line of the log."""
+    """Sums over the updates since the last log line."""
 
-    losses: Tensor  # (E,) of each exit, summed over the utterances of the updates that reach it
-    reached: Tensor  # (E,) how many utterances these are
+    losses: Tensor  # (E,) loss of each exit, summed over the utterances that reach it
+    reached: Tensor  # (E,) number of utterances that reach each exit
     utterances: int = 0
     frames: int = 0
     layers_run: int = 0  # summed over updates
-    ended_at: Counter[int] = field(default_factory=Counter)  # layer -> updates that ran no layer above it
-    grad_norm: float = 0.0  # of the newest update, before clipping
+    ended_at: Counter[int] = field(default_factory=Counter)  # layer -> updates that ended at it
+    grad_norm: float = 0.0  # of the last update, before clipping
     started: float = field(default_factory=time.monotonic)
 
 
 class Trainer:
-    """One run: the model, its optimiser, the data, and how far it is."""
+    """A training run: model, optimiser, data and progress."""
 
     def __init__(self, config: Config, exp: Path, model: CtcModel, train: Corpus, dev: Corpus, fabric: Fabric) -> None:
-        """Put a run together; its files are read and written from ``begin`` on.
+        """Set up a run; ``begin`` opens its files.
 
         Raises:
-            UserError: no utterance can be learnt from; ``dropped.tsv`` lists them.
+            UserError: all utterances are too short or have no transcript; ``dropped.tsv`` lists them.
         """
         self.config, self.exp = config, exp
         self.checkpoints = ExperimentPaths(exp).checkpoints
         self.train_corpus, self.dev_corpus = train, dev
         self.fabric = fabric
-        self.writes = fabric.is_global_zero  # of several processes the first one does
+        self.writes = fabric.is_global_zero  # only the first of several processes writes files
         self.probabilities = drop_probabilities(
             config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
         )
@@ -98,17 +98,19 @@ class Trainer:
         self.total_steps = self._count_updates() if isinstance(config.train.schedule, CosineConfig) else 0
         model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
         self.model = fabric.setup_module(model)
-        self.optimizer = cast(Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train)))  # after FSDP's split
+        self.optimizer = cast(
+            Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train))
+        )  # must follow setup_module, where FSDP splits the model
         self.progress = Progress()
         self.journal: Journal | SilentJournal = SilentJournal()
         self.saved_at = time.monotonic()
         self.exits = [*map(str, config.model.exits)]
 
     def begin(self) -> None:
-        """Go on where an earlier run was killed, if there was one, and open the log."""
+        """Load the state of a killed run, if there is one, and open the log."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._resume()
-        self._delete_other_epochs()  # a kill may have come between the last save and this
+        self._delete_other_epochs()  # the run may have been killed after saving and before deleting
         _tell_dropped(self.train_corpus, self.exp, self.config, self.kept, self.writes)
         if self.writes:
             self.journal = Journal(self.exp, self.progress.step, self.progress.epoch)
@@ -126,14 +128,14 @@ class Trainer:
     # -- one epoch ---------------------------------------------------------------------------------------------------
 
     def _updates(self, epoch: int) -> list[list[np.ndarray]]:
-        """The epoch's updates, each a list of micro-batches."""
+        """Return the updates of an epoch; each is a list of micro-batches."""
         batches = epoch_batches(self.train_corpus.lengths[self.kept], self.config.batch, self.config.seed, epoch)
         batches = [self.kept[batch] for batch in batches]
         count = self.config.batch.accumulate
         return [batches[i : i + count] for i in range(0, len(batches), count)]
 
     def _count_updates(self) -> int:
-        """Count the updates of all epochs: each is planned, as it may have a batch more or less."""
+        """Return the number of updates of all epochs. Epochs may have slightly different numbers of batches."""
         return sum(len(self._updates(epoch)) for epoch in range(1, self.config.train.epochs + 1))
 
     def _run_epoch(self) -> None:
@@ -146,20 +148,20 @@ class Trainer:
             self._update([next(batches) for _ in update], window, [len(batch) for batch in update])
             if progress.step % self.config.train.log_every_steps == 0:
                 window = self._log(window)
-                self._save_if_due()  # only here, where no sums are open
+                self._save_if_due()  # only here, where the window is empty
         if window.utterances:
             self._log(window)
 
     def _load(self, batches: list[np.ndarray]) -> Iterator[Batch]:
-        """This process's share of the batches, read ahead, on its device."""
+        """Yield the share of this process of each batch, read in advance, on its device."""
         own = [share(batch, self.fabric.global_rank, self.fabric.world_size) for batch in batches]
         pin = self.fabric.device.type == "cuda"
         return (b.to(self.fabric.device) for b in self.train_corpus.loader(own, self.config.train.num_workers, pin))
 
     def _update(self, batches: list[Batch], window: Window, sizes: list[int]) -> None:
-        """One update: the gradient of the mean loss over the utterances of all its micro-batches, clipped.
+        """Do one update with the clipped gradient of the mean loss over the utterances of all micro-batches.
 
-        ``sizes`` are those of the micro-batches of all processes together.
+        ``sizes``: utterances of each micro-batch, of all processes together.
         """
         progress = self.progress
         progress.step += 1
@@ -172,38 +174,40 @@ class Trainer:
         set_learning_rate(self.optimizer, learning_rate(progress.step, self.total_steps, self.config.train.schedule))
         self._clear_gradients(depth)
         for number, (batch, size) in enumerate(zip(batches, sizes, strict=True), start=1):
-            counts = int(rank < size)  # 0 if this process had no share and its utterance stands in
+            counts = int(rank < size)  # 0 if this process only has a placeholder, see ``share``
             with self.fabric.no_backward_sync(self.model, enabled=world > 1 and number < len(batches)):
                 losses = counts * self._losses(batch, keep, depth)
                 self.fabric.backward(self._module.total(losses) / utterances * world)  # DDP takes the mean over processes
             window.losses[: len(losses)] += losses.detach()
-            window.frames += counts * int(self.train_corpus.lengths[batch.index].sum())  # batch.lens would wait for a GPU
-        for layer in self._module.encoder.layers[depth:]:  # they rest: None leaves their moments and weights as they are
+            window.frames += counts * int(self.train_corpus.lengths[batch.index].sum())  # batch.lens would wait for the GPU
+        for layer in self._module.encoder.layers[
+            depth:
+        ]:  # without gradient the optimiser leaves their weights and moments unchanged
             layer.zero_grad(set_to_none=True)
         norm = self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False
         )
         assert norm is not None
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP: a sum over the processes
-        window.grad_norm = float(norm)  # waits for a GPU; before the optimiser, which then runs meanwhile
+        window.grad_norm = float(norm)  # waits for the GPU; done before the optimiser step, which then runs asynchronously
         if math.isfinite(window.grad_norm):
             self.optimizer.step()
         else:
-            logger.warning("step %d: the gradient is not finite; the update is left out", progress.step)
+            logger.warning("step %d: the gradient is not finite; the update is skipped", progress.step)
         window.reached[: len(losses)] += utterances
         window.utterances += utterances
         window.layers_run += len(keep)
         window.ended_at[depth] += 1
 
     def _clear_gradients(self, depth: int) -> None:
-        """Set the gradient of all layers up to ``depth`` to 0, not to None: skipped ones, too, on one process as on many."""
+        """Set the gradients of layers up to ``depth`` to 0, not None: skipped layers are then updated as with DDP."""
         self.optimizer.zero_grad(set_to_none=False)
         for parameter in self._module.encoder.layers[:depth].parameters():
-            if parameter.grad is None:  # the layer rested before
+            if parameter.grad is None:  # the layer was above the depth of the last update
                 parameter.grad = torch.zeros_like(parameter)
 
     def _draw_depth(self) -> int:
-        """The exit at which this update ends; the first one runs all layers, so that all weights have moments from then on."""
+        """Draw the exit at which this update ends. The first update runs all layers, so that all weights get moments."""
         model, step = self.config.model, self.progress.step
         return model.num_layers if step == 1 else draw_depth(model.truncated, model.num_layers, self.config.seed, step)
 
@@ -218,18 +222,18 @@ class Trainer:
         return cast(CtcModel, self.model.module)  # without fabric's wrapper
 
     def _try_largest_batches(self) -> None:
-        """Run what takes most memory once, without an update: memory runs out now or never.
+        """Run the batches that need the most memory, without an update, so that a lack of memory shows at once.
 
-        That is the batch with the most padded frames, or, as attention of relative positions holds a value for each pair of
-        them, the one with the most pairs. It also gives every layer a gradient, which updates set to 0 and never to None, so a
-        layer that is skipped in the first update is treated as in any other.
+        One is the batch with the most padded frames. Attention with relative positions also stores a value for each pair of
+        frames, so another one is the batch with the most pairs. This also gives every layer a gradient, so that a layer that
+        is skipped in the first update is treated as in any other update.
         """
         batches = [batch for update in self._updates(self.progress.epoch) for batch in update]
         lengths = self.train_corpus.lengths
         largest, pairs = (max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()) ** power) for power in (1, 2))
         others = [pairs] if self._module.encoder.holds_pairs and pairs is not largest else []
         logger.info(
-            "%d batches an epoch, %.1f %% of their frames are padding; largest: %d utterances x %d frames",
+            "%d batches per epoch, %.1f %% of their frames are padding; largest: %d utterances x %d frames",
             len(batches), 100 * padding_share(lengths, batches), len(largest), int(lengths[largest].max()),
         )  # fmt: skip
         self.model.train()
@@ -237,7 +241,7 @@ class Trainer:
         for batch in self._load([largest, *others]):
             self.fabric.backward(self._module.total(self._losses(batch, list(range(1, self.config.model.num_layers + 1)))))
             self.optimizer.zero_grad(set_to_none=False)
-        for buffer, before in buffers:  # BatchNorm must not count these, or a resumed run would count it once more
+        for buffer, before in buffers:  # BatchNorm must not count these batches: a resumed run would count them twice
             buffer.copy_(before)
 
     # -- bookkeeping -------------------------------------------------------------------------------------------------
@@ -247,9 +251,9 @@ class Trainer:
         return Window(torch.zeros(exits, device=device), torch.zeros(exits, device=device))
 
     def _log(self, window: Window) -> Window:
-        """Write a line about the updates of ``window``; returns an empty one."""
+        """Write a log line for ``window``; return an empty window."""
         progress, seconds = self.progress, time.monotonic() - window.started
-        reached = window.reached > 0  # in few updates a high exit may not be
+        reached = window.reached > 0  # in a short window, high exits may not be reached
         means = (add_up(window.losses, self.fabric) / window.reached)[reached]
         weights = torch.tensor(self.config.model.exit_weights, device=means.device)[reached]
         frames = float(add_up(torch.tensor(float(window.frames), device=means.device), self.fabric))
@@ -281,7 +285,7 @@ class Trainer:
         self._delete_other_epochs()
 
     def _evaluate(self) -> None:
-        """Measure the model on the dev set after an epoch, and keep its weights if it is one of the best."""
+        """Measure the model on the dev set; save its weights if the epoch is one of the best."""
         progress, started = self.progress, time.monotonic()
         batches = sorted_batches(self.dev_corpus.lengths, self.config.decode.max_frames)
         runner = Runner(self._module, self.fabric.device, self.config.train.precision)
@@ -300,7 +304,7 @@ class Trainer:
             "layers_run": progress.epoch_layers, "ended_at": progress.epoch_ended_at,
         })  # fmt: skip
         wers = ", ".join(f"layer {tap}: {wer:.2f} %" for tap, wer in metrics.wer.items())
-        logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev WER %s; %.1f layers run in an update%s; %.0f s in all",
+        logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev WER %s; %.1f layers per update%s; %.0f s in total",
                     progress.epoch, train_loss, record["loss"], wers, progress.epoch_layers / progress.update, self._shares(),
                     progress.seconds)  # fmt: skip
         if progress.epoch in self._best_epochs():
@@ -309,7 +313,7 @@ class Trainer:
                 save_weights(epoch_file(self.checkpoints, progress.epoch), weights)
 
     def _shares(self) -> str:
-        """`` (30 % end at layer 2, 70 % at 12)``; nothing where all updates run all layers."""
+        """Format `` (30 % end at layer 2, 70 % end at layer 12)``; empty without truncated updates."""
         ended = sorted(self.progress.epoch_ended_at.items(), key=lambda item: int(item[0]))
         shares = ", ".join(f"{100 * count / self.progress.update:.0f} % end at layer {depth}" for depth, count in ended)
         return f" ({shares})" if len(ended) > 1 else ""
@@ -323,7 +327,7 @@ class Trainer:
 
     def _save_if_due(self) -> None:
         due = time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s
-        if self.fabric.broadcast(due):  # what a process holds it must hand over when the first one saves
+        if self.fabric.broadcast(due):  # all processes must take part in saving
             self._save()
 
     def _save(self) -> None:
@@ -340,27 +344,27 @@ class Trainer:
             return
         if state["format"] != FORMAT:
             raise UserError(
-                f"{self.checkpoints}: states of another version of asrprune; remove the directory to train from the start"
+                f"{self.checkpoints}: written by another version of asrprune; remove the directory to train from the start"
             )
         restore(self._module, self.optimizer, state["model"], state["optimizer"])
         self.progress = Progress(**state["progress"])
-        logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
+        logger.info("continuing at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 
 def _feasible(corpus: Corpus, exp: Path, config: Config, writes: bool) -> np.ndarray:
-    """Positions of the utterances that CTC can learn from."""
+    """Return the indices of the utterances that CTC can learn from."""
     kept = feasible(corpus, config.model.subsampling.factor)
     if not kept.any():
         if writes:
             write_dropped(ExperimentPaths(exp).dropped, corpus, kept, config.model.subsampling.factor)
         raise UserError(
-            f"{corpus.directory}: every utterance is too short for its transcript, or has none; see {exp / 'dropped.tsv'}"
+            f"{corpus.directory}: each utterance is too short for its transcript or has none; see {exp / 'dropped.tsv'}"
         )
     return np.flatnonzero(kept)
 
 
 def _tell_dropped(corpus: Corpus, exp: Path, config: Config, kept: np.ndarray, writes: bool) -> None:
-    """Say how much is trained on, and list the other utterances in ``dropped.tsv``."""
+    """Log the size of the training set, and list the utterances left out in ``dropped.tsv``."""
     mask = np.zeros(len(corpus), dtype=bool)
     mask[kept] = True
     if writes:
@@ -368,5 +372,5 @@ def _tell_dropped(corpus: Corpus, exp: Path, config: Config, kept: np.ndarray, w
     hours = corpus.lengths * config.frontend.frame_shift_ms / 3_600_000
     logger.info("training on %d utterances, %.2f h", len(kept), hours[mask].sum())
     if not mask.all():
-        logger.warning("%d utterances (%.2f h) are too short for their transcript, or have none, and are left out: %s",
+        logger.warning("%d utterances (%.2f h) are too short for their transcript, or have no transcript, and are left out: %s",
                        (~mask).sum(), hours[~mask].sum(), ExperimentPaths(exp).dropped)  # fmt: skip

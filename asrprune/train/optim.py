@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate, a pure function of the update."""
+"""The optimiser, and the learning rate as a function of the update."""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from asrprune.config.schema import CosineConfig, ScheduleConfig, TrainConfig
 
 
 def learning_rate(step: int, total_steps: int, schedule: ScheduleConfig) -> float:
-    """Rate of update ``step`` = 1, 2, ... of ``total_steps``.
+    """Return the learning rate of update ``step`` = 1, 2, ... of ``total_steps``.
 
     noam: rises linearly to ``peak`` at ``warmup_steps``, then falls with 1 / sqrt(step) ("Attention is all you need",
     equation 3, scaled so that its highest value is ``peak``). cosine: the same rise, then half a cosine down to ``final``.
@@ -24,7 +24,7 @@ def learning_rate(step: int, total_steps: int, schedule: ScheduleConfig) -> floa
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; biases and norms are not decayed. With weight decay 0 it is Adam."""
+    """Make AdamW, without weight decay on biases and norms."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
     groups: Iterable[dict[str, object]] = [

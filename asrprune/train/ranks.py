@@ -1,6 +1,6 @@
-"""Training in several processes: each takes its share of every batch, so what is learnt is the same for any number of them.
+"""Training in several processes: each one computes a share of every batch, so the batch size does not depend on their number.
 
-Only what is drawn for each frame or unit, dropout and augmentation, is drawn by each process for its own share.
+Only dropout and augmentation are drawn by each process for its share.
 """
 
 import logging
@@ -24,33 +24,33 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.hardware import autocast_type, check_gpus, pick_device
 
 logger = logging.getLogger(__name__)
-LOST_PEER = "another process of this training died, or is not to be found; run the same command again: it goes on"
+LOST_PEER = "another process of this training died or cannot be reached; run the same command again to continue"
 _LAUNCHER = "lightning_fabric.strategies.launchers.subprocess_script"
 
 
 def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes: int = 1, strategy: str = "ddp") -> Fabric:
-    """The devices and arithmetic of a run.
+    """Set up the devices and the precision of a run.
 
     Args:
         precision: auto, float32 or bf16.
-        num_gpus: GPUs of each machine, a process each; 0: the CPU.
-        num_procs: without GPUs, processes of each machine.
-        num_nodes: machines. Under torchrun its own numbers count.
-        strategy: what each of several processes holds: with "ddp" the model, with "fsdp" a part of it.
+        num_gpus: GPUs of each machine, with one process per GPU; 0: the CPU.
+        num_procs: processes of each machine, if there are no GPUs.
+        num_nodes: machines. (Under torchrun its settings are used instead.)
+        strategy: "ddp": each process holds the model; "fsdp": each process holds a part of it.
 
     Raises:
-        UserError: there are fewer GPUs here, or nothing says where the other machines are.
+        UserError: this machine has fewer GPUs, or the addresses of the other machines are not set.
     """
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its import has set it to INFO
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the import of lightning_fabric sets it to INFO
     logging.getLogger(_LAUNCHER).setLevel(logging.INFO)
-    logging.getLogger(_LAUNCHER).addFilter(_in_our_words)
+    logging.getLogger(_LAUNCHER).addFilter(_as_lost_peer)
     check_gpus(num_gpus)
     device = pick_device(num_gpus)
     _check_rendezvous(num_nodes)
     count = int(os.environ.get("LOCAL_WORLD_SIZE", num_gpus or num_procs))
     num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", num_nodes))
     bf16 = autocast_type(precision, device) == torch.bfloat16
-    # Left to itself, fabric takes any Slurm job for one whose tasks are the processes, and refuses `--ngpu 4` in one task.
+    # By default fabric expects one Slurm task per process in a Slurm job, and refuses `--ngpu 4` in one task.
     launcher = TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
     return Fabric(
         accelerator=device.type,
@@ -62,15 +62,15 @@ def make_fabric(precision: str, num_gpus: int = 0, num_procs: int = 1, num_nodes
     )
 
 
-def _in_our_words(record: logging.LogRecord) -> bool:
-    """Put our sentence in the place of what fabric's launcher says of a process that died, before it kills the others."""
+def _as_lost_peer(record: logging.LogRecord) -> bool:
+    """Replace the message of fabric's launcher about a process that died."""
     record.msg, record.args, record.levelno, record.levelname = LOST_PEER, (), logging.ERROR, "ERROR"
     return True
 
 
 def end_with_launcher() -> None:
-    """Have a process that another one of its machine started end when that one is gone: GPUs would wait for it."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # started by the user, who may log out
+    """End this process when the process that started it has ended; otherwise it would wait forever on a GPU."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # started by the user, whose shell may end
         return
     launcher = os.getppid()
 
@@ -84,7 +84,7 @@ def end_with_launcher() -> None:
 
 
 def _check_rendezvous(num_nodes: int) -> None:
-    """Raise ``UserError`` unless the environment says where several machines meet."""
+    """Raise a ``UserError`` unless the environment has the address of the first machine."""
     if num_nodes == 1 or TorchElasticEnvironment.detect():
         return
     rank, port = os.environ.get("NODE_RANK", ""), os.environ.get("MASTER_PORT", "")
@@ -95,15 +95,15 @@ def _check_rendezvous(num_nodes: int) -> None:
     }
     if wrong := [name for name, fine in right.items() if not fine]:
         raise UserError(
-            f"--num-nodes {num_nodes}: set {', '.join(wrong)} on each machine: MASTER_ADDR, the first one's address;"
-            f" MASTER_PORT, a port that is free there; NODE_RANK, 0 on the first, up to {num_nodes - 1} on the last; or"
-            " start it by torchrun"
+            f"--num-nodes {num_nodes}: set {', '.join(wrong)} on each machine: MASTER_ADDR, the address of the first machine;"
+            f" MASTER_PORT, a free port there; NODE_RANK, 0 on the first to {num_nodes - 1} on the last machine; or"
+            " start it with torchrun"
         )
 
 
 @contextmanager
 def signals_end_it() -> Iterator[None]:
-    """While processes wait for one another in C++, where Python's handlers of signals never run: have them end it."""
+    """Let signals end the process in this block, where it waits in C++ and Python's signal handlers do not run."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -121,28 +121,28 @@ def _strategy(name: str, world: int) -> Strategy | str:
 
 
 def _split(model: CtcModel, mesh: DeviceMesh) -> CtcModel:
-    """FSDP2: every process holds its part of each tensor; those of a layer are put together while it runs."""
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # a second, which others need not spend
+    """Split the model by FSDP2: each process holds a part of each tensor; a layer is gathered while it runs."""
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # takes a second; only FSDP needs it
 
     for part in (*model.encoder.layers, model):
         fully_shard(part, mesh=mesh["data_parallel"])
-    register_fsdp_forward_method(model, CtcModel.embed.__name__)  # where a runner begins; its other steps are modules
+    register_fsdp_forward_method(model, CtcModel.embed.__name__)  # a runner calls it first; its other calls are modules
     return model
 
 
 def share(batch: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """The utterances of a batch that fall to a process; where there are none, one that stands in and counts nothing."""
+    """Return the utterances of a batch for this process; if there are none, a placeholder that does not count."""
     own = batch[rank::world]
     return own if len(own) else batch[:1]
 
 
 def add_up(value: Tensor, fabric: Fabric) -> Tensor:
-    """The sum of what all processes have."""
+    """Return the sum of ``value`` over all processes."""
     total = fabric.all_reduce(value, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total
 
 
 def is_lost_peer(error: Exception) -> bool:
-    """Tell whether an exception says that another process of the run has gone."""
+    """Return whether the error means that another process of the run has ended."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)

@@ -1,4 +1,4 @@
-"""Starting, or going on with, a training run from paths and a config."""
+"""Starting or resuming a training run from paths and a config."""
 
 import logging
 import os
@@ -36,22 +36,22 @@ def train(
     num_procs: int = 1,
     num_nodes: int = 1,
 ) -> None:
-    """Train ``config`` on ``train_dir`` into ``exp``, from the start or from where an earlier run was killed.
+    """Train a model in the directory ``exp``; continue a run that was killed.
 
     Args:
-        config: all numbers; those of batches are of all processes together.
+        config: all numbers; batch sizes are for all processes together.
         exp: the experiment directory.
         train_dir, dev_dir: data directories with features.
-        bpe_model: sentencepiece model, with ``tokens.txt`` beside it.
+        bpe_model: sentencepiece model, with ``tokens.txt`` in the same directory.
         cmvn: CMVN statistics of the training set.
-        num_gpus, num_procs, num_nodes: as ``make_fabric``. This process starts the others of its machine.
+        num_gpus, num_procs, num_nodes: see ``make_fabric``. This process starts the other processes of its machine.
 
     Raises:
-        UserError: the paths, the config or the data are not those that ``exp`` began with, another run trains there, or
-            another process of this one has died.
+        UserError: config or data differ from those of the run in ``exp``; another run trains there; another process of
+            this run died.
     """
     fabric = make_fabric(config.train.precision, num_gpus, num_procs, num_nodes, config.train.strategy)
-    torch.set_flush_denormal(True)  # as a model grows sure of itself, 4 % of a step on the CPU goes into tiny probabilities
+    torch.set_flush_denormal(True)  # denormal probabilities of a confident model cost 4 % of a step on the CPU
     corpora = None
     with held(exp) if is_first() else nullcontext():
         if is_first():
@@ -82,7 +82,7 @@ def _trainer(config: Config, exp: Path, train_corpus: Corpus, dev_corpus: Corpus
         f" x {fabric.world_size}, {config.train.strategy}" if fabric.world_size > 1 else "", fabric._precision.precision, exp,
     )  # fmt: skip
     if fabric.world_size > 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
-        logger.warning("model.layer.norm: batch takes its statistics from each process's share of a batch; layer has none")
+        logger.warning("model.layer.norm: batch uses statistics of each process's share of a batch; norm: layer avoids this")
     return Trainer(config, exp, model, train_corpus, dev_corpus, fabric)
 
 

@@ -18,5 +18,7 @@ def test_a_missing_or_broken_file_names_the_stage_that_makes_it(tmp_path: Path) 
     whole = path.read_bytes()
     for content in (b"", whole[:100], whole[:-50], whole[:300] + b"0" * 100 + whole[400:], b"garbage"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"v\.npz: not a whole \.npz file .*; stage 6 \(`asrprune svcca`\) makes it again"):
+        with pytest.raises(
+            UserError, match=r"v\.npz: not a complete \.npz file .*; stage 6 \(`asrprune svcca`\) makes it again"
+        ):
             read_matrices(path)

@@ -270,7 +270,7 @@ def test_the_doctor_comes_first(recipe: Recipe) -> None:
     (recipe.root / "fail_doctor").write_text("1")
     _, err = recipe.run("--stage", "4", status=1)
     assert recipe.calls() == []
-    assert "mend what is missing" in err
+    assert "install what is missing" in err
     (recipe.root / "fail_doctor").unlink()
     recipe.run("--stop_stage", "1")
     recipe.run("--stop_stage", "2")
@@ -437,7 +437,7 @@ def test_experiments_share_data_and_notice_that_another_changed_them(recipe: Rec
     recipe.run("--stop_stage", "4", "--config", "conf/fast.yaml")
     assert recipe.commands() == ["perturb", "fbank", "bpe", "train"]
     _, err = recipe.run("--stage", "5", status=1)
-    assert "the features in data are those of another config" in err
+    assert "the features in data belong to another config" in err
     assert "stage 2" in err
     recipe.run()
     assert recipe.commands() == ["perturb", "fbank", "average", "svcca", "search", "decode", "score", "bench", "report"]
@@ -450,7 +450,7 @@ def test_layers_are_not_chosen_on_the_copies_of_another_experiment(recipe: Recip
         recipe.run("--stop_stage", "5", "--config", f"conf/{name}.yaml")
     recipe.calls()
     _, err = recipe.run("--stage", "6", "--config", "conf/two.yaml", status=1)
-    assert "the features in data are those of another config" in err
+    assert "the features in data belong to another config" in err
     recipe.run("--stage", "6", "--stop_stage", "6", "--config", "conf/three.yaml")
     recipe.run("--stage", "6", "--stop_stage", "6", "--exp_tag", "two", "--config_opts", "--set prune.speeds=[1.0]")
     assert recipe.commands() == ["svcca", "svcca"], "the dev set itself is the same for all"

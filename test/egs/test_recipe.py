@@ -157,7 +157,7 @@ def test_a_run_killed_in_training_ends_with_the_same_numbers(mini: Mini) -> None
     output = _run(command)
     assert "stage 3 (bpe): done before" in output
     log = (exp / "log/train.log").read_text()
-    assert "going on at epoch" in log
+    assert "continuing at epoch" in log
     assert _lines(exp) == _lines(mini.exp)
     assert _numbers(exp) == _numbers(mini.exp)
 
@@ -295,7 +295,7 @@ def test_a_report_is_of_an_experiment_or_a_grid(tmp_path: Path) -> None:
     for options in ((), ("--exp", tmp_path, "--grid", tmp_path / "grid.yaml")):
         failed = asrprune("report", *options)
         assert (failed.code, failed.out) == (1, "")
-        assert "name either an experiment, --exp DIR, or a grid, --grid FILE" in failed.err
+        assert "give either an experiment, --exp DIR, or a grid, --grid FILE" in failed.err
 
 
 def test_a_grid_outside_a_recipe_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_an_existing_target_is_refused_and_untouched(full: Experiment, tmp_path:
     target = tmp_path / "taken"
     target.mkdir()
     (target / "note.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"taken: is there already; choose another directory, or remove it"):
+    with pytest.raises(UserError, match=r"taken: exists already; choose another directory, or remove it"):
         prune(full, (1, 2), target)
     assert [path.name for path in target.iterdir()] == ["note.txt"]
 

@@ -23,7 +23,7 @@ def _with(**changes: Any) -> Needs:
         (_with(seed=2), ["seed: 1, now 2"]),
         (_with(taps=[1, 3]), ["taps: [1, 2], now [1, 3]"]),
         (_with(**{"train/text": "1" * 64}), ["train/text"]),
-        (_with(after="b"), ["the stage before it"]),
+        (_with(after="b"), ["the previous stage"]),
         (_with(seed=None), ["seed"]),
         (_with(new=1), ["new"]),
         (_with(also={}), []),  # it was done with more than it needs now

@@ -137,7 +137,7 @@ def test_changed_files_rerun_what_depends_on_them(done: Toy) -> None:
     assert done.run() == ["fbank"]
     (done.root / "data/train/text").write_text("another")
     assert done.run() == ["fbank", "config", "train", "search", "bench"]
-    assert any("once more, for this has changed: train/text" in line for line in done.said)
+    assert any("runs again, changed: train/text" in line for line in done.said)
     (done.root / "data/train/utt2spk").write_text("a b")
     assert done.run()[0] == "fbank"
 
@@ -200,7 +200,7 @@ def test_features_of_another_experiment_are_refused(done: Toy) -> None:
     done.run()
     done.exp, done.config["features"] = "exp", {"mels": 80}
     done.config["search"]["beam"] = 4
-    with pytest.raises(UserError, match=r"the features in .*data are those of another config .* run stage 2"):
+    with pytest.raises(UserError, match=r"the features in .*data belong to another config .* run stage 2"):
         done.run(7)
     assert done.run() == ["fbank", "config", "train", "search", "bench"]
     assert (done.root / "exp/model").read_text() == "train(fbank({'mels': 80}, train text\n), 2)"
@@ -225,7 +225,7 @@ def test_an_interrupted_stage_does_not_look_done(error: type[BaseException], don
 
 def test_a_failing_command_ends_the_run(toy: Toy) -> None:
     toy.failing = {"config": 3}
-    with pytest.raises(UserError, match=r"^stage 4 \(train\) failed \(3\); log: .*/exp/log/train.log; mend the cause"):
+    with pytest.raises(UserError, match=r"^stage 4 \(train\) failed \(3\); log: .*/exp/log/train.log; fix the cause"):
         toy.run()
     assert toy.ran == ["prepare", "fbank", "config"]
     assert not any("line 30" in line for line in toy.said), "it was on the screen already"

@@ -61,7 +61,7 @@ def test_a_list_is_split_by_the_numbers_of_words() -> None:
         (["4", "train", "training", "--", "true"], "--in DIR"),
         (["4", "train", "training", "--in", "--", "true"], "--in DIR"),
         (["4", "train", "training", "--in", "exp"], "-- COMMAND"),
-        (["4", "train", "training", "--in", "exp", "--after", "5", "--", "true"], "--after 5: no such stage before it"),
+        (["4", "train", "training", "--in", "exp", "--after", "5", "--", "true"], "--after 5: there is no such stage above it"),
         (["4", "train", "training", "--in", "exp", "--after", "--", "true"], "--after"),
         (["4", "train", "training", "--in", "exp", "--after", "bpe", "--", "true"], "--after"),
         (["4", "train", "training", "--in", "exp", "--", "true", "--then"], "-- COMMAND"),

@@ -95,5 +95,5 @@ def test_utterances_that_are_too_short_are_counted(experiment: Experiment, tiny_
 
 def test_dev_set_without_words_is_an_error(experiment: Experiment, corpus: Corpus) -> None:
     corpus.texts = Packed([""] * len(corpus))
-    with pytest.raises(UserError, match="dev/text: no words, so no word error rate"):
+    with pytest.raises(UserError, match="dev/text: has no words, so there is no word error rate"):
         measure(experiment, corpus, 3)

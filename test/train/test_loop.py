@@ -148,7 +148,7 @@ def test_update_without_a_finite_gradient_is_left_out(
     before, moments = weights(trainer), trainer.optimizer.state_dict()["state"][0]["exp_avg"].clone()
     batch.features[1, 5] = float("nan")
     update(trainer, [batch], window)
-    assert "step 2: the gradient is not finite; the update is left out" in caplog.text
+    assert "step 2: the gradient is not finite; the update is skipped" in caplog.text
     torch.testing.assert_close(weights(trainer), before, rtol=0.0, atol=0.0)
     assert torch.equal(trainer.optimizer.state_dict()["state"][0]["exp_avg"], moments)
     update(trainer, batches_of(trainer, range(4)), window)
@@ -246,7 +246,7 @@ def test_an_epoch_says_where_its_updates_ended(
     *steps, epoch = read_journal(trainer.journal.path)
     assert epoch["ended_at"] == {depth: sum(step["ended_at"].get(depth, 0) for step in steps) for depth in ("1", "4")}
     assert epoch["layers_run"] == epoch["ended_at"]["1"] + 4 * epoch["ended_at"]["4"] == sum(s["layers_run"] for s in steps)
-    assert re.search(r"layers run in an update \(\d\d % end at layer 1, \d\d % end at layer 4\)", caplog.text)
+    assert re.search(r"layers per update \(\d\d % end at layer 1, \d\d % end at layer 4\)", caplog.text)
 
 
 # -- one run ----------------------------------------------------------------------------------------------------------
@@ -385,7 +385,10 @@ def test_infeasible_utterances_are_listed_and_left_out(
     assert sorted(index for update in trainer._updates(1) for batch in update for index in batch) == list(range(1, 24))
     assert "training on 23 utterances" in caplog.text
     hours = trainer.train_corpus.lengths[0] / 3600
-    assert f"1 utterances ({hours:.2f} h) are too short for their transcript, or have none, and are left out" in caplog.text
+    assert (
+        f"1 utterances ({hours:.2f} h) are too short for their transcript, or have no transcript, and are left out"
+        in caplog.text
+    )
 
 
 def test_nothing_to_learn_from_is_an_error(
@@ -393,5 +396,5 @@ def test_nothing_to_learn_from_is_an_error(
 ) -> None:
     text = read_table(data_with_long_texts / "train" / "text")
     write_table(data_with_long_texts / "train" / "text", dict.fromkeys(text, "one " * 99 + "one"))
-    with pytest.raises(UserError, match=r"every utterance is too short for its transcript, or has none; see .*dropped\.tsv"):
+    with pytest.raises(UserError, match=r"each utterance is too short for its transcript or has none; see .*dropped\.tsv"):
         make_trainer(tiny_config, data_with_long_texts)

@@ -105,7 +105,7 @@ def test_a_run_whose_process_is_killed_ends_with_a_sentence_and_goes_on(
     shorter = tiny_config_with(*CALM, "train.log_every_steps=1", "train.epochs=400", "train.checkpoint_every_s=60")
     process = subprocess.Popen([*PYTHON, *command(shorter, tiny_data, exp, "--nproc", "2")], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    assert any("going on at epoch" in line for line in process.stderr)
+    assert any("continuing at epoch" in line for line in process.stderr)
     while len([r for r in read_journal(exp / "train.jsonl") if r["kind"] == "epoch"]) <= done_before:
         time.sleep(0.1)
     process.terminate()

@@ -236,5 +236,5 @@ def test_the_state_of_another_version_is_refused(
     state = load_state(exp / "checkpoints")
     assert state is not None
     save_state(exp / "checkpoints", {**state, "format": 1})
-    with pytest.raises(UserError, match=r"checkpoints: states of another version of asrprune; remove the directory"):
+    with pytest.raises(UserError, match=r"checkpoints: written by another version of asrprune; remove the directory"):
         run_training(config, exp)

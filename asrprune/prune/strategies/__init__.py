@@ -1,1 +1,1 @@
-"""The strategies that choose layers: a file for each, pure functions, and the table of them all."""
+"""The strategies that choose layers: pure functions, one file for each, and their table."""

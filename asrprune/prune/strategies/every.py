@@ -1,4 +1,4 @@
-"""Keep every n-th layer."""
+"""Keep layers spread evenly."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from asrprune.experiment.plan import Step
 
 
 def every(num_layers: int, depths: Sequence[int]) -> tuple[Step, ...]:
-    """Keep layers spread evenly, the last among them; half of them is every other layer (LayerDrop, arXiv 1909.11556).
+    """Keep layers spread evenly, with the last one; at half depth, every other layer (LayerDrop, arXiv 1909.11556).
 
     >>> [step.keep for step in every(12, [6, 5])]
     [(2, 4, 6, 8, 10, 12), (2, 5, 7, 10, 12)]

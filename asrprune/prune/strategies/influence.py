@@ -8,11 +8,11 @@ from asrprune.experiment.plan import Step
 
 
 def influence(influences: np.ndarray, depths: Sequence[int]) -> tuple[Step, ...]:
-    """Keep the d layers of the highest influence, of equal ones the lower (ShortGPT, arXiv 2403.03853); nothing is decoded.
+    """Keep the d layers of the highest influence, without decoding (ShortGPT, arXiv 2403.03853).
 
     Args:
-        influences: of layers 1..L, (L,); asrprune/analysis/influence.py measures them.
-        depths: wanted numbers of layers.
+        influences: (L,), the influence of layers 1..L, from asrprune/analysis/influence.py.
+        depths: the numbers of layers to keep.
 
     >>> [step.keep for step in influence(np.array([0.9, 0.2, 0.5, 0.2]), [3, 2])]
     [(1, 2, 3), (1, 3)]

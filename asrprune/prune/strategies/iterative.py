@@ -1,4 +1,4 @@
-"""Remove one layer after another, judged on the dev set."""
+"""Remove one layer after another by scores on the dev set."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,22 +7,22 @@ from asrprune.prune.dev_score import DevScore, Scorer
 
 
 def iterative(num_layers: int, score: Scorer, min_depth: int = 1, beam: int = 1) -> tuple[Step, ...]:
-    """Remove one layer after another, going on from the ``beam`` best sub-models of each depth.
+    """Remove one layer after another; keep the ``beam`` best sub-models of each depth.
 
-    A beam of 1 takes, each time, the layer whose removal hurts the dev score least. A wider one tries the sub-models of that
-    search and the lowest layers of each depth, too, so that no depth can be worse than theirs: a layer that is removed never
-    comes back, and it may be needed below a tap. Its steps need not be nested. Removals from the best parents come first, of
-    one parent those that harm the full model least: the hopeless ones come last and are given up.
+    With a beam of 1, each step removes the layer whose removal gives the best dev score. A wider beam also tries the sub-models
+    of that search, and the lowest layers of each depth, so it is never worse than these. (The search never puts a removed layer
+    back, although a tap above it may need it.) The steps of a wider beam need not be nested. Removals from the best sub-models
+    are tried first, and among them those that harm the full model least, so that bad ones come last and are dropped early.
 
     Args:
         num_layers: L.
-        score: dev scores of sub-models.
-        min_depth: where to stop.
-        beam: from how many sub-models of each depth to go on.
+        score: computes dev scores of sub-models.
+        min_depth: the smallest depth.
+        beam: the number of sub-models of each depth from which the search continues.
 
     Returns:
-        One step for each depth L..min_depth. Each has the scores of the removals that were tried from it: the first of all
-        layers, the others of those that could have been the best.
+        One step for each depth L..min_depth, with the scores of the removals tried from it: of all layers in the first step,
+        later only of layers whose removal could have been the best.
     """
     known: dict[Keep, DevScore] = {}
 
@@ -35,7 +35,7 @@ def iterative(num_layers: int, score: Scorer, min_depth: int = 1, beam: int = 1)
     if beam == 1:
         return chain
     frontier, chosen, harm = [chain[0].keep], [chain[0].keep], chain[0].without
-    for step in chain[1:]:  # the frontier holds the best sub-models with one layer more
+    for step in chain[1:]:  # frontier: the best sub-models with one layer more
         promise = {_less(parent, layer): (known[parent], harm[layer]) for parent in reversed(frontier) for layer in parent}
         tried = dict.fromkeys([*sorted(promise, key=promise.__getitem__), chain[0].keep[: step.depth]])
         found = {step.keep: known[step.keep], **remembered(list(tried), beam)}
@@ -45,7 +45,7 @@ def iterative(num_layers: int, score: Scorer, min_depth: int = 1, beam: int = 1)
 
 
 def _chain(num_layers: int, score: Scorer, min_depth: int) -> tuple[Step, ...]:
-    """Remove, each time, the layer whose removal hurts the dev score least: the steps are nested."""
+    """Remove in each step the layer whose removal gives the best dev score; the steps are nested."""
     keep: Keep = tuple(range(1, num_layers + 1))
     now, found = _first(keep, score, min_depth)
     harm, steps = dict(found), []
@@ -61,7 +61,7 @@ def _chain(num_layers: int, score: Scorer, min_depth: int) -> tuple[Step, ...]:
 
 
 def _first(keep: Keep, score: Scorer, min_depth: int) -> tuple[DevScore, dict[int, DevScore]]:
-    """Score of all layers, and of all removals of one, which a figure shows: none of them is given up."""
+    """Return the score of the full model, and the scores without each layer; all are complete, as a figure shows them."""
     removals = [_less(keep, layer) for layer in keep] if len(keep) > min_depth else []
     found = score([keep, *removals], None)
     return found[keep], _by_layer(keep, found)

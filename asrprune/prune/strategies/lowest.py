@@ -6,5 +6,5 @@ from asrprune.experiment.plan import Step
 
 
 def lowest(depths: Sequence[int]) -> tuple[Step, ...]:
-    """Keep layers 1..d: needs no data, natural where a depth carries a tap."""
+    """Keep layers 1..d."""
     return tuple(Step.of(tuple(range(1, depth + 1))) for depth in sorted(set(depths), reverse=True))

@@ -1,4 +1,4 @@
-"""Remove the layers across which the stream changes least, by SVCCA similarity."""
+"""Remove runs of layers that change the stream least, by SVCCA similarity."""
 
 import itertools
 import math
@@ -8,20 +8,20 @@ import numpy as np
 
 from asrprune.experiment.plan import Keep
 
-MOST_EXHAUSTIVE = 20_000  # sets of one size; beyond, a beam is used
-BEAM = 64  # sets of each size that it goes on from
+MOST_EXHAUSTIVE = 20_000  # the largest number of sets of one size to try; for more, a beam is used
+BEAM = 64  # sets of each size that the beam keeps
 
 
 def svcca(similarity: np.ndarray, depths: Sequence[int], count: int = 1) -> dict[int, list[Keep]]:
-    """Remove the runs of layers across which the stream changes least; nothing is decoded.
+    """Propose sub-models without those runs of layers that change the stream least; nothing is decoded.
 
-    A set of removed layers falls into runs [a..b]; its value is the mean over runs of C[a-1][b]. All sets of a size are
-    tried where they are few, else a beam grows them one layer at a time.
+    A set of removed layers consists of runs [a..b] of adjacent layers. Its value is the mean of C[a-1][b] over its runs. All
+    sets of a size are tried if there are at most ``MOST_EXHAUSTIVE``; else a beam adds one layer at a time.
 
     Args:
-        similarity: C, (L + 1, L + 1), of x_0..x_L.
-        depths: wanted numbers of layers.
-        count: how many sets of each depth to propose, the best first.
+        similarity: C, (L + 1, L + 1), the similarity of x_0..x_L.
+        depths: the numbers of layers to keep.
+        count: the number of proposals for each depth, best first.
     """
     num_layers = len(similarity) - 1
     sets: list[Keep] = [()]
@@ -42,7 +42,7 @@ def svcca(similarity: np.ndarray, depths: Sequence[int], count: int = 1) -> dict
 
 
 def run_similarity(removed: Sequence[int], similarity: np.ndarray) -> float:
-    """Mean over the runs [a..b] of ascending ``removed`` layers of C[a-1][b]."""
+    """Return the mean of C[a-1][b] over the runs [a..b] of the ascending ``removed`` layers."""
     values, first = [], 0
     for position, layer in enumerate(removed):
         if position == 0 or removed[position - 1] != layer - 1:

@@ -16,27 +16,27 @@ from asrprune.prune.strategies.svcca import svcca
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to choose layers."""
+    """An entry of the table: a strategy, and how reports show it."""
 
     choose: Callable[[Evidence], tuple[Step, ...]]
-    needs: Literal["similarity", "influence", "score"] | None  # the evidence that it cannot do without
-    label: str  # ends a sentence that begins with its name
-    colour: str  # Okabe and Ito's, told apart by colour-blind readers
-    marker: str  # tells them apart in black and white
-    effort: Literal["beam", "rerank"] | None = None  # the number of `prune` that says how hard it searches on the dev set
+    needs: Literal["similarity", "influence", "score"] | None  # the evidence that it always needs
+    label: str  # the rest of a sentence that begins with the name
+    colour: str  # a colour of Okabe and Ito, which colour-blind readers can distinguish
+    marker: str  # for black and white
+    effort: Literal["beam", "rerank"] | None = None  # the number of `prune` that sets how many sub-models are scored
 
 
 def _best(proposals: Mapping[int, Sequence[Keep]], given: Evidence) -> tuple[Step, ...]:
-    """The first proposal for each depth, or with ``prune.rerank`` the one with the best dev score."""
+    """Return the first proposal for each depth, or with ``prune.rerank`` above 1 the one with the best dev score."""
     if given.options.rerank > 1:
         return rerank(proposals, given.score)
     return tuple(Step.of(first) for first, *_ in proposals.values())
 
 
-STRATEGIES: dict[str, Strategy] = {  # in the order of tables and legends
+STRATEGIES: dict[str, Strategy] = {  # the order in tables and legends
     "iterative": Strategy(
         lambda given: iterative(given.num_layers, given.score, min(given.depths), given.options.beam), "score",
-        "removes one layer after the other, each time the one whose loss costs the fewest errors", "#0072B2", "o", "beam",
+        "removes one layer after another, each time the layer whose removal adds the fewest errors", "#0072B2", "o", "beam",
     ),
     "svcca": Strategy(
         lambda given: _best(svcca(given.similarity, given.depths, given.options.rerank), given), "similarity",
@@ -54,5 +54,5 @@ STRATEGIES: dict[str, Strategy] = {  # in the order of tables and legends
 
 
 def rank(name: str) -> tuple[int, str]:
-    """Sort key: the strategies in the order of the table, then other names by the alphabet."""
+    """Return a sort key: strategies in the order of the table, then other names in alphabetical order."""
     return (list(STRATEGIES).index(name) if name in STRATEGIES else len(STRATEGIES), name)
