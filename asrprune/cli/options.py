@@ -26,9 +26,6 @@ Layers = Annotated[str | None, typer.Option("--layers", help="exactly these laye
 DecoderName = Annotated[str | None, typer.Option("--decoder", help="greedy or beam; default: as decode.decoder says")]
 LmFile = Annotated[Path | None, typer.Option("--lm", help="ARPA file, for the beam's language model")]
 Context = Annotated[list[str] | None, typer.Option("--context", help="a word or phrase that the beam expects; may be repeated")]
-GridOutput = Annotated[
-    Path | None, typer.Option("--output", help="directory of a grid's records, tables and figures; default: its file's name")
-]
 PlanName = Annotated[
     str | None, typer.Option("--plan", help=f"a strategy (exp/.../plans/NAME.json), or a plan file; default: {PREFERRED}")
 ]

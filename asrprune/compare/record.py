@@ -38,7 +38,7 @@ class CellTraining(Training):
 class CellRecord(Record):
     """A finished experiment of a grid."""
 
-    made_by: ClassVar[str] = "`asrprune grid`"
+    made_by: ClassVar[str] = "`asrprune compare`"
     format: Literal[1]
     method: str
     depth: int
@@ -120,7 +120,7 @@ def _layers_run(exp: Path) -> int:
     steps = read_log(ExperimentPaths(exp).log)[0]
     if any("layers_run" not in step for step in steps):
         raise UserError(
-            f"{exp}/train.jsonl: written by an earlier version, without layers_run; remove {exp}: `asrprune grid` makes it anew"
+            f"{exp}/train.jsonl: written by an earlier version, without layers_run; remove {exp}, {CellRecord.made_by} makes it"
         )
     return sum(int(step["layers_run"]) for step in steps)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from asrprune.decode.parts import hypotheses
 
 from asrprune.data.dataset import Corpus
 from asrprune.decode.benchmark import bench
 from asrprune.decode.greedy import GREEDY
+from asrprune.decode.shards import hypotheses
 from asrprune.experiment import store as experiment
 from asrprune.experiment.store import Experiment
 from asrprune.prune.dev_scorer import DevScorer
