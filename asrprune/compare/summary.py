@@ -9,6 +9,7 @@ from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import LEVEL, MARGIN_POINTS, MARGIN_SHARE, margin, power, seeds_for
 from asrprune.compare.record import CellRecord, CellRow, numbers
+from asrprune.config.schema import ScoringConfig
 from asrprune.config.strategies import PREFERRED
 from asrprune.experiment.plan import Keep
 from asrprune.prune.strategies.table import rank
@@ -100,7 +101,7 @@ class Removals(Record):
 class Summary(Record):
     """summary.json: everything that the tables and figures show."""
 
-    made_by: ClassVar[str] = "`asrprune report --grid`"
+    made_by: ClassVar[str] = "`asrprune compare`"
     format: Literal[2]
     margin: Margin
     grid: dict[str, Any]  # as its file says, for readers
@@ -116,6 +117,11 @@ class Summary(Record):
     similarity: dict[str, list[list[float]] | None]
     influence: dict[str, list[float] | None]
     runs: dict[str, Environment]
+    scoring: ScoringConfig = ScoringConfig()
+
+    def in_units(self, text: str) -> str:
+        """A text about words as one about what was counted."""
+        return self.scoring.in_units(text)
 
 
 def roles(grid: Grid) -> list[Role]:
@@ -134,14 +140,14 @@ def shown(summary: Summary, name: str) -> list[System]:
     return [row for row in rows if row.seed == rows[-1].seed]
 
 
-def summarise(grid: Grid, records: dict[str, CellRecord]) -> Summary:
-    """Everything that the tables and figures show.
+def summarise(grid: Grid, records: dict[str, CellRecord], scoring: ScoringConfig | None = None) -> Summary:
+    """Everything that the tables and figures show; ``scoring``: what was counted, words if it is not said.
 
     Raises:
         UserError: there is no record, or records are of different data.
     """
     if not records:
-        raise UserError("no cell of the grid is recorded yet; `asrprune grid` runs them")
+        raise UserError("no cell of the grid is recorded yet; `asrprune compare` runs them")
     _check_data(records)
     sets = {name: _of_set(grid, records, name) for name in _sets(records)}
     pair = _pair(grid, records)
@@ -168,6 +174,7 @@ def summarise(grid: Grid, records: dict[str, CellRecord]) -> Summary:
             }
             for name, record in records.items()
         },
+        scoring=scoring or ScoringConfig(),
     )
 
 

@@ -17,7 +17,7 @@ RENAMED = {
     "model.position_scale": "model.layer.position_scale",
 }
 _LAYER_DEFAULTS = {"conv_kernel": 31, "conv_norm": "batch", "position_scale": 1.0}
-_YOUNGER = {"seed", "decode"}  # not in the files of all versions
+YOUNGER = {"seed", "decode", "scoring"}  # not in the files of all versions
 
 
 def is_written(values: dict[str, Any]) -> bool:
@@ -26,7 +26,7 @@ def is_written(values: dict[str, Any]) -> bool:
     return isinstance(model, dict) and not isinstance(model.get("layer"), dict) and values.keys() >= _SECTIONS
 
 
-_SECTIONS = Config.model_fields.keys() - _YOUNGER
+_SECTIONS = Config.model_fields.keys() - YOUNGER
 
 
 def modernised(values: dict[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,15 @@ from pydantic import (
     model_validator,
 )
 
-Kind = Literal["features", "learning", "search", "decoding", "pace", "bench"]
+Kind = Literal["features", "learning", "search", "decoding", "pace", "bench", "report"]
 KINDS: dict[Kind, str] = {  # what a number can affect
-    "features": "the features on disk; all methods of a comparison (`asrprune grid`) share it",
+    "features": "the features on disk; all methods of a comparison (`asrprune compare`) share it",
     "learning": "what a training run learns; one that was stopped cannot go on with another value",
     "search": "which layers are removed",
     "decoding": "the text that a trained model puts out",
     "pace": "how fast, or in what portions, something is done, but not what comes out",
     "bench": "what `asrprune bench` measures",
+    "report": "what results and messages call the units that are counted",
 }
 TOLERANT = {"tolerant": True}  # the context in which numbers without effect are taken, as earlier versions took them
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 
 from asrprune.config.load import parse_config, read_yaml
+from asrprune.config.old import YOUNGER
 from asrprune.config.schema import Config
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.paths import ExperimentPaths
@@ -143,6 +144,8 @@ def read_experiment_config(exp: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{exp}: not an experiment (it has no config.yaml); stage 4 (`asrprune train`) makes it")
     values = read_yaml(path)
-    if missing := [name for name in Config.model_fields if name not in values]:  # a file cut short may still be valid YAML
+    if missing := [
+        name for name in Config.model_fields if name not in {*values, *YOUNGER}
+    ]:  # a file cut short may still be valid YAML
         raise UserError(f"{path}: lacks {', '.join(missing)}; it was cut short, so copy the experiment anew or train it again")
     return parse_config(values, str(path))

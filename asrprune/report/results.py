@@ -85,6 +85,10 @@ class Results(Record):
     config: RecordedConfig
     missing: tuple[str, ...]  # a sentence for each part that no stage has made yet
 
+    def in_units(self, text: str) -> str:
+        """A text about words as one about what was counted."""
+        return self.config.scoring.in_units(text)
+
 
 def collect(exp: Path) -> Results:
     """Everything that a report says about the experiment directory ``exp``.
