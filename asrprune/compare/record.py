@@ -95,24 +95,12 @@ def make_record(exp: Path, cell: Cell) -> CellRecord:
         rows.append(CellRow(**vars(row), errors=_joined(counts[:, 2:].sum(axis=1))))
     similarity, influence = _measured(exp, results.model.model_sha256)
     return CellRecord(
-        format=1,
-        method=cell.method,
-        depth=cell.depth,
-        seed=cell.seed,
-        alone=cell.alone,
-        config=results.config,
-        trained_on=TrainedOn.read(ExperimentPaths(exp).data),
-        data=results.data,
-        model=results.model,
-        training=CellTraining(**vars(results.training), layer_passes=_layers_run(exp)),
-        search=results.search,
-        similarity=similarity,
-        influence=influence,
-        environment=results.environment,
-        words=words,
-        speakers=speakers,
+        format=1, method=cell.method, depth=cell.depth, seed=cell.seed, alone=cell.alone, config=results.config,
+        trained_on=TrainedOn.read(ExperimentPaths(exp).data), data=results.data, model=results.model,
+        training=CellTraining(**vars(results.training), layer_passes=_layers_run(exp)), search=results.search,
+        similarity=similarity, influence=influence, environment=results.environment, words=words, speakers=speakers,
         rows=tuple(rows),
-    )
+    )  # fmt: skip
 
 
 def _layers_run(exp: Path) -> int:

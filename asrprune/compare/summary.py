@@ -240,20 +240,12 @@ def _rows(grid: Grid, name: str, seed: Seed, resampled: Resampled[Key], found: d
         method, strategy, depth = key
         rate, (first, *others) = resampled.rate(key), found[key].values()
         low, high = rate.percentiles(0.95)
-        rows.append(
-            System(
-                set=name,
-                method=method,
-                strategy=strategy,
-                depth=depth,
-                seed=seed,
-                wer=round(rate.value, 4),
-                wer_ci95=(round(max(0.0, low), 4), round(high, 4)),
-                seeds=tuple(found[key]),
-                keep=None if others else first.keep,
-                params_m=round(first.params_m, 4),
-            )
-        )
+        row = System(
+            set=name, method=method, strategy=strategy, depth=depth, seed=seed, wer=round(rate.value, 4),
+            wer_ci95=(round(max(0.0, low), 4), round(high, 4)), seeds=tuple(found[key]), keep=None if others else first.keep,
+            params_m=round(first.params_m, 4),
+        )  # fmt: skip
+        rows.append(row)
     return rows
 
 
@@ -277,21 +269,13 @@ def _test(name: str, role: Role, own: Key, other: Key, resampled: Resampled[Key]
     low, bound = difference.bounds(LEVEL)
     limit = margin(alone)
     return Comparison(
-        set=name,
-        depth=own[2],
-        role=role,
-        seeds=len(systems[own].seeds),
-        alone_seeds=len(systems[other].seeds),
-        wer=round(resampled.rate(own).value, 4),
-        alone_wer=round(alone, 4),
-        difference=round(difference.value, 4),
-        ci90=(round(low, 4), round(bound, 4)),
-        margin=round(limit, 4),
+        set=name, depth=own[2], role=role, seeds=len(systems[own].seeds), alone_seeds=len(systems[other].seeds),
+        wer=round(resampled.rate(own).value, 4), alone_wer=round(alone, 4), difference=round(difference.value, 4),
+        ci90=(round(low, 4), round(bound, 4)), margin=round(limit, 4),
         outcome="passes" if bound < limit else "worse" if low > 0 else "undecided",
-        power=round(power(difference.spread, limit), 4),
-        seeds_80=seeds_for(0.8, difference.spread, limit),
+        power=round(power(difference.spread, limit), 4), seeds_80=seeds_for(0.8, difference.spread, limit),
         seeds_90=seeds_for(0.9, difference.spread, limit),
-    )
+    )  # fmt: skip
 
 
 def _found(records: Sequence[CellRecord], name: str) -> dict[Key, dict[int, CellRow]]:
@@ -362,11 +346,6 @@ def update_overhead(grid: Grid, records: dict[str, CellRecord]) -> float | None:
 
 def _cost(record: CellRecord) -> Cost:
     return Cost(
-        method=record.method,
-        depth=record.depth,
-        seed=record.seed,
-        alone=record.alone,
-        updates=record.training.steps,
-        layer_passes=record.training.layer_passes,
-        seconds=round(record.training.seconds, 1),
-    )
+        method=record.method, depth=record.depth, seed=record.seed, alone=record.alone, updates=record.training.steps,
+        layer_passes=record.training.layer_passes, seconds=round(record.training.seconds, 1),
+    )  # fmt: skip

@@ -93,12 +93,9 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
 def fingerprint(corpus: Corpus) -> Fingerprint:
     """Identify a corpus."""
     return Fingerprint(
-        utterances=len(corpus),
-        frames=int(corpus.lengths.sum()),
-        ids=_hash_of_lines(corpus.ids),
-        lengths=_hash_of_lines(map(str, corpus.lengths)),
-        texts=_hash_of_lines(corpus.texts),
-    )
+        utterances=len(corpus), frames=int(corpus.lengths.sum()), ids=_hash_of_lines(corpus.ids),
+        lengths=_hash_of_lines(map(str, corpus.lengths)), texts=_hash_of_lines(corpus.texts),
+    )  # fmt: skip
 
 
 def _hash_of_lines(lines: Iterable[str]) -> str:

@@ -101,15 +101,9 @@ def save_model(
     save_weights(paths.weights, weights)
     model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(paths.tokenizer)))
     ModelRecord(
-        format=1,
-        model_sha256=sha256_of(paths.weights),
-        num_layers=config.model.num_layers,
-        params_m=num_params(model) / 1e6,
-        asrprune=version(),
-        seed=config.seed,
-        pruned_from=pruned_from,
-        members=tuple(members),
-    ).write(paths.model)
+        format=1, model_sha256=sha256_of(paths.weights), num_layers=config.model.num_layers, params_m=num_params(model) / 1e6,
+        asrprune=version(), seed=config.seed, pruned_from=pruned_from, members=tuple(members),
+    ).write(paths.model)  # fmt: skip
 
 
 def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
