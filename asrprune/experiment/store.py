@@ -27,7 +27,7 @@ class Epoch(Record):
 
     epoch: int
     wer: float
-    loss: float
+    loss: float | None = None
     mean_wer: float | None = None
     mean_loss: float | None = None
 

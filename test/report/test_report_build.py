@@ -150,14 +150,14 @@ def test_a_second_report_is_the_same_and_missing_parts_are_said(experiment: Path
         experiment / "svcca/dev.npz",
     ):
         path.unlink()
-    write_report(experiment, figures_dir="pictures")
+    write_report(experiment)
     page = experiment / "report.html"
-    names = ("report.html", "RESULTS.md", "results.json", "pictures/wer_by_depth.png")
+    names = ("report.html", "RESULTS.md", "results.json", "figures/wer_by_depth.png")
     first = [(experiment / name).read_bytes() for name in names]
-    write_report(experiment, figures_dir="pictures")
+    write_report(experiment)
     assert [(experiment / name).read_bytes() for name in names] == first
     results = (experiment / "RESULTS.md").read_text(encoding="utf-8")
-    assert re.findall(r"\((pictures/[^)]+)\)", results) == ["pictures/wer_by_depth.png"]
+    assert re.findall(r"\((figures/[^)]+)\)", results) == ["figures/wer_by_depth.png"]
     for stage in ("stage 4", "stage 6", "stage 7", "stage 10"):
         assert stage in results
         assert stage in page.read_text(encoding="utf-8")
