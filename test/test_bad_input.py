@@ -385,7 +385,7 @@ def test_options_that_contradict_each_other(exp: Path, tiny_data: Path, tmp_path
         ("decode", [dev, "--layers", "1,2", "--depth", 2], "either --layers, or --strategy and --depth"),
         ("decode", [dev, "--layers", "1,2", "--strategy", "lowest"], "either --layers, or --strategy and --depth"),
         ("transcribe", [wav, "--plan", "lowest"], "give --depth, too"),
-        ("report", ["--output", tmp_path / "out"], "--output needs --grid"),
+        ("report", ["--output", tmp_path / "out"], "to compare a grid of models, use `asrprune compare FILE`"),
         ("average", ["--count", 9], "--count 9: only the best 2 epochs are kept"),
     ):
         refused(asrprune(command, "--exp", exp, *options), command, why)

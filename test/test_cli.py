@@ -19,7 +19,7 @@ from asrprune.experiment.weights import load_weights
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     *("doctor", "check-data", "fix-data", "perturb", "fbank", "bpe", "lm", "train", "average"),
-    *("svcca", "search", "prune", "decode", "tune-lm", "score", "bench", "report", "grid", "transcribe", "stage", "number"),
+    *("svcca", "search", "prune", "decode", "tune-lm", "score", "bench", "report", "compare", "transcribe", "stage", "number"),
 )
 HEAVY = ("torch", "torchaudio", "numpy", "matplotlib", "lightning_fabric", "sentencepiece", "yaml")
 # Runs the help of every command in one fresh interpreter; prints what was imported and the CPU seconds of the first.
@@ -211,3 +211,15 @@ def test_quiet_leaves_warnings_and_errors(exp: Path, tiny_data: Path) -> None:
     command = ["search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "iterative"]
     assert "INFO" in asrprune(*command).err
     assert asrprune("--quiet", *command).err == ""
+
+
+def test_of_phones_the_commands_say_per(exp: Path, tiny_data: Path) -> None:
+    """Old experiments do not say what they count, and count words."""
+    config = (exp / "config.yaml").read_text()
+    for section, rate in (("", "WER"), ("scoring:\n  unit: phone\n", "PER")):
+        (exp / "config.yaml").write_text(config.replace("scoring:\n  unit: word\n", section))
+        assert re.search(rf"^epoch 1: dev {rate} \d", asrprune("average", "--exp", exp).out, re.MULTILINE)
+        found = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "iterative")
+        assert re.search(rf"^iterative: depth 3: [\d,]+, dev {rate.lower()} \d", found.out, re.MULTILINE)
+        asrprune("decode", "--exp", exp, tiny_data / "dev", "--layers", "1,2")
+        assert f"layers_1_2_d2: {rate} " in asrprune("score", "--exp", exp, tiny_data / "dev").out

@@ -3,7 +3,7 @@
 
 They go between `<!-- verdict of GRID FILE -->` or `<!-- table NAME of GRID FILE -->` and `<!-- end -->`.
 
-python tools/readme_tables.py [FILE ...]      default: these two; after `asrprune grid`, else `make test` complains
+python tools/readme_tables.py [FILE ...]      default: these two; after `asrprune compare`, else `make test` complains
 """
 
 import re

@@ -88,7 +88,8 @@ def tune_lm(
     assert isinstance(options, BeamConfig)
     with workers:
         best = tune(experiment, dev, options, workers)
-    say(f"{exp}/decoder.json: lm_weight {best.lm_weight:g}, word_bonus {best.word_bonus:g}: dev WER {best.wer:.2f} %")
+    rate = experiment.config.scoring.in_units("WER")
+    say(f"{exp}/decoder.json: lm_weight {best.lm_weight:g}, word_bonus {best.word_bonus:g}: dev {rate} {best.wer:.2f} %")
 
 
 @app.command()
@@ -98,6 +99,7 @@ def score(
 ) -> None:
     """Score decoded sets, as sclite does. Writes score.json and result.txt beside each text."""
     from asrprune.data.tables import open_table
+    from asrprune.experiment.store import read_experiment_config
     from asrprune.scoring.sclite import write_score
 
     for directory in directories:
@@ -105,11 +107,12 @@ def score(
         decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"))
         if not decoded:
             raise UserError(f"{exp}: {directory.name} is not decoded yet; run stage 8 (`asrprune decode`)")
+        rate = read_experiment_config(exp).scoring.in_units("WER")
         for record in decoded:
             hypotheses = open_table(record.parent / "text", allow_empty=True)
             result = write_score(record.parent, references, hypotheses, speakers)
             low, high = result.wer_ci95
-            say(f"{record.parent}: WER {result.wer:.2f} % ({low:.2f} to {high:.2f})")
+            say(f"{record.parent}: {rate} {result.wer:.2f} % ({low:.2f} to {high:.2f})")
 
 
 @app.command()

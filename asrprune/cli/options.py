@@ -28,10 +28,6 @@ LmFile = Annotated[
     Path | None, typer.Option("--lm", help="language model for beam: an ARPA file, or the name of one in EXP/lang")
 ]
 Context = Annotated[list[str] | None, typer.Option("--context", help="an expected word or phrase, for beam; may be repeated")]
-GridOutput = Annotated[
-    Path | None,
-    typer.Option("--output", help="directory of the grid's records, tables and figures; default: the name of the grid file"),
-]
 PlanName = Annotated[
     str | None, typer.Option("--plan", help=f"a strategy (exp/.../plans/NAME.json), or a plan file; default: {PREFERRED}")
 ]

@@ -77,8 +77,9 @@ def search(
     with workers:
         for name in options.strategies:
             plan = make_plan(experiment, name, dev, options, workers, chosen)
+            metric = experiment.config.scoring.in_units((plan.metric or "").upper()).lower()
             for step in plan.steps:
-                score = "" if step.score is None else f", dev {plan.metric} {step.score:.2f}"
+                score = "" if step.score is None else f", dev {metric} {step.score:.2f}"
                 say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")
             say(f"{plan_path(exp, name)}")
 

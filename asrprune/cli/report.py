@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from asrprune.cli.app import app
-from asrprune.cli.options import Gpus, GridOutput
+from asrprune.cli.options import Gpus
 from asrprune.cli.screen import say, show
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
@@ -16,23 +16,18 @@ from asrprune.runtime.errors import UserError
 def report(
     exp: Annotated[Path | None, typer.Option("--exp", help="experiment directory")] = None,
     copy_to: Annotated[Path | None, typer.Option("--copy-to", help="also put RESULTS.md and figures/ here")] = None,
-    grid_file: Annotated[Path | None, typer.Option("--grid", help="compare the recorded models of this grid instead")] = None,
-    output: GridOutput = None,
+    grid_file: Annotated[Path | None, typer.Option("--grid", hidden=True)] = None,  # as earlier versions spelt
+    output: Annotated[Path | None, typer.Option("--output", hidden=True)] = None,  # `asrprune compare --no-train`
 ) -> None:
-    """Write the report of an experiment, or of a grid. Writes tables, figures and a file with all numbers."""
+    """Write the report of an experiment. Writes tables, figures and a file with all numbers."""
     from asrprune.report.build import copy_report, write_report
     from asrprune.report.tables import screen_table
 
-    if (exp is None) == (grid_file is None):
-        raise UserError("give either an experiment, --exp DIR, or a grid, --grid FILE")
-    if exp is None:
-        assert grid_file is not None
-        if copy_to is not None:
-            raise UserError("--copy-to needs --exp; for a grid use --output")
-        _compare(grid_file, output or Path(grid_file.stem))
+    if grid_file is not None and exp is None and copy_to is None:
+        compare(grid_file, output=output, no_train=True)
         return
-    if output is not None:
-        raise UserError("--output needs --grid; the report of an experiment goes to --exp, and --copy-to copies it")
+    if exp is None or grid_file is not None or output is not None:
+        raise UserError("give an experiment, --exp DIR; to compare a grid of models, use `asrprune compare FILE`")
     results = write_report(exp)
     if copy_to is not None:
         copy_report(exp, copy_to)
@@ -40,28 +35,30 @@ def report(
     say(f"report: {ExperimentPaths(exp).page.resolve()}")
 
 
+@app.command("grid", hidden=True)  # its name in earlier versions
 @app.command()
-def grid(
+def compare(
     grid_file: Annotated[Path, typer.Argument(help="methods, depths and seeds, e.g. conf/paper.yaml")],
     options: Annotated[list[str] | None, typer.Argument(help="options after -- go to run.sh")] = None,
-    output: GridOutput = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="directory of records, tables and figures; default: the grid file's name")
+    ] = None,
     expdir: Annotated[
         Path | None, typer.Option("--expdir", help="directory of the experiments; default: exp/ and the grid file's name")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores and the GPUs")] = 1,
+    no_train: Annotated[bool, typer.Option("--no-train", help="compare the models recorded so far; train nothing")] = False,
 ) -> None:
-    """Train and compare a grid of models. Run this in a recipe; recorded models are not trained again."""
-    from asrprune.compare.run import run_grid
-
-    output = output or Path(grid_file.stem)
-    run_grid(grid_file, output, expdir or Path("exp") / grid_file.stem, jobs, options or [])
-    _compare(grid_file, output)
-
-
-def _compare(grid_file: Path, output: Path) -> None:
+    """Train a grid of models and compare them. Run this in a recipe; recorded models are not trained again."""
     from asrprune.compare.build import write_comparison
+    from asrprune.compare.run import run_grid
     from asrprune.compare.tables import screen_table
 
+    if no_train and options:
+        raise UserError("--no-train runs nothing, so options after -- have no effect; leave one of them out")
+    output = output or Path(grid_file.stem)
+    if not no_train:
+        run_grid(grid_file, output, expdir or Path("exp") / grid_file.stem, jobs, options or [])
     for table in write_comparison(grid_file, output):
         show(screen_table(table))
     say(f"report: {(output / 'RESULTS.md').resolve()}")

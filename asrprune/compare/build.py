@@ -29,7 +29,7 @@ def write_comparison(grid_file: Path, output: Path) -> list[Table]:
     """
     grid = read_grid(grid_file)
     wanted = cells(grid)
-    summary = summarise(grid, read_records(output, wanted))
+    summary = summarise(grid, read_records(output, wanted), wanted[0].config.scoring)
     summary.write(output / "summary.json")
     made = tables(summary, grid)
     figures = draw(summary, grid, output / "figures")
@@ -43,7 +43,7 @@ def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], f
     sets = ", ".join(f"`{name}`: {data.utterances:,} utterances, {data.hours:.2f} h" for name, data in summary.data.items())
     parts = [
         "# One prunable model against models trained for each depth",
-        "Written by `asrprune report --grid` from the records in cells/; do not edit.",
+        "Written by `asrprune compare` from the records in cells/; do not edit.",
     ]
     parts += [verdict_markdown(summary, grid)]
     parts += [f"{sets}. Seeds: {', '.join(map(str, seeds))}. Greedy CTC, no language model. {_chosen_on(summary)} {_INTERVALS}"]
@@ -52,7 +52,7 @@ def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], f
     parts += [markdown(table) for table in made]
     parts.append("## Figures")
     for figure in figures:
-        parts += [f"![{figure.stem}](figures/{figure.name})", CAPTIONS[figure.stem]]
+        parts += [f"![{figure.stem}](figures/{figure.name})", summary.in_units(CAPTIONS[figure.stem])]
     parts += ["## Methods", "\n".join(_method(name, numbers) for name, numbers in grid.methods.items())]
     shared = ", ".join(f"{name} {value}" for name, value in grid.numbers.items())
     parts.append(f"All of them: `{grid.config}`" + (f" with {shared}." if shared else "."))

@@ -62,7 +62,7 @@ def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
     if summary.tests:
         drawn["difference"] = difference(summary, grid, names)
     if removed := {method: value for method, value in summary.removals.items() if value}:
-        drawn["removals"] = removals(removed)
+        drawn["removals"] = removals(removed, summary.in_units("WER"))
     if matrices := {method: matrix for method, matrix in summary.similarity.items() if matrix}:
         drawn["similarity"] = similarity(matrices, summary.influence)
     drawn["cost"] = cost(summary, grid)
@@ -92,7 +92,7 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         axes.invert_xaxis()
         axes.set_xticks(sorted({row.depth for row in drawn}))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-        axes.set(title=name, xlabel="depth (layers that run)", ylabel="WER (%)", ylim=(0, None))
+        axes.set(title=name, xlabel="depth (layers that run)", ylabel=summary.in_units("WER (%)"), ylim=(0, None))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -123,7 +123,7 @@ def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequenc
             shift = 0.12 * (place - (len(lines) - 1) / 2)
             _line(axes, chosen, label, shift, color=colour, marker=marker, zorder=2)
             drawn += chosen
-        percent_scale(axes, [end for row in drawn for end in row.wer_ci95])
+        percent_scale(axes, [end for row in drawn for end in row.wer_ci95], summary.in_units("WER"))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
         axes.set(title=name, xlabel="depth (layers)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -153,7 +153,7 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.invert_xaxis()
         title = f"{name}, against {getattr(grid, role)} alone"
-        axes.set(title=title, xlabel="depth (layers)", ylabel="pruned - alone (points of WER)")
+        axes.set(title=title, xlabel="depth (layers)", ylabel=summary.in_units("pruned - alone (points of WER)"))
     low, high = zip(*(axes.get_ylim() for axes in panels), strict=True)
     for axes in panels:
         axes.set_ylim(min(low), max(high))
@@ -171,7 +171,7 @@ def _by_seed(summary: Summary, grid: Grid, name: str, role: str) -> tuple[list[i
     return [depth for depth, _ in pairs], [value for _, value in pairs]
 
 
-def removals(removed: dict[str, Removals]) -> Figure:
+def removals(removed: dict[str, Removals], rate: str) -> Figure:
     """Bars: dev WER without each one layer, a panel per method, one scale."""
     figure, panels = panel_grid(len(removed), width=3.4, height=2.3)
     highest = max(max(value.without.values()) for value in removed.values())
@@ -180,7 +180,7 @@ def removals(removed: dict[str, Removals]) -> Figure:
         axes.bar(layers, [value.without[layer] for layer in layers], color=_COLOURS[0], width=0.7)
         axes.axhline(value.full, color="black", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
-        axes.set(title=method, xlabel="layer removed", ylabel=f"WER on {value.dev_set} (%)", ylim=(0, 1.05 * highest))
+        axes.set(title=method, xlabel="layer removed", ylabel=f"{rate} on {value.dev_set} (%)", ylim=(0, 1.05 * highest))
     return figure
 
 

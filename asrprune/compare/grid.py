@@ -14,7 +14,7 @@ from asrprune.config.section import Positive, Section
 from asrprune.runtime.errors import UserError
 
 Numbers = dict[str, Any]  # section.key -> value, as with --set
-_SHARED = ("model.num_layers", *names_affecting("features"))  # all models share depth and features
+_SHARED = ("model.num_layers", *names_affecting("features", "report"))  # all models share depth, features and units
 _NO_SEARCH = {f"prune.{key}": PruneConfig.default(key) for key in ("min_depth", "metric", "beam", "rerank")}
 
 

@@ -38,7 +38,7 @@ class CellTraining(Training):
 class CellRecord(Record):
     """A finished experiment of a grid."""
 
-    made_by: ClassVar[str] = "`asrprune grid`"
+    made_by: ClassVar[str] = "`asrprune compare`"
     format: Literal[1]
     method: str
     depth: int
@@ -95,24 +95,12 @@ def make_record(exp: Path, cell: Cell) -> CellRecord:
         rows.append(CellRow(**vars(row), errors=_joined(counts[:, 2:].sum(axis=1))))
     similarity, influence = _measured(exp, results.model.model_sha256)
     return CellRecord(
-        format=1,
-        method=cell.method,
-        depth=cell.depth,
-        seed=cell.seed,
-        alone=cell.alone,
-        config=results.config,
-        trained_on=TrainedOn.read(ExperimentPaths(exp).data),
-        data=results.data,
-        model=results.model,
-        training=CellTraining(**vars(results.training), layer_passes=_layers_run(exp)),
-        search=results.search,
-        similarity=similarity,
-        influence=influence,
-        environment=results.environment,
-        words=words,
-        speakers=speakers,
+        format=1, method=cell.method, depth=cell.depth, seed=cell.seed, alone=cell.alone, config=results.config,
+        trained_on=TrainedOn.read(ExperimentPaths(exp).data), data=results.data, model=results.model,
+        training=CellTraining(**vars(results.training), layer_passes=_layers_run(exp)), search=results.search,
+        similarity=similarity, influence=influence, environment=results.environment, words=words, speakers=speakers,
         rows=tuple(rows),
-    )
+    )  # fmt: skip
 
 
 def _layers_run(exp: Path) -> int:
@@ -120,7 +108,7 @@ def _layers_run(exp: Path) -> int:
     steps = read_log(ExperimentPaths(exp).log)[0]
     if any("layers_run" not in step for step in steps):
         raise UserError(
-            f"{exp}/train.jsonl: written by an earlier version, without layers_run; remove {exp}: `asrprune grid` makes it anew"
+            f"{exp}/train.jsonl: written by an earlier version, without layers_run; remove {exp}, {CellRecord.made_by} makes it"
         )
     return sum(int(step["layers_run"]) for step in steps)
 

@@ -9,6 +9,7 @@ from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import LEVEL, MARGIN_POINTS, MARGIN_SHARE, margin, power, seeds_for
 from asrprune.compare.record import CellRecord, CellRow, numbers
+from asrprune.config.schema import ScoringConfig
 from asrprune.config.strategies import PREFERRED
 from asrprune.experiment.plan import Keep
 from asrprune.prune.strategies.table import rank
@@ -100,7 +101,7 @@ class Removals(Record):
 class Summary(Record):
     """summary.json: everything that the tables and figures show."""
 
-    made_by: ClassVar[str] = "`asrprune report --grid`"
+    made_by: ClassVar[str] = "`asrprune compare`"
     format: Literal[2]
     margin: Margin
     grid: dict[str, Any]  # as its file says, for readers
@@ -116,6 +117,11 @@ class Summary(Record):
     similarity: dict[str, list[list[float]] | None]
     influence: dict[str, list[float] | None]
     runs: dict[str, Environment]
+    scoring: ScoringConfig = ScoringConfig()
+
+    def in_units(self, text: str) -> str:
+        """A text about words as one about what was counted."""
+        return self.scoring.in_units(text)
 
 
 def roles(grid: Grid) -> list[Role]:
@@ -134,14 +140,14 @@ def shown(summary: Summary, name: str) -> list[System]:
     return [row for row in rows if row.seed == rows[-1].seed]
 
 
-def summarise(grid: Grid, records: dict[str, CellRecord]) -> Summary:
-    """Everything that the tables and figures show.
+def summarise(grid: Grid, records: dict[str, CellRecord], scoring: ScoringConfig | None = None) -> Summary:
+    """Everything that the tables and figures show; ``scoring``: what was counted, words if it is not said.
 
     Raises:
         UserError: there is no record, or records are of different data.
     """
     if not records:
-        raise UserError("no cell of the grid is recorded yet; `asrprune grid` runs them")
+        raise UserError("no cell of the grid is recorded yet; `asrprune compare` runs them")
     _check_data(records)
     sets = {name: _of_set(grid, records, name) for name in _sets(records)}
     pair = _pair(grid, records)
@@ -168,6 +174,7 @@ def summarise(grid: Grid, records: dict[str, CellRecord]) -> Summary:
             }
             for name, record in records.items()
         },
+        scoring=scoring or ScoringConfig(),
     )
 
 
@@ -233,20 +240,12 @@ def _rows(grid: Grid, name: str, seed: Seed, resampled: Resampled[Key], found: d
         method, strategy, depth = key
         rate, (first, *others) = resampled.rate(key), found[key].values()
         low, high = rate.percentiles(0.95)
-        rows.append(
-            System(
-                set=name,
-                method=method,
-                strategy=strategy,
-                depth=depth,
-                seed=seed,
-                wer=round(rate.value, 4),
-                wer_ci95=(round(max(0.0, low), 4), round(high, 4)),
-                seeds=tuple(found[key]),
-                keep=None if others else first.keep,
-                params_m=round(first.params_m, 4),
-            )
-        )
+        row = System(
+            set=name, method=method, strategy=strategy, depth=depth, seed=seed, wer=round(rate.value, 4),
+            wer_ci95=(round(max(0.0, low), 4), round(high, 4)), seeds=tuple(found[key]), keep=None if others else first.keep,
+            params_m=round(first.params_m, 4),
+        )  # fmt: skip
+        rows.append(row)
     return rows
 
 
@@ -270,21 +269,13 @@ def _test(name: str, role: Role, own: Key, other: Key, resampled: Resampled[Key]
     low, bound = difference.bounds(LEVEL)
     limit = margin(alone)
     return Comparison(
-        set=name,
-        depth=own[2],
-        role=role,
-        seeds=len(systems[own].seeds),
-        alone_seeds=len(systems[other].seeds),
-        wer=round(resampled.rate(own).value, 4),
-        alone_wer=round(alone, 4),
-        difference=round(difference.value, 4),
-        ci90=(round(low, 4), round(bound, 4)),
-        margin=round(limit, 4),
+        set=name, depth=own[2], role=role, seeds=len(systems[own].seeds), alone_seeds=len(systems[other].seeds),
+        wer=round(resampled.rate(own).value, 4), alone_wer=round(alone, 4), difference=round(difference.value, 4),
+        ci90=(round(low, 4), round(bound, 4)), margin=round(limit, 4),
         outcome="passes" if bound < limit else "worse" if low > 0 else "undecided",
-        power=round(power(difference.spread, limit), 4),
-        seeds_80=seeds_for(0.8, difference.spread, limit),
+        power=round(power(difference.spread, limit), 4), seeds_80=seeds_for(0.8, difference.spread, limit),
         seeds_90=seeds_for(0.9, difference.spread, limit),
-    )
+    )  # fmt: skip
 
 
 def _found(records: Sequence[CellRecord], name: str) -> dict[Key, dict[int, CellRow]]:
@@ -355,11 +346,6 @@ def update_overhead(grid: Grid, records: dict[str, CellRecord]) -> float | None:
 
 def _cost(record: CellRecord) -> Cost:
     return Cost(
-        method=record.method,
-        depth=record.depth,
-        seed=record.seed,
-        alone=record.alone,
-        updates=record.training.steps,
-        layer_passes=record.training.layer_passes,
-        seconds=round(record.training.seconds, 1),
-    )
+        method=record.method, depth=record.depth, seed=record.seed, alone=record.alone, updates=record.training.steps,
+        layer_passes=record.training.layer_passes, seconds=round(record.training.seconds, 1),
+    )  # fmt: skip

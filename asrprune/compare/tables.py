@@ -57,9 +57,10 @@ def wer_table(summary: Summary, grid: Grid, name: str) -> Table:
             found = [by_key.get((method, strategy, d)) or by_key.get((method, FULL, d)) for d in depths]
             lines.append((method, strategy, *(_wer(row) for row in found)))
     lines += [(row.model, row.source, *(_number(row.wer.get(d), none="") for d in depths)) for row in published]
+    rate = summary.in_units("WER")
     caption = (
-        f"WER (%) on {name} with its 95 % interval, by depth. Below the individually trained models: one model of all layers,"
-        f" pruned to each depth. {rests_on(summary, name)}" + (_PUBLISHED if published else "")
+        f"{rate} (%) on {name} with its 95 % interval, by depth. Below the individually trained models: one model of all"
+        f" layers, pruned to each depth. {rests_on(summary, name)}" + (_PUBLISHED if published else "")
     )
     return Table(
         f"wer_{name}", caption, ("method", "layers", *(f"{d} layer{'s' * (d > 1)}" for d in depths)), tuple(lines), words=2
@@ -81,12 +82,12 @@ def pruned_table(summary: Summary, grid: Grid, name: str) -> Table:
     header = ["depth", "pruned"]
     for role in roles(grid):
         header += [f"alone, {getattr(grid, role)}", "difference"]
-    points, share = summary.margin.points, summary.margin.share
+    points, share, rate = summary.margin.points, summary.margin.share, summary.in_units("WER")
     caption = (
-        f"{grid.prunable}, {strategy} plan, on {name}: WER (%) against models that were trained for each depth. Difference:"
+        f"{grid.prunable}, {strategy} plan, on {name}: {rate} (%) against models that were trained for each depth. Difference:"
         " pruned minus the model to the left of it, in points, with its 90 % interval, whose upper end is the one-sided 95 %"
         f" bound. {MARKS['passes']}: not worse, as the bound lies below {points:g} points and below {100 * share:g} % of the"
-        f" WER to the left; {MARKS['worse']}: worse, as the interval lies above 0; {MARKS['undecided']}: undecided."
+        f" {rate} to the left; {MARKS['worse']}: worse, as the interval lies above 0; {MARKS['undecided']}: undecided."
         f" {rests_on(summary, name)}"
     )
     return Table(f"pruned_{name}", caption, tuple(header), tuple(lines), words=0)

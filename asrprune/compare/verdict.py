@@ -72,9 +72,10 @@ def _exception(grid: Grid, depth: int, tests: Sequence[Comparison]) -> str:
 
 def _rule(summary: Summary) -> str:
     points, share = summary.margin.points, summary.margin.share
+    rate = summary.in_units("word error rate").removeprefix("word ")
     return (
         "Not worse: the one-sided 95 % bound of the difference, the upper end of the 90 % interval in brackets, lies below the"
-        f" margin, {points:g} points or {100 * share:g} % of the error rate of the model trained alone, whichever is less."
+        f" margin, {points:g} points or {100 * share:g} % of the {rate} of the model trained alone, whichever is less."
         " Worse: the interval lies above 0. Undecided: neither."
     )
 

@@ -17,7 +17,7 @@ RENAMED = {
     "model.position_scale": "model.layer.position_scale",
 }
 _LAYER_DEFAULTS = {"conv_kernel": 31, "conv_norm": "batch", "position_scale": 1.0}
-_NEWER = {"seed", "decode"}  # sections that the first versions did not have
+NEWER = {"seed", "decode", "scoring"}  # sections that the first versions did not have
 
 
 def is_written(values: dict[str, Any]) -> bool:
@@ -26,7 +26,7 @@ def is_written(values: dict[str, Any]) -> bool:
     return isinstance(model, dict) and not isinstance(model.get("layer"), dict) and values.keys() >= _SECTIONS
 
 
-_SECTIONS = Config.model_fields.keys() - _NEWER
+_SECTIONS = Config.model_fields.keys() - NEWER
 
 
 def modernised(values: dict[str, Any]) -> dict[str, Any]:

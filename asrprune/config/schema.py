@@ -438,6 +438,25 @@ class DecodeConfig(Section):
     )
 
 
+class ScoringConfig(Section):
+    """What is counted in the transcripts."""
+
+    affects = ("report",)
+    unit: Literal["word", "phone"] = setting(
+        "word", "what the blanks of the transcripts separate; phone: results and messages say PER, for phone error rate"
+    )
+
+    def in_units(self, text: str) -> str:
+        """A text about words and their WER as one about these units.
+
+        >>> ScoringConfig(unit="phone").in_units("Word error rate (WER), in words")
+        'Phone error rate (PER), in phones'
+        """
+        if self.unit == "word":
+            return text
+        return text.replace("WER", "PER").replace("word", self.unit).replace("Word", self.unit.capitalize())
+
+
 class BenchConfig(Section):
     """Speed measurements of `asrprune bench`."""
 
@@ -461,6 +480,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     prune: PruneConfig = PruneConfig()
     decode: DecodeConfig = DecodeConfig()
+    scoring: ScoringConfig = ScoringConfig()
     bench: BenchConfig = BenchConfig()
 
     def mistakes(self) -> list[str]:

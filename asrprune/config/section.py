@@ -13,14 +13,15 @@ from pydantic import (
     model_validator,
 )
 
-Kind = Literal["features", "learning", "search", "decoding", "pace", "bench"]
+Kind = Literal["features", "learning", "search", "decoding", "pace", "bench", "report"]
 KINDS: dict[Kind, str] = {  # what a number can affect
-    "features": "the features on disk; all methods of a comparison (`asrprune grid`) share this number",
+    "features": "the features on disk; all methods of a comparison (`asrprune compare`) share this number",
     "learning": "the result of training; a stopped training run cannot continue with another value",
     "search": "which layers are removed",
     "decoding": "the text that a trained model puts out",
     "pace": "speed, memory, or how work is divided, but no result",
     "bench": "the measurements of `asrprune bench`",
+    "report": "how results and messages call the scored units",
 }
 TOLERANT = {"tolerant": True}  # the validation context that accepts numbers without effect, as earlier versions did
 

@@ -91,12 +91,9 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
 def fingerprint(corpus: Corpus) -> Fingerprint:
     """Return the fingerprint of a corpus: its size, and hashes of its ids, lengths and texts."""
     return Fingerprint(
-        utterances=len(corpus),
-        frames=int(corpus.lengths.sum()),
-        ids=_hash_of_lines(corpus.ids),
-        lengths=_hash_of_lines(map(str, corpus.lengths)),
-        texts=_hash_of_lines(corpus.texts),
-    )
+        utterances=len(corpus), frames=int(corpus.lengths.sum()), ids=_hash_of_lines(corpus.ids),
+        lengths=_hash_of_lines(map(str, corpus.lengths)), texts=_hash_of_lines(corpus.texts),
+    )  # fmt: skip
 
 
 def _hash_of_lines(lines: Iterable[str]) -> str:

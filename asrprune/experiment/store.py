@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 
 from asrprune.config.load import parse_config, read_yaml
+from asrprune.config.old import NEWER
 from asrprune.config.schema import Config
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.paths import ExperimentPaths
@@ -26,7 +27,7 @@ class Epoch(Record):
 
     epoch: int
     wer: float
-    loss: float
+    loss: float | None = None
     mean_wer: float | None = None
     mean_loss: float | None = None
 
@@ -100,15 +101,9 @@ def save_model(
     save_weights(paths.weights, weights)
     model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(paths.tokenizer)))
     ModelRecord(
-        format=1,
-        model_sha256=sha256_of(paths.weights),
-        num_layers=config.model.num_layers,
-        params_m=num_params(model) / 1e6,
-        asrprune=version(),
-        seed=config.seed,
-        pruned_from=pruned_from,
-        members=tuple(members),
-    ).write(paths.model)
+        format=1, model_sha256=sha256_of(paths.weights), num_layers=config.model.num_layers, params_m=num_params(model) / 1e6,
+        asrprune=version(), seed=config.seed, pruned_from=pruned_from, members=tuple(members),
+    ).write(paths.model)  # fmt: skip
 
 
 def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
@@ -143,7 +138,8 @@ def read_experiment_config(exp: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{exp}: not an experiment (it has no config.yaml); stage 4 (`asrprune train`) makes it")
     values = read_yaml(path)
-    if missing := [name for name in Config.model_fields if name not in values]:  # a truncated file may still be valid YAML
+    missing = [name for name in Config.model_fields if name not in {*values, *NEWER}]
+    if missing:  # a truncated file may still be valid YAML
         raise UserError(
             f"{path}: lacks {', '.join(missing)}; the file is truncated; copy the experiment again, or train it again"
         )

@@ -49,21 +49,14 @@ def make_plan(
     if scorer:
         logger.info("%.0f layer passes over the dev set instead of %d", scorer.layer_forwards, scorer.naive_layer_forwards)
     plan = Plan(
-        format=1,
-        num_layers=experiment.num_layers,
-        strategy=name,
-        metric=options.metric if scorer else None,
-        dev_set=dev.name if chosen.needs else None,
-        model_sha256=experiment.record.model_sha256,
+        format=1, num_layers=experiment.num_layers, strategy=name, metric=options.metric if scorer else None,
+        dev_set=dev.name if chosen.needs else None, model_sha256=experiment.record.model_sha256,
         beam=options.beam if scorer and chosen.effort == "beam" else None,
-        rerank=options.rerank if scorer and chosen.effort == "rerank" else None,
-        decoder=decoder.identity if scorer else None,
+        rerank=options.rerank if scorer and chosen.effort == "rerank" else None, decoder=decoder.identity if scorer else None,
         layer_forwards=round(scorer.layer_forwards, 2) if scorer else None,
         naive_layer_forwards=scorer.naive_layer_forwards if scorer else None,
-        seconds=round(scorer.seconds, 2) if scorer else None,
-        asrprune=version(),
-        steps=steps,
-    )
+        seconds=round(scorer.seconds, 2) if scorer else None, asrprune=version(), steps=steps,
+    )  # fmt: skip
     plan.write(plan_path(experiment.path, name))
     return plan
 

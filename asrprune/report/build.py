@@ -1,7 +1,7 @@
 """Write the report of an experiment: results.json, then the figures, RESULTS.md and report.html drawn from it."""
 
 import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.report.html import html
@@ -11,10 +11,8 @@ from asrprune.report.results import Results, collect
 from asrprune.runtime.files import atomic_path, write_text
 
 
-def write_report(exp: Path, figures_dir: str = "figures") -> Results:
+def write_report(exp: Path) -> Results:
     """Write the report into the experiment directory ``exp`` and return its numbers.
-
-    ``figures_dir`` is the folder of the figures below ``exp``; RESULTS.md links to it relatively.
 
     Raises:
         UserError: as :func:`asrprune.report.results.collect`.
@@ -22,15 +20,15 @@ def write_report(exp: Path, figures_dir: str = "figures") -> Results:
     paths = ExperimentPaths(exp)
     results = collect(exp)
     results.write(paths.results)
-    figures = draw(results, exp, exp / figures_dir)
-    write_text(paths.tables, markdown(results, figures, PurePosixPath(figures_dir)))
+    figures = draw(results, exp, exp / "figures")
+    write_text(paths.tables, markdown(results, figures))
     write_text(paths.page, html(results, figures))
     return results
 
 
-def copy_report(exp: Path, target: Path, figures_dir: str = "figures") -> None:
+def copy_report(exp: Path, target: Path) -> None:
     """Copy RESULTS.md and its figures to ``target``, say a recipe's directory; delete figures there that it no longer has."""
-    figures = [exp / figures_dir / f"{name}.png" for name in CAPTIONS]
+    figures = [exp / "figures" / f"{name}.png" for name in CAPTIONS]
     for source in (ExperimentPaths(exp).tables, *figures):
         copy = target / source.relative_to(exp)
         if source.exists():

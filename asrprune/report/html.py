@@ -16,7 +16,7 @@ from asrprune.config.load import resolved
 from asrprune.report.plots import CAPTIONS, DPI
 from asrprune.report.results import Results
 from asrprune.report.sentences import headlines, how_made
-from asrprune.report.tables import HEADER, WORD_COLUMNS, set_names, set_title, table_lines
+from asrprune.report.tables import WORD_COLUMNS, header, set_names, set_title, table_lines
 
 
 def html(results: Results, figures: Sequence[Path]) -> str:
@@ -28,10 +28,11 @@ def html(results: Results, figures: Sequence[Path]) -> str:
         exp=results.exp,
         headlines=headlines(results),
         missing=results.missing,
-        header=HEADER,
+        heading=results.in_units("Word error rates"),
+        header=header(results),
         word_columns=WORD_COLUMNS,
         tables=[(name, set_title(results, name), table_lines(results, name)) for name in set_names(results)],
-        figures=[_figure(path) for path in figures],
+        figures=[_figure(path, results.in_units(CAPTIONS[path.stem])) for path in figures],
         how_made=how_made(results),
         config=yaml.safe_dump(resolved(results.config), sort_keys=False, allow_unicode=True),
     )
@@ -51,9 +52,9 @@ class _Figure:
     data_uri: str
 
 
-def _figure(path: Path) -> _Figure:
+def _figure(path: Path, caption: str) -> _Figure:
     """An image to embed, at 120 CSS pixels an inch: its letters are then as large as the text around it."""
     data = path.read_bytes()
     width, height = (round(pixels * 120 / DPI) for pixels in struct.unpack(">II", data[16:24]))  # PNG's IHDR chunk
     uri = "data:image/png;base64," + base64.b64encode(data).decode("ascii")
-    return _Figure(path.stem, CAPTIONS[path.stem], width, height, uri)
+    return _Figure(path.stem, caption, width, height, uri)

@@ -1,7 +1,7 @@
 """RESULTS.md: the tables, the figures and how the numbers were made."""
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from asrprune.report.plots import CAPTIONS
 from asrprune.report.results import Results
@@ -9,15 +9,15 @@ from asrprune.report.sentences import headlines, how_made
 from asrprune.report.tables import markdown_table, set_names, set_title
 
 
-def markdown(results: Results, figures: Sequence[Path], link_dir: PurePosixPath) -> str:
-    """The text of RESULTS.md, which finds each of ``figures`` by its name in the relative folder ``link_dir``."""
+def markdown(results: Results, figures: Sequence[Path]) -> str:
+    """The text of RESULTS.md, which finds ``figures`` in the folder of this name beside it."""
     parts = [f"# {results.exp}", "Written by `asrprune report` from the files of the run; do not edit.", *headlines(results)]
     parts += [f"> {sentence}" for sentence in results.missing]
-    parts += ["## Word error rates"]
+    parts += [results.in_units("## Word error rates")]
     for name in set_names(results):
         parts += [f"### {name}", f"{set_title(results, name)}.", markdown_table(results, name)]
     parts += ["`sub/del/ins` are counts. `(= strategy)`: the same layers as that strategy's.", "## Figures"]
     for figure in figures:
-        parts += [f"![{figure.stem}]({link_dir / figure.name})", CAPTIONS[figure.stem]]
+        parts += [f"![{figure.stem}](figures/{figure.name})", results.in_units(CAPTIONS[figure.stem])]
     parts += ["## How these numbers were made", "\n".join(f"- **{term}.** {text}" for term, text in how_made(results))]
     return "\n\n".join(parts) + "\n"

@@ -98,6 +98,7 @@ def _figures(results: Results, exp: Path) -> dict[str, Figure]:
 def wer_by_depth(results: Results) -> Figure:
     """A panel per set: a line per strategy with 95 % intervals, all of them ending in the full model."""
     names = set_names(results)
+    rate = results.in_units("WER")
     figure, panels = panel_grid(len(names), width=3.6, height=2.7)
     for axes, name in zip(panels, names, strict=True):
         full, pruned = _split(results, [row for row in results.rows if row.set == name])
@@ -107,7 +108,7 @@ def wer_by_depth(results: Results) -> Figure:
             shift = 0.15 * (place - (len(pruned) - 1) / 2)  # layers; else the intervals of the strategies hide each other
             _wer_line(axes, rows, full, shift, strategy, *_look(strategy, list(pruned)))
         intervals(axes, [row.depth for row in full], full, color=_FULL, marker="o", zorder=4)
-        percent_scale(axes, [end for row in _all(full, pruned) for end in row.wer_ci95])
+        percent_scale(axes, [end for row in _all(full, pruned) for end in row.wer_ci95], rate)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
         axes.set(title=name, xlabel="depth (layers)")
     _legend(panels[0])
@@ -118,6 +119,7 @@ def wer_vs_rtf(results: Results) -> Figure:
     """A panel per set: each sub-model as a point labelled with its depth, and the Pareto front."""
     timed = [row for row in results.rows if row.rtf is not None]
     names = [name for name in set_names(results) if name in {row.set for row in timed}]
+    rate = results.in_units("WER")
     figure, panels = panel_grid(len(names), width=3.6, height=2.7)
     for axes, name in zip(panels, names, strict=True):
         full, pruned = _split(results, [row for row in timed if row.set == name])
@@ -128,7 +130,7 @@ def wer_vs_rtf(results: Results) -> Figure:
         points = _all(full, pruned)
         front = pareto(points)
         axes.step(*_rtf_and_wer(front), where="post", color="#c8c8c8", linewidth=2, zorder=1)
-        percent_scale(axes, [row.wer for row in points] + [0.8 * row.wer for row in front])  # room for labels
+        percent_scale(axes, [row.wer for row in points] + [0.8 * row.wer for row in front], rate)  # room for labels
         axes.set(title=name, xlabel="RTF (s of computing per s of audio)", xlim=(0, 1.12 * max(map(_rtf, points))))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
         few = len({row.depth for row in points}) <= 8  # else the labels of the points behind the front only clutter
@@ -184,7 +186,7 @@ def training(results: Results, log: Path) -> Figure:
     _tap_curves(wer_axes, epochs, "dev_wer")
     ends = [epoch for epoch in epochs if epoch["epoch"] in averaged]
     wer_axes.plot(*_curve(ends, "dev_wer", _taps(epochs)[-1]), "o", markerfacecolor="none", color=_FULL, label="averaged")
-    percent_scale(wer_axes, [wer for epoch in epochs for wer in epoch["dev_wer"].values()], "dev WER")
+    percent_scale(wer_axes, [wer for epoch in epochs for wer in epoch["dev_wer"].values()], results.in_units("dev WER"))
     wer_axes.legend(loc="best")
     _tap_curves(loss_axes, epochs, "dev_loss")
     losses = [epoch["train_loss"] for epoch in epochs]
@@ -276,8 +278,8 @@ def intervals(axes: Axes, depths: Sequence[float], rows: Sequence[Rate], **look:
     axes.errorbar(depths, wer, yerr=[wer - low, high - wer], linestyle="none", **bars, **look)
 
 
-def percent_scale(axes: Axes, values: Sequence[float], what: str = "WER") -> None:
-    """Label a WER axis; logarithmic (linear below 1 %) where pruning makes the values span more than a factor of four."""
+def percent_scale(axes: Axes, values: Sequence[float], what: str) -> None:
+    """Label an axis of rates; logarithmic (linear below 1 %) where pruning makes the values span more than a factor of four."""
     axes.grid(axis="y", color=PALE, linewidth=0.5)
     axes.set_axisbelow(True)
     if max(values) <= 4 * min(values):

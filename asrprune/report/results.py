@@ -85,6 +85,10 @@ class Results(Record):
     config: RecordedConfig
     missing: tuple[str, ...]  # a sentence for each part that no stage has made yet
 
+    def in_units(self, text: str) -> str:
+        """A text about words as one about what was counted."""
+        return self.config.scoring.in_units(text)
+
 
 def collect(exp: Path) -> Results:
     """Everything that a report says about the experiment directory ``exp``.
@@ -102,18 +106,10 @@ def collect(exp: Path) -> Results:
     bench, old_bench = _read_bench(ExperimentPaths(exp).bench, model.model_sha256)
     _, old_matrices = similarities(exp, model.model_sha256)
     return Results(
-        format=1,
-        exp=_title(exp.resolve()),
-        environment=environment(),
-        data=_data(usable),
-        rows=_rows(usable, bench, model.num_layers),
-        model=model,
-        training=_training(ExperimentPaths(exp).log),
-        search=plans,
-        bench=bench,
-        config=config,
-        missing=(*_missing(exp), *old_decodes, *old_plans, *old_bench, *old_matrices),
-    )
+        format=1, exp=_title(exp.resolve()), environment=environment(), data=_data(usable),
+        rows=_rows(usable, bench, model.num_layers), model=model, training=_training(ExperimentPaths(exp).log), search=plans,
+        bench=bench, config=config, missing=(*_missing(exp), *old_decodes, *old_plans, *old_bench, *old_matrices),
+    )  # fmt: skip
 
 
 def read_log(path: Path) -> tuple[list[LogLine], list[LogLine]]:
@@ -193,24 +189,11 @@ def _rows(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None, num_laye
 
 def _row(decode: Decoded, score: Score, rtf: float | None, full_rtf: float | None) -> Row:
     return Row(
-        set=decode.set,
-        strategy=decode.strategy,
-        depth=decode.depth,
-        keep=decode.keep,
-        params_m=decode.params_m,
-        wer=score.wer,
-        wer_ci95=score.wer_ci95,
-        cer=score.cer,
-        sub=score.sub,
-        del_=score.del_,
-        ins=score.ins,
-        ref_words=score.ref_words,
-        rtf=rtf,
-        decoder=decode.decoder,
-        speedup=full_rtf / rtf if rtf and full_rtf else None,
-        model_sha256=decode.model_sha256,
-        utterances=score.utterances,
-    )
+        set=decode.set, strategy=decode.strategy, depth=decode.depth, keep=decode.keep, params_m=decode.params_m,
+        wer=score.wer, wer_ci95=score.wer_ci95, cer=score.cer, sub=score.sub, del_=score.del_, ins=score.ins,
+        ref_words=score.ref_words, rtf=rtf, decoder=decode.decoder, speedup=full_rtf / rtf if rtf and full_rtf else None,
+        model_sha256=decode.model_sha256, utterances=score.utterances,
+    )  # fmt: skip
 
 
 def _rtf(measured: Sequence[Timed], keep: Keep) -> float | None:
@@ -227,12 +210,9 @@ def _training(path: Path) -> Training | None:
         return None
     best = min(epochs, key=_full_dev_wer)
     return Training(
-        epochs=len(epochs),
-        steps=epochs[-1]["step"],
-        best_dev_wer=_full_dev_wer(best),
-        best_epoch=best["epoch"],
+        epochs=len(epochs), steps=epochs[-1]["step"], best_dev_wer=_full_dev_wer(best), best_epoch=best["epoch"],
         seconds=epochs[-1]["seconds"],  # since the start of the run
-    )
+    )  # fmt: skip
 
 
 def _full_dev_wer(epoch: LogLine) -> float:

@@ -38,7 +38,7 @@ def _headline(results: Results, name: str) -> str:
     rows = [row for row in results.rows if row.set == name]
     full = next((row for row in rows if row.depth == num_layers), None)
     pruned = [row for row in rows if row.depth < num_layers]
-    parts = [f"{full.wer:.1f} % WER with all {num_layers} layers"] if full else []
+    parts = [f"{full.wer:.1f} % {results.in_units('WER')} with all {num_layers} layers"] if full else []
     if pruned:
         half = min(pruned, key=lambda row: (abs(row.depth - num_layers / 2), rank(row.strategy)))
         faster = f", {half.speedup:.1f} times as fast" if half.speedup else ""
@@ -65,7 +65,8 @@ def _exits(config: ModelConfig) -> list[str]:
 
 
 def _averaged(results: Results) -> str:
-    return f"Epochs {compact([member.epoch for member in results.model.members])}, chosen by their dev WER."
+    epochs = compact([member.epoch for member in results.model.members])
+    return results.in_units(f"Epochs {epochs}, chosen by their dev WER.")
 
 
 def _training(results: Results) -> str:
@@ -73,7 +74,7 @@ def _training(results: Results) -> str:
     made = f"seed {model.seed}, asrprune {model.asrprune}"
     if training is None:
         return f"{made}."
-    best = f"best dev WER of one checkpoint {training.best_dev_wer:.2f} % (epoch {training.best_epoch})"
+    best = results.in_units(f"best dev WER of one checkpoint {training.best_dev_wer:.2f} % (epoch {training.best_epoch})")
     return f"{training.epochs} epochs, {training.steps:,} steps, {_duration(training.seconds)}; {best}; {made}."
 
 
@@ -89,14 +90,14 @@ def _search(results: Results) -> str:
     if not results.search:
         return ""
     used = sorted(search_sets(results.search))
-    told = [_plan(strategy, plan) for strategy, plan in results.search.items()]
+    told = [_plan(results, strategy, plan) for strategy, plan in results.search.items()]
     sets = f"; layers were chosen on {', '.join(f'`{name}`' for name in used)} and on no other set" if used else ""
     return "; ".join(told) + sets + "."
 
 
-def _plan(strategy: str, plan: Search) -> str:
+def _plan(results: Results, strategy: str, plan: Search) -> str:
     how = STRATEGIES[strategy].label if strategy in STRATEGIES else ""
-    cost = [f"by dev {plan.metric.upper()}"] if plan.metric else []
+    cost = [f"by dev {results.in_units(plan.metric.upper())}"] if plan.metric else []
     if (plan.beam or 1) > 1:
         cost.append(f"beam {plan.beam}")
     if plan.rerank:
@@ -110,9 +111,10 @@ def _plan(strategy: str, plan: Search) -> str:
 
 def _decoding(results: Results) -> str:
     decoders = sorted({row.decoder for row in results.rows})
+    counted = results.in_units("WER = (substitutions + deletions + insertions) / reference words of the whole set")
     return (
-        f"Decoder: {', '.join(decoders)}. Every row runs the same weights. WER = (substitutions + deletions + insertions) / "
-        "reference words of the whole set; intervals: 95 %, by bootstrap over utterances."
+        f"Decoder: {', '.join(decoders)}. Every row runs the same weights. {counted}; intervals: 95 %, by bootstrap over"
+        " utterances."
     )
 
 

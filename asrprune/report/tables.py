@@ -27,6 +27,11 @@ class Line:
     full: bool
 
 
+def header(results: Results) -> tuple[str, ...]:
+    """The headings of the columns."""
+    return tuple(map(results.in_units, HEADER))
+
+
 def table_lines(results: Results, name: str) -> list[Line]:
     """The table of the set ``name``: the full model, then each strategy from deep to shallow.
 
@@ -67,14 +72,14 @@ def set_title(results: Results, name: str) -> str:
     warning = (
         "; layers were chosen on this set, so its pruned WERs are optimistic" if seen(name, search_sets(results.search)) else ""
     )
-    return f"{data.utterances:,} utterances, {data.hours:.2f} h, {words:,} reference words{warning}"
+    return results.in_units(f"{data.utterances:,} utterances, {data.hours:.2f} h, {words:,} reference words{warning}")
 
 
 def markdown_table(results: Results, name: str) -> str:
     """The table of one set in GitHub's Markdown; the full model in bold."""
     align = ["---" if column in WORD_COLUMNS else "---:" for column in range(len(HEADER))]
     body = [[f"**{cell}**" if line.full else cell for cell in line.cells] for line in table_lines(results, name)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [HEADER, align, *body])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header(results), align, *body])
 
 
 def screen_table(results: Results) -> Table:
@@ -86,7 +91,7 @@ def screen_table(results: Results) -> Table:
     table.add_column("strat-\negy", no_wrap=True)
     table.add_column("depth", justify="right", no_wrap=True)
     table.add_column("layers\nkept", overflow="fold")
-    for heading in ("params\n(M)", "WER %\n[95 % CI]", "sub", "del", "ins", "RTF", "speed-\nup"):
+    for heading in ("params\n(M)", results.in_units("WER %\n[95 % CI]"), "sub", "del", "ins", "RTF", "speed-\nup"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name in set_names(results):
         table.add_row(Text(name, style="italic"))

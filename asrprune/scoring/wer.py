@@ -122,17 +122,11 @@ class Tally:
         total, errors = Counts(*counts.sum(axis=0).tolist()), counts[:, 1:].sum(axis=1)
         low, high = bootstrap_interval(errors, counts[:, :3].sum(axis=1))
         return Score(
-            wer=round(100 * total.errors / total.ref_words, 4),
-            wer_ci95=(round(low, 4), round(high, 4)),
-            cer=round(100 * self._characters.errors / self._characters.ref_words, 4),
-            sub=total.sub,
-            del_=total.del_,
-            ins=total.ins,
-            cor=total.cor,
-            ref_words=total.ref_words,
-            utterances=len(counts),
+            wer=round(100 * total.errors / total.ref_words, 4), wer_ci95=(round(low, 4), round(high, 4)),
+            cer=round(100 * self._characters.errors / self._characters.ref_words, 4), sub=total.sub, del_=total.del_,
+            ins=total.ins, cor=total.cor, ref_words=total.ref_words, utterances=len(counts),
             sentence_error=round(100 * float(np.mean(errors > 0)), 4),
-        )
+        )  # fmt: skip
 
 
 def aligned(refs: Texts, hyps: Texts) -> Iterator[tuple[Alignment, Alignment]]:

@@ -304,9 +304,10 @@ class Trainer:
             "layers_run": progress.epoch_layers, "ended_at": progress.epoch_ended_at,
         })  # fmt: skip
         wers = ", ".join(f"layer {tap}: {wer:.2f} %" for tap, wer in metrics.wer.items())
-        logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev WER %s; %.1f layers per update%s; %.0f s in total",
-                    progress.epoch, train_loss, record["loss"], wers, progress.epoch_layers / progress.update, self._shares(),
-                    progress.seconds)  # fmt: skip
+        rate = self.config.scoring.in_units("WER")
+        logger.info("epoch %d: train loss %.3f, dev loss %.3f, dev %s %s; %.1f layers per update%s; %.0f s in total",
+                    progress.epoch, train_loss, record["loss"], rate, wers, progress.epoch_layers / progress.update,
+                    self._shares(), progress.seconds)  # fmt: skip
         if progress.epoch in self._best_epochs():
             weights = whole_weights(self._module)
             if self.writes:

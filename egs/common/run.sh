@@ -84,7 +84,7 @@ stage 8 decode "$test_sets at every depth, in $exp/decode" --in "$exp" --after 7
 stage 9 score "word error rates, in $exp/decode" --in "$exp" --after 8 -- asrprune score --exp "$exp" "${tests[@]}"
 stage 10 bench "real-time factors, in $exp/bench.json" --in "$exp" --after 9 --needs bench --given "$ngpu" \
     --makes "$exp/bench.json" -- asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu" $pipes
-stage 11 report "tables and figures, in $exp/report.html" --in "$exp" --after 10 --given "$results_dir" \
+stage 11 report "tables and figures, in $exp/report.html" --in "$exp" --after 10 --needs scoring --given "$results_dir" \
     --makes "$exp/report.html" "$exp/results.json" -- asrprune report --exp "$exp" ${results_dir:+--copy-to "$results_dir"}
 
 exec asrprune stage "${numbers[@]}" --exp "$exp" --ngpu "$own_gpus" --first "$stage" --last "$stop_stage" -- "${stages[@]}"

@@ -100,7 +100,7 @@ def own_experiment(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Expe
     exp = tmp_path / "exp"
     config = tiny_config.model_copy(update={"prune": tiny_config.prune.model_copy(update={"svcca_frames": 165})})
     provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), {"members": []})
+    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), ())
     return experiment.load(exp)
 
 

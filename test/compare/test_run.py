@@ -139,7 +139,7 @@ def test_records_of_other_numbers_and_broken_ones_are_named(recipe: Path, caplog
     assert f"recorded with other numbers than the grid has now, and so left out: {plain.name}" in caplog.text
     for broken in ({"format": 2}, {**other, "format": 2}, [], {**other, "rows": None}):
         write_json(record_path(Path("paper"), plain), broken)
-        with pytest.raises(UserError, match=f"cells/{plain.name}.json: .*; remove it, `asrprune grid` makes it again"):
+        with pytest.raises(UserError, match=f"cells/{plain.name}.json: .*; remove it, `asrprune compare` makes it again"):
             read_records(Path("paper"), made(recipe))
 
 
@@ -147,7 +147,7 @@ def test_records_of_other_numbers_and_broken_ones_are_named(recipe: Path, caplog
 def test_when_the_terminal_is_gone_nothing_trains_on(recipe: Path, how: signal.Signals) -> None:
     (recipe / "run.sh").write_text("#!/bin/sh\nmkdir -p exp\necho $$ >exp/child\nexec sleep 60\n")
     (recipe / "exp/plain_2l_s1").mkdir(parents=True)
-    command = [f"{Path(sys.executable).parent}/asrprune", "grid", "grid.yaml"]
+    command = [f"{Path(sys.executable).parent}/asrprune", "compare", "grid.yaml"]
     with subprocess.Popen(
         [*command, "--expdir", "exp", "--output", "paper"], stderr=subprocess.PIPE, text=True, preexec_fn=_with_a_terminal
     ) as grid:

@@ -1,5 +1,6 @@
 """Comparisons: made-up records in which the answer is known, against the bootstrap that they should be made by."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,15 @@ import numpy as np
 import pytest
 from records import cell_record, cell_row, changed, plan_of
 
-from asrprune.compare.figures import CAPTIONS, draw, similarity
+from asrprune.compare.figures import CAPTIONS, _figures, draw, similarity
 from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import power, seeds_for
 from asrprune.compare.record import CellRecord, CellRow
 from asrprune.compare.summary import ALL, ALONE, FULL, Comparison, Summary, System, shown, summarise, update_overhead
 from asrprune.compare.tables import Table, latex, markdown, power_table, pruned_table, tables, wer_table
+from asrprune.compare.verdict import verdict
+from asrprune.config.schema import ScoringConfig
 from asrprune.experiment.plan import Step
 from asrprune.report.results import SetData
 from asrprune.runtime.errors import UserError
@@ -326,3 +329,19 @@ def test_figures_are_drawn_of_what_there_is(summary: Summary, tmp_path: Path) ->
     bare = changed(summary, removals={}, similarity={"plain": None})
     assert [path.stem for path in draw(bare, GRID, tmp_path)] == ["one_model", "methods", "strategies", "difference", "cost"]
     assert {path.stem for path in tmp_path.glob("*.png")} == {"one_model", "methods", "strategies", "difference", "cost"}
+
+
+def test_a_comparison_of_phones_says_so_and_one_of_words_is_as_ever(
+    records: dict[str, CellRecord], summary: Summary, tmp_path: Path
+) -> None:
+    phones = summarise(GRID, records, ScoringConfig(unit="phone"))
+    assert phones.plain() == {**summary.plain(), "scoring": {"unit": "phone"}}
+    phones.write(tmp_path / "summary.json")
+    assert Summary.read(tmp_path / "summary.json") == phones
+    said = " ".join([*(table.caption for table in tables(phones, GRID)), *verdict(phones, GRID, "test")])
+    assert "PER (%) on test" in said
+    assert "10 % of the phone error rate of the model trained alone" in said
+    assert not re.search("WER|word", said)
+    labels = [axes.get_ylabel() for figure in _figures(phones, GRID).values() for axes in figure.axes]
+    assert {"PER (%)", "PER (%), log scale", "PER on dev (%)", "pruned - alone (points of PER)"} <= {*labels}
+    assert not re.search("WER|word", " ".join(labels))

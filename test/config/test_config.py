@@ -39,7 +39,7 @@ def test_three_mistakes_are_three_lines_of_one_error(tmp_path: Path) -> None:
 def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None:
     assert complaint(tmp_path, "sead: 1") == (
         "train.yaml: sead: unknown key; known keys here: seed, frontend, tokenizer, augment, batch, model, train, prune,"
-        " decode, bench"
+        " decode, scoring, bench"
     )
     assert complaint(tmp_path, "model: {stochastic_depth: {p: 0.1}}") == (
         "train.yaml: model.stochastic_depth.p: unknown key; known keys here: rate, mode"

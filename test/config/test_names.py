@@ -29,7 +29,7 @@ def test_a_run_may_go_on_with_another_pace_search_or_decoding() -> None:
     """The list that earlier versions kept by hand."""
     free = {number.name for number in numbers()} - set(names_affecting("learning"))
     by_hand = {"train.log_every_steps", "train.checkpoint_every_s", "train.num_workers", "train.strategy", "train.average"}
-    assert {name for name in free if not name.startswith(("prune.", "decode.", "bench."))} == by_hand
+    assert {name for name in free if not name.startswith(("prune.", "decode.", "scoring.", "bench."))} == by_hand
     assert {name for name in names_affecting("learning") if name.startswith(("prune.", "decode.", "bench."))} == set()
 
 

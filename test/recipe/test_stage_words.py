@@ -42,8 +42,8 @@ def test_what_a_stage_does_not_say_is_nothing() -> None:
 
 
 def test_a_command_may_have_words_of_a_list() -> None:
-    stage = read_stage(["0", "grid", "grids", "--in", "data", "--", "asrprune", "grid", "--", "--in", "7", ""])
-    assert stage.commands == (("asrprune", "grid", "--", "--in", "7", ""),)
+    stage = read_stage(["0", "grid", "grids", "--in", "data", "--", "asrprune", "compare", "--", "--in", "7", ""])
+    assert stage.commands == (("asrprune", "compare", "--", "--in", "7", ""),)
 
 
 def test_a_list_is_split_by_the_numbers_of_words() -> None:

@@ -7,9 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from records import plan_of
 
 from asrprune.config.load import parse_config, write_config
+from asrprune.decode.benchmark import Bench, Timed
+from asrprune.decode.sweep import Decoded
+from asrprune.experiment.plan import Step
+from asrprune.experiment.store import Epoch, ModelRecord
 from asrprune.report.build import write_report
+from asrprune.scoring.wer import Score
 
 NUM_LAYERS = 12
 MODEL_SHA256 = "5f" * 32
@@ -43,9 +49,11 @@ def make_experiment(exp: Path) -> Path:
     model = {"dim": 144, "heads": 4, "ffn": 576, "num_layers": NUM_LAYERS, "taps": [3, 6, 9], "tap_weight": 0.66}
     config = {"tokenizer": {"vocab_size": 256}, "model": model, "train": {"epochs": 18}}
     write_config(parse_config(config, "the made-up config"), exp / "config.yaml")
-    members = [{"epoch": epoch, "wer": dev_wer(epoch, 12), "loss": 0.4} for epoch in (14, 16, 17, 18)]
-    record = {"format": 1, "model_sha256": MODEL_SHA256, "members": members, "num_layers": NUM_LAYERS, "params_m": params(12)}
-    write(exp / "model.json", record | {"asrprune": "0.1.0+abcdef1234", "seed": 1})
+    members = [Epoch(epoch=epoch, wer=dev_wer(epoch, 12)) for epoch in (14, 16, 17, 18)]
+    ModelRecord(
+        format=1, model_sha256=MODEL_SHA256, members=members, num_layers=NUM_LAYERS, params_m=params(12),
+        asrprune="0.1.0+abcdef1234", seed=1,
+    ).write(exp / "model.json")  # fmt: skip
     make_log(exp / "train.jsonl")
     make_svcca(exp / "svcca/dev.npz")
     for strategy in KEEP:
@@ -55,11 +63,6 @@ def make_experiment(exp: Path) -> Path:
                 make_decode(exp / f"decode/{name}/{strategy}_d{depth}", name, strategy, depth)
     make_bench(exp / "bench.json")
     return exp
-
-
-def write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def params(depth: int) -> float:
@@ -96,68 +99,41 @@ def make_svcca(path: Path) -> None:
 
 
 def make_plan(path: Path, strategy: str) -> None:
-    scored = {"iterative": 0.2}.get(strategy)
-    steps = [
-        {"depth": depth, "keep": keep, "score": WER[strategy][depth] + scored if scored else None}
-        for depth, keep in KEEP[strategy].items()
-    ]
+    scored = strategy == "iterative"
+    steps = (Step.of(tuple(keep), WER[strategy][depth] + 0.2 if scored else None) for depth, keep in KEEP[strategy].items())
+    cost = {"metric": "wer", "layer_forwards": 402, "naive_layer_forwards": 572, "seconds": 41.7} if scored else {}
     dev_set = "dev" if strategy in ("iterative", "svcca") else None
-    metric = "wer" if strategy == "iterative" else None
-    head = {"format": 1, "num_layers": NUM_LAYERS, "strategy": strategy, "metric": metric, "dev_set": dev_set}
-    cost = {"layer_forwards": 402, "naive_layer_forwards": 572, "seconds": 41.7} if strategy == "iterative" else {}
-    write(path, head | {"model_sha256": MODEL_SHA256, "asrprune": "0.1.0+abcdef1234", "steps": steps} | cost)
+    plan_of(strategy, NUM_LAYERS, tuple(steps), MODEL_SHA256, dev_set=dev_set, asrprune="0.1.0+abcdef1234", **cost).write(path)
 
 
 def make_decode(path: Path, name: str, strategy: str, depth: int) -> None:
     utterances, hours, words = SETS[name]
     wer = WER[strategy][depth] - (0.4 if name == "dev" and depth < 12 else 0.0)
     errors = round(wer / 100 * words)
-    sub, ins = int(0.6 * errors), int(0.1 * errors)
-    deletions = errors - sub - ins
+    sub, ins, rate = int(0.6 * errors), int(0.1 * errors), 100 * errors / words
     half = 1.96 * 100 * math.sqrt(max(wer / 100 * (1 - wer / 100), 1e-4) / words) * 1.8
-    decode = {
-        "format": 1,
-        "set": name,
-        "strategy": strategy,
-        "depth": depth,
-        "keep": KEEP[strategy][depth],
-        "params_m": params(depth),
-    }
-    decode |= {
-        "decoder": "greedy, float32",
-        "model_sha256": MODEL_SHA256,
-        "utterances": utterances,
-        "hours": hours,
-        "text_sha256": name * 8,
-    }
-    write(path / "decode.json", decode)
-    counts = {"sub": sub, "del": deletions, "ins": ins, "cor": words - sub - deletions, "ref_words": words}
-    rates = {
-        "wer": 100 * errors / words,
-        "wer_ci95": [100 * errors / words - 0.8 * half, 100 * errors / words + half],
-        "cer": wer / 2,
-    }
-    write(path / "score.json", rates | counts | {"utterances": utterances, "sentence_error": min(100.0, 4 * wer)})
+    Decoded(
+        format=1, set=name, strategy=strategy, depth=depth, keep=KEEP[strategy][depth], params_m=params(depth),
+        decoder="greedy, float32", model_sha256=MODEL_SHA256, utterances=utterances, hours=hours, text_sha256=name * 8,
+    ).write(path / "decode.json")  # fmt: skip
+    Score(
+        wer=rate, wer_ci95=(rate - 0.8 * half, rate + half), cer=wer / 2, sub=sub, del_=errors - sub - ins, ins=ins,
+        cor=words - errors + ins, ref_words=words, utterances=utterances, sentence_error=min(100.0, 4 * wer),
+    ).write(path / "score.json")  # fmt: skip
 
 
 def make_bench(path: Path) -> None:
     rows = [
-        {
-            "depth": depth,
-            "keep": KEEP[strategy][depth],
-            "rtf": rtf,
-            "rtf_min": 0.97 * rtf,
-            "rtf_max": 1.05 * rtf,
-            "params_m": params(depth),
-        }
+        Timed(depth=depth, keep=KEEP[strategy][depth], params_m=params(depth), rtf=rtf, rtf_min=0.97 * rtf, rtf_max=1.05 * rtf)
         for strategy in ("iterative", "svcca")
         for depth in KEEP[strategy]
         for rtf in [round(0.0009 + 0.00044 * depth + (2e-5 if strategy == "svcca" and depth < 12 else 0), 6)]
     ]
-    head = {"format": 1, "set": "test", "utterances": 100, "audio_s": 220.1, "threads": 2, "batch": 1, "dtype": "float32"}
-    machine = {"cpu": "A Processor 9000", "python": "3.11.9", "torch": "2.14.1"}
-    head |= {"repeats": 5, "features_rtf": 0.0011, "device": "cpu", "model_sha256": MODEL_SHA256}
-    write(path, head | {"environment": machine, "rows": rows})
+    Bench(
+        format=1, set="test", utterances=100, audio_s=220.1, threads=2, batch=1, dtype="float32", repeats=5, device="cpu",
+        features_rtf=0.0011, model_sha256=MODEL_SHA256, rows=rows,
+        environment={"cpu": "A Processor 9000", "python": "3.11.9", "torch": "2.14.1"},
+    ).write(path)  # fmt: skip
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from records import changed
 
+from asrprune.config.schema import Config
 from asrprune.report import plots
 from asrprune.report.build import copy_report, write_report
 from asrprune.report.html import _code
@@ -149,15 +150,36 @@ def test_a_second_report_is_the_same_and_missing_parts_are_said(experiment: Path
         experiment / "svcca/dev.npz",
     ):
         path.unlink()
-    write_report(experiment, figures_dir="pictures")
+    write_report(experiment)
     page = experiment / "report.html"
-    names = ("report.html", "RESULTS.md", "results.json", "pictures/wer_by_depth.png")
+    names = ("report.html", "RESULTS.md", "results.json", "figures/wer_by_depth.png")
     first = [(experiment / name).read_bytes() for name in names]
-    write_report(experiment, figures_dir="pictures")
+    write_report(experiment)
     assert [(experiment / name).read_bytes() for name in names] == first
     results = (experiment / "RESULTS.md").read_text(encoding="utf-8")
-    assert re.findall(r"\((pictures/[^)]+)\)", results) == ["pictures/wer_by_depth.png"]
+    assert re.findall(r"\((figures/[^)]+)\)", results) == ["figures/wer_by_depth.png"]
     for stage in ("stage 4", "stage 6", "stage 7", "stage 10"):
         assert stage in results
         assert stage in page.read_text(encoding="utf-8")
     assert [term for term, _ in how_made(collect(experiment)) if term in ("Search", "Speed")] == []
+
+
+def test_a_report_of_phones_says_so(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "DPI", 50)
+    config = (experiment / "config.yaml").read_text()
+    (experiment / "config.yaml").write_text(config.replace("unit: word", "unit: phone"))
+    results = write_report(experiment)
+    text, page = ((experiment / name).read_text(encoding="utf-8") for name in ("RESULTS.md", "report.html"))
+    assert not re.search(r"WER|[Ww]ord (?!\|)", text)
+    assert not re.search(r"WER|[Ww]ord error", re.sub(r'src="data:[^"]+"', "", page))
+    for said in (
+        "## Phone error rates",
+        "| PER % [95 % CI] |",
+        "10,042 reference phones",
+        "% PER with all 12 layers",
+        "by dev PER",
+    ):
+        assert said in text
+    assert [axes.get_ylabel() for axes in plots.wer_vs_rtf(results).axes] == ["PER (%), log scale"] * 2
+    assert plots.training(results, experiment / "train.jsonl").axes[0].get_ylabel() == "dev PER (%), log scale"
+    assert table_lines(results, "test") == table_lines(changed(results, config=Config()), "test")

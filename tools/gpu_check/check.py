@@ -25,7 +25,7 @@ AN4 = ROOT.parent / "shared/data/an4"
 WHOLE_S = 480.0  # all parts together
 SLOWER = 5.0  # times as long on a CPU, which may be busy
 LIMITS_S = {"machine": 60.0, "tests": 150.0, "depth": 70.0, "training": 80.0, "an4": 240.0}
-Facts = dict[str, Any]
+Json = dict[str, Any]
 # The recipe's model in fewer epochs, with batches of twice the size.
 AN4_NUMBERS = {
     "train.epochs": 10, "train.schedule.warmup_steps": 500, "train.keep_best": 3, "train.average": 3, "train.num_workers": 2,
@@ -57,13 +57,13 @@ class Part:
     status: str  # passed, failed, skipped
     why: str = ""
     seconds: float = 0.0
-    found: Facts = field(default_factory=dict)
+    found: Json = field(default_factory=dict)
 
 
 class Failed(Exception):
     """A part did not end well; what it found so far is kept."""
 
-    def __init__(self, why: str, found: Facts | None = None) -> None:
+    def __init__(self, why: str, found: Json | None = None) -> None:
         super().__init__(why)
         self.found = found or {}
 
@@ -84,7 +84,7 @@ def main() -> int:
     options = Options(out, given.device, given.tiny, commands(out / "bin"))
     patience = 1.0 if options.device == "cuda" else SLOWER
     ends = float(os.environ.get("GPU_CHECK_STARTED", time.time())) + patience * WHOLE_S
-    machine: Facts = {"device": options.device}
+    machine: Json = {"device": options.device}
     parts = {"machine": run_part(lambda limit: machine.update(speed("environment", options, limit)), "machine", patience, ends)}
     for name in wanted:
         parts[name] = run_part(partial(PARTS[name], options), name, patience, ends)
@@ -94,7 +94,7 @@ def main() -> int:
     return int(any(part.status == "failed" for part in parts.values()))
 
 
-def run_part(work: Callable[[float], Facts | None], name: str, patience: float, ends: float) -> Part:
+def run_part(work: Callable[[float], Json | None], name: str, patience: float, ends: float) -> Part:
     """Do it within its limit, times ``patience``, and what is left until ``ends``."""
     started = time.monotonic()
     limit_s = min(patience * LIMITS_S[name], ends - time.time())
@@ -121,7 +121,7 @@ class Skipped(Exception):
 # -- the parts ---------------------------------------------------------------------------------------------------------
 
 
-def tests(options: Options, limit_s: float) -> Facts:
+def tests(options: Options, limit_s: float) -> Json:
     """The tests that are marked gpu."""
     report = options.out / "tests.xml"
     report.unlink(missing_ok=True)
@@ -140,17 +140,17 @@ def tests(options: Options, limit_s: float) -> Facts:
     return found
 
 
-def depth(options: Options, limit_s: float) -> Facts:
+def depth(options: Options, limit_s: float) -> Json:
     """Real-time factor by depth."""
     return speed("depth", options, limit_s)
 
 
-def training(options: Options, limit_s: float) -> Facts:
+def training(options: Options, limit_s: float) -> Json:
     """Frames a second, memory."""
     return speed("training", options, limit_s)
 
 
-def an4(options: Options, limit_s: float) -> Facts:
+def an4(options: Options, limit_s: float) -> Json:
     """The recipe: features, training, search, decoding, scores. What was reached is told even if time runs out."""
     if not AN4.is_dir():
         raise Skipped(f"there is no {AN4}")
@@ -170,15 +170,15 @@ def an4(options: Options, limit_s: float) -> Facts:
     return found
 
 
-def stages(log: Path) -> Facts:
+def stages(log: Path) -> Json:
     """Seconds of each stage of the recipe."""
     said = re.findall(r"^stage \d+ \((\w+)\): took (\d+) s", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return {"stage_s": {name: int(seconds) for name, seconds in said}}
 
 
-def reached(exp: Path) -> Facts:
+def reached(exp: Path) -> Json:
     """Dev WER of the last epoch, frames a second of training, test WER by plan and depth, as far as they are there."""
-    found: Facts = {"test_wer": {}}
+    found: Json = {"test_wer": {}}
     if (exp / "train.jsonl").exists():
         records = [
             json.loads(line) for line in (exp / "train.jsonl").read_text(encoding="utf-8").splitlines() if line[-1:] == "}"
@@ -193,13 +193,13 @@ def reached(exp: Path) -> Facts:
     return found
 
 
-PARTS: dict[str, Callable[[Options, float], Facts]] = {"tests": tests, "depth": depth, "training": training, "an4": an4}
+PARTS: dict[str, Callable[[Options, float], Json]] = {"tests": tests, "depth": depth, "training": training, "an4": an4}
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-def speed(what: str, options: Options, limit_s: float) -> Facts:
+def speed(what: str, options: Options, limit_s: float) -> Json:
     """The JSON of speed.py."""
     command = [sys.executable, str(HERE / "speed.py"), what, options.device, *(["tiny"] if options.tiny else [])]
     ended = run(what, command, options, limit_s)
@@ -264,19 +264,19 @@ def cores() -> int:
 # -- what is written ---------------------------------------------------------------------------------------------------
 
 
-def write(options: Options, machine: Facts, parts: dict[str, Part]) -> None:
+def write(options: Options, machine: Json, parts: dict[str, Part]) -> None:
     """gpu.json and gpu.md."""
-    facts = {
+    written = {
         "format": 1,
         "tiny": options.tiny,
         "machine": machine,
         "parts": {name: asdict(part) for name, part in parts.items()},
     }
-    (options.out / "gpu.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (options.out / "gpu.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     (options.out / "gpu.md").write_text("\n\n".join(page(options, machine, parts)) + "\n", encoding="utf-8")
 
 
-def page(options: Options, machine: Facts, parts: dict[str, Part]) -> list[str]:
+def page(options: Options, machine: Json, parts: dict[str, Part]) -> list[str]:
     """The paragraphs of gpu.md."""
     said = ["# On a GPU", "Written by `tools/gpu_check.sh`; do not edit."]
     if options.tiny or options.device == "cpu":
@@ -294,13 +294,13 @@ def summary(parts: dict[str, Part]) -> str:
     return table(("part", "status", "seconds", "why"), rows)
 
 
-def show_tests(found: Facts) -> list[str]:
+def show_tests(found: Json) -> list[str]:
     """Counts, and names of those that did not pass."""
     names = [f"- {kind}: `{name}`" for kind in ("failed", "skipped") for name in found[kind]]
     return ["## Tests", f"{found['passed']} passed.", *(["\n".join(names)] if names else [])]
 
 
-def show_depth(found: Facts) -> list[str]:
+def show_depth(found: Json) -> list[str]:
     """Real-time factors by depth, a column for each batch and precision."""
     rows, sizes = found["rows"], found["sizes"]
     kinds = list(dict.fromkeys((row["utterances"], row["precision"]) for row in rows))
@@ -318,7 +318,7 @@ def show_depth(found: Facts) -> list[str]:
     ]
 
 
-def show_training(found: Facts) -> list[str]:
+def show_training(found: Json) -> list[str]:
     """Updates by model and precision."""
     sizes = found["sizes"]
     lines = [
@@ -340,7 +340,7 @@ def show_training(found: Facts) -> list[str]:
     ]
 
 
-def show_an4(found: Facts) -> list[str]:
+def show_an4(found: Json) -> list[str]:
     """Word error rates and seconds."""
     rows = [
         (name, f"{score['wer']:.2f}", f"{score['ci95'][0]:.2f} to {score['ci95'][1]:.2f}")

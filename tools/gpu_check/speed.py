@@ -22,14 +22,14 @@ from asrprune.model.ctc_model import num_params
 from asrprune.runtime.hardware import environment
 from asrprune.train.ranks import make_fabric
 
-Facts = dict[str, Any]
+Json = dict[str, Any]
 FRAMES_PER_S = 100
 # The paper's model: 24 layers of width 256, feed-forward 2048.
-PAPER: Facts = {
+PAPER: Json = {
     "layers": 24, "ffn": 2048, "depths": [24, 18, 12, 8, 6], "taps": [6, 12],
     "batches": [1, 32], "frames": 1000, "utterances": 20, "labels": 50, "warm_up": 3, "repeats": 15,
 }  # fmt: skip
-TINY: Facts = {
+TINY: Json = {
     "layers": 4, "ffn": 64, "depths": [4, 2, 1], "taps": [1, 2],
     "batches": [1, 2], "frames": 100, "utterances": 3, "labels": 5, "warm_up": 1, "repeats": 2,
 }  # fmt: skip
@@ -45,7 +45,7 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def depth(device: torch.device, sizes: Facts) -> Facts:
+def depth(device: torch.device, sizes: Json) -> Json:
     """Real-time factor by depth, features to labels: the median of passes in turns, each with the GPU's work done."""
     model = build(sizes["layers"], sizes["ffn"], (), 0.0).eval().to(device)
     keeps = [tuple(range(1, count + 1)) for count in sizes["depths"]]
@@ -67,7 +67,7 @@ def depth(device: torch.device, sizes: Facts) -> Facts:
     return {"sizes": sizes, "tf32": torch_default(), "rows": rows}
 
 
-def training(device: torch.device, sizes: Facts) -> Facts:
+def training(device: torch.device, sizes: Json) -> Json:
     """Frames a second of updates, and the peak of memory: a plain model and a prunable one (taps, stochastic depth 0.3)."""
     inputs = batch(sizes["utterances"], sizes["frames"], sizes["labels"])
     rows = []
@@ -120,9 +120,9 @@ def memory(device: torch.device) -> Iterator[list[float]]:
     peak.append(used / 1e9)
 
 
-def machine(device: torch.device) -> Facts:
+def machine(device: torch.device) -> Json:
     """What it was measured on."""
-    facts: Facts = {**environment(), "device": device.type, "threads": torch.get_num_threads()}
+    found: Json = {**environment(), "device": device.type, "threads": torch.get_num_threads()}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(0)
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -130,11 +130,11 @@ def machine(device: torch.device) -> Facts:
             driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
         except (OSError, subprocess.CalledProcessError, IndexError):
             driver = "unknown"
-        facts |= {
+        found |= {
             "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": driver,
             "memory_gb": properties.total_memory / 1e9, "capability": f"{properties.major}.{properties.minor}",
         }  # fmt: skip
-    return facts
+    return found
 
 
 if __name__ == "__main__":
