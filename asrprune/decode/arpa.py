@@ -167,7 +167,7 @@ def _sorted(
 def _decoded(lines: _Lines, word: bytes, number: int) -> str:
     try:
         text = word.decode("utf-8")
-        return UNKNOWN if text == "<UNK>" else text  # as KenLM has it: models of words in capitals spell it so
+        return UNKNOWN if text == "<UNK>" else text  # as in KenLM: models of upper-case words have <UNK>
     except UnicodeDecodeError:
         lines.fail(f"{_shown(word)} is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8", number)
 

@@ -12,13 +12,13 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from asrprune.decode.shards import hypotheses
 from torch import Tensor
 from torch.nn import functional as F
 
 from asrprune.analysis.activations import activations
 from asrprune.config.schema import Config, ModelConfig
 from asrprune.data.dataset import Corpus
+from asrprune.decode.shards import hypotheses
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment, load
 from asrprune.infer.runner import Runner

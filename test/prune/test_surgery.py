@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from asrprune.decode.shards import hypotheses
 from emissions import emit
 
 from asrprune.config.load import parse_config, read_yaml, resolved
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
+from asrprune.decode.shards import hypotheses
 from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Keep
