@@ -118,7 +118,7 @@ def _entries(lines: _Lines, order: int, count: int, index: dict[bytes, int]) -> 
                 _check(lines, first + place, row, order, index)
             raise
         if start + len(rows) < min(count, start + _AT_ONCE):
-            lines.fail(f"the file ends after {start + len(rows)} of {count} {order}-grams; get it anew")
+            lines.fail(f"the file ends after {start + len(rows)} of {count} {order}-grams; copy or download it again")
     return np.array(numbers, dtype=np.int64).reshape(-1, order), np.array(values[0]), np.array(values[1])
 
 

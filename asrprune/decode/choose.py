@@ -64,12 +64,13 @@ def decoder_of(experiment: Experiment, given: Mapping[str, Any] | None = None) -
 
 
 def decoder_options(experiment: Experiment, given: Mapping[str, Any]) -> Decoding:
-    """The numbers of ``decode.decoder`` in an experiment's config, with some replaced; those of another ``type`` alone.
+    """Return ``decode.decoder`` of the config, with the numbers in ``given`` replaced.
 
-    A language model is looked for in the experiment first.
+    If ``given`` has another ``type``, the numbers of the config are not used. The file of a language model is searched in the
+    experiment first.
 
     Raises:
-        UserError: they do not go together.
+        UserError: the numbers do not fit together.
     """
     configured = experiment.config.decode.decoder
     same = given.get("type", configured.type) == configured.type

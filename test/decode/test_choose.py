@@ -202,4 +202,4 @@ def test_never_on_a_test_set(exp: Path, lm: Path, tiny_data: Path, tmp_path: Pat
     assert "weights must not be tuned on a test set" in done.err
     assert not (exp / "decoder.json").exists()
     assert asrprune("tune-lm", "--exp", exp, "--dev", test, "--lm", lm, "--is-dev").code == 0
-    assert "no language model to tune" in asrprune("tune-lm", "--exp", exp, "--dev", test, "--is-dev").err
+    assert "no language model is given" in asrprune("tune-lm", "--exp", exp, "--dev", test, "--is-dev").err
