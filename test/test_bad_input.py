@@ -384,7 +384,7 @@ def test_options_that_contradict_each_other(exp: Path, tiny_data: Path, tmp_path
         ("prune", [tmp_path / "out", "--layers", "1,2", "--plan", "iterative"], "--plan has no effect with --layers"),
         ("decode", [dev, "--layers", "1,2", "--depth", 2], "either --layers, or --strategy and --depth"),
         ("decode", [dev, "--layers", "1,2", "--strategy", "lowest"], "either --layers, or --strategy and --depth"),
-        ("transcribe", [wav, "--plan", "lowest"], "give --depth, too"),
+        ("transcribe", [wav, "--plan", "lowest"], "--plan needs a depth"),
         ("report", ["--output", tmp_path / "out"], "--output needs --grid"),
         ("average", ["--count", 9], "--count 9: only the best 2 epochs are kept"),
     ):
