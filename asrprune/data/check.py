@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from asrprune.data.packed import Ascending
-from asrprune.data.tables import BY_UTTERANCE, FIX, Row, Rows, Table, Tables, joined, missing, open_tables, render
+from asrprune.data.tables import BY_UTTERANCE, FIX, Row, Rows, Table, Tables, is_count, joined, missing, open_tables, render
 from asrprune.features.audio import OVERSHOOT_S, AudioInfo, check_audio, check_format
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.progress import track
@@ -63,7 +63,7 @@ def value_fault(name: str, value: str) -> str:
         return f"the text contains {min(found)}, which is reserved for language models; remove it"
     if name in ("utt2speed", "utt2dur") and not _float(value) > 0:
         return f"`{value}` is not a number above 0; correct it"
-    if name == "utt2num_frames" and not (value.isdecimal() and int(value) > 0):
+    if name == "utt2num_frames" and not (is_count(value) and int(value) > 0):
         return f"`{value}` is not a whole number above 0; correct it"
     return _segment_fault(value) if name == "segments" else ""
 

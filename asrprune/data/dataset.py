@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asrprune.config.lengths import output_length
 from asrprune.data.packed import Packed
-from asrprune.data.tables import stream_table
+from asrprune.data.tables import is_count, stream_table
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.features.ark import read_matrix
 from asrprune.runtime.errors import UserError
@@ -69,7 +69,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return Corpus, (self.directory, self.tokenizer)
 
     def _frames(self, value: str) -> int:
-        if not value.isdecimal():
+        if not is_count(value):
             raise UserError(f"{self.directory}/utt2num_frames: `{value}` is not a whole number; run stage 2 (fbank) again")
         return int(value)
 
@@ -87,7 +87,13 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[int, np.ndarray, list[int]]:
-        return index, read_matrix(self._entries[index]), self.labels(index)
+        matrix = read_matrix(self._entries[index])
+        if len(matrix) != self.lengths[index]:  # by which batches are made, so memory might not do
+            raise UserError(
+                f"{self.directory}/utt2num_frames: {self.ids[index]}: {self.lengths[index]} frames, but its features have"
+                f" {len(matrix)}; run stage 2 (fbank) again"
+            )
+        return index, matrix, self.labels(index)
 
     def labels(self, index: int) -> list[int]:
         """Return the labels of an utterance; empty without a tokenizer."""

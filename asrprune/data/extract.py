@@ -12,13 +12,13 @@ import numpy as np
 from asrprune.config.schema import FrontendConfig
 from asrprune.data.kaldi import Utterance, read_data_dir
 from asrprune.data.tables import read_table, write_table
-from asrprune.features.ark import read_matrix, read_plain_matrix, write_ark
+from asrprune.features.ark import read_matrix, write_ark
 from asrprune.features.audio import read_audio
-from asrprune.features.cmvn import statistics, write_cmvn
+from asrprune.features.cmvn import read_statistics, statistics, write_cmvn
 from asrprune.features.fbank import change_speed, compute_fbank
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
-from asrprune.runtime.files import LOCK, atomic_path, held, read_json, write_json
+from asrprune.runtime.files import atomic_path, held, read_json, remove_temporaries, write_json
 from asrprune.runtime.progress import track
 
 logger = logging.getLogger(__name__)
@@ -119,9 +119,10 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
     write_table(directory / "utt2num_frames", {key: str(count) for key, count in frames.items()})
     write_table(directory / "utt2dur", {key: f"{count * options.frame_shift_ms / 1000:.3f}" for key, count in frames.items()})
     write_table(directory / "feats.scp", scp)
-    wanted = {base.name for base in bases}
-    for stale in (directory / "fbank").iterdir():
-        if stale.stem not in wanted and stale.name != LOCK:
+    wanted, store = {base.name for base in bases}, directory / "fbank"
+    remove_temporaries(store)
+    for stale in store.glob("feats_*"):  # and nothing else: the directory may be a link to one with other files
+        if stale.stem not in wanted:
             stale.unlink()
 
 
@@ -132,13 +133,18 @@ def compute_cmvn(directory: Path) -> np.ndarray:
     statistics; features of another program are read.
 
     Raises:
-        UserError: there are no frames.
+        UserError: there are no frames, or they are of different widths.
     """
     if archives := sorted((directory / "fbank").glob("feats_*.cmvn")):
-        stats = np.sum([read_plain_matrix(path) for path in archives], axis=0)
+        parts = iter([read_statistics(path) for path in archives])
     else:
         entries = list(read_table(directory / "feats.scp").values())
-        stats = sum((statistics(read_matrix(entry)) for entry in track(entries, f"cmvn {directory.name}")), np.zeros(()))
-    if not stats.any() or stats[0, -1] == 0:
-        raise UserError(f"{directory}/feats.scp: has no frames, so CMVN cannot be computed; check stage 1 (data)")
+        parts = (statistics(read_matrix(entry)) for entry in track(entries, f"cmvn {directory.name}"))
+    stats = next(parts)
+    for part in parts:
+        if part.shape != stats.shape:
+            raise UserError(f"{directory}: its features differ in the number of filters; remove fbank/ and run stage 2 (fbank)")
+        stats = stats + part
+    if stats[0, -1] == 0:
+        raise UserError(f"{directory}/feats.scp: no frames, so there is nothing to normalise with; check stage 1 (data)")
     return stats

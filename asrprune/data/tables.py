@@ -166,6 +166,11 @@ def split_line(line: str) -> tuple[str, str]:
     return key, "".join(value)
 
 
+def is_count(value: str) -> bool:
+    """Tell whether a value is a whole number of at most nine digits."""
+    return value.isascii() and value.isdecimal() and len(value) < 10
+
+
 def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool = False) -> list[str]:
     """Return the first fault of a line, checked by itself."""
     if not key:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from asrprune.features.ark import read_plain_matrix, write_matrix
+from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
 
 
@@ -20,9 +21,17 @@ def write_cmvn(path: Path, stats: np.ndarray) -> None:
         write_matrix(temporary, stats)
 
 
+def read_statistics(path: Path) -> np.ndarray:
+    """Read CMVN statistics (2, F + 1); raise a ``UserError`` for anything else."""
+    stats = read_plain_matrix(path)
+    if len(stats) != 2 or stats.shape[1] < 2 or not np.isfinite(stats).all() or not stats[0, -1] > 0:
+        raise UserError(f"{path}: not CMVN statistics of at least one frame; stage 2 (`asrprune fbank --cmvn`) makes them")
+    return stats
+
+
 def read_cmvn(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read CMVN statistics and return mean (F,) and scale = 1 / standard deviation (F,), for (x - mean) * scale."""
-    stats = read_plain_matrix(path)
+    stats = read_statistics(path)
     count = stats[0, -1]
     mean = stats[0, :-1] / count
     variance = np.maximum(stats[1, :-1] / count - mean**2, 1e-10)  # a constant bin must not divide by 0

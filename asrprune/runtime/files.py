@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +85,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def open_plain(path: str | Path) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: it cannot be opened.
+        UserError: a pipe or a device is there, which would be waited for; nobody wants to read one under a name from a file.
+    """
+    try:
+        kind = os.stat(path).st_mode
+    except ValueError:  # a NUL in it
+        raise UserError(f"{path!r}: is no name of a file") from None
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise UserError(f"{path}: is a pipe or a device, and only plain files are read here")
+    return open(path, "rb")
 
 
 def open_unzipped(path: Path) -> BinaryIO:

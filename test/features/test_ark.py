@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
 
@@ -34,6 +35,19 @@ def test_archive_is_in_kaldis_binary_format(tmp_path: Path, matrices: dict[str, 
         header = b"\0BFM " + struct.pack("<bibi", 4, matrix.shape[0], 4, matrix.shape[1])
         expected += key.encode() + b" " + header + matrix.astype("<f4").tobytes()
     assert (tmp_path / "a.ark").read_bytes() == expected
+
+
+@pytest.mark.parametrize("method", range(1, 8))
+@pytest.mark.parametrize("rows", [1, 2, 5, 9, 300])
+def test_compressed_matrices_are_read_as_kaldiio_reads_them(tmp_path: Path, method: int, rows: int) -> None:
+    """Methods 1 to 7 are those of Kaldi's CompressedMatrix, in its three formats."""
+    matrix = (5 * np.random.default_rng(method).normal(size=(rows, 7))).astype(np.float32)
+    ark, scp = str(tmp_path / "c.ark"), tmp_path / "c.scp"
+    kaldiio.save_ark(ark, {"a": matrix, "b": matrix + 1}, str(scp), compression_method=method)
+    for line in scp.read_text().splitlines():
+        read, expected = read_matrix(line.split()[1]), kaldiio.load_mat(line.split()[1])
+        assert (read.dtype, read.shape) == (np.float32, expected.shape)
+        np.testing.assert_allclose(read, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_statistics_are_a_double_matrix_without_an_id(tmp_path: Path) -> None:

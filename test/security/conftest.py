@@ -1,0 +1,23 @@
+"""A canary for each attack, and copies that may be spoilt."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from attacks import CONTENT, Canary
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Canary:
+    """A file in a directory of its own."""
+    path = tmp_path / "home" / "canary"
+    path.parent.mkdir()
+    path.write_text(CONTENT)
+    return Canary(path)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Callable[[Path], Path]:
+    """``copy(tiny_data)``: one that may be changed."""
+    return lambda source: Path(shutil.copytree(source, tmp_path / source.name))
