@@ -35,7 +35,7 @@ def exp(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathF
     exp = tmp_path_factory.mktemp("recognizer") / "exp"
     provenance.start(exp, tiny_config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
     model = experiment.build_model(tiny_config, exp)
-    experiment.save_model(exp, tiny_config, model.state_dict(), {"members": []})
+    experiment.save_model(exp, tiny_config, model.state_dict(), ())
     sha = experiment.load(exp).record.model_sha256
     plan_of("iterative", 4, ITERATIVE, sha, metric="wer", dev_set="dev").write(plan_path(exp, "iterative"))
     return exp
@@ -151,7 +151,7 @@ def coarse(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPa
     model = tiny_config.model.model_copy(update={"subsampling": Conv1dConfig(factor=8)})
     config = tiny_config.model_copy(update={"model": model})
     provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), {"members": []})
+    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), ())
     return exp
 
 
@@ -191,7 +191,7 @@ def spelling(exp: Path, tiny_config: Config, tiny_data: Path, tmp_path_factory: 
     train_tokenizer(["one two three"], TokenizerConfig(type="char", vocab_size=None), folder)
     provenance.start(folder / "exp", tiny_config, folder / "bpe.model", tiny_data / "cmvn")
     model = experiment.build_model(tiny_config, folder / "exp")
-    experiment.save_model(folder / "exp", tiny_config, model.state_dict(), {"members": []})
+    experiment.save_model(folder / "exp", tiny_config, model.state_dict(), ())
     return folder / "exp"
 
 
