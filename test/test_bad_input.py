@@ -172,7 +172,7 @@ def _cut_short(lines: list[bytes]) -> list[bytes]:
         (_latin_1, 3, "is not UTF-8; convert the file"),
         (_unsorted, 3, "ids are sorted bytewise"),
         (_twice, 3, "has another line above, 2"),
-        (_cut_short, 3, "the last line has no end"),
+        (_cut_short, 3, "the last line has no newline"),
     ],
 )
 @pytest.mark.parametrize("command", ["check-data", "perturb", "bpe"])
@@ -265,7 +265,7 @@ def test_other_data_in_the_same_experiment(exp: Path, tiny_data: Path, tiny_conf
     command = train_command(tiny_data, tiny_config_file, exp)
     command[command.index("--dev") + 1] = tiny_data / "train"
     with unchanged(exp):
-        refused(asrprune(*command), "train", "is not the dev data that", "use another --exp, in run.sh --exp_tag")
+        refused(asrprune(*command), "train", "is not the dev data of", "use another --exp, in run.sh --exp_tag")
 
 
 COMMANDS_OF_AN_EXPERIMENT = {
@@ -381,10 +381,10 @@ def test_options_that_contradict_each_other(exp: Path, tiny_data: Path, tmp_path
     dev = tiny_data / "dev"
     wav = audio_of(dev)[1]
     for command, options, why in (
-        ("prune", [tmp_path / "out", "--layers", "1,2", "--plan", "iterative"], "--plan goes with --depth"),
+        ("prune", [tmp_path / "out", "--layers", "1,2", "--plan", "iterative"], "--plan has no effect with --layers"),
         ("decode", [dev, "--layers", "1,2", "--depth", 2], "either --layers, or --strategy and --depth"),
         ("decode", [dev, "--layers", "1,2", "--strategy", "lowest"], "either --layers, or --strategy and --depth"),
-        ("transcribe", [wav, "--plan", "lowest"], "give --depth, too"),
+        ("transcribe", [wav, "--plan", "lowest"], "--plan needs a depth"),
         ("report", ["--output", tmp_path / "out"], "to compare a grid of models, use `asrprune compare FILE`"),
         ("average", ["--count", 9], "--count 9: only the best 2 epochs are kept"),
     ):

@@ -237,7 +237,7 @@ def test_fit_takes_the_deepest_within_the_budget(
 
 def test_fit_below_the_fastest_depth_says_what_that_takes(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asr, "_rtf", lambda keep, seconds: 0.1 * len(keep))
-    with pytest.raises(UserError, match=r"no depth of plan iterative runs at .* 0\.05 here; the shallowest takes 0\.1000"):
+    with pytest.raises(UserError, match=r"no depth .* real-time factor of 0\.05 or less here; the smallest has 0\.1000"):
         asr.fit(0.05)
     assert asr.layers == (1, 2, 3, 4)
 

@@ -122,7 +122,7 @@ def lm(
 
     if order is None:
         if not (named := re.match(r"([1-6])gram\b", output.name)):
-            raise UserError(f"{output}: the name does not say how many words an n-gram has, as 3gram.arpa does; give --order")
+            raise UserError(f"{output}: the order of the model is not known; add --order N, or use a name such as 3gram.arpa")
         order = int(named[1])
     model = estimate(read_sentences(texts, plain), order)
     write_arpa(output, model)

@@ -88,7 +88,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
 
     def __getitem__(self, index: int) -> tuple[int, np.ndarray, list[int]]:
         matrix = read_matrix(self._entries[index])
-        if len(matrix) != self.lengths[index]:  # by which batches are made, so memory might not do
+        if len(matrix) != self.lengths[index]:  # batches are planned by these lengths
             raise UserError(
                 f"{self.directory}/utt2num_frames: {self.ids[index]}: {self.lengths[index]} frames, but its features have"
                 f" {len(matrix)}; run stage 2 (fbank) again"

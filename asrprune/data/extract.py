@@ -121,7 +121,7 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
     write_table(directory / "feats.scp", scp)
     wanted, store = {base.name for base in bases}, directory / "fbank"
     remove_temporaries(store)
-    for stale in store.glob("feats_*"):  # and nothing else: the directory may be a link to one with other files
+    for stale in store.glob("feats_*"):  # the directory may be a link and contain other files
         if stale.stem not in wanted:
             stale.unlink()
 
@@ -133,7 +133,7 @@ def compute_cmvn(directory: Path) -> np.ndarray:
     statistics; features of another program are read.
 
     Raises:
-        UserError: there are no frames, or they are of different widths.
+        UserError: there are no frames, or the features differ in the number of filters.
     """
     if archives := sorted((directory / "fbank").glob("feats_*.cmvn")):
         parts = iter([read_statistics(path) for path in archives])
@@ -146,5 +146,5 @@ def compute_cmvn(directory: Path) -> np.ndarray:
             raise UserError(f"{directory}: its features differ in the number of filters; remove fbank/ and run stage 2 (fbank)")
         stats = stats + part
     if stats[0, -1] == 0:
-        raise UserError(f"{directory}/feats.scp: no frames, so there is nothing to normalise with; check stage 1 (data)")
+        raise UserError(f"{directory}/feats.scp: has no frames, so CMVN cannot be computed; check stage 1 (data)")
     return stats

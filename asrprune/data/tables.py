@@ -17,9 +17,8 @@ BY_UTTERANCE = ("text", "segments", "utt2speed", *MADE_LATER)
 FILES = ("utt2spk", "spk2utt", "wav.scp", *BY_UTTERANCE)
 BY_STAGE_1 = "stage 1 (data preparation) makes it"
 FIX = "`asrprune fix-data` does it"
-ODD_BLANK = re.compile(
-    r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff]"
-)  # blanks other than a space, control characters, byte order marks
+# Blanks other than a space, control characters, byte order marks:
+ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff]")
 _MOST_SHOWN = 20
 _NAMED = 5  # the largest number of ids in a sentence
 

@@ -118,7 +118,7 @@ def _entries(lines: _Lines, order: int, count: int, index: dict[bytes, int]) -> 
                 _check(lines, first + place, row, order, index)
             raise
         if start + len(rows) < min(count, start + _AT_ONCE):
-            lines.fail(f"the file ends after {start + len(rows)} of {count} {order}-grams; get it anew")
+            lines.fail(f"the file ends after {start + len(rows)} of {count} {order}-grams; copy or download it again")
     return np.array(numbers, dtype=np.int64).reshape(-1, order), np.array(values[0]), np.array(values[1])
 
 
@@ -167,7 +167,7 @@ def _sorted(
 def _decoded(lines: _Lines, word: bytes, number: int) -> str:
     try:
         text = word.decode("utf-8")
-        return UNKNOWN if text == "<UNK>" else text  # as KenLM has it: models of words in capitals spell it so
+        return UNKNOWN if text == "<UNK>" else text  # as in KenLM: models of upper-case words have <UNK>
     except UnicodeDecodeError:
         lines.fail(f"{_shown(word)} is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8", number)
 

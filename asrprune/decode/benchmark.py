@@ -1,4 +1,4 @@
-"""Speed: real-time factors by depth, measured side by side. RTF = total seconds / total seconds of audio."""
+"""Real-time factors (RTF) by depth. RTF = total seconds of computing / total seconds of audio."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,11 @@ from asrprune.runtime.hardware import Environment, autocast_type, environment
 from asrprune.runtime.progress import track
 from asrprune.runtime.records import Record
 
-WARM_UP = 1  # passes that are not counted
+WARM_UP = 1  # warm-up passes
 
 
 class Timed(Record):
-    """The real-time factor of a sub-model over the repetitions."""
+    """The real-time factor of a sub-model: median, minimum and maximum over the repetitions."""
 
     depth: int
     keep: Keep
@@ -38,7 +38,7 @@ class Timed(Record):
     rtf: float  # the median
     rtf_min: float
     rtf_max: float
-    decoder_rtf: float | None = None  # the median of the decoder alone; earlier versions did not measure it
+    decoder_rtf: float | None = None  # median RTF of the decoder alone; None in files of earlier versions
 
 
 class Bench(Record):
@@ -52,7 +52,7 @@ class Bench(Record):
     threads: int
     batch: int
     dtype: str
-    decoder: str | None = None  # not said by earlier versions
+    decoder: str | None = None  # None in files of earlier versions
     repeats: int
     device: str
     features_rtf: float
@@ -70,13 +70,13 @@ def bench(
 ) -> Path:
     """Measure features and sub-models on utterances of a set; write ``bench.json`` in the experiment.
 
-    A repetition runs every sub-model once over all batches, so that a drift of the machine hits all alike; a sub-model's time
-    covers encoder, CTC head and decoder. The decoder is also timed alone. So are the features, one utterance after another.
+    Each repetition runs every sub-model once, so that a change of the speed of the machine affects all of them. The time of a
+    sub-model covers encoder, CTC head and decoder. The decoder and the features are also timed separately.
 
     Args:
         experiment: the full model.
-        directory: a data directory; ``bench.utterances`` of it are taken, spread evenly.
-        keeps: the sub-models, as layers to keep.
+        directory: a data directory; ``bench.utterances`` utterances of it are used, spread evenly.
+        keeps: the layers of each sub-model.
         allow_pipes: run shell commands in wav.scp.
         given: other values for numbers of ``decode.decoder`` in the config.
     """
@@ -109,8 +109,8 @@ def measure(
     audio_s: float,
     decoder: Decoder = GREEDY,
 ) -> tuple[Timed, ...]:
-    """Time sub-models side by side on (features, lens) batches."""
-    seconds = np.empty((repeats + WARM_UP, len(keeps), 2))  # of everything, and of the decoder
+    """Time sub-models on (features, lens) batches."""
+    seconds = np.empty((repeats + WARM_UP, len(keeps), 2))  # total, decoder
     runner = Runner.of(experiment)
     for repeat in track(range(repeats + WARM_UP), "bench"):
         for position, keep in enumerate(keeps):
@@ -145,7 +145,7 @@ def _recognise(
 def _features(
     experiment: Experiment, directory: Path, options: BenchConfig, allow_pipes: bool = False
 ) -> tuple[list[np.ndarray], float, float]:
-    """Features of the chosen utterances (longest first), seconds of audio, and the features' RTF (without reading audio)."""
+    """Return features of the utterances (longest first), seconds of audio, and the RTF of features (without reading audio)."""
     frontend = experiment.config.frontend
     chosen = spread_evenly(read_data_dir(directory, need_text=False), options.utterances)
     samples = [utterance_samples(utterance, frontend, allow_pipes) for utterance in chosen]
@@ -166,7 +166,7 @@ def _batches(features: Sequence[np.ndarray], size: int) -> list[tuple[Tensor, Te
 
 
 def _now() -> float:
-    """The time at which all that was asked of a GPU is done."""
+    """Return the time after waiting for the GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -177,5 +177,5 @@ def _device(experiment: Experiment) -> torch.device:
 
 
 def keeps_of(experiment: Experiment) -> list[Keep]:
-    """A set of layers for each depth: speed depends on how many layers run, not on which."""
+    """Return layers 1..d for each depth d: the speed depends on the number of layers, not on which layers run."""
     return [tuple(range(1, depth + 1)) for depth in experiment.config.depths()]

@@ -1,4 +1,4 @@
-"""From the config's `decode.decoder` to the decoder."""
+"""Making the decoder of the config section `decode.decoder`."""
 
 import logging
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from asrprune.runtime.files import sha256_of
 from asrprune.runtime.records import Record
 
 logger = logging.getLogger(__name__)
-LM_WEIGHT, WORD_BONUS = 0.5, 0.0  # where neither the config nor a dev set says it
-_UNKNOWN_LABEL = 1  # sentencepiece's piece 0
+LM_WEIGHT, WORD_BONUS = 0.5, 0.0  # defaults, if neither the config nor `asrprune tune-lm` sets them
+_UNKNOWN_LABEL = 1  # the label of piece 0 of sentencepiece
 
 
 class Weights(Record):
-    """Weights that were tried on a dev set, and its word errors in percent."""
+    """Weights that were tried on a dev set, and the WER in percent."""
 
     lm_weight: float
     word_bonus: float
@@ -33,7 +33,7 @@ class Weights(Record):
 
 
 class Tuned(Record):
-    """decoder.json: the best weights of a language model, and all that were tried."""
+    """decoder.json: the best weights of a language model, and all weights that were tried."""
 
     made_by: ClassVar[str] = "`asrprune tune-lm`"
     format: Literal[1]
@@ -48,14 +48,14 @@ class Tuned(Record):
 
 
 def decoder_of(experiment: Experiment, given: Mapping[str, Any] | None = None) -> Decoder:
-    """The decoder of an experiment's config, or another one.
+    """Make the decoder of an experiment.
 
     Args:
-        experiment: whose dev set may have been used to tune the weights that are left open.
-        given: as ``decoder_options``.
+        experiment: its config selects the decoder; its decoder.json has the weights that the config leaves open.
+        given: see ``decoder_options``.
 
     Raises:
-        UserError: as ``decoder_options`` and ``make_decoder``.
+        UserError: see ``decoder_options`` and ``make_decoder``.
     """
     options = decoder_options(experiment, given or {})
     if isinstance(options, BeamConfig) and options.lm is not None and None in (options.lm_weight, options.word_bonus):
@@ -64,12 +64,13 @@ def decoder_of(experiment: Experiment, given: Mapping[str, Any] | None = None) -
 
 
 def decoder_options(experiment: Experiment, given: Mapping[str, Any]) -> Decoding:
-    """The numbers of ``decode.decoder`` in an experiment's config, with some replaced; those of another ``type`` alone.
+    """Return ``decode.decoder`` of the config, with the numbers in ``given`` replaced.
 
-    A language model is looked for in the experiment first.
+    If ``given`` has another ``type``, the numbers of the config are not used. The file of a language model is searched in the
+    experiment first.
 
     Raises:
-        UserError: they do not go together.
+        UserError: the numbers do not fit together.
     """
     configured = experiment.config.decode.decoder
     same = given.get("type", configured.type) == configured.type
@@ -95,10 +96,10 @@ def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
 
 
 def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | None, lm_sha256: str) -> PrefixBeam:
-    """A beam search with a language model that is in memory already."""
+    """Make a beam search with a language model that is already loaded."""
     for phrase in options.context:
         if not phrase.split() or _UNKNOWN_LABEL in tokenizer.encode(phrase):
-            raise UserError(f"decode.decoder.context: {phrase!r} cannot be written in the text units, so it is never found")
+            raise UserError(f"decode.decoder.context: {phrase!r} cannot be written in the text units; remove it")
     return PrefixBeam(tokenizer.pieces, options, lm, lm_sha256)
 
 
@@ -108,13 +109,13 @@ def _tuned(experiment: Experiment, lm: Path) -> Tuned | None:
         return None
     tuned = Tuned.read(path)
     if tuned.model_sha256 != experiment.record.model_sha256 or (lm.is_file() and tuned.lm_sha256 != sha256_of(lm)):
-        logger.warning("%s: is of another model or language model, so it is not used; run `asrprune tune-lm` again", path)
+        logger.warning("%s: belongs to another model or language model and is ignored; run `asrprune tune-lm` again", path)
         return None
     return tuned
 
 
 def _with_weights(options: BeamConfig, tuned: Tuned | None) -> BeamConfig:
-    """The options with the weights that they leave open."""
+    """Return the options with values for the weights that they leave open."""
     weights = {
         "lm_weight": tuned.lm_weight if tuned else LM_WEIGHT,
         "word_bonus": tuned.word_bonus if tuned else WORD_BONUS,

@@ -17,9 +17,7 @@ class Greedy:
         best = log_probs.argmax(dim=-1)  # (B, T')
         frames = torch.arange(best.shape[1], device=best.device)
         real = frames < lens.unsqueeze(1)
-        changes = torch.ones(
-            best.shape[0], best.shape[1] + 1, dtype=torch.bool, device=best.device
-        )  # whether the label changes before each frame
+        changes = torch.ones(best.shape[0], best.shape[1] + 1, dtype=torch.bool, device=best.device)  # before each frame
         changes[:, 1:-1] = best[:, 1:] != best[:, :-1]
         changes.scatter_(1, lens.clamp(max=best.shape[1]).unsqueeze(1), True)  # a change at the end of the utterance
         label = real & (best != BLANK)

@@ -1,4 +1,4 @@
-"""The weights of a language model, chosen on a dev set at full depth."""
+"""Choosing the weights of a language model on a dev set, at full depth."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -27,15 +27,15 @@ WORD_BONUSES = (-1.0, 0.0, 1.0, 2.0)
 
 
 def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Executor = HERE) -> Weights:
-    """Try all weights on a dev set and write the best, with the errors of all, into the experiment; returns the best.
+    """Try all weights on a dev set, write them with their errors to decoder.json, and return the best ones.
 
-    The set is run through the model once. Of equals the smallest weights win; one that the options give is kept.
+    The model runs once. Of equal results the smallest weights are chosen. A weight that is set in the options is kept.
 
     Raises:
-        UserError: the options name no language model, or one that cannot be read.
+        UserError: the options have no language model, or it cannot be read.
     """
     if options.lm is None:
-        raise UserError("there is no language model to tune; name one, --lm FILE, or in the config, decode.decoder.lm")
+        raise UserError("no language model is given; add --lm FILE, or set decode.decoder.lm in the config")
     lm, digest, corpus = ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)), Corpus(dev, experiment.tokenizer)
     lm_weights = LM_WEIGHTS if options.lm_weight is None else (options.lm_weight,)
     word_bonuses = WORD_BONUSES if options.word_bonus is None else (options.word_bonus,)
@@ -52,7 +52,7 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
         Weights(lm_weight=lm_weight, word_bonus=word_bonus, wer=100.0 * count / words)
         for (lm_weight, word_bonus), count in zip(grid, errors.tolist(), strict=True)
     )
-    best = min(tried, key=lambda weights: weights.wer)  # the first of equals
+    best = min(tried, key=lambda weights: weights.wer)  # the first of equal ones
     Tuned(
         format=1, lm_weight=best.lm_weight, word_bonus=best.word_bonus, wer=best.wer, lm_sha256=digest, set=dev.name,
         model_sha256=experiment.record.model_sha256, width=options.width, tried=tried,
@@ -61,7 +61,7 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
 
 
 def _errors(experiment: Experiment, corpus: Corpus, decoders: Sequence[Decoder], executor: Executor) -> np.ndarray:
-    """Word errors of each decoder, over the whole set."""
+    """Return the number of word errors of each decoder on the whole set."""
     batches = sorted_batches(corpus.lengths, experiment.config.decode.max_frames)
     work = partial(_count, experiment, corpus, decoders, executor.num_gpus)
     parts = executor.split(batches)

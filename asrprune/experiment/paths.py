@@ -27,7 +27,7 @@ class ExperimentPaths:
 
     @property
     def lang(self) -> Path:
-        """What a recipe's stage 3 made of texts: text units, and the language model that the config names."""
+        """The directory of stage 3: text units, and the language model of the config."""
         return self.root / "lang"
 
     @property

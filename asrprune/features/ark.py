@@ -1,4 +1,4 @@
-"""Kaldi's binary matrices: kaldiio writes them; what is read, by our own reader, is nothing else, so it can run nothing."""
+"""Kaldi's binary matrices. kaldiio writes them; the reader in this file reads nothing else and cannot run commands."""
 
 import os
 import struct
@@ -13,10 +13,10 @@ from asrprune.runtime.files import open_plain
 
 _BROKEN = (OSError, ValueError, struct.error)
 _PLAIN = {b"\0BFM": "<f4", b"\0BDM": "<f8"}
-_COMPRESSED = {b"\0BCM": "<u1", b"\0BCM2": "<u2", b"\0BCM3": "<u1"}  # compressed-matrix.h of Kaldi says what each means
+_COMPRESSED = {b"\0BCM": "<u1", b"\0BCM2": "<u2", b"\0BCM3": "<u1"}  # see compressed-matrix.h of Kaldi
 _LONGEST_HEADER = 22
-_INT = b"\4\4"  # before each whole number stands its size
-_WIDEST = 1 << 16  # columns; no features have more
+_INT = b"\4\4"  # the size that precedes each integer
+_WIDEST = 1 << 16  # the largest number of columns
 
 
 def write_ark(ark: Path, final_path: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
@@ -64,7 +64,7 @@ def read_plain_matrix(path: Path) -> np.ndarray:
 
 
 def _read(path: str, offset: int) -> np.ndarray:
-    """Read the matrix at an offset; its header is believed only as far as the file goes."""
+    """Read the matrix at an offset; check that the file is as long as the header requires."""
     with open_plain(path) as handle:
         room = os.fstat(handle.fileno()).st_size - offset
         handle.seek(offset)
@@ -74,11 +74,11 @@ def _read(path: str, offset: int) -> np.ndarray:
         elif kind in _COMPRESSED:
             marks, (low, span, rows, cols), used = _INT, struct.unpack_from("<ffii", numbers), len(kind) + 17
         else:
-            raise ValueError("no binary matrix of Kaldi's begins there")
+            raise ValueError("no binary Kaldi matrix at this position")
         dtype, table = np.dtype(_PLAIN.get(kind) or _COMPRESSED[kind]), 8 * cols if kind == b"\0BCM" else 0
         sound = marks == _INT and ((rows >= 0 and 0 < cols <= _WIDEST) or rows == cols == 0)
         if not sound or used + table + rows * cols * dtype.itemsize > room:
-            raise ValueError(f"its header promises {rows} x {cols} numbers, which the file does not hold")
+            raise ValueError(f"its header gives {rows} x {cols} numbers, but the file is shorter")
         handle.seek(offset + used)
         percentiles = np.frombuffer(handle.read(table), "<u2")
         data = np.frombuffer(handle.read(rows * cols * dtype.itemsize), dtype)
@@ -90,6 +90,6 @@ def _read(path: str, offset: int) -> np.ndarray:
 
 
 def _by_column(percentiles: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Look up codes (C, T), which lie on straight lines between the column's percentiles (C, 4): 0 to 64, to 192, to 255."""
+    """Decode codes (C, T): interpolate linearly between the percentiles (C, 4) of each column, at codes 0, 64, 192 and 255."""
     shares = [np.interp(np.arange(256), (0, 64, 192, 255), one) for one in np.eye(4)]
     return np.take_along_axis(percentiles @ np.stack(shares), codes.astype(np.intp), axis=1)

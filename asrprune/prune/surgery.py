@@ -45,7 +45,7 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
 
 
 def _copy_tuned(experiment: Experiment, target: Path) -> None:
-    """Let the pruned model decode with the weights of a language model that were tuned for the full one."""
+    """Copy the language-model weights that were tuned for the full model."""
     own, new = ExperimentPaths(experiment.path), ExperimentPaths(target)
     tuned = Tuned.read(own.decoder) if own.decoder.exists() else None
     if tuned and tuned.model_sha256 == experiment.record.model_sha256:

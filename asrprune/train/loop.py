@@ -98,9 +98,7 @@ class Trainer:
         self.total_steps = self._count_updates() if isinstance(config.train.schedule, CosineConfig) else 0
         model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
         self.model = fabric.setup_module(model)
-        self.optimizer = cast(
-            Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train))
-        )  # must follow setup_module, where FSDP splits the model
+        self.optimizer = cast(Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train)))  # after FSDP's split
         self.progress = Progress()
         self.journal: Journal | SilentJournal = SilentJournal()
         self.saved_at = time.monotonic()

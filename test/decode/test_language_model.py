@@ -147,7 +147,7 @@ def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, old: str, new: s
 def test_a_file_that_is_missing_or_cut_short(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such language model; `asrprune lm` makes one"):
         ArpaModel(tmp_path / "none.arpa")
-    with pytest.raises(UserError, match=r"lm.gz: the gzipped file is cut short or damaged"):
+    with pytest.raises(UserError, match=r"lm.gz: the gzipped file is truncated or damaged"):
         ArpaModel(write(tmp_path, gzip.compress(PRUNED.encode())[:-20], "lm.gz"))
 
 
