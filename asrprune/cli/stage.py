@@ -45,7 +45,10 @@ def number(
     config: ConfigFile,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
-    """Print numbers of a config, a line each: texts, JSON, nothing for null and for what the chosen alternative lacks."""
+    """Print numbers of a config, a line each.
+
+    Texts are printed as they are, others as JSON, null as nothing, as is what the chosen alternative of a section lacks.
+    """
     from asrprune.config.load import read_config, resolved
     from asrprune.config.names import numbers
     from asrprune.recipe.needs import flat, numbers_of
