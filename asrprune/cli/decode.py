@@ -27,6 +27,7 @@ from asrprune.cli.screen import say
 from asrprune.config.strategies import PREFERRED
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.planted import inside
 
 
 @app.command()
@@ -106,10 +107,11 @@ def score(
         if not decoded:
             raise UserError(f"{exp}: nothing is decoded of {directory.name}; stage 8 (`asrprune decode`) does it")
         for record in decoded:
-            hypotheses = open_table(record.parent / "text", allow_empty=True)
-            result = write_score(record.parent, references, hypotheses, speakers)
+            folder = inside(record.parents[1], record.parent.name)
+            hypotheses = open_table(folder / "text", allow_empty=True)
+            result = write_score(folder, references, hypotheses, speakers)
             low, high = result.wer_ci95
-            say(f"{record.parent}: WER {result.wer:.2f} % ({low:.2f} to {high:.2f})")
+            say(f"{folder}: WER {result.wer:.2f} % ({low:.2f} to {high:.2f})")
 
 
 @app.command()

@@ -136,7 +136,7 @@ def compute_cmvn(directory: Path) -> np.ndarray:
         UserError: there are no frames, or they are of different widths.
     """
     if archives := sorted((directory / "fbank").glob("feats_*.cmvn")):
-        parts = map(read_statistics, archives)
+        parts: Iterator[np.ndarray] = map(read_statistics, archives)
     else:
         entries = list(read_table(directory / "feats.scp").values())
         parts = (statistics(read_matrix(entry)) for entry in track(entries, f"cmvn {directory.name}"))

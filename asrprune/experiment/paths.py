@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from asrprune.runtime.planted import inside
+
 
 @dataclass(frozen=True)
 class ExperimentPaths:
@@ -87,4 +89,4 @@ class ExperimentPaths:
 
     def decoded(self, set_name: str) -> Path:
         """Hypotheses and scores of a set, a folder for each sub-model."""
-        return self.root / "decode" / set_name
+        return inside(self.root, "decode", set_name)

@@ -8,6 +8,7 @@ from typing import Any
 from asrprune.config.strategies import spellings, strategy_name
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json, write_json
+from asrprune.runtime.planted import file_name, inside
 
 Keep = tuple[int, ...]  # ascending layers of a sub-model, as the full model numbers them
 
@@ -80,6 +81,7 @@ def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
         ) from None
     if plan.num_layers != num_layers or plan.model_sha256 != model_sha256:
         raise UserError(f"{path}: this plan was made for another model; run stage 7 (`asrprune search`) again")
+    file_name(str(plan.strategy), f"{path}: the strategy")  # results are called after it
     for step in steps:
         check_layers(step.keep, num_layers, str(path))
     return plan
@@ -117,10 +119,10 @@ def _numbers(part: str, num_layers: int) -> range:
 
 def plan_path(exp: Path, strategy: str) -> Path:
     """Return the path of the plan of a strategy."""
-    return file_of(exp / "plans", strategy, ".json")
+    return file_of(inside(exp, "plans"), strategy, ".json")
 
 
 def file_of(folder: Path, strategy: str, ending: str) -> Path:
     """``folder/<strategy><ending>``; it keeps the older name of the strategy if it was made under that."""
-    paths = [folder / f"{name}{ending}" for name in spellings(strategy)]
+    paths = [inside(folder, f"{name}{ending}") for name in spellings(strategy)]
     return next((path for path in paths if path.exists()), paths[0])

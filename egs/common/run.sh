@@ -33,6 +33,7 @@ source "$common/environment.sh"
 one_of executor local slurm
 numbers=(--config "$config" $config_opts)
 speeds=$(asrprune number prune.speeds "${numbers[@]}") || die "nothing was run (paths are relative to $PWD)"
+case $exp_tag in */* | . | .. | -*) wrong_usage "--exp_tag $exp_tag: is the name of a directory below --expdir, without a /" ;; esac
 exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
 train=$datadir/$train_set train_sp=${train}_sp dev=$datadir/$dev_set tests=() decoded=() stages=()
 for name in $test_sets; do tests+=("$datadir/$name") decoded+=("$exp/decode/$name"); done
