@@ -16,6 +16,9 @@ from asrprune.config.section import TOLERANT, AnySection, Section
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
 
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of a tag's own reader, for a wrong value
+_MOST_VALUES = 10_000
+
 
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-3 is a number (plain YAML 1.1 wants 1.0e-3) and a key that is given twice is an error."""
@@ -35,10 +38,28 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _parsed(text: str) -> Any:
+    """Read the value of a YAML text, which is not larger when its aliases are written out than a person could have written."""
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    if _size(node, {}) > _MOST_VALUES:
+        raise yaml.YAMLError(f"its aliases (*name) stand for more than {_MOST_VALUES} values")
+    return None if node is None else loader.construct_document(node)
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Count the values in a node, those of an alias each time; one that holds itself has too many."""
+    if id(node) not in known and isinstance(node, yaml.CollectionNode):
+        known[id(node)] = _MOST_VALUES
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [node.value]
+        known[id(node)] = 1 + sum(_size(inner, known) for pair in pairs for inner in pair)
+    return known.get(id(node), 1)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; every way in which it can be broken is a ``UserError`` that names file and line."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
     except UnicodeDecodeError:
@@ -48,6 +69,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{where}: not valid YAML: {problem}") from None
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: not valid YAML: a value that cannot be read ({error})") from None
     if values is not None and not isinstance(values, dict):
         raise UserError(f"{path}: a config file must hold `key: value` lines, this one holds a {type(values).__name__}")
     return values or {}
@@ -117,8 +140,8 @@ def _split(override: str) -> tuple[str, Any]:
     if not found or not name:
         raise UserError(f"--set {override}: write section.key=value, for example train.epochs=20")
     try:
-        return RENAMED.get(name, name), yaml.load(text, _Loader)
-    except yaml.YAMLError:
+        return RENAMED.get(name, name), _parsed(text)
+    except (yaml.YAMLError, *_UNREADABLE):
         raise UserError(f"--set {override}: {text!r} is not a YAML value") from None
 
 

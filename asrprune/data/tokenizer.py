@@ -25,12 +25,12 @@ class Tokenizer:
             raise UserError(f"{model}: no such sentencepiece model; stage 3 (`asrprune bpe`) makes it")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
-        except (RuntimeError, OSError) as error:
+            pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+        except (RuntimeError, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{model}: not a sentencepiece model ({error}); run stage 3 (`asrprune bpe`) again") from None
-        self.path = model
+        self.path, self.pieces = model, ["<blk>", *pieces]
         unknown, start = self._processor.unk_id(), self._processor.piece_to_id(WORD_START)
         self._unknown = [unknown] if start == unknown else [start, unknown]  # to words as units, <unk> is one
-        self.pieces = ["<blk>", *(self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size()))]
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[Path]]:
         """It is pickled as its path, and loaded where it arrives."""

@@ -342,8 +342,13 @@ class Trainer:
             raise UserError(
                 f"{self.checkpoints}: states of another version of asrprune; remove the directory to train from the start"
             )
-        restore(self._module, self.optimizer, state["model"], state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        try:
+            restore(self._module, self.optimizer, state["model"], state["optimizer"])
+            self.progress = Progress(**state["progress"])
+        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+            raise UserError(
+                f"{self.checkpoints}: its state is not one of this model ({error!r}); remove it to train from the start"
+            ) from None
         logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 
