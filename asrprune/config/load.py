@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
 
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of a tag's own reader, for a wrong value
-_MOST_VALUES = 10_000
+_MOST_CHARACTERS, _MOST_VALUES, _DEEPEST = 100_000, 10_000, 50
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,7 +40,12 @@ _Loader.add_implicit_resolver(
 
 
 def _parsed(text: str) -> Any:
-    """Read the value of a YAML text, which is not larger when its aliases are written out than a person could have written."""
+    """Read the value of a YAML text, which may not be larger, also with its aliases written out, than one by a person."""
+    if len(text) > _MOST_CHARACTERS:
+        raise yaml.YAMLError(f"it has more than {_MOST_CHARACTERS} characters, so it is no config")
+    brackets = ((character in "[{") - (character in "]}") for character in text)
+    if max(accumulate(brackets), default=0) > _DEEPEST:  # at which PyYAML takes hours
+        raise yaml.YAMLError("it is nested too deeply")
     loader = _Loader(text)
     node = loader.get_single_node()
     if _size(node, {}) > _MOST_VALUES:

@@ -56,7 +56,7 @@ class Tokenizer:
 
 
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Path) -> Tokenizer:
-    """Train text units on transcripts; write ``bpe.model`` and ``tokens.txt`` (``token label`` a line, as sherpa-onnx has it).
+    """Train text units on transcripts; write ``bpe.model`` and ``tokens.txt``.
 
     Raises:
         UserError: more units are asked for than the transcripts can give (sentencepiece says how many they can).
@@ -87,8 +87,13 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
     with atomic_path(directory / "bpe.model") as temporary:
         temporary.write_bytes(model.getvalue())
     tokenizer = Tokenizer(directory / "bpe.model")
-    write_text(directory / "tokens.txt", "".join(f"{piece} {label}\n" for label, piece in enumerate(tokenizer.pieces)))
+    write_tokens(directory / "tokens.txt", tokenizer)
     return tokenizer
+
+
+def write_tokens(path: Path, tokenizer: Tokenizer) -> None:
+    """Write the list of text units: ``token label`` a line, as sherpa-onnx has it."""
+    write_text(path, "".join(f"{piece} {label}\n" for label, piece in enumerate(tokenizer.pieces)))
 
 
 def _vocab_size(texts: Sequence[str], config: TokenizerConfig) -> int:

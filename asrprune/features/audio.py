@@ -24,7 +24,7 @@ from asrprune.runtime.planted import open_plain
 # Times are commonly rounded to 10 ms, so a segment that ends with its recording may stick out by that much.
 OVERSHOOT_S = 0.01
 _RAW = re.compile(r"(?P<path>.+)\?rate=(?P<rate>[1-9]\d{0,6})&encoding=s16(?P<order>[bl])e")
-_NO_LENGTH = 1 << 62  # libsndfile says 2^63 - 1 for a flac that was written to a pipe
+_NO_LENGTH = 1 << 34  # no recording has so many samples; libsndfile says 2^63 - 1 for a flac that was written to a pipe
 _UNKNOWN_SIZE = 0xFFFFFFFF  # what a program that writes a wav to a pipe puts where the size belongs
 
 

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from asrprune.config.load import write_config
 from asrprune.config.schema import Config
+from asrprune.data.tokenizer import write_tokens
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import check_layers
 from asrprune.experiment.store import Experiment, save_model
+from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
 
@@ -28,7 +30,9 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: is there already; choose another directory, or remove it")
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("bpe.model", "tokens.txt", "cmvn"):
+    write_tokens(target / "tokens.txt", experiment.tokenizer)
+    read_cmvn(experiment.path / "cmvn")  # what is copied is what its name says, not what a link points to
+    for name in ("bpe.model", "cmvn"):
         with atomic_path(target / name) as temporary:
             shutil.copyfile(experiment.path / name, temporary)
     config = pruned_config(experiment.config, keep)

@@ -9,6 +9,7 @@ from asrprune.report.markdown import markdown
 from asrprune.report.plots import CAPTIONS, draw
 from asrprune.report.results import collect
 from asrprune.runtime.files import atomic_path, read_json, write_json, write_text
+from asrprune.runtime.planted import inside
 
 
 def write_report(exp: Path, figures_dir: str = "figures") -> Path:
@@ -22,7 +23,7 @@ def write_report(exp: Path, figures_dir: str = "figures") -> Path:
     paths = ExperimentPaths(exp)
     write_json(paths.results, collect(exp))
     results = read_json(paths.results)  # what is drawn is what is on disk
-    figures = draw(results, exp, exp / figures_dir)
+    figures = draw(results, exp, inside(exp, figures_dir))
     write_text(paths.tables, markdown(results, figures, PurePosixPath(figures_dir)))
     write_text(paths.page, html(results, figures))
     return paths.page

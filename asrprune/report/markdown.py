@@ -20,4 +20,4 @@ def markdown(results: Results, figures: Sequence[Path], link_dir: PurePosixPath)
     for figure in figures:
         parts += [f"![{figure.stem}]({link_dir / figure.name})", CAPTIONS[figure.stem]]
     parts += ["## How these numbers were made", "\n".join(f"- **{term}.** {text}" for term, text in facts(results))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts).replace("<", "&lt;") + "\n"  # a name is no HTML
