@@ -1,18 +1,20 @@
 """The file svcca/<set>.npz with the similarities and influence of the layers: its path and its content."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.planted import inside, open_plain
 
 _STAGE = "stage 6 (`asrprune svcca`)"
+_MEASURES = {"similarity", "pwcca", "cka", "influence"}
+_MOST_BYTES = 1 << 28  # a model of 1,000 layers has 24 million
 
 
 def similarity_path(exp: Path, set_name: str) -> Path:
     """Return the path of the similarities of a set."""
-    return exp / "svcca" / f"{set_name}.npz"
+    return inside(exp, "svcca", f"{set_name}.npz")
 
 
 def read_matrices(path: Path) -> dict[str, np.ndarray]:
@@ -22,9 +24,16 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
         UserError: the file is missing or broken.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        with open_plain(path) as handle, np.load(handle, allow_pickle=False) as arrays:
+            if sum(member.file_size for member in arrays.zip.infolist()) > _MOST_BYTES:
+                raise ValueError("it is too large")
+            stored = dict(arrays)
+        stored["model_sha256"].item()
+        for name in _MEASURES & stored.keys():
+            if stored[name].dtype.kind != "f":
+                raise ValueError(f"{name} holds no numbers")
+        return stored
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {_STAGE} makes it") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a complete .npz file ({error}); {_STAGE} makes it again") from None
+    except Exception as error:  # numpy and zipfile stumble over damaged files in many ways
+        raise UserError(f"{path}: not a whole .npz file ({error!r}); {_STAGE} makes it again") from None

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from asrprune.cli.failures import bug_message, fail, user_message
-from asrprune.cli.screen import LogFile, log_only
+from asrprune.cli.screen import Lines, LogFile, log_only
 from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
 
@@ -85,9 +85,9 @@ def _options(
         handlers.append(LogFile(log, encoding="utf-8"))
     told = logging.INFO if is_first() else logging.ERROR  # of several training processes only one logs
     level = max(told, logging.WARNING) if quiet else told
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
-    )
+    for handler in handlers:
+        handler.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=handlers, force=True)
     log_only.setLevel(told)
     log_only.info("$ %s", shlex.join(["asrprune", *sys.argv[1:]]))
     for noisy in ("lightning_fabric", "lightning", "matplotlib", "fontTools", "PIL"):

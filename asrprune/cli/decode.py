@@ -27,6 +27,7 @@ from asrprune.cli.screen import say
 from asrprune.config.strategies import PREFERRED
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.planted import inside
 
 
 @app.command()
@@ -109,10 +110,11 @@ def score(
             raise UserError(f"{exp}: {directory.name} is not decoded yet; run stage 8 (`asrprune decode`)")
         rate = read_experiment_config(exp).scoring.in_units("WER")
         for record in decoded:
-            hypotheses = open_table(record.parent / "text", allow_empty=True)
-            result = write_score(record.parent, references, hypotheses, speakers)
+            folder = inside(record.parents[1], record.parent.name)
+            hypotheses = open_table(folder / "text", allow_empty=True)
+            result = write_score(folder, references, hypotheses, speakers)
             low, high = result.wer_ci95
-            say(f"{record.parent}: {rate} {result.wer:.2f} % ({low:.2f} to {high:.2f})")
+            say(f"{folder}: {rate} {result.wer:.2f} % ({low:.2f} to {high:.2f})")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import NoReturn
 import typer
 
 from asrprune.cli.screen import log_only
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, printable
 
 _DISK_FIXES = {
     errno.ENOSPC: "free some disk space",
@@ -73,7 +73,7 @@ def bug_message(error: Exception, log: Path | None) -> str:
 def fail(ctx: typer.Context, message: str, code: int) -> NoReturn:
     """Write the message to stderr and to the log, and exit."""
     between = "\n" if "\n" in message else " "
-    print(f"asrprune {ctx.invoked_subcommand}: error:{between}{message}", file=sys.stderr)
-    with contextlib.suppress(OSError):  # a full disk has been reported already
+    print(printable(f"asrprune {ctx.invoked_subcommand}: error:{between}{message}"), file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk has been told already
         log_only.error("%s", message)
     sys.exit(code)

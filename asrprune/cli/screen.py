@@ -2,9 +2,12 @@
 
 import logging
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+
+from asrprune.runtime.errors import printable
+from asrprune.runtime.planted import no_link
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,8 +17,19 @@ log_only = logging.getLogger("asrprune.log_only")  # messages for the log file o
 log_only.addHandler(logging.NullHandler())
 
 
+class Lines(logging.Formatter):
+    """Lines of the log and the screen: what they name cannot give orders to a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As logging does it, but printable."""
+        return printable(super().format(record))
+
+
 class LogFile(logging.FileHandler):
     """A log file that raises an error if it cannot be written."""
+
+    def _open(self) -> Any:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=no_link)
 
     def handleError(self, record: logging.LogRecord) -> NoReturn:
         """Raise the exception; logging would print its traceback and continue."""
@@ -25,11 +39,14 @@ class LogFile(logging.FileHandler):
 def show(table: "Table") -> None:
     """Print a table on stdout; outside a terminal it is 160 columns wide."""
     from rich.console import Console
+    from rich.segment import Segment, Segments
 
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    drawn = [Segment(printable(text), style, control) for text, style, control in console.render(table)]
+    console.print(Segments(drawn), end="")
 
 
 def say(text: str) -> None:
-    """Print a result on stdout and write it to the log."""
-    typer.echo(text)
+    """Print a result on stdout, and write it into the log."""
+    typer.echo(printable(text))
     log_only.info("%s", text)

@@ -10,7 +10,7 @@ import typer
 from asrprune.cli.app import app
 from asrprune.cli.options import ConfigFile, ExpDir, Gpus, Overrides
 from asrprune.cli.screen import say
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, printable
 
 
 @app.command()
@@ -60,6 +60,6 @@ def number(
 
 
 def _end(message: str, code: int) -> None:
-    """Print a message of the run.sh in this directory, and exit."""
-    print(f"{Path.cwd().name}/run.sh: {message}", file=sys.stderr)
+    """Say in the name of the run.sh in this directory how its run ended."""
+    print(printable(f"{Path.cwd().name}/run.sh: {message}"), file=sys.stderr)
     raise typer.Exit(code)

@@ -12,6 +12,7 @@ from asrprune.config.names import names_affecting, only, sections
 from asrprune.config.schema import Config, ModelConfig, PruneConfig, StrategyName
 from asrprune.config.section import Positive, Section
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.planted import file_name
 
 Numbers = dict[str, Any]  # section.key -> value, as with --set
 _SHARED = ("model.num_layers", *names_affecting("features", "report"))  # all models share depth, features and units
@@ -54,6 +55,8 @@ class Grid(Section):
         named = {self.prunable, self.plain, self.baseline, *self.alone.methods, *self.pruned_by}
         if unknown := sorted(named - set(self.methods)):
             raise ValueError(f"no such method: {', '.join(unknown)}; methods has {', '.join(self.methods)}")
+        for name in self.methods:  # experiments are called after them
+            file_name(name, "methods:")
         if wanting := sorted({self.plain, self.baseline} - set(self.alone.methods)):
             raise ValueError(f"plain and baseline must be among alone.methods, which lacks {', '.join(wanting)}")
         if other := sorted(set(self.alone.unpruned) - (set(self.alone.methods) - {self.prunable, *self.pruned_by})):
@@ -138,4 +141,7 @@ def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: boo
 
 def as_overrides(numbers: Numbers) -> tuple[str, ...]:
     """Write numbers as --set takes them, without blanks: run.sh splits what it is given at them."""
-    return tuple(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in numbers.items())
+    written = tuple(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in numbers.items())
+    if blank := [override for override in written if " " in override]:
+        raise UserError(f"{blank[0]}: holds a blank, at which run.sh would split it; write it without")
+    return written

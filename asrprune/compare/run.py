@@ -18,6 +18,7 @@ from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held
 from asrprune.runtime.hardware import visible_gpus
+from asrprune.runtime.planted import no_link
 
 logger = logging.getLogger(__name__)
 _POLL_S = 1.0
@@ -159,7 +160,7 @@ class Runner:
         logger.info("%s: stages %d to %d; output: %s", cell.name, first, last, output)
         output.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **_gpus(slot, jobs)}
-        with open(output, "ab") as sink:
+        with open(output, "ab", opener=no_link) as sink:
             process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
         self.running[cell] = Run(process, time.monotonic(), slot)
 

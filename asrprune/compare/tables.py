@@ -229,8 +229,12 @@ def _mean_cost(rows: Sequence[Cost]) -> tuple[float, float, float]:
     return updates / seeds, passes / seeds, sum(row.seconds for row in rows) / seeds
 
 
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "%&_#${}"}
+    | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", ">": "$>$", "*": "$^*$", NONE: "--"}
+    | {"✓": r"$\checkmark$", "✗": r"$\times$"}
+)
+
+
 def _escaped(text: str) -> str:
-    for character in "%&_#":
-        text = text.replace(character, f"\\{character}")
-    text = text.replace(">", "$>$").replace(NONE, "--").replace(" * ", r" $\times$ ").replace("*", "$^*$")
-    return text.replace("✓", r"$\checkmark$").replace("✗", r"$\times$")
+    return text.translate(_LATEX).replace(" $^*$ ", r" $\times$ ")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -15,6 +16,9 @@ from asrprune.config.schema import Config
 from asrprune.config.section import TOLERANT, AnySection, Section
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
+
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of a tag's own reader, for a wrong value
+_MOST_CHARACTERS, _MOST_VALUES, _DEEPEST = 100_000, 10_000, 50
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,10 +39,33 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _parsed(text: str) -> Any:
+    """Read the value of a YAML text, which may not be larger, also with its aliases written out, than one by a person."""
+    if len(text) > _MOST_CHARACTERS:
+        raise yaml.YAMLError(f"it has more than {_MOST_CHARACTERS} characters, so it is no config")
+    brackets = ((character in "[{") - (character in "]}") for character in text)
+    if max(accumulate(brackets), default=0) > _DEEPEST:  # at which PyYAML takes hours
+        raise yaml.YAMLError("it is nested too deeply")
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    if _size(node, {}) > _MOST_VALUES:
+        raise yaml.YAMLError(f"its aliases (*name) stand for more than {_MOST_VALUES} values")
+    return None if node is None else loader.construct_document(node)
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Count the values in a node, those of an alias each time; one that holds itself has too many."""
+    if id(node) not in known and isinstance(node, yaml.CollectionNode):
+        known[id(node)] = _MOST_VALUES
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [node.value]
+        known[id(node)] = 1 + sum(_size(inner, known) for pair in pairs for inner in pair)
+    return known.get(id(node), 1)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; raise a ``UserError`` with file and line if the file is not valid."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
     except UnicodeDecodeError:
@@ -48,6 +75,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{where}: not valid YAML: {problem}") from None
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: not valid YAML: a value that cannot be read ({error})") from None
     if values is not None and not isinstance(values, dict):
         raise UserError(f"{path}: a config file must hold `key: value` lines, this one holds a {type(values).__name__}")
     return values or {}
@@ -126,8 +155,8 @@ def _split(override: str) -> tuple[str, Any]:
     if not found or not name:
         raise UserError(f"--set {override}: write section.key=value, for example train.epochs=20")
     try:
-        return RENAMED.get(name, name), yaml.load(text, _Loader)
-    except yaml.YAMLError:
+        return RENAMED.get(name, name), _parsed(text)
+    except (yaml.YAMLError, *_UNREADABLE):
         raise UserError(f"--set {override}: {text!r} is not a YAML value") from None
 
 

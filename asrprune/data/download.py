@@ -4,21 +4,17 @@ import functools
 import http.client
 import io
 import logging
-import lzma
 import os
-import shutil
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from asrprune.runtime.errors import UserError, first_line
-from asrprune.runtime.files import locked, sha256_of
+from asrprune.data.unpack import disk_error, disk_errors, sole_writer, unpack
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import sha256_of
+from asrprune.runtime.planted import no_link
 from asrprune.runtime.progress import track
 
 logger = logging.getLogger(__name__)
@@ -101,8 +97,8 @@ def fetch(url: str, sha256: str | None, target: Path, local_dir: Path) -> Path:
         return held
     by_hand = f"download it by hand and pass --download_dir DIR, the directory that contains {target.name}"
     part = target.with_name(f"{target.name}.part")
-    with _disk_errors(target), _sole_writer(target):
-        with open(part, "ab", buffering=0) as handle:
+    with disk_errors(target), sole_writer(target):
+        with open(part, "ab", buffering=0, opener=no_link) as handle:
             _download(url, handle, by_hand)
             os.fsync(handle.fileno())
         try:
@@ -112,27 +108,6 @@ def fetch(url: str, sha256: str | None, target: Path, local_dir: Path) -> Path:
             raise
         os.replace(part, target)
     return target
-
-
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack a tar archive (plain, gz, bz2, xz) into the directory ``target``; do nothing if ``target`` exists.
-
-    The whole archive is checked before anything is written, and ``target`` is created only when complete.
-
-    Raises:
-        UserError: the archive is damaged, or has unsafe members: absolute paths, ``..``, links out of ``target``, devices.
-    """
-    if target.is_dir():
-        return
-    temporary = target.with_name(f".{target.name}.tmp")
-    with _disk_errors(target), _sole_writer(target):
-        shutil.rmtree(temporary, ignore_errors=True)  # from a killed run
-        try:
-            _extract(archive, temporary)
-            os.sync()  # one sync: an fsync for each of 300,000 small files takes many minutes
-            os.rename(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _held(target: Path, local_dir: Path) -> Path | None:
@@ -209,93 +184,5 @@ def _write(handle: io.FileIO, block: bytes) -> None:
     try:
         while rest:
             rest = rest[handle.write(rest) :]
-    except OSError as error:  # caught here, because network errors are OSErrors, too
-        raise _disk_error(Path(str(handle.name)), error) from None
-
-
-def _extract(archive: Path, directory: Path) -> None:
-    """Check the whole archive, then extract it."""
-    options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.10 and 3.11 have it since mid-2023
-    try:
-        with tarfile.open(archive) as tar:
-            members = _safe_members(archive, tar)
-            _check_end(tar)
-            for member in track(members, f"unpacking {archive.name}"):
-                tar.extract(member, directory, **options)  # type: ignore[arg-type]
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = first_line(error).rstrip(":")
-        raise UserError(f"{archive}: is damaged or no tar archive ({reason}); delete it and download it again") from None
-
-
-def _safe_members(archive: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """Return all members, with this user as owner and plain permissions; raise a ``UserError`` for an unsafe member."""
-    members = []
-    files: set[PurePosixPath] = set()
-    links: set[PurePosixPath] = set()
-    for member in tar:
-        fault = _fault(member, files, links)
-        if fault:
-            raise UserError(f"{archive}: {member.name}: {fault}; nothing was unpacked; download the archive from its publisher")
-        path = PurePosixPath(member.name)
-        (links if member.issym() else files).add(path)
-        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-        member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
-        members.append(member)
-    return members
-
-
-def _fault(member: tarfile.TarInfo, files: set[PurePosixPath], links: set[PurePosixPath]) -> str:
-    """Return why ``member`` is unsafe, or "". ``files`` and ``links`` (symbolic) are the members before it.
-
-    No member may lie behind a symbolic link, so the directory of a link is a real directory. The target of a link may have
-    ``..`` only at its start, and not above the top. So, by induction, every path through links stays inside.
-    """
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts:
-        return "its path leads out of the archive"
-    if not links.isdisjoint((path, *path.parents)):
-        return "it would be written through a symbolic link"
-    if member.issym():
-        target = PurePosixPath(member.linkname)
-        climbs = target.parts.count("..")
-        if target.is_absolute() or climbs >= len(path.parts) or ".." in target.parts[climbs:]:
-            return f"it is a link that leads out of the archive, to {member.linkname}"
-    elif member.islnk():
-        if PurePosixPath(member.linkname) not in files:
-            return f"it is a hard link to {member.linkname}, which is not an earlier file of the archive"
-    elif not (member.isfile() or member.isdir()):
-        return "it is neither a file nor a directory nor a link"
-    return ""
-
-
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise an error unless the archive has its end mark and a correct checksum; ``tarfile`` does not check this."""
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("it is truncated")
-    while tar.fileobj.read(_BLOCK):  # gzip, bz2 and xz verify their checksum at the end
-        pass
-
-
-def _sole_writer(target: Path) -> AbstractContextManager[None]:
-    """Lock ``target`` by a file beside it, because its directory may contain other downloads."""
-    return locked(target.with_name(f".{target.name}.lock"), target)
-
-
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    """Turn an error of the disk, such as a full disk, into a ``UserError``."""
-    try:
-        yield
-    except OSError as error:
-        raise _disk_error(target, error) from None
-
-
-def _disk_error(path: Path, error: OSError) -> UserError:
-    where = error.filename or path
-    return UserError(
-        f"{where}: {error.strerror or error}; free space or change the permissions, then run this again to continue"
-    )
+    except OSError as error:  # told apart here, for errors of the network are OSErrors too
+        raise disk_error(Path(str(handle.name)), error) from None

@@ -136,7 +136,7 @@ def compute_cmvn(directory: Path) -> np.ndarray:
         UserError: there are no frames, or the features differ in the number of filters.
     """
     if archives := sorted((directory / "fbank").glob("feats_*.cmvn")):
-        parts = iter([read_statistics(path) for path in archives])
+        parts: Iterator[np.ndarray] = map(read_statistics, archives)
     else:
         entries = list(read_table(directory / "feats.scp").values())
         parts = (statistics(read_matrix(entry)) for entry in track(entries, f"cmvn {directory.name}"))

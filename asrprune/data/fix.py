@@ -21,6 +21,8 @@ from asrprune.data.tables import (
     write_table,
 )
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import atomic_path
+from asrprune.runtime.planted import inside
 
 
 def fix_data_dir(path: Path) -> list[str]:
@@ -110,13 +112,13 @@ def _put_speakers_first(path: Path, rows: Rows) -> Rows:
 
 def _replace_files(path: Path, rows: Rows) -> list[str]:
     """Back up and rewrite the files whose bytes change."""
-    changes = []
+    changes, backup = [], inside(path, ".backup")
     for name in FILES:
         old = (path / name).read_bytes() if (path / name).is_file() else b""
         new = render(rows.get(name, {})).encode()
         if old and old != new:
-            (path / ".backup").mkdir(exist_ok=True)
-            shutil.copy2(path / name, path / ".backup" / name)
+            with atomic_path(backup / name) as temporary:
+                shutil.copy2(path / name, temporary)
             changes.append(f"{name}: {'rewritten' if new else 'removed'}; the original file is in .backup")
         if not new:
             (path / name).unlink(missing_ok=True)

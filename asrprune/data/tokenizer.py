@@ -25,12 +25,12 @@ class Tokenizer:
             raise UserError(f"{model}: no such sentencepiece model; stage 3 (`asrprune bpe`) makes it")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
-        except (RuntimeError, OSError) as error:
+            pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+        except (RuntimeError, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{model}: not a sentencepiece model ({error}); run stage 3 (`asrprune bpe`) again") from None
-        self.path = model
+        self.path, self.pieces = model, ["<blk>", *pieces]
         unknown, start = self._processor.unk_id(), self._processor.piece_to_id(WORD_START)
-        self._unknown = [unknown] if start == unknown else [start, unknown]  # with word units, <unk> is one piece
-        self.pieces = ["<blk>", *(self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size()))]
+        self._unknown = [unknown] if start == unknown else [start, unknown]  # to words as units, <unk> is one
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[Path]]:
         """Pickle the path only; the receiving process loads the model."""
@@ -87,8 +87,13 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
     with atomic_path(directory / "bpe.model") as temporary:
         temporary.write_bytes(model.getvalue())
     tokenizer = Tokenizer(directory / "bpe.model")
-    write_text(directory / "tokens.txt", "".join(f"{piece} {label}\n" for label, piece in enumerate(tokenizer.pieces)))
+    write_tokens(directory / "tokens.txt", tokenizer)
     return tokenizer
+
+
+def write_tokens(path: Path, tokenizer: Tokenizer) -> None:
+    """Write the list of text units: ``token label`` a line, as sherpa-onnx has it."""
+    write_text(path, "".join(f"{piece} {label}\n" for label, piece in enumerate(tokenizer.pieces)))
 
 
 def _vocab_size(texts: Sequence[str], config: TokenizerConfig) -> int:

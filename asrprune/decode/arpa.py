@@ -5,6 +5,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -15,8 +16,9 @@ from asrprune.decode.language_model import END, NO_NODE, START, UNKNOWN, Grams, 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, open_unzipped
 
-_AT_ONCE = 100_000  # lines in memory
-_COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)\s*$")
+_AT_ONCE = 100_000  # lines that are held
+_LONGEST = 1 << 16  # bytes of one
+_COUNT = re.compile(rb"ngram\s+(\d{1,2})\s*=\s*(\d{1,12})\s*$")
 
 
 class ArpaModel(LanguageModel):
@@ -49,7 +51,7 @@ class _Lines:
     """The stripped lines of a file, and the number of the last line read."""
 
     def __init__(self, path: Path, handle: BinaryIO) -> None:
-        self.path, self.number, self._handle = path, 0, iter(handle)
+        self.path, self.number, self._handle = path, 0, iter(partial(handle.readline, _LONGEST), b"")
 
     def __iter__(self) -> Iterator[bytes]:
         for line in self._handle:

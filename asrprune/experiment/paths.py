@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from asrprune.runtime.planted import inside
+
 
 @dataclass(frozen=True)
 class ExperimentPaths:
@@ -91,5 +93,5 @@ class ExperimentPaths:
         return self.root / "report.html"
 
     def decoded(self, set_name: str) -> Path:
-        """Return the directory of hypotheses and scores of a set, with a folder for each sub-model."""
-        return self.root / "decode" / set_name
+        """Hypotheses and scores of a set, a folder for each sub-model."""
+        return inside(self.root, "decode", set_name)

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from asrprune.config.strategies import spellings, strategy_name
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.planted import file_name, inside
 from asrprune.runtime.records import Record
 
 Keep = tuple[int, ...]  # the layers of a sub-model, ascending, numbered as in the full model
@@ -73,6 +74,7 @@ def read_plan(path: Path, num_layers: int, model_sha256: str) -> Plan:
     plan = Plan.read(path)
     if plan.num_layers != num_layers or plan.model_sha256 != model_sha256:
         raise UserError(f"{path}: this plan was made for another model; run stage 7 (`asrprune search`) again")
+    file_name(plan.strategy, f"{path}: the strategy")  # results are named after it
     for step in plan.steps:
         check_layers(step.keep, num_layers, str(path))
     return plan
@@ -105,10 +107,10 @@ def _numbers(part: str, num_layers: int) -> range:
 
 def plan_path(exp: Path, strategy: str) -> Path:
     """Return the path of the plan of a strategy."""
-    return file_of(exp / "plans", strategy, ".json")
+    return file_of(inside(exp, "plans"), strategy, ".json")
 
 
 def file_of(folder: Path, strategy: str, ending: str) -> Path:
-    """Return ``folder/<strategy><ending>``, or the existing file with an old name of the strategy."""
-    paths = [folder / f"{name}{ending}" for name in spellings(strategy)]
+    """``folder/<strategy><ending>``; it keeps the older name of the strategy if it was made under that."""
+    paths = [inside(folder, f"{name}{ending}") for name in spellings(strategy)]
     return next((path for path in paths if path.exists()), paths[0])

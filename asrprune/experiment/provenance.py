@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
-from asrprune.config.load import parse_config, read_yaml, resolved, write_config
+from asrprune.config.load import resolved, write_config
 from asrprune.config.names import only
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.paths import ExperimentPaths
+from asrprune.experiment.store import read_experiment_config
 from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, sha256_of
@@ -105,8 +106,8 @@ def _hash_of_lines(lines: Iterable[str]) -> str:
 
 
 def _check_same(path: Path, new: dict[str, Any]) -> None:
-    old = resolved(parse_config(read_yaml(path), str(path)))
-    differences = list(_differences(only(old, "learning"), only(new, "learning")))  # other numbers may change
+    old = resolved(read_experiment_config(path.parent))
+    differences = list(_differences(only(old, "learning"), only(new, "learning")))  # the rest may change between two starts
     if differences:
         listed = "\n".join(f"  {name}: was {before}, is {now}" for name, before, now in differences)
         raise UserError(

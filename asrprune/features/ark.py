@@ -9,7 +9,7 @@ import kaldiio
 import numpy as np
 
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import open_plain
+from asrprune.runtime.planted import open_plain
 
 _BROKEN = (OSError, ValueError, struct.error)
 _PLAIN = {b"\0BFM": "<f4", b"\0BDM": "<f8"}

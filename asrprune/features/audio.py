@@ -19,12 +19,13 @@ import numpy.typing as npt
 import soundfile
 
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.planted import open_plain
 
 # Times are commonly rounded to 10 ms, so a segment may end this much after its recording.
 OVERSHOOT_S = 0.01
-_RAW = re.compile(r"(?P<path>.+)\?rate=(?P<rate>[1-9]\d*)&encoding=s16(?P<order>[bl])e")
-_NO_LENGTH = 1 << 62  # libsndfile returns 2^63 - 1 for a flac that was written to a pipe
-_UNKNOWN_SIZE = 0xFFFFFFFF  # the size in a wav header that was written to a pipe
+_RAW = re.compile(r"(?P<path>.+)\?rate=(?P<rate>[1-9]\d{0,6})&encoding=s16(?P<order>[bl])e")
+_NO_LENGTH = 1 << 34  # no recording has so many samples; libsndfile says 2^63 - 1 for a flac that was written to a pipe
+_UNKNOWN_SIZE = 0xFFFFFFFF  # what a program that writes a wav to a pipe puts where the size belongs
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _open(entry: str, allow_pipes: bool) -> soundfile.SoundFile:
         return _open_pipe(entry.rstrip()[:-1].strip(), allow_pipes)
     path, layout = _split_entry(entry)
     try:
-        with open(path, "rb") as handle:
+        with open_plain(path) as handle:
             _check_complete(path, handle, raw=bool(layout))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path, or download the file again") from None

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from asrprune.config.load import write_config
 from asrprune.config.schema import Config
+from asrprune.data.tokenizer import write_tokens
 from asrprune.decode.choose import Tuned
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import check_layers
 from asrprune.experiment.store import Experiment, ModelRecord, PrunedFrom, save_model
+from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
 
@@ -29,8 +31,9 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: exists already; choose another directory, or remove it")
     target.mkdir(parents=True, exist_ok=True)
-    lm = f"lang/{getattr(experiment.config.decode.decoder, 'lm', None)}"
-    for name in ("bpe.model", "tokens.txt", "cmvn", *([lm] if (experiment.path / lm).is_file() else [])):
+    write_tokens(target / "tokens.txt", experiment.tokenizer)
+    read_cmvn(experiment.path / "cmvn")  # what is copied is what its name says, not what a link points to
+    for name in ("bpe.model", "cmvn", *_own_language_model(experiment)):
         with atomic_path(target / name) as temporary:
             shutil.copyfile(experiment.path / name, temporary)
     config = pruned_config(experiment.config, keep)
@@ -42,6 +45,13 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     source = PrunedFrom(model_sha256=whole.model_sha256, num_layers=whole.num_layers, keep=tuple(keep))
     save_model(target, config, weights, whole.members, source)
     _copy_tuned(experiment, target)
+
+
+def _own_language_model(experiment: Experiment) -> list[str]:
+    """Return the language model of the config, if it is a file in the experiment's ``lang``."""
+    name = getattr(experiment.config.decode.decoder, "lm", None) or ""
+    path = ExperimentPaths(experiment.path).lang / name
+    return [f"lang/{name}"] if Path(name).name == name and path.is_file() and not path.is_symlink() else []
 
 
 def _copy_tuned(experiment: Experiment, target: Path) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from asrprune.runtime.planted import no_link
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,8 +47,8 @@ def _wait(command: Sequence[str], log: Path | None = None) -> int:
 
 
 def _copy(source: int, log: Path) -> None:
-    """Copy bytes to stdout and append them to the log, as soon as they arrive."""
-    with open(log, "ab", buffering=0) as sink:
+    """Copy bytes to stdout and to the end of the log as they come."""
+    with open(log, "ab", buffering=0, opener=no_link) as sink:
         while block := os.read(source, 1 << 16):
             sink.write(block)
             sys.stdout.buffer.write(block)

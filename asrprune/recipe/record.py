@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from asrprune.runtime.files import write_json
+from asrprune.runtime.files import parse_json, write_json
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Record(Needs):
     def read(cls, mark: Path) -> "Record | None":
         """Read the record of a mark; return None if it is missing or unreadable, such as those of earlier versions."""
         try:
-            return cls(**json.loads(mark.read_text(encoding="utf-8")))
+            return cls(**parse_json(mark.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 

@@ -9,6 +9,7 @@ from asrprune.report.markdown import markdown
 from asrprune.report.plots import CAPTIONS, draw
 from asrprune.report.results import Results, collect
 from asrprune.runtime.files import atomic_path, write_text
+from asrprune.runtime.planted import inside
 
 
 def write_report(exp: Path) -> Results:
@@ -20,7 +21,7 @@ def write_report(exp: Path) -> Results:
     paths = ExperimentPaths(exp)
     results = collect(exp)
     results.write(paths.results)
-    figures = draw(results, exp, exp / "figures")
+    figures = draw(results, exp, inside(exp, "figures"))
     write_text(paths.tables, markdown(results, figures))
     write_text(paths.page, html(results, figures))
     return results

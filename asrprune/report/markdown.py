@@ -20,4 +20,4 @@ def markdown(results: Results, figures: Sequence[Path]) -> str:
     for figure in figures:
         parts += [f"![{figure.stem}](figures/{figure.name})", results.in_units(CAPTIONS[figure.stem])]
     parts += ["## How these numbers were made", "\n".join(f"- **{term}.** {text}" for term, text in how_made(results))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts).replace("<", "&lt;") + "\n"  # a name is no HTML

@@ -42,6 +42,8 @@ STYLE: Any = {  # the stubs of newer versions want every key to be a literal, th
     "lines.markersize": 4,
     "figure.facecolor": "white",
     "axes.facecolor": "white",
+    "text.usetex": False,
+    "text.parse_math": False,  # a $ in a name is a dollar
 }
 
 

@@ -1,7 +1,11 @@
 """The exception for mistakes of the user, and the exit status of a script."""
 
+import re
 import sys
 from collections.abc import Callable
+
+# all but line feeds and tabs; what turns the direction of writing; halves of characters, from names that are not UTF-8
+_COMMANDS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(ValueError):
@@ -21,6 +25,15 @@ def exit_status(work: Callable[[], object]) -> int:
     try:
         work()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 1
     return 0
+
+
+def printable(text: str) -> str:
+    """Spell out what a terminal would obey or cannot print: a name or a transcript may be a stranger's.
+
+    >>> print(printable("a\x1b[2Jb"))
+    a\\x1b[2Jb
+    """
+    return _COMMANDS.sub(lambda match: ascii(match[0])[1:-1], text)

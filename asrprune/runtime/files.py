@@ -1,33 +1,44 @@
 """Reading files, and writing them atomically (temporary name, fsync, rename): a killed run leaves no partial file."""
 
+import contextlib
 import fcntl
+import functools
 import gzip
 import hashlib
 import json
 import logging
 import os
-import stat
+import re
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.planted import no_link, open_plain
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # the lock file of a directory that only one process may use at a time
+_TEMPORARY = re.compile(r"\..*\.(\w{8}|\d+)\.tmp(\.[^.]*)?")
+_OLD_S = 3600.0  # a file that is being written is never that old
+_MOST_DIGITS = 20  # of a whole number
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``. Rename it to ``path`` when the block succeeds, delete it when the block fails.
 
-    The temporary name keeps the suffix of ``path``, for libraries that use the suffix.
+    The temporary name keeps the suffix of ``path``, so libraries that look at suffixes are not confused; nobody can have put a
+    link there before, as it is drawn.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    _tidy(path.parent)
+    handle, name = tempfile.mkstemp(f".tmp{path.suffix}", f".{path.stem}.", path.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -38,13 +49,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(directory: Path) -> None:
-    """Delete temporary files of killed processes in ``directory``. No other process may be writing there."""
+def remove_temporaries(directory: Path, older_than_s: float = 0.0) -> None:
+    """Delete what killed processes left half-written in ``directory``; nobody may be writing those that are so old now."""
     for path in directory.glob(".*.tmp*"):
-        path.unlink()
+        with contextlib.suppress(OSError):  # another process tidies up, too; or it is somebody else's
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= older_than_s:
+                path.unlink()
 
 
-@contextmanager
+@functools.cache
+def _tidy(directory: Path) -> None:
+    """Do it once in a process for each directory that it writes to."""
+    remove_temporaries(directory, _OLD_S)
+
+
+@contextlib.contextmanager
 def held(directory: Path) -> Iterator[None]:
     """Lock ``directory`` for this process until the block or the process ends. Create the directory if it is missing.
 
@@ -55,11 +74,11 @@ def held(directory: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(lock: Path, target: Path) -> Iterator[None]:
     """Lock the file ``lock``, which protects ``target``; see ``held``."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "w", encoding="utf-8") as handle:
+    with open(lock, "ab", opener=no_link) as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, child processes do not inherit it
         except (BlockingIOError, PermissionError):
@@ -69,7 +88,7 @@ def locked(lock: Path, target: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[TextIO]:
     """Open ``path`` for atomic writing of UTF-8 text; see ``atomic_path``."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
@@ -87,22 +106,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def open_plain(path: str | Path) -> BinaryIO:
-    """Open a file to read its bytes.
-
-    Raises:
-        OSError: it cannot be opened.
-        UserError: a pipe or a device is there, which would be waited for; nobody wants to read one under a name from a file.
-    """
-    try:
-        kind = os.stat(path).st_mode
-    except ValueError:  # a NUL in it
-        raise UserError(f"{path!r}: is no name of a file") from None
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise UserError(f"{path}: is a pipe or a device, and only plain files are read here")
-    return open(path, "rb")
-
-
 def open_unzipped(path: Path) -> BinaryIO:
     """Open a file for reading bytes; unzip it if it is gzipped."""
     with open(path, "rb") as handle:
@@ -114,11 +117,28 @@ def read_json(path: Path, made_by: str = "") -> Any:
     """Read a JSON file; raise a ``UserError`` if it is missing or broken, naming ``made_by``, the command that writes it."""
     hint = f"; {made_by} makes it" if made_by else ""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_plain(path) as handle:
+            content = handle.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file{hint}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    try:
+        return parse_json(content.decode("utf-8"))
+    except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}){hint}") from None
+
+
+def parse_json(text: str) -> Any:
+    """Read a value; whatever is wrong with it is a ``ValueError``, its depth and the length of its numbers included."""
+    try:
+        return json.loads(text, parse_int=_whole)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
 
 
 def sha256_of(path: Path) -> str:

@@ -12,12 +12,14 @@ from torch import nn
 
 from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import atomic_path
+from asrprune.runtime.planted import open_plain
 
 logger = logging.getLogger(__name__)
 STATE = "last.pt"
 PREVIOUS = "previous.pt"
 FORMAT = 4
-_BROKEN = (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)  # errors of torch.load on broken files
+# what torch.load raises on broken files
+_BROKEN = (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError)
 
 
 def save_state(directory: Path, state: dict[str, Any]) -> None:
@@ -39,7 +41,11 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     present = [path for path in (directory / STATE, directory / PREVIOUS) if path.exists()]
     for path in present:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with open_plain(path) as handle:
+                state = torch.load(handle, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or not state.keys() >= {"format", "progress"}:
+                raise ValueError("it is no state of a training")
+            return state
         except _BROKEN as error:
             logger.warning("%s cannot be read (%s); trying the previous state", path, first_line(error))
     if present:

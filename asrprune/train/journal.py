@@ -7,7 +7,8 @@ from typing import Any
 
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import write_text
+from asrprune.runtime.files import parse_json, write_text
+from asrprune.runtime.planted import no_link, open_plain
 
 
 class Journal:
@@ -17,8 +18,8 @@ class Journal:
         """Open for appending after update ``step`` in ``epoch``, the first unfinished epoch."""
         self.path = ExperimentPaths(exp).log
         _forget(self.path, step, epoch)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (open for the whole run)
-        from torch.utils.tensorboard import SummaryWriter  # takes seconds, and the report does not need it
+        self._file = open(self.path, "a", encoding="utf-8", opener=no_link)  # noqa: SIM115  (open for the whole run)
+        from torch.utils.tensorboard import SummaryWriter  # seconds to import, and the report only reads
 
         self._board = SummaryWriter(str(exp / "tensorboard"), purge_step=step + 1)
 
@@ -78,10 +79,11 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         UserError: another line is broken.
     """
     records = []
-    lines = path.read_bytes().splitlines()
+    with open_plain(path) as handle:
+        lines = handle.read().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
+            records.append(parse_json(line.decode()))
         except ValueError:
             if number < len(lines):
                 raise UserError(

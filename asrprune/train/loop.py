@@ -345,9 +345,14 @@ class Trainer:
             raise UserError(
                 f"{self.checkpoints}: written by another version of asrprune; remove the directory to train from the start"
             )
-        restore(self._module, self.optimizer, state["model"], state["optimizer"])
-        self.progress = Progress(**state["progress"])
-        logger.info("continuing at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
+        try:
+            restore(self._module, self.optimizer, state["model"], state["optimizer"])
+            self.progress = Progress(**state["progress"])
+        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+            raise UserError(
+                f"{self.checkpoints}: its state is not one of this model ({error!r}); remove it to train from the start"
+            ) from None
+        logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 
 def _feasible(corpus: Corpus, exp: Path, config: Config, writes: bool) -> np.ndarray:

@@ -5,6 +5,7 @@ import http.server
 import io
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from asrprune.data import download
-from asrprune.data.download import Archive, fetch, find, obtain, take, unpack
+from asrprune.data.download import Archive, fetch, find, obtain, take
+from asrprune.data.unpack import unpack
 from asrprune.runtime.errors import UserError
 
 BODY = random.Random(1).randbytes(3_500_000)
@@ -192,11 +194,14 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--download_dir" in said
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_full_disk(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "corpus.tar.gz.part").symlink_to("/dev/full")
-    said = _sentence(lambda: fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path))
-    assert "No space left on device" in said
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        said = _sentence(lambda: fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in said
     assert str(tmp_path) in said
     assert len(site.ranges) == 1, "a full disk is no reason to ask again"
 
@@ -365,23 +370,23 @@ def test_not_an_archive(tmp_path: Path) -> None:
 
 def test_failure_while_unpacking(tmp_path: Path) -> None:
     archive = _archive(tmp_path / "corpus.tar.gz", ("c/a/1", FILE, b"x"), ("c/a", FILE, b"a directory is in its place"))
-    assert "out.tmp/c/a: Is a directory" in _sentence(lambda: unpack(archive, tmp_path / "out"))
+    assert "unpacked/c/a: Is a directory" in _sentence(lambda: unpack(archive, tmp_path / "out"))
     assert _names(tmp_path) == ["corpus.tar.gz"]
 
 
 def test_killed_while_unpacking(tmp_path: Path) -> None:
     members: list[Member] = [(f"c/{number}", FILE, b"x" * 10) for number in range(8_000)]
     archive = _archive(tmp_path / "corpus.tar", *members, mode="w")
-    script = "import sys; from pathlib import Path; from asrprune.data.download import unpack; unpack(*map(Path, sys.argv[1:]))"
+    script = "import sys; from pathlib import Path; from asrprune.data.unpack import unpack; unpack(*map(Path, sys.argv[1:]))"
     child = subprocess.Popen([sys.executable, "-c", script, str(archive), str(tmp_path / "out")])
     deadline = time.monotonic() + 30
-    while not (tmp_path / ".out.tmp" / "c" / "50").exists() and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".out.*.tmp/unpacked/c/50")) and time.monotonic() < deadline:
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert (tmp_path / ".out.tmp").exists(), "it was not killed on the way"
+    (left,) = tmp_path.glob(".out.*.tmp")  # it was killed on the way
     assert not (tmp_path / "out").exists()
-    (tmp_path / ".out.tmp" / "rubbish").touch()
+    (left / "unpacked" / "rubbish").touch()
     small = _archive(tmp_path / "small.tar", *members[:10], mode="w")
     unpack(small, tmp_path / "out")
     assert _names(tmp_path) == ["corpus.tar", "out", "small.tar"]

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from layouts import as_release_3
 
-from asrprune.data.download import unpack
 from asrprune.data.tables import read_table
+from asrprune.data.unpack import unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRISPEECH, TEDLIUM = ROOT / "../shared/data/librispeech", ROOT / "../shared/data/tedlium_like"

@@ -1,11 +1,21 @@
 """A canary for each attack, and copies that may be spoilt."""
 
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from attacks import CONTENT, Canary
+
+
+@pytest.fixture(autouse=True)
+def no_hanging() -> Iterator[None]:
+    """An attack that hangs fails."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
 
 
 @pytest.fixture

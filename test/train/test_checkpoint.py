@@ -120,9 +120,9 @@ def test_failed_save_leaves_the_states_as_they_were(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("what", ["state", "weights"])
 def test_full_disk_is_an_os_error(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line explains it; torch and safetensors would make classes of their own of it."""
-    monkeypatch.setattr("asrprune.runtime.files.os.getpid", lambda: 1)
-    name = {"state": ".last.1.tmp.pt", "weights": ".w.1.tmp.safetensors"}[what]
-    (tmp_path / name).symlink_to("/dev/full")
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr("tempfile.mkstemp", lambda *_: (os.open(full, os.O_WRONLY), str(full)))
     with pytest.raises(OSError, match="No space left") as caught:
         save_state(tmp_path, state(1)) if what == "state" else save_weights(
             tmp_path / "w.safetensors", {"a": torch.zeros(9999)}

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asrprune.data.download import fetch, unpack
+from asrprune.data.download import fetch
 from asrprune.data.kaldi import Utterance, write_data_dir
+from asrprune.data.unpack import unpack
 from asrprune.runtime.errors import UserError, exit_status
 
 logger = logging.getLogger("an4")

@@ -1,0 +1,69 @@
+"""Names and paths that a stranger may have planted in a file or a directory: none leads out of its place, or is waited for."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from asrprune.runtime.errors import UserError
+
+_LONGEST = 200  # bytes of a name; file systems have 255, and endings are added
+
+
+def file_name(text: str, what: str) -> str:
+    """Return ``text`` if it may become the name of a file or directory.
+
+    Raises:
+        UserError: it may not; the sentence begins with ``what``.
+    """
+    leads_elsewhere = "/" in text or text.startswith("-") or not text.strip(". ")
+    if leads_elsewhere or not text.isprintable() or len(os.fsencode(text)) > _LONGEST:
+        raise UserError(
+            f"{what} `{ascii(text)[1:-1][:_LONGEST]}`: cannot become the name of a file: it is empty or too long, holds a / or"
+            " characters that are not printed, or begins with -; choose another name"
+        )
+    return text
+
+
+def inside(folder: Path, *names: str) -> Path:
+    """``folder/name/...``, where results are put that have their place in ``folder``.
+
+    Raises:
+        UserError: a name may not become one of a file, or a directory on the way is a link, which may lead anywhere.
+    """
+    for name in names:
+        folder /= file_name(name, f"{folder}: the name")
+        if folder.is_symlink() and folder.is_dir():
+            raise UserError(f"{folder}: is a symbolic link to a directory; put the directory itself in its place")
+    return folder
+
+
+def open_plain(path: str | Path) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: it cannot be opened.
+        UserError: it is a pipe or a device, which would be waited for.
+    """
+    try:
+        kind = os.stat(path).st_mode
+    except ValueError:  # there is a NUL in it
+        raise UserError(f"{str(path)!a}: is no name of a file") from None
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise UserError(f"{path}: is a pipe or a device, and only plain files are read here")
+    return open(path, "rb")
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file with a fixed name for writing, as ``open(..., opener=no_link)``; what a link points to stays as it is.
+
+    Raises:
+        UserError: it is a symbolic link, or a pipe that nobody reads.
+    """
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise UserError(f"{path}: is a symbolic link or a pipe, where a plain file belongs; remove it") from None
+        raise

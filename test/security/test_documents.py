@@ -1,0 +1,289 @@
+"""Documents of a stranger: JSON, YAML, .npz, checkpoints, weights, text units; and what is made of the names in them."""
+
+import io
+import json
+import logging
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from attacks import Canary, refused
+from commands import asrprune
+
+from asrprune.analysis.matrices import read_matrices
+from asrprune.cli.screen import say
+from asrprune.config.load import read_config, read_yaml
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.experiment.weights import load_weights
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import parse_json, read_json
+from asrprune.train.checkpoint import load_state
+from asrprune.train.journal import read_journal
+
+
+def sentence(call: Callable[[], object], *parts: str) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+# -- JSON and YAML -----------------------------------------------------------------------------------------------------
+
+JSON = {
+    "deep list": b"[" * 100_000,
+    "deep object": b'{"a":' * 100_000,
+    "5,000 digits": b'{"format": ' + b"9" * 5000 + b"}",
+    "minus 5,000 digits": b'{"format": -' + b"9" * 5000 + b"}",
+    "UTF-16": '{"format": 1}'.encode("utf-16"),
+    "not UTF-8": b'{"format": "\xff"}',
+    "pickle": pickle.dumps({"format": 1}),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("content", JSON)
+def test_json(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(JSON[content])
+    sentence(lambda: read_json(tmp_path / "a.json"), "a.json: not valid JSON")
+
+
+@pytest.mark.parametrize("content", ["deep list", "5,000 digits", "not UTF-8"])
+def test_json_in_an_experiment(content: str, tiny_experiment: Path, tiny_data: Path, copy: Callable[[Path], Path]) -> None:
+    exp = copy(tiny_experiment)
+    (exp / "model.json").write_bytes(JSON[content])
+    refused(asrprune("svcca", "--exp", exp, "--data", tiny_data / "dev"), "svcca", "model.json: not valid JSON")
+    (exp / "train.jsonl").write_bytes(JSON[content] + b"\n{}\n")
+    sentence(lambda: read_journal(exp / "train.jsonl"), "train.jsonl:1: not a JSON record")
+
+
+def test_numbers_of_any_usual_length_are_read() -> None:
+    assert parse_json("[18446744073709551615, -9223372036854775808, 1e5]") == [2**64 - 1, -(2**63), 1e5]
+
+
+YAML = {
+    "command": '!!python/object/apply:os.system ["rm CANARY"]',
+    "command as a value": 'a: !!python/object/new:os.system ["rm CANARY"]',
+    "module": "a: !!python/module:subprocess",
+    "name": "a: !!python/name:os.system",
+    "other tag": "a: !unknown b",
+    "deep list": "a: " + "[" * 90_000,
+    "deep mapping": "{a: " * 3_000,
+    "deep blocks": "a: \n  " + "- " * 3_000,
+    "5,000 digits": "a: " + "9" * 5000,
+    "laughs": "\n".join(["a0: &a0 [1, 2]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]),
+    "merged laughs": "\n".join(["a0: &a0 {b: 1}", *(f"a{n}: &a{n} {{<<: [{f'*a{n - 1},' * 9}]}}" for n in range(1, 12))]),
+    "holds itself": "a: &a [*a]",
+    "mapping that holds itself": "a: &a {b: *a}",
+    "100,000 values": "a: [" + "1," * 100_000 + "]",
+    "no date": "a: !!timestamp x",
+    "no number": "a: !!int ''",
+    "no switch": "a: !!bool maybe",
+    "list as a key": "? [1]\n: 2",
+    "list in a tuple as a key": "? !!python/tuple [[1]]\n: 2",
+    "date that is none": "a: 2001-99-99",
+    "control character": "a: \x1b[2J",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", YAML)
+def test_yaml(content: str, tmp_path: Path, canary: Canary) -> None:
+    (tmp_path / "a.yaml").write_text(YAML[content].replace("CANARY", str(canary.path)))
+    sentence(lambda: read_yaml(tmp_path / "a.yaml"), "a.yaml", "not valid YAML")
+    assert canary.is_alive()
+
+
+@pytest.mark.parametrize("content", ["command", "deep list", "5,000 digits", "no number"])
+def test_yaml_of_an_option(content: str, tiny_config_file: Path, canary: Canary) -> None:
+    value = YAML[content].removeprefix("a: ").replace("CANARY", str(canary.path))
+    sentence(lambda: read_config(tiny_config_file, [f"seed={value}"]), "is not a YAML value")
+    assert canary.is_alive()
+
+
+@pytest.mark.parametrize("layer", ["os", "../../evil", "transformer.__init__", "asrprune.cli", "ctc_model"])
+def test_layers_are_not_modules_of_any_name(layer: str, tiny_config_file: Path) -> None:
+    sentence(lambda: read_config(tiny_config_file, [f"model.layer={layer}"]), "input should be one of")
+
+
+def test_a_pipe_in_the_place_of_documents(tiny_experiment: Path, copy: Callable[[Path], Path], tmp_path: Path) -> None:
+    exp = copy(tiny_experiment)
+    readers: dict[str, Callable[[Path], object]] = {
+        "model.json": read_json, "train.jsonl": read_journal, "dev.npz": read_matrices, "model.safetensors": load_weights,
+        "bpe.model": Tokenizer, "last.pt": lambda path: load_state(path.parent),
+    }  # fmt: skip
+    for name, read in readers.items():
+        (exp / name).unlink(missing_ok=True)
+        os.mkfifo(exp / name)
+        sentence(lambda read=read, name=name: read(exp / name), name if name != "last.pt" else "no readable training state")
+
+
+# -- arrays, weights, checkpoints, text units ------------------------------------------------------------------------
+
+
+def npz(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+def npy_claims(description: str) -> bytes:
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(description)) + description.encode() + bytes(64)
+
+
+FORM = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s)}"
+SHA = npy(np.array("0" * 64))
+NPZ: dict[str, Callable[[Canary], bytes]] = {
+    "objects": lambda canary: npz(model_sha256=SHA, similarity=npy(np.array([canary], dtype=object))),
+    "objects alone": lambda canary: npy(np.array([canary], dtype=object)),
+    "pickle": pickle.dumps,
+    "one array": lambda _: npy(np.eye(3)),
+    "zeros": lambda _: npz(model_sha256=SHA, similarity=npy(np.zeros((600, 600)))),
+    "a formula of numbers": lambda _: npz(cka=npy_claims(FORM % "10**12,")),
+    "2^40 numbers": lambda _: npz(cka=npy_claims(FORM % "1099511627776,")),
+    "2^31 numbers": lambda _: npz(cka=npy_claims(FORM % "2147483648,")),
+    "negative numbers": lambda _: npz(cka=npy_claims(FORM % "-3,")),
+    "header that is code": lambda canary: npz(cka=npy_claims(f"__import__('os').system('rm {canary.path}')")),
+    "deep header": lambda _: npz(cka=npy_claims("(" * 5000)),
+    "no hash": lambda _: npz(similarity=npy(np.eye(3))),
+    "letters": lambda _: npz(model_sha256=SHA, similarity=npy(np.array([["a"]]))),
+    "hashes": lambda _: npz(model_sha256=npy(np.array(["a", "b"]))),
+    "half": lambda _: npz(model_sha256=SHA)[:50],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", NPZ)
+def test_npz(content: str, tmp_path: Path, canary: Canary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asrprune.analysis.matrices._MOST_BYTES", 1 << 20)
+    (tmp_path / "dev.npz").write_bytes(NPZ[content](canary))
+    sentence(lambda: read_matrices(tmp_path / "dev.npz"), "dev.npz: not a whole .npz file", "stage 6")
+    assert canary.is_alive()
+
+
+def test_measures_of_another_number_of_layers(tiny_experiment: Path, tiny_data: Path, copy: Callable[[Path], Path]) -> None:
+    exp = copy(tiny_experiment)
+    (exp / "svcca").mkdir()
+    sha = npy(np.array(json.loads((exp / "model.json").read_text())["model_sha256"]))
+    (exp / "svcca" / "dev.npz").write_bytes(npz(model_sha256=sha, similarity=npy(np.eye(9)), influence=npy(np.ones((2, 2)))))
+    for strategy in ("svcca", "influence"):
+        done = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", strategy)
+        refused(done, "search", "is not that of 4 layers")
+
+
+def _saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("make", [_saved, pickle.dumps, lambda canary: _saved({"format": 4, "progress": canary})])
+def test_checkpoints(make: Callable[[Canary], bytes], tmp_path: Path, canary: Canary) -> None:
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / "last.pt").write_bytes(make(canary))
+    sentence(lambda: load_state(tmp_path / "exp"), "no readable training state")
+    assert canary.is_alive()
+
+
+@pytest.mark.parametrize("state", [[], "a", {"format": 4}, torch.zeros(3)])
+def test_checkpoints_of_another_shape(state: object, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(_saved(state))
+    sentence(lambda: load_state(tmp_path), "no readable training state")
+
+
+def _safetensors(header: bytes) -> bytes:
+    return struct.pack("<Q", len(header)) + header + bytes(16)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps({}),
+        struct.pack("<Q", 1 << 60) + b"{}",
+        _safetensors(b"[" * 90_000),
+        _safetensors(b'{"w": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 16]}}'),
+        _safetensors(b'{"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 1600]}}'),
+        _safetensors(b'{"w": {"dtype": "F32", "shape": [4], "data_offsets": [-16, 0]}}'),
+        _safetensors(b'{"w": {"dtype": "O", "shape": [4], "data_offsets": [0, 16]}}'),
+    ],
+)
+def test_weights(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(content)
+    sentence(lambda: load_weights(tmp_path / "w.safetensors"), "not a readable safetensors file")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"PKL" + whole,
+        lambda whole: b"\xff" * 99,
+        lambda whole: whole.replace(b"three", b"thr\xffe"),
+    ],
+)
+def test_text_units(spoil: Callable[[bytes], bytes], tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "bpe.model").write_bytes(spoil((tiny_data / "lang" / "bpe.model").read_bytes()))
+    sentence(lambda: Tokenizer(tmp_path / "bpe.model"), "bpe.model: not a sentencepiece model")
+
+
+# -- what names are made into ------------------------------------------------------------------------------------------
+
+
+def test_names_are_neither_html_nor_mathematics(tiny_experiment: Path, tiny_data: Path, copy: Callable[[Path], Path]) -> None:
+    exp, name = copy(tiny_experiment), "`<img src=x onerror=alert(1)>$a_{$&|"
+    (exp.parent / name).symlink_to(tiny_data / "train")
+    assert asrprune("svcca", "--exp", exp, "--data", exp.parent / name).code == 0
+    assert asrprune("search", "--exp", exp, "--dev", exp.parent / name, "--strategy", "lowest").code == 0
+    for command in (["decode", "--strategy", "lowest"], ["score"]):
+        assert asrprune(*command, "--exp", exp, exp.parent / name).code == 0
+    done = asrprune("report", "--exp", exp)
+    assert done.code == 0, done.err
+    for page in ("report.html", "RESULTS.md"):
+        assert "onerror=alert(1)" in (exp / page).read_text()
+        assert "<img src=x" not in (exp / page).read_text()
+
+
+ORDERS = "\x1b]0;owned\x07 \x1b[2J \x9b2J \r \x08 \x7f \u202e \udcff"
+
+
+def test_text_gives_a_terminal_no_orders(capsys: pytest.CaptureFixture[str], tiny_data: Path) -> None:
+    say(f"a{ORDERS}b")
+    done = asrprune("check-data", tiny_data / f"no{ORDERS}")
+    said = capsys.readouterr().out + done.out + done.err
+    assert r"a\x1b]0;owned\x07 \x1b[2J \x9b2J \r \x08 \x7f \u202e \udcffb" in said
+    assert all(character.isprintable() or character == "\n" for character in said)
+
+
+def test_tables_and_logs_give_none_either(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.table import Table
+
+    from asrprune.cli.screen import Lines, show
+
+    table = Table(title=ORDERS)
+    table.add_column(ORDERS)
+    table.add_row(ORDERS)
+    show(table)
+    record = logging.LogRecord("x", logging.INFO, "x", 1, "%s", (ORDERS,), None)
+    said = capsys.readouterr().out + Lines().format(record)
+    assert "owned" in said
+    assert all(character.isprintable() or character == "\n" for character in said)
+
+
+def test_latex_is_text() -> None:
+    from asrprune.compare.tables import _escaped
+
+    assert _escaped(r"\input{x}$^~%&_#") == r"\textbackslash{}input\{x\}\$\^{}\~{}\%\&\_\#"
+    assert _escaped("> * 3* – ✓✗") == r"$>$ $\times$ 3$^*$ -- $\checkmark$$\times$"
