@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from asrprune.cli.failures import bug_message, fail, user_message
 from asrprune.cli.screen import Lines, LogFile, log_only
+from asrprune.runtime.errors import printable
 from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
 
@@ -89,6 +90,6 @@ def _options(
         handler.setFormatter(Lines("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=level, handlers=handlers, force=True)
     log_only.setLevel(told)
-    log_only.info("$ %s", shlex.join(["asrprune", *sys.argv[1:]]))
+    log_only.info("$ %s", printable(shlex.join(["asrprune", *sys.argv[1:]])))
     for noisy in ("lightning_fabric", "lightning", "matplotlib", "fontTools", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

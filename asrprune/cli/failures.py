@@ -72,8 +72,9 @@ def bug_message(error: Exception, log: Path | None) -> str:
 
 def fail(ctx: typer.Context, message: str, code: int) -> NoReturn:
     """Write the message to stderr and to the log, and exit."""
+    message = printable(message)
     between = "\n" if "\n" in message else " "
-    print(printable(f"asrprune {ctx.invoked_subcommand}: error:{between}{message}"), file=sys.stderr)
-    with contextlib.suppress(OSError):  # a full disk has been told already
+    print(f"asrprune {ctx.invoked_subcommand}: error:{between}{message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk has been reported already
         log_only.error("%s", message)
     sys.exit(code)

@@ -47,6 +47,7 @@ def show(table: "Table") -> None:
 
 
 def say(text: str) -> None:
-    """Print a result on stdout, and write it into the log."""
-    typer.echo(printable(text))
+    """Print a result on stdout, and write it to the log."""
+    text = printable(text)
+    typer.echo(text)
     log_only.info("%s", text)

@@ -114,7 +114,7 @@ def test_only_offsets_of_plain_files_are_entries(entry: str, tmp_path: Path, can
 )
 def test_statistics_that_are_none(stats: np.ndarray, tmp_path: Path) -> None:
     write_matrix(tmp_path / "cmvn", stats)
-    with pytest.raises(UserError, match="no CMVN statistics of a frame or more"):
+    with pytest.raises(UserError, match="not CMVN statistics of at least one frame"):
         read_cmvn(tmp_path / "cmvn")
 
 
