@@ -19,6 +19,7 @@ from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.executor import HERE, Executor
 from asrprune.runtime.files import held, read_json, write_json
+from asrprune.runtime.planted import inside
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def decode_set(
     keeps = list(dict.fromkeys(outputs[output].keep for output in missing))
     if not keeps:
         return list(outputs)
-    parts = ExperimentPaths(experiment.path).decoded(directory.name) / "parts"
+    parts = inside(ExperimentPaths(experiment.path).decoded(directory.name), "parts")
     with held(parts.parent):  # not parts, which is removed: on NFS the open lock file would remain in it
         texts = decode_in_parts(experiment, corpus, keeps, parts, executor, decoder)
         for output in missing:
