@@ -18,6 +18,7 @@ from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.executor import HERE, Executor
 from asrprune.runtime.files import held
+from asrprune.runtime.planted import inside
 from asrprune.runtime.records import Record
 
 
@@ -76,7 +77,7 @@ def decode_set(
     keeps = list(dict.fromkeys(models[output].keep for output in missing))
     if not keeps:
         return list(models)
-    shards = ExperimentPaths(experiment.path).decoded(directory.name) / "shards"
+    shards = inside(ExperimentPaths(experiment.path).decoded(directory.name), "shards")
     with held(shards.parent):  # not ``shards``: on NFS the open lock file would remain there and block its removal
         texts = decode_in_shards(experiment, corpus, keeps, shards, executor, decoder)
         for output in missing:

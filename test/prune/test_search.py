@@ -130,7 +130,7 @@ def test_the_dev_set_chooses_among_proposals_of_svcca(own: Experiment, tiny_data
     for before, after in zip(plain.steps, chosen.steps, strict=True):  # six are all sets of 2 of 4 layers
         sets = list(itertools.combinations(range(1, 5), before.depth))
         assert after.score == pytest.approx(min(score.primary for score in scorer(sets).values()))
-        assert after.score <= scorer([before.keep])[before.keep].primary + 1e-9
+        assert after.score <= scorer([before.keep])[before.keep].primary + 1e-6
 
 
 def test_svcca_is_the_search_on_the_measured_matrix(own: Experiment, tiny_data: Path) -> None:

@@ -8,6 +8,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +191,9 @@ def _saved(value: object) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("make", [_saved, pickle.dumps, lambda canary: _saved({"format": 4, "progress": canary})])
+@pytest.mark.parametrize(
+    "make", [_saved, partial(pickle.dumps, protocol=2), lambda canary: _saved({"format": 4, "progress": canary})]
+)
 def test_checkpoints(make: Callable[[Canary], bytes], tmp_path: Path, canary: Canary) -> None:
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp" / "last.pt").write_bytes(make(canary))
