@@ -148,7 +148,7 @@ def test_several_machines_need_to_know_where_they_meet(monkeypatch: pytest.Monke
         make_fabric("float32", num_procs=1, num_nodes=2)
     monkeypatch.setenv("MASTER_PORT", "http")
     monkeypatch.setenv("NODE_RANK", "2")
-    with pytest.raises(UserError, match=r"set MASTER_PORT, NODE_RANK on each .* 0 on the first, up to 1 on the last"):
+    with pytest.raises(UserError, match=r"set MASTER_PORT, NODE_RANK on each .* 0 on the first to 1 on the last"):
         make_fabric("float32", num_procs=1, num_nodes=2)
 
 
