@@ -16,7 +16,7 @@ from pretended_gpu import GPU, OnGpu, pretended_gpu
 from asrprune.analysis.activations import activations
 from asrprune.config.schema import AugmentConfig, Config, FrontendConfig, ModelConfig
 from asrprune.data.dataset import Corpus
-from asrprune.decode import parts
+from asrprune.decode import shards
 from asrprune.decode.benchmark import bench
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment, load
@@ -149,7 +149,7 @@ def test_search(experiment: Experiment, dev: Corpus, metric: str, gpu: torch.dev
 def test_decoding(experiment: Experiment, dev: Corpus, precision: str, gpu: torch.device) -> None:
     experiment = with_precision(experiment, precision)
     batches = np.array_split(np.arange(len(dev)), 2)
-    here, there = (parts.hypotheses(experiment, dev, KEEPS, batches, num_gpus) for num_gpus in (0, 1))
+    here, there = (shards.hypotheses(experiment, dev, KEEPS, batches, num_gpus) for num_gpus in (0, 1))
     assert next(experiment.model.parameters()).device == gpu
     assert any(here[KEEPS[0]].values())
     if precision == "float32":  # in bfloat16 the operations that CUDA does in float32 are others than the CPU's

@@ -36,4 +36,4 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {_STAGE} makes it") from None
     except Exception as error:  # numpy and zipfile stumble over damaged files in many ways
-        raise UserError(f"{path}: not a whole .npz file ({error!r}); {_STAGE} makes it again") from None
+        raise UserError(f"{path}: not a complete .npz file ({error!r}); {_STAGE} makes it again") from None

@@ -65,7 +65,7 @@ def read_measure(experiment: Experiment, set_name: str, measure: Measure) -> np.
     if str(stored["model_sha256"]) != experiment.record.model_sha256:
         raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
     if measure not in stored:
-        raise UserError(f"{path}: an older asrprune measured no {measure} of the layers; run stage 6 (`asrprune svcca`) again")
+        raise UserError(f"{path}: has no {measure}, as an older asrprune wrote it; run stage 6 (`asrprune svcca`) again")
     width = experiment.num_layers
     if stored[measure].shape != ((width + 1, width + 1) if measure == "similarity" else (width,)):
         raise UserError(f"{path}: its {measure} is not that of {width} layers; run stage 6 (`asrprune svcca`) again")

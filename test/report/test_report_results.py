@@ -148,7 +148,7 @@ def test_a_missing_part_names_its_stage(experiment: Path, name: str, stage: str,
 def test_a_config_that_was_cut_short_is_told(experiment: Path) -> None:
     text = (experiment / "config.yaml").read_text(encoding="utf-8")
     (experiment / "config.yaml").write_text(text[: text.index("\n", len(text) // 2)], encoding="utf-8")
-    with pytest.raises(UserError, match=r"config\.yaml: lacks .*; it was cut short"):
+    with pytest.raises(UserError, match=r"config\.yaml: lacks .*; the file is truncated"):
         collect(experiment)
 
 

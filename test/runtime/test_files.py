@@ -88,11 +88,11 @@ def test_json_comes_back(tmp_path: Path) -> None:
 
 def test_missing_or_broken_json_names_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"v\.json: no such file; `asrprune average` makes it"):
-        read_json(tmp_path / "v.json", "asrprune average")
+        read_json(tmp_path / "v.json", "`asrprune average`")
     for content in (b'{"a": ', b"\xff\xfe"):
         (tmp_path / "v.json").write_bytes(content)
         with pytest.raises(UserError, match=r"v\.json: not valid JSON .*; `asrprune average` makes it"):
-            read_json(tmp_path / "v.json", "asrprune average")
+            read_json(tmp_path / "v.json", "`asrprune average`")
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 7])

@@ -106,7 +106,7 @@ def test_strategies_on_the_command_line(option: str, searched: Path, tiny_data: 
     assert canary.is_alive()
 
 
-@pytest.mark.parametrize("link", ["decode", "decode/dev", "decode/dev/lowest_d4", "decode/dev/parts"])
+@pytest.mark.parametrize("link", ["decode", "decode/dev", "decode/dev/lowest_d4", "decode/dev/shards"])
 def test_results_are_not_written_through_links(link: str, searched: Path, tiny_data: Path, canary: Canary) -> None:
     (searched / link).parent.mkdir(parents=True, exist_ok=True)
     (searched / link).symlink_to(canary.path.parent)

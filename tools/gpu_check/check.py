@@ -36,7 +36,7 @@ AN4_TINY = {
     "train.epochs": 1, "train.schedule.warmup_steps": 5, "train.keep_best": 1, "train.average": 1, "augment.speeds": "[1.0]",
     "batch.max_frames": 5000, "prune.strategies": "['lowest']", "prune.depths": "[2,1]", "prune.speeds": "[1.0]",
     "model.num_layers": 2, "model.dim": 16, "model.heads": 2, "model.ffn": 16, "model.subsampling.channels": 4,
-    "model.taps": "[1]",
+    "model.taps": "[1]", "model.truncated": "{}",
 }  # fmt: skip
 
 
