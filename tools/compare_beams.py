@@ -6,6 +6,7 @@ pip install ctc-beam-decoder==0.2.0 && python tools/compare_beams.py --exp EXP d
 Beam, language model and weights are those of the experiment's config, or of --lm; layers are those of its plan. The other
 search is pyctcdecode's: it keeps a prefix twice, with and without a blank at its end, and adds up all ways to write a text in
 text units. Where texts differ, both search once more and keep WIDE prefixes: if they agree then, a narrow beam had lost it.
+In an empty text the other one counts an unknown word.
 """
 
 import argparse
@@ -32,8 +33,8 @@ WIDE = 300
 class Searches:
     """Both searches, with any width."""
 
-    def __init__(self, experiment: Experiment, lm: Path | None) -> None:
-        found = decoder_of(experiment, decoder_given("beam", lm, None))
+    def __init__(self, experiment: Experiment, lm: Path | None, weights: dict[str, float]) -> None:
+        found = decoder_of(experiment, {**decoder_given("beam", lm, None), **weights})
         assert isinstance(found, PrefixBeam)
         self.beam, options, self.tokenizer = found, found.options, experiment.tokenizer
         self.other = BeamSearchDecoder(
@@ -68,10 +69,12 @@ def main() -> None:
     parser.add_argument("depths", type=int, nargs="+")
     parser.add_argument("--exp", type=Path, required=True)
     parser.add_argument("--lm", type=Path)
+    parser.add_argument("--plan", help="strategy or plan file")
+    parser.add_argument("--weights", type=float, nargs=2, default=(), help="lm_weight and word_bonus, not the tuned ones")
     given = parser.parse_args()
-    experiment = load(given.exp)
-    searches, runner, corpus = Searches(experiment, given.lm), Runner.of(experiment), Corpus(given.data, None)
-    keeps = {find_plan(experiment, None).keep(depth): depth for depth in given.depths}
+    experiment, weights = load(given.exp), dict(zip(("lm_weight", "word_bonus"), given.weights, strict=False))
+    searches, runner, corpus = Searches(experiment, given.lm, weights), Runner.of(experiment), Corpus(given.data, None)
+    keeps = {find_plan(experiment, given.plan).keep(depth): depth for depth in given.depths}
     width, counts = searches.beam.options.width, {depth: Counter[str]() for depth in given.depths}
     for batch in runner.batches(corpus, sorted_batches(corpus.lengths, experiment.config.decode.max_frames)):
         for keep, emissions in runner.emissions(batch.features, batch.lens, list(keeps)):
