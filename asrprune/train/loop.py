@@ -352,7 +352,7 @@ class Trainer:
             raise UserError(
                 f"{self.checkpoints}: its state is not one of this model ({error!r}); remove it to train from the start"
             ) from None
-        logger.info("going on at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
+        logger.info("continuing at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 
 def _feasible(corpus: Corpus, exp: Path, config: Config, writes: bool) -> np.ndarray:
