@@ -171,7 +171,7 @@ NPZ: dict[str, Callable[[Canary], bytes]] = {
 def test_npz(content: str, tmp_path: Path, canary: Canary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asrprune.analysis.matrices._MOST_BYTES", 1 << 20)
     (tmp_path / "dev.npz").write_bytes(NPZ[content](canary))
-    sentence(lambda: read_matrices(tmp_path / "dev.npz"), "dev.npz: not a whole .npz file", "stage 6")
+    sentence(lambda: read_matrices(tmp_path / "dev.npz"), "dev.npz: not a complete .npz file", "stage 6")
     assert canary.is_alive()
 
 
