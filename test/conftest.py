@@ -4,15 +4,20 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more threads are slower on models this small
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from asrprune.config.load import read_config, write_config
 from asrprune.config.schema import Config, TokenizerConfig
+
+if TYPE_CHECKING:
+    from asrprune.experiment.store import Experiment
 
 WORDS = ("one", "two", "three", "four", "five")
 NUM_MELS = 80
@@ -81,6 +86,14 @@ def tiny_experiment(tiny_config: Config, tiny_data: Path, tmp_path_factory: pyte
     train_on(tiny_data, tiny_config, exp)
     average_best(exp)
     return exp
+
+
+@pytest.fixture
+def own(tiny_experiment: Path, tmp_path: Path) -> "Experiment":
+    """A copy of the tiny experiment that may be written to."""
+    from asrprune.experiment.store import load
+
+    return load(Path(shutil.copytree(tiny_experiment, tmp_path / "exp")))
 
 
 @pytest.fixture(scope="session")

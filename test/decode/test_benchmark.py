@@ -1,7 +1,7 @@
 """Real-time factors: seconds of a clock that is ours over seconds of audio, a row for each sub-model."""
 
 import json
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ from asrprune.decode import benchmark as bench
 from asrprune.decode.decoder import BestPath
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.prefix_beam import PrefixBeam
-from asrprune.experiment import store as experiment
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
@@ -23,15 +22,9 @@ from asrprune.runtime.errors import UserError
 KEEPS = [(1, 2, 3, 4), (2, 4), (3,)]
 
 
-@pytest.fixture
-def own(tiny_experiment: Path, tmp_path: Path) -> Experiment:
-    """A copy of the tiny experiment that may be written to."""
-    return experiment.load(Path(shutil.copytree(tiny_experiment, tmp_path / "exp")))
-
-
 def with_bench(exp: Experiment, **values: object) -> Experiment:
     options = exp.config.bench.model_copy(update=values)
-    return Experiment(exp.path, exp.config.model_copy(update={"bench": options}), exp.tokenizer, exp.model, exp.record)
+    return replace(exp, config=exp.config.model_copy(update={"bench": options}))
 
 
 def audio_seconds(directory: Path) -> list[float]:
@@ -101,7 +94,7 @@ def test_there_is_a_row_for_each_sub_model_and_the_conditions_are_stated(own: Ex
 
 def test_the_configured_decoder_is_timed(own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode = own.config.decode.model_copy(update={"decoder": BeamConfig(width=3)})
-    own = Experiment(own.path, own.config.model_copy(update={"decode": decode}), own.tokenizer, own.model, own.record)
+    own = replace(own, config=own.config.model_copy(update={"decode": decode}))
     decoded: list[int] = []
     real = PrefixBeam.decode
 

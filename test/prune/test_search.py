@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from asrprune.analysis.measure import measure_layers
 from asrprune.config.schema import BeamConfig
 from asrprune.data.dataset import Corpus
 from asrprune.decode.prefix_beam import PrefixBeam
-from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Keep, plan_path, read_plan
 from asrprune.experiment.store import Experiment
 from asrprune.prune.dev_score import DevScore
@@ -30,15 +30,9 @@ from asrprune.runtime.executor import HERE, processes
 MEASURED = ("svcca", "influence")  # strategies that need what stage 6 measures
 
 
-@pytest.fixture
-def own(tiny_experiment: Path, tmp_path: Path) -> Experiment:
-    """A copy of the tiny experiment that may be written to."""
-    return experiment.load(Path(shutil.copytree(tiny_experiment, tmp_path / "exp")))
-
-
 def with_prune(exp: Experiment, **values: object) -> Experiment:
     prune = exp.config.prune.model_copy(update=values)
-    return Experiment(exp.path, exp.config.model_copy(update={"prune": prune}), exp.tokenizer, exp.model, exp.record)
+    return replace(exp, config=exp.config.model_copy(update={"prune": prune}))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
