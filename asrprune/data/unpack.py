@@ -1,4 +1,4 @@
-"""Unpacking an archive, which may be a stranger's: all of it is checked first, then it is there whole or not at all."""
+"""Unpacking tar archives of untrusted origin: check the whole archive first, then unpack it completely or not at all."""
 
 import bz2
 import glob
@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import locked
 from asrprune.runtime.progress import track
 
@@ -23,26 +23,27 @@ _BYTES_OF_A_FILE = 4096  # that it takes on a disk and in memory, even if it is 
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a tar archive (plain, gz, bz2, xz) into the directory ``target``; nothing is done if that is there.
+    """Unpack a tar archive (plain, gz, bz2, xz) into the directory ``target``; do nothing if ``target`` exists.
 
-    The whole archive is read and checked before anything is written, and ``target`` appears only when complete. Raises
-    ``UserError`` for a damaged archive and for members that do not belong into ``target``: absolute paths, ``..``, links that
-    lead out, devices.
+    The whole archive is checked before anything is written, and ``target`` is created only when complete.
+
+    Raises:
+        UserError: the archive is damaged, or has unsafe members: absolute paths, ``..``, links out of ``target``, devices.
     """
     if target.is_dir():
         return
     with disk_errors(target), sole_writer(target):
-        for left in target.parent.glob(f".{glob.escape(target.name)}.*tmp"):  # by runs that were killed
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*tmp"):  # from killed runs
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(".tmp", f".{target.name}.", target.parent, ignore_cleanup_errors=True) as temporary:
             unpacked = Path(temporary) / "unpacked"
             _extract(archive, unpacked)
-            os.sync()  # once for all: an fsync for each of 300,000 small files takes many minutes
+            os.sync()  # one sync: an fsync for each of 300,000 small files takes many minutes
             os.rename(unpacked, target)
 
 
 class _Bounded:
-    """The bytes of an archive for tarfile, but no more than are ``left``: it would read as many as a header claims."""
+    """An archive for tarfile that allows at most ``left`` more bytes to be read: tarfile reads as many as a header claims."""
 
     def __init__(self, handle: BinaryIO) -> None:
         self.left, self.tell, self._handle = _BLOCK, handle.tell, handle
@@ -60,8 +61,8 @@ class _Bounded:
 
 
 def _extract(archive: Path, directory: Path) -> None:
-    """Check all of ``archive``, then extract it."""
-    options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # 3.10 and 3.11 have it since mid-2023
+    """Check the whole archive, then extract it."""
+    options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.10 and 3.11 have it since mid-2023
     try:
         with _uncompressed(archive) as handle:
             source, most = _Bounded(handle), _MOST_TIMES * archive.stat().st_size + _ALWAYS_ALLOWED
@@ -74,10 +75,10 @@ def _extract(archive: Path, directory: Path) -> None:
                     tar.extract(member, directory, **options)  # type: ignore[arg-type]
     except UserError:
         raise
-    except Exception as error:  # tarfile stumbles over malicious headers in many ways, which differ between versions
+    except Exception as error:  # tarfile raises various errors for malicious headers, which differ between versions
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        reason = first_line(error).rstrip(":")
         raise UserError(f"{archive}: is damaged or no tar archive ({reason}); delete it and download it again") from None
 
 
@@ -99,11 +100,11 @@ def _check_room(archive: Path, size: int, directory: Path) -> None:
 
 
 def _safe_members(archive: Path, source: _Bounded, tar: tarfile.TarFile, most: int) -> tuple[list[tarfile.TarInfo], int]:
-    """All members, made harmless: our own owner, plain permissions; and how many bytes they take.
+    """Return all members, with this user as owner and plain permissions, and the number of bytes that they take.
 
     Raises:
-        UserError: one has no business here.
-        tarfile.ReadError: they follow one another in a circle, or take more than ``most`` bytes.
+        UserError: a member is unsafe.
+        tarfile.ReadError: the headers form a loop, or the members take more than ``most`` bytes.
     """
     members: list[tarfile.TarInfo] = []
     files: set[PurePosixPath] = set()
@@ -113,7 +114,7 @@ def _safe_members(archive: Path, source: _Bounded, tar: tarfile.TarFile, most: i
         size += member.size + _BYTES_OF_A_FILE
         if member.size < 0 or member.offset <= end or size > most:
             raise tarfile.ReadError("its headers point backwards, or it is made to fill a disk")
-        source.left, end = _BLOCK, member.offset  # of headers
+        source.left, end = _BLOCK, member.offset  # the headers of a member fit into a block
         fault = _fault(member, files, links)
         if fault:
             raise UserError(f"{archive}: {member.name}: {fault}; nothing was unpacked, get the archive from its publisher")
@@ -126,10 +127,10 @@ def _safe_members(archive: Path, source: _Bounded, tar: tarfile.TarFile, most: i
 
 
 def _fault(member: tarfile.TarInfo, files: set[PurePosixPath], links: set[PurePosixPath]) -> str:
-    """Why ``member`` may not be unpacked, or "". ``files`` and ``links`` (symbolic) are the members before it.
+    """Return why ``member`` is unsafe, or "". ``files`` and ``links`` (symbolic) are the members before it.
 
-    No member may lie behind a symbolic link, so the directory of a link is a real one; its target may climb only at its
-    start, and not above the top. By induction what it passes afterwards, links or not, stays inside.
+    No member may lie behind a symbolic link, so the directory of a link is a real directory. The target of a link may have
+    ``..`` only at its start, and not above the top. So, by induction, every path through links stays inside.
     """
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
@@ -150,23 +151,23 @@ def _fault(member: tarfile.TarInfo, files: set[PurePosixPath], links: set[PurePo
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise unless the archive goes on to its end mark and checksums: ``tarfile`` takes any end, and rubbish, for the end."""
+    """Raise an error unless the archive has its end mark and a correct checksum; ``tarfile`` does not check this."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise tarfile.ReadError("it breaks off")
-    while tar.fileobj.read(_BLOCK):  # gzip and its like compare their checksum when they meet the end
+    while tar.fileobj.read(_BLOCK):  # gzip, bz2 and xz verify their checksum at the end
         pass
 
 
 def sole_writer(target: Path) -> AbstractContextManager[None]:
-    """Hold ``target`` by a lock beside it, for its directory may be that of other downloads."""
+    """Lock ``target`` by a file beside it, because its directory may contain other downloads."""
     return locked(target.with_name(f".{target.name}.lock"), target)
 
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a sentence."""
+    """Turn an error of the disk, such as a full disk, into a ``UserError``."""
     try:
         yield
     except OSError as error:
@@ -174,5 +175,6 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 
 def disk_error(path: Path, error: OSError) -> UserError:
+    """Return the ``UserError`` for an error of the disk at ``path``."""
     where = error.filename or path
     return UserError(f"{where}: {error.strerror or error}; make room or give access there, then run this again: it goes on")

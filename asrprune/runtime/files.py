@@ -31,8 +31,8 @@ os.umask(_UMASK)
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``. Rename it to ``path`` when the block succeeds, delete it when the block fails.
 
-    The temporary name keeps the suffix of ``path``, so libraries that look at suffixes are not confused; nobody can have put a
-    link there before, as it is drawn.
+    The temporary name keeps the suffix of ``path``, for libraries that use the suffix. The rest of the name is random, so
+    nobody can have put a link in its place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path.parent)
@@ -50,16 +50,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries(directory: Path, older_than_s: float = 0.0) -> None:
-    """Delete what killed processes left half-written in ``directory``; nobody may be writing those that are so old now."""
+    """Delete temporary files of killed processes in ``directory``. No process may be writing files that are so old."""
     for path in directory.glob(".*.tmp*"):
-        with contextlib.suppress(OSError):  # another process tidies up, too; or it is somebody else's
+        with contextlib.suppress(OSError):  # another process may delete it, too, or it belongs to another user
             if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= older_than_s:
                 path.unlink()
 
 
 @functools.cache
 def _tidy(directory: Path) -> None:
-    """Do it once in a process for each directory that it writes to."""
+    """Delete old temporaries, once in a process for each directory that it writes to."""
     remove_temporaries(directory, _OLD_S)
 
 
@@ -128,7 +128,7 @@ def read_json(path: Path, made_by: str = "") -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Read a value; whatever is wrong with it is a ``ValueError``, its depth and the length of its numbers included."""
+    """Parse JSON; raise a ``ValueError`` for any mistake, also for too deep nesting or too many digits."""
     try:
         return json.loads(text, parse_int=_whole)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""Names and paths that a stranger may have planted in a file or a directory: none leads out of its place, or is waited for."""
+"""Names and paths of untrusted origin: checks that they stay in their directory, and are plain files."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ _LONGEST = 200  # bytes of a name; file systems have 255, and endings are added
 
 
 def file_name(text: str, what: str) -> str:
-    """Return ``text`` if it may become the name of a file or directory.
+    """Return ``text`` if it can be the name of a file or directory.
 
     Raises:
-        UserError: it may not; the sentence begins with ``what``.
+        UserError: it cannot; the message begins with ``what``.
     """
     leads_elsewhere = "/" in text or text.startswith("-") or not text.strip(". ")
     if leads_elsewhere or not text.isprintable() or len(os.fsencode(text)) > _LONGEST:
@@ -27,10 +27,10 @@ def file_name(text: str, what: str) -> str:
 
 
 def inside(folder: Path, *names: str) -> Path:
-    """``folder/name/...``, where results are put that have their place in ``folder``.
+    """Return the path ``folder/name/...`` of a result that belongs into ``folder``.
 
     Raises:
-        UserError: a name may not become one of a file, or a directory on the way is a link, which may lead anywhere.
+        UserError: a name cannot be the name of a file, or a directory of the path is a link, which may lead anywhere.
     """
     for name in names:
         folder /= file_name(name, f"{folder}: the name")
@@ -40,11 +40,11 @@ def inside(folder: Path, *names: str) -> Path:
 
 
 def open_plain(path: str | Path) -> BinaryIO:
-    """Open a file to read its bytes.
+    """Open a file for reading bytes.
 
     Raises:
-        OSError: it cannot be opened.
-        UserError: it is a pipe or a device, which would be waited for.
+        OSError: the file cannot be opened.
+        UserError: it is a pipe or a device, from which reading could block.
     """
     try:
         kind = os.stat(path).st_mode
@@ -56,7 +56,7 @@ def open_plain(path: str | Path) -> BinaryIO:
 
 
 def no_link(path: str, flags: int) -> int:
-    """Open a file with a fixed name for writing, as ``open(..., opener=no_link)``; what a link points to stays as it is.
+    """Open a file for writing without following links; used as ``open(..., opener=no_link)``.
 
     Raises:
         UserError: it is a symbolic link, or a pipe that nobody reads.
