@@ -82,7 +82,7 @@ Facts = dict[str, Any]
 def write_page(folder: Path) -> Path:
     """Draw the figures and write performance.md beside performance.json; returns its path."""
     facts = read_json(folder / "performance.json", "`make bench`")
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context({**STYLE, "text.parse_math": True}):  # powers of ten; no name here holds a $
         figures = save_figures(dict(_figures(facts["raw"])), CAPTIONS, folder / "figures")
     rows = tuple(
         (said(facts[key]), judged(facts[key], aim), about, f"`{key}`") for key, (about, aim) in ABOUT.items() if key in facts
