@@ -18,19 +18,25 @@ write_page = load_script("tools/bench/show.py").write_page
 TURNS = [0.2, 0.21, 0.19]
 
 
-def test_workers_time_what_they_are_asked_for() -> None:
-    model, recipe = {"layers": 2, "ffn": 32}, {"type": "conv1d", "factor": 8}
+def test_workers_time_what_they_are_asked_for(tmp_path: Path) -> None:
+    tiny = tmp_path / "tiny.yaml"
+    tiny.write_text(
+        "model: {num_layers: 2, dim: 8, heads: 2, ffn: 8, taps: [1], truncated: {1: 0.3}, stochastic_depth: {rate: 0}}\n"
+    )
+    size, recipe = {"layers": 2, "ffn": 32}, {"type": "conv1d", "factor": 8}
     messages: list[dict[str, Any]] = [
-        {"case": "train", **model, "taps": [1], "rate": 0.5, "dtype": "bf16", "utterances": 2, "frames": 60, "labels": 3},
+        {"case": "train", **size, "taps": [1], "rate": 0.5, "dtype": "bf16", "utterances": 2, "frames": 60, "labels": 3},
         {"run": 2},
-        {"case": "encode", **model, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60},
+        {"case": "encode", **size, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60},
         {"run": 1},
-        {"case": "encode", **model, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60, "front_end": recipe},
+        {"case": "encode", **size, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60, "front_end": recipe},
         {"run": 1},
-        {"case": "greedy", **model, "utterances": 2, "frames": 60},
+        {"case": "greedy", **size, "utterances": 2, "frames": 60},
         {"run": 1},
         {"case": "matmul", "size": 64, "dtype": "bf16"},
         {"run": 3},
+        {"case": "recipe_updates", "config": str(tiny), "truncated": True, "utterances": 2, "frames": 60, "labels": 3},
+        {"run": 1},
         {"case": "plan", "utterances": 1000},
         {"run": 1},
         {"case": "manifest", "utterances": 1000},
@@ -47,10 +53,11 @@ def test_workers_time_what_they_are_asked_for() -> None:
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     *answers, found, memory = map(json.loads, done.stdout.splitlines())
-    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 9
+    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 10
     assert all(0 < answer["seconds"] < 60 for answer in answers[1::2])
     assert answers[8]["ready"]["matmul_flops"] == 2 * 64**3
     assert 0 < answers[4]["ready"]["matmul_flops"] < answers[2]["ready"]["matmul_flops"] / 10
+    assert answers[10]["ready"]["depths"] == [1] * 6 + [2] * 14
     assert found == {"found": None}
     assert 0.05 < memory["peak_gb"] < 20
 

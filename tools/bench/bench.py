@@ -43,6 +43,18 @@ SHAPES: dict[str, Facts] = {
 }  # 10 s; sixteen times 4 s
 RECIPE: Facts = {"type": "conv1d"}
 FRONT_ENDS: dict[str, Facts] = {"32": {"type": "conv2d", "channels": 32}, "256": {"type": "conv2d"}, "recipe": RECIPE}
+TRAININGS: dict[str, Facts] = {  # a recipe's training and the plain one that its conf/depths.yaml gives as much time
+    "mini": {
+        "config": "egs/mini/conf/train.yaml",
+        "epochs": {"truncated": 6, "plain": 4},
+        "batch": {"utterances": 25, "frames": 160, "labels": 5},
+    },
+    "an4": {
+        "config": "egs/an4/conf/train.yaml",
+        "epochs": {"truncated": 26, "plain": 16},
+        "batch": {"utterances": 8, "frames": 300, "labels": 10},
+    },
+}
 DTYPES = {"fp32": "float32", "bf16": "bf16"}
 NO_EXPERIMENT = "no experiment: run egs/an4, or give another one's --exp and --dev"
 AN4 = {"exp": ROOT / "egs/an4/exp/train", "dev": ROOT / "egs/an4/data/dev"}
@@ -218,6 +230,20 @@ class Bench:
         self.worst("train_vs_espnet_fp32_recipe", min, "train_vs_espnet_*_fp32_recipe")
         self.worst("factor8_vs_factor4", min)
 
+    def cost(self) -> None:
+        """The training of a recipe, with truncated updates, beside a plain one of fewer epochs: seconds of all updates."""
+        for name, case in TRAININGS.items():
+            shared = {"config": str(ROOT / case["config"]), **case["batch"]}
+            workers = {
+                label: self.ours("recipe_updates", truncated=label == "truncated", **shared) for label in ("truncated", "plain")
+            }
+            depths = workers["truncated"].facts["depths"]
+            taken = take_turns(workers, self.turns)
+            self.raw[f"cost_{name}"] = {**case, "depths": depths, "seconds": taken}
+            epochs = case["epochs"]["truncated"] / case["epochs"]["plain"]
+            self.keys[f"truncated_vs_plain_training_{name}"] = round(epochs * ratio(taken["truncated"], taken["plain"]), 4)
+        self.worst("truncated_vs_plain_training", max)
+
     def depths(self, size: str, name: str, label: str) -> None:
         """Time by depth with a front end; no layer at all shows what that takes."""
         model, shape = MODELS[size], SHAPES[name]
@@ -318,7 +344,7 @@ class Bench:
             self.keys[key] = choose(found)
 
 
-PARTS = ("training", "encoding", "recipe", "decoding", "search", "features", "planning")
+PARTS = ("training", "cost", "encoding", "recipe", "decoding", "search", "features", "planning")
 
 
 def run(given: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from serve import VOCAB_SIZE, Work, batch, serve
 from torch import Tensor, nn
 
+from asrprune.config.load import read_config
 from asrprune.config.schema import BatchConfig, FrontendConfig, ModelConfig, TrainConfig
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.check import check_data_dir
@@ -95,6 +96,34 @@ def updater(fabric: Fabric, module: CtcModel, inputs: tuple[Tensor, ...], rate: 
         optimizer.step()
 
     return update
+
+
+def recipe_updates(config: str, truncated: bool, utterances: int, frames: int, labels: int) -> tuple[Work, dict[str, Any]]:
+    """Twenty updates of a recipe's model in float32: truncated as its config says, or those of the same model without taps."""
+    options = read_config(Path(config), () if truncated else ("model.taps=[]", "model.truncated={}")).model
+    torch.manual_seed(0)
+    fabric, module = make_fabric("float32"), CtcModel(options, 80, VOCAB_SIZE)
+    torch.set_flush_denormal(True)
+    model, optimizer = fabric.setup(module, make_optimizer(module, TrainConfig()))
+    model.train()
+    set_learning_rate(optimizer, 1e-4)
+    inputs, depths = batch(utterances, frames, labels), ends(options)
+
+    def work() -> None:
+        for depth in depths:
+            optimizer.zero_grad(set_to_none=True)
+            losses = model(*inputs, range(1, depth + 1), None, depth)
+            fabric.backward(module.total(losses) / utterances)
+            fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
+            optimizer.step()
+
+    return work, {"depths": depths, "warm_up": 1}
+
+
+def ends(model: ModelConfig, count: int = 20) -> list[int]:
+    """The depths at which ``count`` updates end, as often as ``model.truncated`` says."""
+    below = [depth for depth, share in model.truncated.items() for _ in range(round(count * share))]
+    return [*below, *[model.num_layers] * (count - len(below))]
 
 
 def typical_draws(probabilities: list[float]) -> Iterator[list[int]]:
@@ -302,5 +331,5 @@ def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = F
 
 if __name__ == "__main__":
     keep_freed_memory()
-    cases = (train, encode, greedy, decode, naive_search, matmul, fbank, plan, manifest, validate, score)
+    cases = (train, recipe_updates, encode, greedy, decode, naive_search, matmul, fbank, plan, manifest, validate, score)
     serve({case.__name__: case for case in cases})

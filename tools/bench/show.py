@@ -28,6 +28,7 @@ ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "train_vs_espnet_fp32_recipe": ("the same with the recipes' front end, ESPnet2 with its own", ">= 1.5"),
     "train_vs_espnet_bf16": ("two taps, both in bfloat16", ">= 1.3"),
     "prunable_vs_plain_step": ("update of the prunable model (two taps, p = 0.3) / of the plain one", "<= 1.0"),
+    "truncated_vs_plain_training": ("training of a recipe, truncated updates / plain training of fewer epochs", "<= 1.0"),
     "compiled_vs_eager_step_12_fp32": ("the same update with torch.compile / without, 12 layers, float32", ""),
     "compiled_vs_eager_step_12_bf16": ("the same in bfloat16", ""),
     "encode_vs_espnet_b1": ("encoder, both in float32, one utterance of 10 s: times as fast as ESPnet2", ">= 1.5"),
