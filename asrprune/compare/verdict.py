@@ -1,4 +1,4 @@
-"""The verdict of a comparison, in sentences: the depths at which one pruned model is not worse than models trained for each."""
+"""The verdict of a comparison, in sentences: the depths at which one pruned model is not worse than individual ones."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ _WORDS = {"passes": "not worse than", "worse": "worse than", "undecided": "undec
 
 
 def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
-    """The verdict on one set: the claim, the depths at which it does not hold, and what it rests on."""
+    """Return the verdict on one set: the claim, its exceptions, the rule of the test, the intervals, the power."""
     tests = [test for test in summary.tests if test.set == name]
     by_depth = {test.depth: [other for other in tests if other.depth == test.depth] for test in tests}
     whole = {depth: found for depth, found in by_depth.items() if len(found) == len(roles(grid))}
@@ -25,7 +25,7 @@ def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
 
 
 def rests_on(summary: Summary, name: str) -> str:
-    """Say what the intervals of a set hold: the choice of the seeds and the speakers, or less than that."""
+    """Say which random choices the intervals of a set include: seeds, and speakers or utterances."""
     counts = sorted({len(row.seeds) for row in shown(summary, name)})
     speakers = summary.speakers[name]
     units = "utterances, as the records do not say who spoke" if speakers is None else f"the {speakers} speakers"
@@ -37,13 +37,13 @@ def rests_on(summary: Summary, name: str) -> str:
 
 
 def listed(items: Sequence[object]) -> str:
-    """``12, 9 and 6``."""
+    """Write a list as ``12, 9 and 6``."""
     *first, last = map(str, items)
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def difference(test: Comparison) -> str:
-    """``+0.7 [+0.4, +1.0]``."""
+    """Write a difference and its interval as ``+0.7 [+0.4, +1.0]``."""
     low, high = test.ci90
     return f"{test.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
 
@@ -83,6 +83,6 @@ def _rule(summary: Summary) -> str:
 def _power(tests: Sequence[Comparison]) -> str:
     lowest, highest = (f"{100 * extreme(test.power for test in tests):.0f}" for extreme in (min, max))
     power = f"{lowest} %" if lowest == highest else f"{lowest} to {highest} %"
-    unknown = any(min(test.seeds, test.alone_seeds) < 2 for test in tests)
+    unknown = any(test.one_seed for test in tests)
     without = "; the spread between seeds is not known, so the true one is lower" if unknown else ""
     return f'Power, the probability of "not worse" at a depth where the true difference is 0: {power}{without}.'

@@ -14,11 +14,12 @@ from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import power, seeds_for
 from asrprune.compare.record import CellRecord, CellRow
 from asrprune.compare.summary import ALL, ALONE, FULL, Comparison, Summary, System, shown, summarise, update_overhead
-from asrprune.compare.tables import Table, latex, markdown, power_table, pruned_table, tables, wer_table
+from asrprune.compare.tables import power_table, pruned_table, tables, wer_table
 from asrprune.compare.verdict import verdict
 from asrprune.config.schema import ScoringConfig
 from asrprune.experiment.plan import Step
 from asrprune.report.results import SetData
+from asrprune.report.table import Table, latex, markdown
 from asrprune.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
