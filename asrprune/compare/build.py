@@ -13,8 +13,8 @@ from asrprune.report.tables import seen
 from asrprune.runtime.files import write_text
 
 _INTERVALS = (
-    "Intervals: hierarchical bootstrap, speakers with all that they say and seeds drawn with replacement, both systems on the"
-    " same draws (the formula and its sources: asrprune/compare/hierarchical.py)."
+    "Intervals: hierarchical bootstrap. Speakers, each with all utterances, and seeds are drawn with replacement, the same for"
+    " both systems of a comparison (formula and sources: asrprune/compare/hierarchical.py)."
 )
 
 
@@ -49,14 +49,14 @@ def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], f
     parts += [verdict_markdown(summary, grid)]
     parts += [f"{sets}. Seeds: {', '.join(map(str, seeds))}. Greedy CTC, no language model. {_chosen_on(summary)} {_INTERVALS}"]
     if missing := [cell.name for cell in wanted if cell.name not in summary.runs]:
-        parts.append(f"> Not recorded yet, and so not below: {', '.join(missing)}.")
+        parts.append(f"> Not recorded yet, and therefore not below: {', '.join(missing)}.")
     parts += [markdown(table) for table in made]
     parts.append("## Figures")
     for figure in figures:
         parts += [f"![{figure.stem}](figures/{figure.name})", summary.in_units(CAPTIONS[figure.stem])]
     parts += ["## Methods", "\n".join(_method(name, numbers) for name, numbers in grid.methods.items())]
     shared = ", ".join(f"{name} {value}" for name, value in grid.numbers.items())
-    parts.append(f"All of them: `{grid.config}`" + (f" with {shared}." if shared else "."))
+    parts.append(f"All methods: `{grid.config}`" + (f" with {shared}." if shared else "."))
     parts.append(_alone(grid, wanted))
     return "\n\n".join(parts) + "\n"
 
@@ -73,7 +73,7 @@ def _chosen_on(summary: Summary) -> str:
         return "No plan needed a dev set."
     listed = ", ".join(f"`{name}`" for name in summary.search_sets)
     scored = ", ".join(f"`{name}`" for name in summary.data if seen(name, summary.search_sets))
-    return f"Layers were chosen on {listed}" + (f"; so what is said of {scored} is optimistic." if scored else " alone.")
+    return f"Layers were chosen on {listed}" + (f"; the results on {scored} are therefore optimistic." if scored else " alone.")
 
 
 def _method(name: str, numbers: dict[str, object]) -> str:
@@ -87,6 +87,5 @@ def _alone(grid: Grid, wanted: list[Cell]) -> str:
     for method in grid.alone.methods:
         taps = {cell.depth: list(cell.config.model.tap_layers) for cell in wanted if cell.method == method and cell.alone}
         told += [f"{method} of {depth} layers: {found}" for depth, found in taps.items() if found]
-    return "Trained for each depth: the method's numbers, and taps after a quarter and half of the layers" + (
-        f" ({'; '.join(told)})." if told else ", if it has any."
-    )
+    where = f"after a quarter and half of the layers ({'; '.join(told)})" if told else "after a quarter and half of the layers"
+    return f"Models trained for each depth have the numbers of their method, and its taps, if it has any, {where}."

@@ -36,12 +36,12 @@ CAPTIONS = {
     " black: models trained for each depth. Bars: 95 % intervals.",
     "strategies": "WER by depth of the prunable model, by the strategy that chose its layers, against models trained for each"
     " depth. Bars: 95 % intervals.",
-    "difference": "Pruned minus individually trained, in points of WER; below 0 the pruned model is better. Bars: 90 %"
-    " intervals; where the upper end lies below the margin, the pruned model is not worse.",
-    "removals": "Dev WER with each one layer removed, without retraining, of the first seed; dashed: with all layers.",
-    "similarity": "SVCCA similarity of the layers' outputs, of the first seed; layer 0 is the input of layer 1. Colours"
-    " begin at the lowest value. Bars, where measured: 1 - cosine of a layer's input and output, the mean over frames.",
-    "cost": "What training costs for one seed: one prunable model against one for each depth. Minutes depend on what else ran.",
+    "difference": "WER of the pruned model minus that of the individually trained one, in points; below 0 the pruned model is"
+    " better. Bars: 90 % intervals; if the upper end lies below the margin, the pruned model is not worse.",
+    "removals": "Dev WER after the removal of one layer, without retraining, first seed; dashed: all layers.",
+    "similarity": "SVCCA similarity of the outputs of the layers, first seed; layer 0 is the input of layer 1. Colours begin at"
+    " the lowest value. Bars, if measured: influence of each layer, 1 - cosine of its input and output, mean over frames.",
+    "cost": "Training cost of one seed: one prunable model against one model for each depth. Minutes depend on what else ran.",
 }
 _COLOURS, _MARKERS = zip(*LOOKS, strict=True)
 

@@ -60,7 +60,7 @@ class Grid(Section):
         if wanting := sorted({self.plain, self.baseline} - set(self.alone.methods)):
             raise ValueError(f"plain and baseline must be among alone.methods, which lacks {', '.join(wanting)}")
         if other := sorted(set(self.alone.unpruned) - (set(self.alone.methods) - {self.prunable, *self.pruned_by})):
-            raise ValueError(f"alone.unpruned must be among alone.methods, and pruned nowhere: {', '.join(other)}")
+            raise ValueError(f"alone.unpruned may have only methods of alone.methods that are not pruned: {', '.join(other)}")
         for name, values in (("seeds", self.seeds), ("alone.depths", self.alone.depths), ("alone.methods", self.alone.methods)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
@@ -68,7 +68,7 @@ class Grid(Section):
             if whole := [key for key, value in numbers.items() if isinstance(value, dict) and sections(key)]:
                 raise ValueError(f"{place}: {whole[0]}: a whole section; write `{whole[0]}.KEY: value` for what changes")
             if "seed" in numbers:
-                raise ValueError(f"{place}: seed: say it under seeds")
+                raise ValueError(f"{place}: seed: write it under seeds")
             if place != "numbers" and (shared := [key for key in numbers if key in _SHARED]):
                 raise ValueError(f"{place}: {shared[0]}: all methods share it; write it under numbers, or compare in two grids")
         return self
@@ -143,5 +143,5 @@ def as_overrides(numbers: Numbers) -> tuple[str, ...]:
     """Write numbers as values of --set, without blanks, because run.sh splits its argument at blanks."""
     written = tuple(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in numbers.items())
     if blank := [override for override in written if " " in override]:
-        raise UserError(f"{blank[0]}: holds a blank, at which run.sh would split it; write it without")
+        raise UserError(f"{blank[0]}: has a blank, at which run.sh would split it; write it without blanks")
     return written

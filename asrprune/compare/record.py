@@ -72,7 +72,7 @@ def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, CellRecord]:
     there = {cell: CellRecord.read(path) for cell in wanted if (path := record_path(output, cell)).exists()}
     kept = {cell.name: record for cell, record in there.items() if cell.learnt_in(record.config) == cell.learnt}
     if other := [cell.name for cell in there if cell.name not in kept]:
-        logger.warning("recorded with other numbers than the grid has now, and so left out: %s", ", ".join(other))
+        logger.warning("left out, because they were recorded with other numbers than the grid has now: %s", ", ".join(other))
     return kept
 
 

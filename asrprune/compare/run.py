@@ -44,7 +44,7 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
     if not Path("run.sh").is_file():
         raise UserError(f"{Path.cwd()}: no run.sh here; run this in a recipe's directory, such as egs/mini")
     if taken := [option for option in map(_name, options) if option in _BY_THE_GRID]:
-        raise UserError(f"{', '.join(taken)}: the grid decides this for each of its runs; say it in {grid_file} instead")
+        raise UserError(f"{', '.join(taken)}: the grid decides this for each run; set it in {grid_file} instead")
     grid = read_grid(grid_file)
     wanted = cells(grid)
     with held(expdir):
@@ -139,7 +139,7 @@ class Runner:
         if all(row.rtf is not None for row in record.rows):
             return
         if not ExperimentPaths(self.expdir / cell.name).model.exists():
-            logger.warning("%s is not here, so its speed is not measured", self.expdir / cell.name)
+            logger.warning("%s does not exist, so its speed is not measured", self.expdir / cell.name)
             return
         self.run([cell], 10, 10, jobs=1)
 

@@ -12,7 +12,7 @@ from asrprune.report.tables import FULL, two_digits, wer_cell
 
 MARKS = {"passes": "✓", "worse": "✗", "undecided": "?"}
 _PUBLISHED = (
-    " Rows with a source: published by others, not measured here; where a cell is empty the figure is not available to us."
+    " Rows with a source were published by others, and not measured here; an empty cell: the figure is not available to us."
 )
 
 
@@ -66,9 +66,9 @@ def pruned_table(summary: Summary, grid: Grid, name: str) -> Table:
     points, share, rate = summary.margin.points, summary.margin.share, summary.in_units("WER")
     caption = (
         f"{grid.prunable}, {strategy} plan, on {name}: {rate} (%) against models that were trained for each depth. Difference:"
-        " pruned minus the model to the left of it, in points, with its 90 % interval, whose upper end is the one-sided 95 %"
-        f" bound. {MARKS['passes']}: not worse, as the bound lies below {points:g} points and below {100 * share:g} % of the"
-        f" {rate} to the left; {MARKS['worse']}: worse, as the interval lies above 0; {MARKS['undecided']}: undecided."
+        " pruned minus the model to the left, in points, with its 90 % interval; the upper end is the one-sided 95 % bound."
+        f" {MARKS['passes']}: not worse, because the bound lies below {points:g} points and below {100 * share:g} % of the"
+        f" {rate} to the left; {MARKS['worse']}: worse, because the interval lies above 0; {MARKS['undecided']}: undecided."
         f" {rests_on(summary, name)}"
     )
     return Table(f"pruned_{name}", caption, tuple(header), tuple(lines), words=())
@@ -85,12 +85,12 @@ def power_table(summary: Summary, grid: Grid, name: str) -> Table:
         for test in tests
     ]
     caption = (
-        f"The test of {name} at each depth: one-sided 95 % bound of the difference, which must lie below the margin (points);"
-        " power: the probability that it does if the true difference is 0, with the seeds at hand, in normal approximation;"
-        " seeds of each model that would give 80 and 90 %, if the spread between seeds is what these show."
+        f"The test on {name} at each depth. Bound: one-sided 95 % bound of the difference, in points; it must lie below the"
+        " margin. Power: the probability that it does if the true difference is 0, by a normal approximation. Last columns:"
+        " the number of seeds of each model for a power of 80 and 90 %, if the spread between these seeds is the true one."
     )
     if any(test.one_seed for test in tests):
-        caption += " From one seed that spread is not known: the power is of the utterances alone, and so too high."
+        caption += " With one seed this spread is not known; the power, of the choice of utterances alone, is too high."
     header = ("depth", "against", "bound", "margin", "power", "seeds for 80 %", "for 90 %")
     return Table(f"power_{name}", caption, header, tuple(lines), words=())
 
@@ -113,15 +113,15 @@ def cost_table(summary: Summary, grid: Grid) -> Table:
     lines += [_cost_line(summary, grid, f"{method}, for each of {listed}", method, alone=True) for method in grid.alone.methods]
     overhead = summary.update_overhead
     fitted = (
-        f" f = {overhead:g} layers is what an update costs apart from its layers, by least squares of seconds per update"
-        " against layers per update over the models trained for their depth."
+        f" f = {overhead:g} layers is the cost of an update apart from its layers, fitted by least squares to the seconds and"
+        " layers per update of the models trained for their depth."
         if overhead is not None
-        else " It is left out: f, what an update costs apart from its layers, cannot be fitted to the seconds of these models."
+        else " It is left out: f, the cost of an update apart from its layers, cannot be fitted to the seconds of these models."
     )
     caption = (
         "Training cost for one seed. Layer passes: layers run, summed over updates, in thousands. Cost: layer passes + f *"
-        f" updates, relative to {grid.plain} of all layers.{fitted} Minutes as measured, with other runs beside them on the"
-        " same machine."
+        f" updates, relative to {grid.plain} of all layers.{fitted} Minutes are as measured, while the machine also did"
+        " other work."
     )
     header = ("models", "models trained", "updates", "layer passes (k)", "cost", "minutes")
     return Table("cost", caption, header, tuple(lines))

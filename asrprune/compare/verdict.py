@@ -28,12 +28,12 @@ def rests_on(summary: Summary, name: str) -> str:
     """Say which random choices the intervals of a set include: seeds, and speakers or utterances."""
     counts = sorted({len(row.seeds) for row in shown(summary, name)})
     speakers = summary.speakers[name]
-    units = "utterances, as the records do not say who spoke" if speakers is None else f"the {speakers} speakers"
+    units = "utterances (the records do not name the speakers)" if speakers is None else f"the {speakers} speakers"
     if counts == [1]:
-        return f"One seed: intervals hold the choice of {units}, but not that of the seed."
+        return f"One seed: the intervals include the choice of {units}, but not of the seed."
     seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-    alone = ", but not that of the seed where there is one" if counts[0] == 1 else ""
-    return f"{seeds}: intervals hold the choice of seeds and of {units}{alone}."
+    alone = "; with one seed, only the latter" if counts[0] == 1 else ""
+    return f"{seeds}: the intervals include the choice of seeds and of {units}{alone}."
 
 
 def listed(items: Sequence[object]) -> str:
@@ -52,7 +52,7 @@ def _claim(summary: Summary, grid: Grid, name: str, good: Sequence[int], bad: Se
     model = f"On {name} one model ({grid.prunable}), trained once and pruned by its {chosen_strategy(grid)} plan,"
     others = f"models trained for each depth, {' or '.join(getattr(grid, role) for role in roles(grid))}"
     if not good:
-        said = f"{model} is at no depth shown to be not worse than {others} ({listed(depths)} layers were compared)."
+        said = f"{model} was compared with {others}, with {listed(depths)} layers: at no depth is it shown to be not worse."
     elif len(good) == len(depths):
         said = f"{model} is not worse than {others}, at any depth compared: {listed(good)} layers."
     else:
@@ -74,8 +74,9 @@ def _rule(summary: Summary) -> str:
     points, share = summary.margin.points, summary.margin.share
     rate = summary.in_units("word error rate").removeprefix("word ")
     return (
-        "Not worse: the one-sided 95 % bound of the difference, the upper end of the 90 % interval in brackets, lies below the"
-        f" margin, {points:g} points or {100 * share:g} % of the {rate} of the model trained alone, whichever is less."
+        "Not worse: the upper end of the 90 % interval in brackets, which is the one-sided 95 % bound of the difference, lies"
+        f" below the margin. The margin is {points:g} points or {100 * share:g} % of the {rate} of the model trained alone,"
+        " whichever is less."
         " Worse: the interval lies above 0. Undecided: neither."
     )
 
@@ -84,5 +85,5 @@ def _power(tests: Sequence[Comparison]) -> str:
     lowest, highest = (f"{100 * extreme(test.power for test in tests):.0f}" for extreme in (min, max))
     power = f"{lowest} %" if lowest == highest else f"{lowest} to {highest} %"
     unknown = any(test.one_seed for test in tests)
-    without = "; the spread between seeds is not known, so the true one is lower" if unknown else ""
-    return f'Power, the probability of "not worse" at a depth where the true difference is 0: {power}{without}.'
+    without = "; the true power is lower, because the spread between seeds is not known" if unknown else ""
+    return f'Power, the probability of "not worse" at a depth with a true difference of 0: {power}{without}.'

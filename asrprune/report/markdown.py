@@ -17,7 +17,7 @@ def markdown(results: Results, figures: Sequence[Path]) -> str:
     parts += [results.in_units("## Word error rates")]
     for name in set_names(results):
         parts += [f"### {name}", f"{set_title(results, name)}.", table.markdown(result_table(results, name))]
-    parts += ["`sub/del/ins` are counts. `(= strategy)`: the same layers as that strategy's.", "## Figures"]
+    parts += ["`sub/del/ins` are counts. `(= strategy)`: that strategy keeps the same layers.", "## Figures"]
     for figure in figures:
         parts += [f"![{figure.stem}](figures/{figure.name})", results.in_units(CAPTIONS[figure.stem])]
     parts += ["## How these numbers were made", "\n".join(f"- **{term}.** {text}" for term, text in how_made(results))]

@@ -51,13 +51,13 @@ CAPTIONS = {
     "wer_by_depth": "Word error rate at every depth, by the strategy that chose the layers. Bars: 95 % intervals; dashed: "
     "the full model.",
     "wer_vs_rtf": "Word error rate against real-time factor (encoder, CTC head and decoding, without features). "
-    "Numbers are depths; on the grey line lie the sub-models that no other beats in both.",
-    "layers_kept": "Layers kept (filled) at each depth. An empty row: the strategy's plan has no such depth.",
-    "svcca": "Similarity of the layers' outputs: 0 is none, 1 is equal up to a linear map (for CKA: up to rotation and "
-    "scale). Layer 0 is the input of layer 1. Where neighbours are near 1, the layer between them changes little. "
-    "Bars: 1 - cosine of a layer's input and output, the mean over frames.",
+    "Numbers are depths; the sub-models on the grey line are beaten by no other in both.",
+    "layers_kept": "Layers kept (filled) at each depth. An empty row: the plan of the strategy does not have this depth.",
+    "svcca": "Similarity of the outputs of the layers: 0 is none, 1 is equal up to a linear map (for CKA: up to rotation and "
+    "scale). Layer 0 is the input of layer 1. If two neighbours are near 1, the upper one changes its input little. "
+    "Bars: influence of each layer, 1 - cosine of its input and output, mean over frames.",
     "training": "Dev word error rate, CTC loss on dev and in training, and learning rate. A tap after layer k is the "
-    "sub-model of layers 1 to k. Rings: the checkpoints averaged.",
+    "sub-model of layers 1 to k. Rings: the checkpoints that were averaged.",
 }
 
 

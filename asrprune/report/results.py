@@ -151,7 +151,7 @@ def _usable(decodes: Sequence[Path], model_sha256: str) -> tuple[list[tuple[Deco
 
 
 def _of_another_model(name: str, stage: str) -> str:
-    return f"Left out: {name}; it is another model's, run {stage} again."
+    return f"Left out: {name}; it belongs to another model, run {stage} again."
 
 
 def _read_score(path: Path, utterances: int) -> Score:
@@ -175,7 +175,7 @@ def _data(usable: Sequence[tuple[Decoded, Score]]) -> dict[str, SetData]:
         if seen != expected:
             raise UserError(
                 f"{name}: its utterances or transcripts are not those of {other}; run stages 8 and 9 (`asrprune decode`,"
-                " `asrprune score`) again, and remove those of the set's directories that they do not renew"
+                " `asrprune score`) again, and remove the directories of this set that they do not write"
             )
     return {name: seen for name, (_, seen) in first.items()}
 

@@ -127,8 +127,8 @@ def _speed(results: Results) -> str:
     where = f" on {device}" if device else ""
     threads = "1 thread" if bench.threads == 1 else f"{bench.threads} threads"
     return (
-        "RTF = seconds of computing / seconds of audio for encoder, CTC head and greedy decoding; the features cost "
-        f"{two_digits(bench.features_rtf)} on top at every depth. Measured{where} with {bench.utterances} utterances "
+        "RTF = seconds of computing / seconds of audio for encoder, CTC head and greedy decoding; the features add "
+        f"{two_digits(bench.features_rtf)} at every depth. Measured{where} with {bench.utterances} utterances "
         f"({bench.audio_s:.0f} s) of `{bench.set}`: {threads}, batch {bench.batch}, "
         f"{bench.dtype}, {bench.repeats} repeats."
     )

@@ -110,7 +110,7 @@ def test_results_md(reported: Path) -> None:
         *("# mini &lt;12l> & co", "Epochs 14,16-18", "seed 1", "asrprune 0.1.0+abcdef1234", results.environment["asrprune"]),
         *("`test` 2,000 utterances, 1.30 h", "`testtesttesttest`", "greedy, float32", "402 layer passes instead of 572"),
         *("A Processor 9000", "100 utterances (220 s) of `test`: 2 threads, batch 1, float32, 5 repeats"),
-        *("features cost 0.0011 on top", "chosen on `dev` and on no other set", f"torch {results.environment['torch']}"),
+        *("features add 0.0011 at every depth", "chosen on `dev` and on no other set", f"torch {results.environment['torch']}"),
     ):
         assert said in text
 
