@@ -13,7 +13,8 @@ from pathlib import Path
 from asrprune.compare.build import verdict_markdown
 from asrprune.compare.grid import read_grid
 from asrprune.compare.summary import Summary
-from asrprune.compare.tables import markdown, tables
+from asrprune.compare.tables import tables
+from asrprune.report.table import markdown
 from asrprune.runtime.errors import UserError, exit_status
 from asrprune.runtime.files import write_text
 

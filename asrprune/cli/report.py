@@ -52,7 +52,7 @@ def compare(
     """Train a grid of models and compare them. Run this in a recipe; recorded models are not trained again."""
     from asrprune.compare.build import write_comparison
     from asrprune.compare.run import run_grid
-    from asrprune.compare.tables import screen_table
+    from asrprune.report.table import on_screen
 
     if no_train and options:
         raise UserError("--no-train runs nothing, so options after -- have no effect; leave one of them out")
@@ -60,7 +60,7 @@ def compare(
     if not no_train:
         run_grid(grid_file, output, expdir or Path("exp") / grid_file.stem, jobs, options or [])
     for table in write_comparison(grid_file, output):
-        show(screen_table(table))
+        show(on_screen(table))
     say(f"report: {(output / 'RESULTS.md').resolve()}")
 
 

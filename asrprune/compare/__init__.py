@@ -1,1 +1,1 @@
-"""The paper's experiment: a grid of methods, depths and seeds, and what comes of comparing its runs."""
+"""A grid of methods, depths and seeds: its runs, their records, and the comparison of pruned with individual models."""

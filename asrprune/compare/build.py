@@ -1,4 +1,4 @@
-"""Write what a grid shows: summary.json, then tables, figures and RESULTS.md, from the records alone."""
+"""Write the comparison of a grid, from the records alone: summary.json, tables, figures and RESULTS.md."""
 
 from pathlib import Path
 
@@ -6,26 +6,27 @@ from asrprune.compare.figures import CAPTIONS, draw
 from asrprune.compare.grid import Cell, Grid, cells, read_grid
 from asrprune.compare.record import read_records
 from asrprune.compare.summary import Summary, summarise
-from asrprune.compare.tables import Table, latex, markdown, tables
+from asrprune.compare.tables import tables
 from asrprune.compare.verdict import verdict
+from asrprune.report.table import Table, latex, markdown
 from asrprune.report.tables import seen
 from asrprune.runtime.files import write_text
 
 _INTERVALS = (
-    "Intervals: hierarchical bootstrap, speakers with all that they say and seeds drawn with replacement, both systems on the"
-    " same draws (the formula and its sources: asrprune/compare/hierarchical.py)."
+    "Intervals: hierarchical bootstrap. Speakers, each with all utterances, and seeds are drawn with replacement, the same for"
+    " both systems of a comparison (formula and sources: asrprune/compare/hierarchical.py)."
 )
 
 
 def write_comparison(grid_file: Path, output: Path) -> list[Table]:
-    """Compare the recorded cells of a grid of the recipe in this directory, write it down, and return the tables.
+    """Compare the recorded cells of a grid, write the comparison, and return its tables. Run it in the directory of a recipe.
 
     Args:
         grid_file: the grid.
-        output: holds ``cells/``; gets summary.json, tables.tex, RESULTS.md and figures/.
+        output: the directory with ``cells/``; summary.json, tables.tex, RESULTS.md and figures/ are written into it.
 
     Raises:
-        UserError: as ``summarise``.
+        UserError: see ``summarise``.
     """
     grid = read_grid(grid_file)
     wanted = cells(grid)
@@ -48,31 +49,31 @@ def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], f
     parts += [verdict_markdown(summary, grid)]
     parts += [f"{sets}. Seeds: {', '.join(map(str, seeds))}. Greedy CTC, no language model. {_chosen_on(summary)} {_INTERVALS}"]
     if missing := [cell.name for cell in wanted if cell.name not in summary.runs]:
-        parts.append(f"> Not recorded yet, and so not below: {', '.join(missing)}.")
+        parts.append(f"> Not recorded yet, and therefore not below: {', '.join(missing)}.")
     parts += [markdown(table) for table in made]
     parts.append("## Figures")
     for figure in figures:
         parts += [f"![{figure.stem}](figures/{figure.name})", summary.in_units(CAPTIONS[figure.stem])]
     parts += ["## Methods", "\n".join(_method(name, numbers) for name, numbers in grid.methods.items())]
     shared = ", ".join(f"{name} {value}" for name, value in grid.numbers.items())
-    parts.append(f"All of them: `{grid.config}`" + (f" with {shared}." if shared else "."))
+    parts.append(f"All methods: `{grid.config}`" + (f" with {shared}." if shared else "."))
     parts.append(_alone(grid, wanted))
     return "\n\n".join(parts) + "\n"
 
 
 def verdict_markdown(summary: Summary, grid: Grid, brief: bool = False) -> str:
-    """The verdicts on all sets, a paragraph each, the claim in bold; ``brief``: the claim alone, as beside a table."""
+    """Return the verdicts on all sets, one paragraph each, with the claim in bold; ``brief``: only the claims."""
     said = [verdict(summary, grid, name) for name in sorted(summary.data)]
     return "\n\n".join(" ".join((f"**{claim}**", *(() if brief else others))) for claim, *others in said)
 
 
 def _chosen_on(summary: Summary) -> str:
-    """On which sets layers were chosen, and which of these are scored, too."""
+    """Name the sets on which layers were chosen, and those of them that are also scored."""
     if not summary.search_sets:
         return "No plan needed a dev set."
     listed = ", ".join(f"`{name}`" for name in summary.search_sets)
     scored = ", ".join(f"`{name}`" for name in summary.data if seen(name, summary.search_sets))
-    return f"Layers were chosen on {listed}" + (f"; so what is said of {scored} is optimistic." if scored else " alone.")
+    return f"Layers were chosen on {listed}" + (f"; the results on {scored} are therefore optimistic." if scored else " alone.")
 
 
 def _method(name: str, numbers: dict[str, object]) -> str:
@@ -81,11 +82,10 @@ def _method(name: str, numbers: dict[str, object]) -> str:
 
 
 def _alone(grid: Grid, wanted: list[Cell]) -> str:
-    """Models of fewer layers cannot have the taps of deeper ones, and where their taps are decides how good they are."""
+    """Name the taps of the models trained for each depth: they differ from those of the full model, and WER depends on them."""
     told = []
     for method in grid.alone.methods:
         taps = {cell.depth: list(cell.config.model.tap_layers) for cell in wanted if cell.method == method and cell.alone}
         told += [f"{method} of {depth} layers: {found}" for depth, found in taps.items() if found]
-    return "Trained for each depth: the method's numbers, and taps after a quarter and half of the layers" + (
-        f" ({'; '.join(told)})." if told else ", if it has any."
-    )
+    where = f"after a quarter and half of the layers ({'; '.join(told)})" if told else "after a quarter and half of the layers"
+    return f"Models trained for each depth have the numbers of their method, and its taps, if it has any, {where}."

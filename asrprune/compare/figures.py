@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asrprune.compare.grid import Grid
-from asrprune.compare.summary import ALL, ALONE, Cost, Removals, Summary, System, chosen_strategy, roles, shown
+from asrprune.compare.summary import ALL, ALONE, Cost, Removals, Summary, System, chosen_strategy, of_system, roles, shown
 from asrprune.config.strategies import PREFERRED
 from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.report.plots import (
@@ -26,8 +26,8 @@ from asrprune.report.plots import (
     panel_grid,
     percent_scale,
     save_figures,
+    similarity_scale,
 )
-from asrprune.report.tables import FULL
 
 CAPTIONS = {
     "one_model": "WER by depth: one model, trained once and pruned, against models trained for each depth. Band and bars: 95 %"
@@ -36,18 +36,18 @@ CAPTIONS = {
     " black: models trained for each depth. Bars: 95 % intervals.",
     "strategies": "WER by depth of the prunable model, by the strategy that chose its layers, against models trained for each"
     " depth. Bars: 95 % intervals.",
-    "difference": "Pruned minus individually trained, in points of WER; below 0 the pruned model is better. Bars: 90 %"
-    " intervals; where the upper end lies below the margin, the pruned model is not worse.",
-    "removals": "Dev WER with each one layer removed, without retraining, of the first seed; dashed: with all layers.",
-    "similarity": "SVCCA similarity of the layers' outputs, of the first seed; layer 0 is the input of layer 1. Colours"
-    " begin at the lowest value. Bars, where measured: 1 - cosine of a layer's input and output, the mean over frames.",
-    "cost": "What training costs for one seed: one prunable model against one for each depth. Minutes depend on what else ran.",
+    "difference": "WER of the pruned model minus that of the individually trained one, in points; below 0 the pruned model is"
+    " better. Bars: 90 % intervals; if the upper end lies below the margin, the pruned model is not worse.",
+    "removals": "Dev WER after the removal of one layer, without retraining, first seed; dashed: all layers.",
+    "similarity": "SVCCA similarity of the outputs of the layers, first seed; layer 0 is the input of layer 1. Colours begin at"
+    " the lowest value. Bars, if measured: influence of each layer, 1 - cosine of its input and output, mean over frames.",
+    "cost": "Training cost of one seed: one prunable model against one model for each depth. Minutes depend on what else ran.",
 }
 _COLOURS, _MARKERS = zip(*LOOKS, strict=True)
 
 
 def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
-    """Draw every figure that there are numbers for; delete the others. Returns their paths in the order of ``CAPTIONS``."""
+    """Draw every figure that has numbers, and delete the others; return the paths in the order of ``CAPTIONS``."""
     with mpl.rc_context(STYLE):
         return save_figures(_figures(summary, grid), CAPTIONS, folder)
 
@@ -70,12 +70,12 @@ def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
 
 
 def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
-    """A panel per set: the prunable model as a line in its interval, models trained for each depth as points with theirs."""
+    """Draw a panel per set: the prunable model as a line with a band, models trained for each depth as points with bars."""
     figure, panels = panel_grid(len(names), width=6.0, height=3.2)
     blue, *others = zip(_COLOURS, _MARKERS, strict=True)
     for axes, name in zip(panels, names, strict=True):
         rows = sorted(shown(summary, name), key=lambda row: row.depth)
-        own = [row for row in rows if row.method == grid.prunable and row.strategy in (FULL, chosen_strategy(grid))]
+        own = of_system(rows, grid.prunable, chosen_strategy(grid))
         depths = [row.depth for row in own]
         axes.fill_between(depths, *np.array([row.wer_ci95 for row in own]).T, color=blue[0], alpha=0.18, linewidth=0)
         look: dict[str, Any] = {"color": blue[0], "marker": blue[1], "label": "one model, pruned"}
@@ -83,7 +83,7 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         drawn = list(own)
         for role, side, (colour, marker) in zip(roles(grid), (-1, 1), others, strict=False):
             method = getattr(grid, role)
-            alone = [row for row in rows if row.method == method and row.strategy in (ALONE, FULL)]
+            alone = of_system(rows, method, ALONE)
             label = f"trained for each depth, {method}"
             intervals(axes, [row.depth - 0.16 * side for row in alone], alone, color=colour, marker=marker, label=label)
             drawn += alone
@@ -98,7 +98,7 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 
 
 def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
-    """A panel per set: the individually trained models, and each method pruned by the strategy that belongs to it."""
+    """Draw a panel per set: the individually trained models, and each method pruned by its strategy."""
     looks = zip(_COLOURS, _MARKERS, strict=True)
     chosen = [(method, grid.pruned_by.get(method, PREFERRED)) for method in grid.methods if method not in grid.alone.unpruned]
     lines = [(f"{method}, {by}", method, by, *look) for (method, by), look in zip(chosen, cycle(looks), strict=False)]
@@ -106,20 +106,20 @@ def methods(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 
 
 def strategies(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
-    """A panel per set: the prunable model by every strategy."""
+    """Draw a panel per set: the individually trained models, and the prunable model by every strategy."""
     there = {row.strategy for row in summary.rows if row.method == grid.prunable}
     lines = [(by, grid.prunable, by, look.colour, look.marker) for by, look in STRATEGIES.items() if by in there]
     return _by_depth(summary, grid, names, lines)
 
 
 def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequence[tuple[str, str, str, str, str]]) -> Figure:
-    """WER by depth of models trained for each depth, and of ``lines``: label, method, strategy, colour and marker."""
+    """Draw WER by depth of models trained for each depth, and of ``lines``: label, method, strategy, colour and marker."""
     figure, panels = panel_grid(len(names), width=5.2, height=3.9)
     for axes, name in zip(panels, names, strict=True):
         rows = shown(summary, name)
         drawn = _alone(axes, rows, grid)
         for place, (label, method, strategy, colour, marker) in enumerate(lines):
-            chosen = [row for row in rows if row.method == method and row.strategy in (FULL, strategy)]
+            chosen = of_system(rows, method, strategy)
             shift = 0.12 * (place - (len(lines) - 1) / 2)
             _line(axes, chosen, label, shift, color=colour, marker=marker, zorder=2)
             drawn += chosen
@@ -131,21 +131,15 @@ def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequenc
 
 
 def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
-    """A panel per set and kind of individually trained models: each test's interval beside its margin, and the seeds' own."""
+    """Draw a panel per set and kind of individually trained models: the tests with their margins, and each seed."""
     shared = [(name, role) for name in names for role in roles(grid)]
     figure, panels = panel_grid(len(shared), width=3.6, height=2.6)
     for axes, (name, role) in zip(panels, shared, strict=True):
         tests = [test for test in summary.tests if (test.set, test.role) == (name, role)]
         depths, values = [test.depth for test in tests], np.array([test.difference for test in tests])
         low, high = np.array([test.ci90 for test in tests]).reshape(-1, 2).T
-        bars: dict[str, Any] = {
-            "color": _COLOURS[0],
-            "marker": _MARKERS[0],
-            "linestyle": "none",
-            "capsize": 1.5,
-            "elinewidth": 0.7,
-        }
-        axes.errorbar(depths, values, yerr=[values - low, high - values], label="all seeds", **bars)
+        look: dict[str, Any] = {"color": _COLOURS[0], "marker": _MARKERS[0], "linestyle": "none"}
+        axes.errorbar(depths, values, [values - low, high - values], label="all seeds", capsize=1.5, elinewidth=0.7, **look)
         axes.plot(*_by_seed(summary, grid, name, role), "_", color=GREY, markersize=6, label="each seed", zorder=1)
         axes.plot(depths, [test.margin for test in tests], "_", color=_COLOURS[1], markersize=11, label="margin")
         axes.axhline(0, color=GREY, linewidth=0.6)
@@ -162,17 +156,16 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 
 
 def _by_seed(summary: Summary, grid: Grid, name: str, role: str) -> tuple[list[int], list[float]]:
-    """Depths and differences of each seed that both models have, if there are several."""
+    """Return depths and differences of each seed that both models have."""
     rows = [row for row in summary.rows if row.set == name and row.seed != ALL]
-    method = getattr(grid, role)
-    alone = {(r.depth, r.seed): r.wer for r in rows if r.method == method and r.strategy in (ALONE, FULL)}
-    own = [r for r in rows if r.method == grid.prunable and r.strategy in (FULL, chosen_strategy(grid))]
-    pairs = [(r.depth, r.wer - alone[key]) for r in own if (key := (r.depth, r.seed)) in alone]
+    alone = {(row.depth, row.seed): row.wer for row in of_system(rows, getattr(grid, role), ALONE)}
+    own = of_system(rows, grid.prunable, chosen_strategy(grid))
+    pairs = [(row.depth, row.wer - alone[key]) for row in own if (key := (row.depth, row.seed)) in alone]
     return [depth for depth, _ in pairs], [value for _, value in pairs]
 
 
 def removals(removed: dict[str, Removals], rate: str) -> Figure:
-    """Bars: dev WER without each one layer, a panel per method, one scale."""
+    """Draw a panel per method, all on one scale: the dev WER without each one layer as bars."""
     figure, panels = panel_grid(len(removed), width=3.4, height=2.3)
     highest = max(max(value.without.values()) for value in removed.values())
     for axes, (method, value) in zip(panels, removed.items(), strict=True):
@@ -185,7 +178,7 @@ def removals(removed: dict[str, Removals], rate: str) -> Figure:
 
 
 def similarity(matrices: dict[str, list[list[float]]], influences: dict[str, list[float] | None]) -> Figure:
-    """Heat maps side by side on one scale; above them, where it was measured, each layer's influence."""
+    """Draw heat maps side by side on one scale; above them the influence of each layer, if it was measured."""
     figure, panels = panel_grid(len(matrices), width=3.2, height=2.9)
     lowest = min(np.min(matrix) for matrix in matrices.values())
     for axes, (method, matrix) in zip(panels, matrices.items(), strict=True):
@@ -193,12 +186,12 @@ def similarity(matrices: dict[str, list[list[float]]], influences: dict[str, lis
         axes.set_title(f"SVCCA, {method}")
         if influence := influences.get(method):
             influence_bars(axes, influence)
-    figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
+    similarity_scale(figure, image, panels)
     return figure
 
 
 def cost(summary: Summary, grid: Grid) -> Figure:
-    """Stacked bars: layer passes and minutes, a segment for each individually trained model."""
+    """Draw stacked bars of layer passes and of minutes, with a segment for each model."""
     figure, bars = Figure(figsize=(6.6, 1.7), layout="constrained"), _cost_bars(summary, grid)
     both = list(figure.subplots(1, 2, sharey=True))
     _stacked(both[0], bars, lambda row: row.layer_passes / 1e3, "thousand layer passes")
@@ -209,7 +202,7 @@ def cost(summary: Summary, grid: Grid) -> Figure:
 
 
 def _stacked(axes: Axes, bars: Sequence[tuple[str, list[Cost]]], width: Callable[[Cost], float], name: str) -> None:
-    """A bar for each label, a segment with its number of layers for each run."""
+    """Draw a bar for each label, and in it a segment for each training run, with its number of layers."""
     for place, (_, rows) in enumerate(bars):
         left = 0.0
         for row in rows:
@@ -221,7 +214,7 @@ def _stacked(axes: Axes, bars: Sequence[tuple[str, list[Cost]]], width: Callable
 
 
 def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Cost]]]:
-    """Label and runs of the first seed; numbers in the bars are layers."""
+    """Return the label and the training runs of each bar, of the first seed."""
     first = min(row.seed for row in summary.cost)
     rows = [row for row in summary.cost if row.seed == first]
     bars = [(f"{grid.prunable}, once", [row for row in rows if row.method == grid.prunable and not row.alone])]
@@ -232,17 +225,17 @@ def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Cost]]]:
 
 
 def _alone(axes: Axes, rows: Sequence[System], grid: Grid) -> list[System]:
-    """The individually trained models in black; at the full depth they are the method's own full model. Returns their rows."""
+    """Draw the individually trained models in black, with the full model of their method; return their rows."""
     drawn = []
     for method, style in zip(grid.alone.methods, ("--", "-", ":", "-."), strict=False):
-        alone = [row for row in rows if row.method == method and row.strategy in (ALONE, FULL)]
+        alone = of_system(rows, method, ALONE)
         _line(axes, alone, f"{method}, trained for each depth", 0.0, color="black", marker=".", linestyle=style, zorder=5)
         drawn += alone
     return drawn
 
 
 def _line(axes: Axes, rows: Sequence[System], label: str, shift: float, **look: Any) -> None:
-    """WER by depth with 95 % intervals, moved by ``shift`` layers, or they would hide each other."""
+    """Draw WER by depth with 95 % intervals, moved by ``shift`` layers, because intervals would hide each other."""
     if not rows:
         return
     rows = sorted(rows, key=lambda row: row.depth)

@@ -1,4 +1,4 @@
-"""The grid file: which methods, depths and seeds are compared, as data; each cell is one run of the recipe."""
+"""The grid file: the methods, depths and seeds to compare. Each cell of the grid is one run of the recipe."""
 
 import json
 from dataclasses import dataclass
@@ -15,39 +15,39 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import file_name
 
 Numbers = dict[str, Any]  # section.key -> value, as with --set
-_SHARED = ("model.num_layers", *names_affecting("features", "report"))  # all models share depth, features and units
+_SHARED = ("model.num_layers", *names_affecting("features", "report"))  # numbers that all models share
 _NO_SEARCH = {f"prune.{key}": PruneConfig.default(key) for key in ("min_depth", "metric", "beam", "rerank")}
 
 
 class Alone(Section):
-    """Models that are trained for one depth each: what pruned ones are compared with."""
+    """Models that are each trained for one depth; pruned models are compared with them."""
 
     methods: tuple[str, ...]
     depths: tuple[Positive, ...]
-    unpruned: tuple[str, ...] = ()  # those of the methods whose model of all layers is not pruned: rows to compare with
+    unpruned: tuple[str, ...] = ()  # the methods of which also the model of all layers is not pruned
 
 
 class Published(Section):
-    """Figures that others have published, for the eye alone: a row of the table of that set."""
+    """Figures that others have published: a row in the table of the set, which nothing is computed from."""
 
     model: str
-    source: str  # who says so, where
+    source: str  # authors and publication
     set: str
-    wer: dict[Positive, float | None]  # depth -> percent; None where we do not have the figure
+    wer: dict[Positive, float | None]  # depth -> percent; None: the figure is not available to us
 
 
 class Grid(Section):
     """The content of a grid file."""
 
-    config: str  # file of numbers that all methods share, relative to the recipe
-    numbers: Numbers = Field(default_factory=dict)  # other values for all of them
+    config: str  # the config of all methods; the path is relative to the recipe
+    numbers: Numbers = Field(default_factory=dict)  # numbers that replace those of the config, for all methods
     seeds: tuple[int, ...] = Field((1,), min_length=1)
-    methods: dict[str, Numbers] = Field(min_length=1)  # what makes each method
+    methods: dict[str, Numbers] = Field(min_length=1)  # method -> its own numbers
     alone: Alone
-    prunable: str  # the method that the project stands for
-    plain: str  # the one without its regularisers
-    baseline: str  # the individually trained models that decide whether pruning costs accuracy
-    pruned_by: dict[str, StrategyName] = Field(default_factory=dict)  # method -> strategy of its line, if not iterative
+    prunable: str  # the method whose model is pruned to all depths and tested
+    plain: str  # the method without intermediate CTC and stochastic depth
+    baseline: str  # the method of the individually trained models that pruned ones must not be worse than
+    pruned_by: dict[str, StrategyName] = Field(default_factory=dict)  # method -> its strategy, if not iterative
     published: tuple[Published, ...] = ()
 
     @model_validator(mode="after")
@@ -55,12 +55,12 @@ class Grid(Section):
         named = {self.prunable, self.plain, self.baseline, *self.alone.methods, *self.pruned_by}
         if unknown := sorted(named - set(self.methods)):
             raise ValueError(f"no such method: {', '.join(unknown)}; methods has {', '.join(self.methods)}")
-        for name in self.methods:  # experiments are called after them
+        for name in self.methods:  # the names become names of directories
             file_name(name, "methods:")
         if wanting := sorted({self.plain, self.baseline} - set(self.alone.methods)):
             raise ValueError(f"plain and baseline must be among alone.methods, which lacks {', '.join(wanting)}")
         if other := sorted(set(self.alone.unpruned) - (set(self.alone.methods) - {self.prunable, *self.pruned_by})):
-            raise ValueError(f"alone.unpruned must be among alone.methods, and pruned nowhere: {', '.join(other)}")
+            raise ValueError(f"alone.unpruned may have only methods of alone.methods that are not pruned: {', '.join(other)}")
         for name, values in (("seeds", self.seeds), ("alone.depths", self.alone.depths), ("alone.methods", self.alone.methods)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
@@ -68,15 +68,15 @@ class Grid(Section):
             if whole := [key for key, value in numbers.items() if isinstance(value, dict) and sections(key)]:
                 raise ValueError(f"{place}: {whole[0]}: a whole section; write `{whole[0]}.KEY: value` for what changes")
             if "seed" in numbers:
-                raise ValueError(f"{place}: seed: say it under seeds")
+                raise ValueError(f"{place}: seed: write it under seeds")
             if place != "numbers" and (shared := [key for key in numbers if key in _SHARED]):
                 raise ValueError(f"{place}: {shared[0]}: all methods share it; write it under numbers, or compare in two grids")
         return self
 
 
-@dataclass(frozen=True, eq=False)  # two cells are never equal
+@dataclass(frozen=True, eq=False)  # without eq a cell can be the key of a dict
 class Cell:
-    """One model: a method, its number of layers, a seed."""
+    """One model of the grid."""
 
     method: str
     depth: int
@@ -87,30 +87,30 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """``prunable_12l_s1``."""
+        """The name of the experiment, such as ``prunable_12l_s1``."""
         return f"{self.method}_{self.depth}l_s{self.seed}"
 
     @property
     def learnt(self) -> dict[str, Any]:
-        """The numbers that decide what is learnt and which layers are removed: a run with others is another run."""
+        """The numbers on which training and the choice of layers depend; a run with other numbers is another run."""
         return self.learnt_in(self.config)
 
     def learnt_in(self, config: Config) -> dict[str, Any]:
-        """Pick these numbers from a config that may be this cell's; nothing is removed from a model that is trained alone."""
+        """Return these numbers from a config that may be of this cell; a model that is trained alone has none of the search."""
         return only(resolved(config), "learning", "decoding", *(() if self.alone else ("search",)))
 
 
 def read_grid(path: Path) -> Grid:
-    """Read a grid file; all its mistakes are named at once."""
+    """Read a grid file; an error names all its mistakes."""
     return check(Grid, read_yaml(path), str(path))
 
 
 def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
-    """Every model of the grid: the prunable ones first, then from the fewest layers to all: cheap ones first, seed by seed.
+    """Return all models of the grid in the order of training: prunable models first, the others by depth, cheap ones first.
 
     Args:
-        grid: what to run.
-        root: the recipe's directory, to which ``grid.config`` is relative.
+        grid: the grid.
+        root: the directory of the recipe, to which ``grid.config`` is relative.
 
     Raises:
         UserError: a number does not exist or is out of range.
@@ -129,8 +129,8 @@ def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
 
 
 def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False, shallow: bool = False) -> Cell:
-    taps: Numbers = {"model.taps": None, "model.truncated": {}} if shallow else {}  # by the depth, unless the method says which
-    if depth == 1:  # which has none
+    taps: Numbers = {"model.taps": None, "model.truncated": {}} if shallow else {}  # from the depth, or from the method
+    if depth == 1:  # a model of one layer has no tap
         taps["model.tap_weight"] = ModelConfig.default("tap_weight")
     numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}
     if alone:
@@ -140,8 +140,8 @@ def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: boo
 
 
 def as_overrides(numbers: Numbers) -> tuple[str, ...]:
-    """Write numbers as --set takes them, without blanks: run.sh splits what it is given at them."""
+    """Write numbers as values of --set, without blanks, because run.sh splits its argument at blanks."""
     written = tuple(f"{name}={json.dumps(value, separators=(',', ':'))}" for name, value in numbers.items())
     if blank := [override for override in written if " " in override]:
-        raise UserError(f"{blank[0]}: holds a blank, at which run.sh would split it; write it without")
+        raise UserError(f"{blank[0]}: has a blank, at which run.sh would split it; write it without blanks")
     return written

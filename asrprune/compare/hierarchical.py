@@ -1,18 +1,19 @@
-"""Intervals of error rates and their differences that hold the choice of speakers and seeds: the hierarchical bootstrap.
+"""The hierarchical bootstrap: intervals of error rates and of differences that include the choice of speakers and seeds.
 
-Errors (S, K) are counts of S seeds and K speakers, words (K,) those of the references; a rate is sum of errors / sum of words.
-A resample draws K speakers, each with all that it says, for all systems alike, and S seeds, and adds what both do to the rate:
+Errors (S, K) are the error counts of S seeds and K speakers, words (K,) the reference words of each speaker. A rate is the sum
+of errors divided by the sum of words. A resample draws, with replacement, K speakers with all their utterances (the same
+speakers for all systems) and S seeds, and adds the effects of both draws to the rate:
 
     rate* = rate + (K / (K - 1))^0.5 (rate of drawn speakers - rate) + (S / (S - 1))^0.5 (mean rate of drawn seeds - rate)
 
-Seeds of two systems are drawn together if both have the same seed numbers, else each for itself. The roots undo that a resample
-of n varies by 1 - 1/n too little. ``percentiles`` are those of the resamples; for a test, ``bounds`` stretches their distances
-from the estimate by t_p / z_p, quantiles of Student's and the normal distribution, with Satterthwaite's degrees of freedom: two
-seeds have one degree, of which percentiles know nothing. What seeds and speakers do together is in both parts of a resample, so
-an interval is somewhat wider than it need be.
+If two systems have the same seed numbers, their seeds are drawn together, otherwise separately. The variance of a resample of n
+items is too small by the factor 1 - 1/n; the roots correct this. ``percentiles`` are the percentiles of the resamples. For a
+test, ``bounds`` multiplies their distances from the estimate by t_p / z_p, the quantiles of Student's and of the normal
+distribution, with Satterthwaite's degrees of freedom. This matters for few seeds: two seeds have one degree of freedom, which
+percentiles ignore. The interaction of seeds and speakers is in both parts of a resample, so intervals are slightly too wide.
 
-Sources: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8 (groups are drawn with replacement,
-what is in them is kept: drawing inside them, too, would count their noise twice; factors for small groups); Bisani and Ney,
+Sources: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8 (groups are drawn with replacement
+and kept whole, because a second draw inside them would count their noise twice; factors for small groups); Bisani and Ney,
 ICASSP 2004 (pairing); Liu and Peng, "Statistical testing on ASR performance via blockwise bootstrap", Interspeech 2020
 (speakers as blocks); Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007 (two crossed kinds of draws);
 Satterthwaite, Biometrics Bulletin 1946.
@@ -41,23 +42,23 @@ class Runs:
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """Variance of a mean over ``seeds`` of them, in points squared."""
+    """The variance of a mean over ``seeds`` seeds, in points squared."""
 
     seeds: int
     of_seeds: float  # from the spread between seeds
-    mixed: float  # from what seeds and speakers do together; it is a part of the variance that is due to speakers
+    mixed: float  # from the interaction of seeds and speakers; it is a part of the variance of the speakers
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Variance of a rate or a difference, in points squared: from the choice of speakers, and of each group of seeds."""
+    """The variance of a rate or a difference, in points squared: from the choice of speakers, and of each group of seeds."""
 
     speakers: int
     of_speakers: float
     groups: tuple[SeedSpread, ...]
 
     def with_seeds(self, seeds: int) -> "Spread":
-        """Compute the interval for another number of seeds: speakers remain, the rest falls in proportion.
+        """Return the spread with another number of seeds: the part of the speakers stays, the rest falls in proportion.
 
         Raises:
             ValueError: the spread between seeds is not known, as a system has one seed.
@@ -91,12 +92,12 @@ class Estimate:
     spread: Spread
 
     def percentiles(self, level: float) -> tuple[float, float]:
-        """The two-sided interval of a level such as 0.95 from the resamples alone; with two or three seeds it is too narrow."""
+        """Return the two-sided interval of a level such as 0.95; with two or three seeds it is too narrow."""
         low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
     def bounds(self, level: float) -> tuple[float, float]:
-        """Compute the interval, stretched for few seeds and speakers; an end is a one-sided bound of level (1 + level) / 2."""
+        """Return the interval, widened for few seeds and speakers; each end is a one-sided bound of level (1 + level) / 2."""
         share = (1 + level) / 2
         stretch = t_quantile(share, self.spread.degrees) / NormalDist().inv_cdf(share)
         low, high = self.percentiles(level)
@@ -104,21 +105,27 @@ class Estimate:
 
 
 class Resampled(Generic[Name]):
-    """Systems on the same resamples of a set's speakers."""
+    """Systems on the same resamples of the speakers of a set."""
 
     def __init__(self, systems: Mapping[Name, Runs], words: np.ndarray, resamples: int = 10000) -> None:
-        """``words`` (K,): of each speaker; there must be two of them at least, as there is no interval of one."""
+        """Resample.
+
+        Args:
+            systems: name -> errors.
+            words: (K,) reference words of each speaker; at least two speakers, because one has no interval.
+            resamples: the number of resamples.
+        """
         assert len(words) > 1, "one speaker has no spread"
         self._systems, self._words, self._total = systems, words, float(words.sum())
         means = np.stack([runs.errors.mean(axis=0) for runs in systems.values()])
         self._draws = dict(zip(systems, resampled_rates(means, words, resamples=resamples), strict=True))
 
     def rate(self, name: Name) -> Estimate:
-        """The error rate of a system, in percent."""
+        """Return the error rate of a system, in percent."""
         return self._estimate(self._value(name), self._draws[name], [self._effects(name)])
 
     def difference(self, a: Name, b: Name) -> Estimate:
-        """Rate of ``a`` minus rate of ``b``, in points."""
+        """Return the rate of ``a`` minus the rate of ``b``, in points."""
         paired = self._systems[a].seeds == self._systems[b].seeds
         effects = self._effects(a), -self._effects(b)
         groups = [effects[0] + effects[1]] if paired else list(effects)
@@ -129,7 +136,7 @@ class Resampled(Generic[Name]):
         return 100.0 * float(errors.sum()) / len(errors) / self._total
 
     def _effects(self, name: Name) -> np.ndarray:
-        """Compute what each seed and speaker adds to the rate, to first order: (S, K); a row sums to rate(seed) - rate."""
+        """Return the effect of each seed and speaker on the rate, to first order: (S, K). A row sums to rate(seed) - rate."""
         return (100.0 * self._systems[name].errors - self._value(name) * self._words) / self._total
 
     def _estimate(self, value: float, of_speakers: np.ndarray, groups: Sequence[np.ndarray]) -> Estimate:
@@ -142,15 +149,16 @@ class Resampled(Generic[Name]):
 
 
 def of_speakers(counts: np.ndarray, speakers: np.ndarray) -> np.ndarray:
-    """Counts (..., U) of utterances summed over those of each speaker 0 ... K - 1 in ``speakers`` (U,): (..., K)."""
+    """Sum counts (..., U) of utterances over the utterances of each speaker: (..., K). ``speakers`` (U,): 0 ... K - 1."""
     rows = [np.bincount(speakers, weights=row) for row in counts.reshape(-1, len(speakers))]
     return np.reshape(rows, (*counts.shape[:-1], -1))
 
 
 def t_quantile(share: float, degrees: float) -> float:
-    """Quantile of Student's distribution: its density in t = sqrt(degrees) tan(angle) is cos(angle)^(degrees - 1), summed up.
+    """Return a quantile of Student's distribution, by summing its density.
 
-    Good to 1e-4 between 0.02 and 0.98 from one degree on; above 1,000 degrees that of the normal distribution.
+    With t = sqrt(degrees) tan(angle) the density is cos(angle)^(degrees - 1). The error is at most 1e-4 for shares of 0.02 to
+    0.98 and one degree or more. Above 1,000 degrees the quantile of the normal distribution is used.
     """
     if degrees > 1000:
         return NormalDist().inv_cdf(share)
@@ -161,7 +169,7 @@ def t_quantile(share: float, degrees: float) -> float:
 
 
 def _drawn_seeds(effects: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Mean effect (resamples,) of seeds drawn from ``effects`` (S,), which sum to 0; none of a single seed."""
+    """Return the mean effect (resamples,) of seeds drawn from ``effects`` (S,), which sum to 0; 0 for a single seed."""
     count = len(effects)
     if count == 1:
         return np.zeros(resamples)
@@ -170,7 +178,7 @@ def _drawn_seeds(effects: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 
 def _seed_spread(effects: np.ndarray) -> SeedSpread:
-    """Estimate the spread of seeds from effects (S, K), by the sums of squares of an analysis of variance in two directions."""
+    """Estimate the spread of seeds from effects (S, K), by the sums of squares of a two-way analysis of variance."""
     seeds, speakers = effects.shape
     if seeds == 1:
         return SeedSpread(1, 0.0, 0.0)

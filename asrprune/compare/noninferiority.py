@@ -13,7 +13,7 @@ _ONE_SIDED = (1 + LEVEL) / 2
 
 
 def margin(alone: float) -> float:
-    """Return the points that a pruned model may lose to count as not worse than one with the WER ``alone`` (percent).
+    """Return the points that a pruned model may lose to count as not worse than a model with the WER ``alone`` (percent).
 
     >>> margin(3.0), margin(20.0)
     (0.3, 0.5)
@@ -22,11 +22,11 @@ def margin(alone: float) -> float:
 
 
 def power(spread: Spread, limit: float) -> float:
-    """Probability that the upper bound of a difference lies below ``limit`` points if the true difference is 0.
+    """Return the probability that the upper bound of a difference lies below ``limit`` points if the true difference is 0.
 
-    The bound is d + t se with d normal: P(d + t se < limit) = Phi(limit / se - t), t the 95 % quantile of Student's
-    distribution with the degrees of freedom of ``spread``. Source: Julious, "Sample sizes for clinical trials with normal
-    data", Statistics in Medicine 2004 (non-inferiority), with the standard error as estimated.
+    The difference d is normal with standard error se, and the bound is d + t se. So P(d + t se < limit) = Phi(limit / se - t),
+    where t is the 95 % quantile of Student's distribution with the degrees of freedom of ``spread``. Source: Julious, "Sample
+    sizes for clinical trials with normal data", Statistics in Medicine 2004 (non-inferiority); se is estimated.
     """
     if spread.variance == 0:
         return 1.0
@@ -34,7 +34,10 @@ def power(spread: Spread, limit: float) -> float:
 
 
 def seeds_for(wanted: float, spread: Spread, limit: float) -> int | None:
-    """The least number of seeds of each system that gives a power; None if above 99, or if the seeds' spread is not known."""
+    """Return the smallest number of seeds of each system with the power ``wanted``.
+
+    None if more than 99 are needed, or if the spread between seeds is not known.
+    """
     if any(group.seeds < 2 for group in spread.groups):
         return None
     counts = range(2, MOST_SEEDS + 1)

@@ -1,4 +1,4 @@
-"""The record of one cell: a small JSON file that holds all that comparisons need, so that they outlive the experiment."""
+"""The record of one cell: a small JSON file with all that a comparison needs, so that the experiment can be deleted."""
 
 import logging
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ logger = logging.getLogger(__name__)
 
 
 class CellRow(Row):
-    """A sub-model on a set; ``errors`` of every utterance, in the order of their ids, in one line."""
+    """A sub-model on a set."""
 
-    errors: str
+    errors: str  # of each utterance, in the order of the ids, separated by blanks
 
 
 class CellTraining(Training):
-    """A training; ``layer_passes``: layers run, summed over updates."""
+    """A training run."""
 
-    layer_passes: int
+    layer_passes: int  # layers run, summed over updates
 
 
 class CellRecord(Record):
@@ -50,11 +50,11 @@ class CellRecord(Record):
     model: ModelRecord
     training: CellTraining
     search: dict[StrategyLabel, Search]
-    similarity: list[list[float]] | None  # SVCCA of x_0..x_L, on the first set that was measured; None: not measured
+    similarity: list[list[float]] | None  # SVCCA of x_0..x_L, on the first measured set; None: not measured
     influence: list[float] | None = None  # of layers 1..L
     environment: Environment
-    words: dict[str, str]  # of each utterance, by set, in one line
-    speakers: dict[str, str] = Field({})  # 0, 1, ..., as words; earlier versions do not say who spoke
+    words: dict[str, str]  # set -> reference words of each utterance, separated by blanks
+    speakers: dict[str, str] = Field({})  # set -> speaker 0, 1, ... of each utterance; not in files of earlier versions
     rows: tuple[CellRow, ...]
 
 
@@ -64,20 +64,20 @@ def record_path(output: Path, cell: Cell) -> Path:
 
 
 def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, CellRecord]:
-    """The records that there are, by the cells' names; those of other numbers are left out, and named in the log.
+    """Return the existing records by name of the cell. A record of other numbers is left out, with a warning.
 
     Raises:
-        UserError: a file is no record of this version.
+        UserError: a file is not valid.
     """
     there = {cell: CellRecord.read(path) for cell in wanted if (path := record_path(output, cell)).exists()}
     kept = {cell.name: record for cell, record in there.items() if cell.learnt_in(record.config) == cell.learnt}
     if other := [cell.name for cell in there if cell.name not in kept]:
-        logger.warning("recorded with other numbers than the grid has now, and so left out: %s", ", ".join(other))
+        logger.warning("left out, because they were recorded with other numbers than the grid has now: %s", ", ".join(other))
     return kept
 
 
 def make_record(exp: Path, cell: Cell) -> CellRecord:
-    """Collect a finished experiment.
+    """Make the record of a finished experiment.
 
     Raises:
         UserError: a part of the experiment is missing.
@@ -104,7 +104,7 @@ def make_record(exp: Path, cell: Cell) -> CellRecord:
 
 
 def _layers_run(exp: Path) -> int:
-    """Layers run in training, summed over its updates, as the trainer logged them."""
+    """Return the number of layers run, summed over updates, from the log of training."""
     steps = read_log(ExperimentPaths(exp).log)[0]
     if any("layers_run" not in step for step in steps):
         raise UserError(
@@ -114,26 +114,26 @@ def _layers_run(exp: Path) -> int:
 
 
 def numbers(text: str) -> np.ndarray:
-    """Read what ``_joined`` made: (U,) integers."""
+    """Read the (U,) integers that ``_joined`` wrote."""
     return np.array(text.split(), dtype=np.int64)
 
 
 def _joined(values: np.ndarray) -> str:
-    """One line in the file, where a JSON list would take one a number."""
+    """Write numbers as one string: a JSON list would have a line for each."""
     return " ".join(map(str, values.tolist()))
 
 
 def _utterances(path: Path) -> tuple[list[str], np.ndarray]:
-    """utterances.tsv -> ids, and (U, 5): reference words, correct, substituted, deleted and inserted ones."""
+    """Read utterances.tsv: ids, and counts (U, 5) of reference, correct, substituted, deleted and inserted words."""
     ids, *columns = zip(*(line.split("\t") for line in _lines(path)[1:]), strict=True)
     return list(ids), np.array(columns, dtype=np.int64).T
 
 
 def _speakers(path: Path, ids: Sequence[str]) -> np.ndarray:
-    """(U,) from 0 on, in the order of their names: a line of ref.trn ends with ``(SPEAKER-ID)``.
+    """Return the speaker of each utterance (U,), from 0, in the order of names; a line of ref.trn ends with ``(SPEAKER-ID)``.
 
     Raises:
-        UserError: it is not that of these utterances.
+        UserError: the file has other utterances.
     """
     names = [line.rpartition("(")[2].removesuffix(")") for line in _lines(path)]
     if len(names) != len(ids) or not all(name.endswith(f"-{key}") for name, key in zip(names, ids, strict=True)):
@@ -148,7 +148,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _measured(exp: Path, model_sha256: str) -> tuple[list[list[float]] | None, list[float] | None]:
-    """The SVCCA matrix (L + 1, L + 1) and the influence (L,) on the first set that was measured; None: not measured."""
+    """Return the SVCCA matrix (L + 1, L + 1) and the influence (L,) of the first measured set; None: not measured."""
     paths, _ = similarities(exp, model_sha256)
     stored = read_matrices(paths[0]) if paths else {}
     similarity, influence = (

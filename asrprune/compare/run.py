@@ -1,4 +1,4 @@
-"""Run what is missing of a grid: each cell is the recipe's own run.sh; what is done is kept, what was killed goes on."""
+"""Run the missing cells of a grid by the run.sh of the recipe. Finished cells are kept, killed ones continue."""
 
 import contextlib
 import logging
@@ -24,27 +24,27 @@ logger = logging.getLogger(__name__)
 _POLL_S = 1.0
 _TOLD_EVERY_S = 300.0
 _TAIL = 15  # lines of a failed run that are shown
-_OURS = ("--config", "--config_opts", "--expdir", "--exp_tag", "--stage", "--stop_stage")
+_BY_THE_GRID = ("--config", "--config_opts", "--expdir", "--exp_tag", "--stage", "--stop_stage")
 
 
 def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Sequence[str]) -> None:
-    """Train, prune, decode and record every cell that is not recorded yet, then measure speed; run in a recipe's directory.
+    """Train, prune, decode and record every cell without a record, then measure speed. Run it in the directory of a recipe.
 
     Args:
         grid_file: the grid.
-        output: where records go: ``cells/<cell>.json``.
-        expdir: where the experiments go.
-        jobs: runs at a time; they share the cores and the GPUs.
-        options: passed on to run.sh; not those that the grid decides.
+        output: the directory of the records, ``cells/<cell>.json``.
+        expdir: the directory of the experiments.
+        jobs: the number of runs at a time; they share the cores and the GPUs.
+        options: options for run.sh, except those that the grid decides.
 
     Raises:
-        UserError: this is no recipe, another grid is at work here, an experiment is in the way, or runs failed: the others
-            are done nevertheless.
+        UserError: this is no recipe, another process uses ``expdir``, an experiment has other numbers, or runs failed (the
+            other runs are done nevertheless).
     """
     if not Path("run.sh").is_file():
         raise UserError(f"{Path.cwd()}: no run.sh here; run this in a recipe's directory, such as egs/mini")
-    if taken := [option for option in map(_name, options) if option in _OURS]:
-        raise UserError(f"{', '.join(taken)}: the grid decides this for each of its runs; say it in {grid_file} instead")
+    if taken := [option for option in map(_name, options) if option in _BY_THE_GRID]:
+        raise UserError(f"{', '.join(taken)}: the grid decides this for each run; set it in {grid_file} instead")
     grid = read_grid(grid_file)
     wanted = cells(grid)
     with held(expdir):
@@ -60,13 +60,13 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
 
 
 def _name(option: str) -> str:
-    """Spell an option as run.sh does: ``--exp-tag=x`` is ``--exp_tag``."""
+    """Return the name of an option in the spelling of run.sh: ``--exp-tag=x`` is ``--exp_tag``."""
     name = option.partition("=")[0]
     return f"--{name[2:].replace('-', '_')}" if name.startswith("--") else option
 
 
 def _check_room(missing: Sequence[Cell], expdir: Path) -> None:
-    """Say now, not in the middle of days of training, that an experiment of other numbers is in the way."""
+    """Raise a ``UserError`` before training if an existing experiment of a missing cell has other numbers."""
     there = [cell for cell in missing if ExperimentPaths(expdir / cell.name).config.exists()]
     other = [cell.name for cell in there if cell.learnt_in(read_experiment_config(expdir / cell.name)) != cell.learnt]
     if other:
@@ -78,22 +78,22 @@ def _check_room(missing: Sequence[Cell], expdir: Path) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run.sh at work. ``slot`` 0, 1, ...: which share of the machine it has."""
+    """A running run.sh."""
 
     process: subprocess.Popen[bytes]
     started: float
-    slot: int
+    slot: int  # the share of the machine that it uses: 0 ... jobs - 1
 
 
 def _gpus(slot: int, jobs: int) -> dict[str, str]:
-    """The environment in which a run sees its share of the GPUs; empty where there are none."""
+    """Return the environment variable that shows a run its share of the GPUs; empty without GPUs."""
     if not (gpus := visible_gpus()):
         return {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot::jobs] or [gpus[slot % len(gpus)]])}
 
 
 class Runner:
-    """Runs of run.sh, in process groups of their own, so that each can be stopped with all its children."""
+    """Runs of run.sh. Each has its own process group, so that it can be stopped with all its children."""
 
     def __init__(self, grid: Grid, output: Path, expdir: Path, options: Sequence[str]) -> None:
         """Take the arguments of ``run_grid``."""
@@ -102,16 +102,16 @@ class Runner:
         self.failed: list[str] = []
 
     def prepare(self) -> None:
-        """Stages 0 to 2, data and features, once for all cells."""
+        """Run stages 0 to 2, data and features, once for all cells."""
         command = self._command("data", as_overrides(self.grid.numbers), "--stop_stage", "2")
         if subprocess.run(command).returncode:
             raise UserError("./run.sh stopped in stages 0 to 2, see above; nothing was trained")
 
     def run(self, missing: Sequence[Cell], first: int, last: int, jobs: int) -> None:
-        """Stages ``first`` to ``last`` of each cell, ``jobs`` at a time; it is recorded when they are done.
+        """Run stages ``first`` to ``last`` of each cell, ``jobs`` cells at a time, and record each cell at its end.
 
         Raises:
-            UserError: at the end, some failed.
+            UserError: some runs failed; raised after the last run.
         """
         waiting, told = list(missing), time.monotonic()
         try:
@@ -134,17 +134,17 @@ class Runner:
             )
 
     def measure_speed(self, cell: Cell) -> None:
-        """Stage 10 of one cell, with nothing beside it, if its record has no speed and its experiment is here."""
+        """Run stage 10 of one cell, without other runs, if its record has no speed and its experiment exists."""
         record = CellRecord.read(record_path(self.output, cell))
         if all(row.rtf is not None for row in record.rows):
             return
         if not ExperimentPaths(self.expdir / cell.name).model.exists():
-            logger.warning("%s is not here, so its speed is not measured", self.expdir / cell.name)
+            logger.warning("%s does not exist, so its speed is not measured", self.expdir / cell.name)
             return
         self.run([cell], 10, 10, jobs=1)
 
     def log_path(self, cell: Cell) -> Path:
-        """The output of the cell's run.sh."""
+        """Return the path of the output of run.sh."""
         return self.expdir / cell.name / "log" / "run.log"
 
     def _command(self, name: str, overrides: Sequence[str], *stages: str) -> list[str]:
@@ -165,7 +165,7 @@ class Runner:
         self.running[cell] = Run(process, time.monotonic(), slot)
 
     def _finished(self) -> Iterator[tuple[Cell, float]]:
-        """Record the cells that have ended well since the last call; each with the seconds that it took."""
+        """Record the cells that have ended without error since the last call; yield them with their seconds."""
         for cell, run in list(self.running.items()):
             if run.process.poll() is None:
                 continue

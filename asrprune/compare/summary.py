@@ -1,9 +1,10 @@
 """Compare the records of a grid: pruned sub-models against models that were trained for one depth."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import AfterValidator
 
 from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
@@ -19,58 +20,64 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.hardware import Environment
 from asrprune.runtime.records import Record
 
-ALL: Literal["all"] = "all"  # in the place of a seed: every system with all seeds that it has
-ALONE = "alone"  # in the place of a strategy, as FULL: trained for this depth
+ALL: Literal["all"] = "all"  # in place of a seed: a system with all its seeds
+ALONE = "alone"  # in place of a strategy, like FULL: a model that was trained for this depth
 
 Key = tuple[str, str, int]  # method, strategy, depth
 Seed = int | Literal["all"]
-Role = Literal["plain", "baseline"]  # kinds of individually trained models that pruned ones are compared with
+Role = Literal["plain", "baseline"]  # kinds of individually trained models with which pruned ones are compared
 Outcome = Literal["passes", "worse", "undecided"]
+Rounded = Annotated[float, AfterValidator(lambda value: round(value, 4))]
 
 
 class Margin(Record):
-    """What a pruned model may lose to count as not worse."""
+    """The loss of accuracy up to which a pruned model counts as not worse."""
 
     points: float
     share: float  # of the error rate of the model trained alone
 
 
 class System(Record):
-    """A sub-model of a method on a set, of one seed or of all; rates in percent."""
+    """A sub-model of a method on a set, with one seed or with all; rates in percent."""
 
     set: str
     method: str
     strategy: str
     depth: int
     seed: Seed
-    wer: float
-    wer_ci95: tuple[float, float]
+    wer: Rounded
+    wer_ci95: tuple[Rounded, Rounded]
     seeds: tuple[int, ...]
     keep: Keep | None  # None: not the same for all seeds
-    params_m: float
+    params_m: Rounded
 
 
 class Comparison(Record):
-    """Whether the prunable model, with all seeds, is not worse on a set than models that were trained for the depth."""
+    """The test of whether the prunable model, with all seeds, is not worse than models that were trained for the depth."""
 
     set: str
     depth: int
     role: Role
     seeds: int
     alone_seeds: int
-    wer: float
-    alone_wer: float
-    difference: float  # points
-    ci90: tuple[float, float]  # its upper end is the one-sided 95 % bound
-    margin: float
+    wer: Rounded
+    alone_wer: Rounded
+    difference: Rounded  # points
+    ci90: tuple[Rounded, Rounded]  # the upper end is the one-sided 95 % bound
+    margin: Rounded
     outcome: Outcome  # passes: not worse; worse: the interval lies above 0; undecided: neither
-    power: float
-    seeds_80: int | None  # how many seeds give that power
+    power: Rounded
+    seeds_80: int | None  # the number of seeds that gives a power of 80 %
     seeds_90: int | None
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether one of the models has a single seed, so that the spread between seeds is not known."""
+        return min(self.seeds, self.alone_seeds) < 2
 
 
 class Speed(Record):
-    """What running the prunable model costs."""
+    """The cost of running the prunable model."""
 
     depth: int
     rtf: float
@@ -79,7 +86,7 @@ class Speed(Record):
 
 
 class Cost(Record):
-    """What a training cost."""
+    """The cost of one training run."""
 
     method: str
     depth: int
@@ -91,7 +98,7 @@ class Cost(Record):
 
 
 class Removals(Record):
-    """Dev WER of all layers, and without each one."""
+    """The dev WER with all layers, and without each one."""
 
     full: float
     without: dict[int, float]
@@ -99,49 +106,59 @@ class Removals(Record):
 
 
 class Summary(Record):
-    """summary.json: everything that the tables and figures show."""
+    """summary.json: the content of all tables and figures."""
 
     made_by: ClassVar[str] = "`asrprune compare`"
     format: Literal[2]
     margin: Margin
-    grid: dict[str, Any]  # as its file says, for readers
+    grid: dict[str, Any]  # the content of the grid file, for readers
     data: dict[str, SetData]
     search_sets: tuple[str, ...]
-    speakers: dict[str, int | None]  # their number by set; None: no record says who spoke
+    speakers: dict[str, int | None]  # the number of speakers of each set; None: no record names the speakers
     rows: tuple[System, ...]
     tests: tuple[Comparison, ...]
     speed: tuple[Speed, ...]
     cost: tuple[Cost, ...]
     update_overhead: float | None  # f of the function of this name
-    removals: dict[str, Removals | None]  # of the plain and the prunable model, as the next two
+    removals: dict[str, Removals | None]  # of the plain and the prunable model, like the next two
     similarity: dict[str, list[list[float]] | None]
     influence: dict[str, list[float] | None]
     runs: dict[str, Environment]
     scoring: ScoringConfig = ScoringConfig()
 
     def in_units(self, text: str) -> str:
-        """A text about words as one about what was counted."""
+        """Replace words and WER in ``text`` by the unit that was counted."""
         return self.scoring.in_units(text)
 
 
 def roles(grid: Grid) -> list[Role]:
-    """The kinds of individually trained models that there are: names of the grid's fields."""
+    """Return the kinds of individually trained models that the grid has; they are names of its fields."""
     return ["plain", "baseline"] if grid.plain != grid.baseline else ["baseline"]
 
 
 def chosen_strategy(grid: Grid) -> str:
-    """The strategy that prunes the prunable model where it is compared."""
+    """Return the strategy by which the prunable model is pruned when it is compared."""
     return grid.pruned_by.get(grid.prunable, PREFERRED)
 
 
 def shown(summary: Summary, name: str) -> list[System]:
-    """The rows of a set that are shown: those of all seeds, the last ones."""
+    """Return the rows of a set that tables and figures show: the last ones, which have all seeds."""
     rows = [row for row in summary.rows if row.set == name]
     return [row for row in rows if row.seed == rows[-1].seed]
 
 
+def of_system(rows: Sequence[System], method: str, strategy: str) -> list[System]:
+    """Return the rows of a method by one strategy (or ``ALONE``), and of its full model."""
+    return [row for row in rows if row.method == method and row.strategy in (FULL, strategy)]
+
+
 def summarise(grid: Grid, records: dict[str, CellRecord], scoring: ScoringConfig | None = None) -> Summary:
-    """Everything that the tables and figures show; ``scoring``: what was counted, words if it is not said.
+    """Compare the records.
+
+    Args:
+        grid: the grid of the records.
+        records: name of the cell -> its record.
+        scoring: the unit that was counted; None: words.
 
     Raises:
         UserError: there is no record, or records are of different data.
@@ -149,7 +166,8 @@ def summarise(grid: Grid, records: dict[str, CellRecord], scoring: ScoringConfig
     if not records:
         raise UserError("no cell of the grid is recorded yet; `asrprune compare` runs them")
     _check_data(records)
-    sets = {name: _of_set(grid, records, name) for name in _sets(records)}
+    names = sorted({name for record in records.values() for name in record.words})
+    sets = {name: _of_set(grid, records, name) for name in names}
     pair = _pair(grid, records)
     return Summary(
         format=2,
@@ -167,37 +185,26 @@ def summarise(grid: Grid, records: dict[str, CellRecord], scoring: ScoringConfig
         similarity={method: record.similarity for method, record in pair.items()},
         influence={method: record.influence for method, record in pair.items()},
         runs={
-            name: {
-                "asrprune": record.model.asrprune,
-                "model_sha256": record.model.model_sha256,
-                **record.environment,
-            }
+            name: {"asrprune": record.model.asrprune, "model_sha256": record.model.model_sha256, **record.environment}
             for name, record in records.items()
         },
         scoring=scoring or ScoringConfig(),
     )
 
 
-def _sets(records: dict[str, CellRecord]) -> list[str]:
-    return sorted({name for record in records.values() for name in record.words})
-
-
 def _check_data(records: dict[str, CellRecord]) -> None:
-    first = next(iter(records))
-    for name, record in records.items():
-        for what, differs in (
-            ("trained", record.trained_on != records[first].trained_on),
-            ("decoded", record.data != records[first].data),
-        ):
-            if differs:
+    first, *others = records
+    for name in others:
+        for work, data in (("trained", "trained_on"), ("decoded", "data")):
+            if getattr(records[name], data) != getattr(records[first], data):
                 raise UserError(
-                    f"{name} and {first} were {what} on different data; remove the record of one, and its experiment, and run"
+                    f"{name} and {first} were {work} on different data; remove the record of one, and its experiment, and run"
                     " the grid again"
                 )
 
 
 def _of_set(grid: Grid, records: dict[str, CellRecord], name: str) -> tuple[list[System], list[Comparison], int | None]:
-    """Rows of a set, of every seed and of all seeds together if there are several; tests with all seeds; number of speakers."""
+    """Return rows for each seed and, if there are several, for all seeds; tests with all seeds; and the number of speakers."""
     of = [record for record in records.values() if name in record.words]
     words, speakers = numbers(of[0].words[name]), _speakers(records, name)
     units = np.arange(len(words)) if speakers is None else speakers
@@ -216,9 +223,9 @@ def _of_set(grid: Grid, records: dict[str, CellRecord], name: str) -> tuple[list
 
 
 def _speakers(records: dict[str, CellRecord], name: str) -> np.ndarray | None:
-    """Who spoke each utterance (U,), from any record that says so: all are of the same data.
+    """Return the speaker of each utterance (U,), from any record that names them, because all records have the same data.
 
-    None if no record says so, or if there is a single speaker: then each utterance counts as a speaker of its own.
+    None if no record names them, or if there is a single speaker: then each utterance counts as a speaker of its own.
 
     Raises:
         UserError: two records disagree.
@@ -234,23 +241,22 @@ def _speakers(records: dict[str, CellRecord], name: str) -> np.ndarray | None:
 
 
 def _rows(grid: Grid, name: str, seed: Seed, resampled: Resampled[Key], found: dict[Key, dict[int, CellRow]]) -> list[System]:
-    """A row for each system."""
+    """Make a row for each system: methods in the order of the grid, strategies in that of the table, from deep to shallow."""
     rows = []
     for key in sorted(found, key=lambda key: (list(grid.methods).index(key[0]), _rank(key[1]), -key[2])):
         method, strategy, depth = key
         rate, (first, *others) = resampled.rate(key), found[key].values()
         low, high = rate.percentiles(0.95)
         row = System(
-            set=name, method=method, strategy=strategy, depth=depth, seed=seed, wer=round(rate.value, 4),
-            wer_ci95=(round(max(0.0, low), 4), round(high, 4)), seeds=tuple(found[key]), keep=None if others else first.keep,
-            params_m=round(first.params_m, 4),
+            set=name, method=method, strategy=strategy, depth=depth, seed=seed, wer=rate.value, wer_ci95=(max(0.0, low), high),
+            seeds=tuple(found[key]), keep=None if others else first.keep, params_m=first.params_m,
         )  # fmt: skip
         rows.append(row)
     return rows
 
 
 def _tests(grid: Grid, name: str, resampled: Resampled[Key], systems: dict[Key, Runs]) -> list[Comparison]:
-    """Is the prunable model worse than the individually trained ones? A test for each depth and kind of these."""
+    """Test the prunable model at each depth against each kind of individually trained models."""
     strategies = FULL, chosen_strategy(grid)
     own = [key for key in systems if key[0] == grid.prunable and key[1] in strategies]
     pairs = [(key, role, _alone(getattr(grid, role), key[2], systems)) for key in own for role in roles(grid)]
@@ -259,7 +265,7 @@ def _tests(grid: Grid, name: str, resampled: Resampled[Key], systems: dict[Key, 
 
 
 def _alone(method: str, depth: int, systems: dict[Key, Runs]) -> Key:
-    """The individually trained model of a depth; at the full depth that is the method's own full model."""
+    """Return the individually trained model of a depth; at the full depth this is the full model of the method."""
     alone = (method, ALONE, depth)
     return alone if alone in systems else (method, FULL, depth)
 
@@ -267,19 +273,17 @@ def _alone(method: str, depth: int, systems: dict[Key, Runs]) -> Key:
 def _test(name: str, role: Role, own: Key, other: Key, resampled: Resampled[Key], systems: dict[Key, Runs]) -> Comparison:
     difference, alone = resampled.difference(own, other), resampled.rate(other).value
     low, bound = difference.bounds(LEVEL)
-    limit = margin(alone)
+    limit, spread = margin(alone), difference.spread
     return Comparison(
         set=name, depth=own[2], role=role, seeds=len(systems[own].seeds), alone_seeds=len(systems[other].seeds),
-        wer=round(resampled.rate(own).value, 4), alone_wer=round(alone, 4), difference=round(difference.value, 4),
-        ci90=(round(low, 4), round(bound, 4)), margin=round(limit, 4),
-        outcome="passes" if bound < limit else "worse" if low > 0 else "undecided",
-        power=round(power(difference.spread, limit), 4), seeds_80=seeds_for(0.8, difference.spread, limit),
-        seeds_90=seeds_for(0.9, difference.spread, limit),
+        wer=resampled.rate(own).value, alone_wer=alone, difference=difference.value, ci90=(low, bound), margin=limit,
+        outcome="passes" if bound < limit else "worse" if low > 0 else "undecided", power=power(spread, limit),
+        seeds_80=seeds_for(0.8, spread, limit), seeds_90=seeds_for(0.9, spread, limit),
     )  # fmt: skip
 
 
 def _found(records: Sequence[CellRecord], name: str) -> dict[Key, dict[int, CellRow]]:
-    """The rows of every system of a set, by seed; the full model once, whatever the strategy."""
+    """Return the rows of every system of a set by seed; the full model occurs once, not once per strategy."""
     found: dict[Key, dict[int, CellRow]] = {}
     for record in sorted(records, key=lambda record: record.seed):
         for row in record.rows:
@@ -291,7 +295,7 @@ def _found(records: Sequence[CellRecord], name: str) -> dict[Key, dict[int, Cell
 
 
 def _runs(rows: dict[int, CellRow], units: np.ndarray) -> Runs:
-    """One system with all seeds that there are of it."""
+    """Return one system with all its seeds."""
     return Runs(tuple(rows), of_speakers(np.stack([numbers(row.errors) for row in rows.values()]), units))
 
 
@@ -300,7 +304,7 @@ def _rank(strategy: str) -> tuple[int, str]:
 
 
 def _pair(grid: Grid, records: dict[str, CellRecord]) -> dict[str, CellRecord]:
-    """The full-depth plain and prunable models of the first seed that has them."""
+    """Return the records of the plain and the prunable full model, each of its first seed."""
     pair = {}
     for method in (grid.plain, grid.prunable):
         found = [record for record in records.values() if record.method == method and not record.alone]
@@ -310,7 +314,7 @@ def _pair(grid: Grid, records: dict[str, CellRecord]) -> dict[str, CellRecord]:
 
 
 def _removals(record: CellRecord) -> Removals | None:
-    """Dev WER of the full model and without each one layer, from the first step of the iterative search."""
+    """Return the dev WER with all layers and without each one, from the first step of the iterative search."""
     plan = record.search.get("iterative")
     first = plan.steps[0] if plan else None
     if plan is None or first is None or plan.metric != "wer" or first.score is None or not first.without:
@@ -319,21 +323,21 @@ def _removals(record: CellRecord) -> Removals | None:
 
 
 def _speed(grid: Grid, records: dict[str, CellRecord]) -> tuple[Speed, ...]:
-    """RTF and parameters by depth of the prunable model; empty if its speed was not measured."""
+    """Return the RTF and parameters of the prunable model by depth; an empty tuple if its speed was not measured."""
     found: dict[int, Speed] = {}
     for record in records.values():
-        if record.method == grid.prunable and not record.alone:
-            for row in record.rows:
-                if row.rtf is not None:
-                    speed = Speed(depth=row.depth, rtf=row.rtf, speedup=row.speedup, params_m=row.params_m)
-                    found.setdefault(row.depth, speed)
+        for row in record.rows:
+            if record.method == grid.prunable and not record.alone and row.rtf is not None:
+                speed = Speed(depth=row.depth, rtf=row.rtf, speedup=row.speedup, params_m=row.params_m)
+                found.setdefault(row.depth, speed)
     return tuple(found[depth] for depth in sorted(found, reverse=True))
 
 
 def update_overhead(grid: Grid, records: dict[str, CellRecord]) -> float | None:
-    """Fit the cost of an update apart from its layers: f of seconds per update = c (layers run + f), by least squares.
+    """Fit f in seconds per update = c (layers run + f), by least squares: the cost of an update apart from its layers.
 
-    Over the models that were trained for their depth; None if they are of fewer than two depths, or the fit has c or f below 0.
+    The fit uses the methods of which there are models trained for a depth. None if these models have fewer than two depths, or
+    if the fit gives a c or f below 0.
     """
     of = [record.training for record in records.values() if record.method in grid.alone.methods]
     layers = np.array([training.layer_passes / training.steps for training in of])

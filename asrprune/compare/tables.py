@@ -1,38 +1,23 @@
-"""The tables of a comparison, as cells, in Markdown and in LaTeX."""
+"""The tables of a comparison."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import rich.table
-from rich import box
-from rich.text import Text
 
 from asrprune.compare.grid import Grid
 from asrprune.compare.noninferiority import MOST_SEEDS
-from asrprune.compare.summary import ALONE, Comparison, Cost, Summary, System, chosen_strategy, roles, shown
+from asrprune.compare.summary import ALONE, Comparison, Cost, Summary, System, chosen_strategy, of_system, roles, shown
 from asrprune.compare.verdict import difference, rests_on
 from asrprune.prune.strategies.table import rank
-from asrprune.report.tables import FULL, NONE, two_digits
+from asrprune.report.table import NONE, Table
+from asrprune.report.tables import FULL, two_digits, wer_cell
 
 MARKS = {"passes": "✓", "worse": "✗", "undecided": "?"}
 _PUBLISHED = (
-    " Rows with a source: published by others, not measured here; where a cell is empty the figure is not available to us."
+    " Rows with a source were published by others, and not measured here; an empty cell: the figure is not available to us."
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells as text, with a name and what it shows."""
-
-    name: str
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: int = 1  # leading columns that are words, aligned left
-
-
 def tables(summary: Summary, grid: Grid) -> list[Table]:
-    """All tables, of every set."""
+    """Return all tables of all sets."""
     made = []
     for name in sorted({row.set for row in summary.rows}):
         made += [wer_table(summary, grid, name), pruned_table(summary, grid, name), power_table(summary, grid, name)]
@@ -42,38 +27,34 @@ def tables(summary: Summary, grid: Grid) -> list[Table]:
 
 
 def wer_table(summary: Summary, grid: Grid, name: str) -> Table:
-    """WER by depth for every method and strategy, below the individually trained models; last, what others published."""
+    """Tabulate the WER by depth: models trained for each depth, pruned models by method and strategy, published figures."""
     rows = shown(summary, name)
     published = [row for row in grid.published if row.set == name]
     depths = sorted({row.depth for row in rows} | {d for row in published for d in row.wer}, reverse=True)
-    by_key = {(row.method, row.strategy, row.depth): row for row in rows}
-    lines = []
-    for method in grid.alone.methods:
-        found = [by_key.get((method, ALONE, d)) or by_key.get((method, FULL, d)) for d in depths]
-        lines.append((method, "trained for each depth", *(_wer(row) for row in found)))
+
+    def wers(method: str, strategy: str) -> list[str]:
+        by_depth = {row.depth: row for row in of_system(rows, method, strategy)}
+        return [_wer(by_depth.get(depth)) for depth in depths]
+
+    lines = [(method, "trained for each depth", *wers(method, ALONE)) for method in grid.alone.methods]
     for method in grid.methods:
         strategies = {row.strategy for row in rows if row.method == method} - {ALONE, FULL}
-        for strategy in sorted(strategies, key=rank):
-            found = [by_key.get((method, strategy, d)) or by_key.get((method, FULL, d)) for d in depths]
-            lines.append((method, strategy, *(_wer(row) for row in found)))
-    lines += [(row.model, row.source, *(_number(row.wer.get(d), none="") for d in depths)) for row in published]
-    rate = summary.in_units("WER")
+        lines += [(method, strategy, *wers(method, strategy)) for strategy in sorted(strategies, key=rank)]
+    lines += [(row.model, row.source, *(_number(row.wer.get(depth)) for depth in depths)) for row in published]
     caption = (
-        f"{rate} (%) on {name} with its 95 % interval, by depth. Below the individually trained models: one model of all"
-        f" layers, pruned to each depth. {rests_on(summary, name)}" + (_PUBLISHED if published else "")
+        f"{summary.in_units('WER')} (%) on {name} with its 95 % interval, by depth. Below the individually trained models: one"
+        f" model of all layers, pruned to each depth. {rests_on(summary, name)}" + (_PUBLISHED if published else "")
     )
-    return Table(
-        f"wer_{name}", caption, ("method", "layers", *(f"{d} layer{'s' * (d > 1)}" for d in depths)), tuple(lines), words=2
-    )
+    header = ("method", "layers", *(f"{depth} layer{'s' * (depth > 1)}" for depth in depths))
+    return Table(f"wer_{name}", caption, header, tuple(lines), words=(0, 1))
 
 
 def pruned_table(summary: Summary, grid: Grid, name: str) -> Table:
-    """The prunable model against individually trained ones."""
+    """Tabulate the tests of the prunable model against models trained for each depth."""
     tests = {(test.depth, test.role): test for test in summary.tests if test.set == name}
     strategy = chosen_strategy(grid)
-    rows = [row for row in shown(summary, name) if row.method == grid.prunable and row.strategy in (FULL, strategy)]
     lines = []
-    for row in sorted(rows, key=lambda row: -row.depth):
+    for row in sorted(of_system(shown(summary, name), grid.prunable, strategy), key=lambda row: -row.depth):
         cells = [str(row.depth), f"{row.wer:.1f}"]
         for role in roles(grid):
             test = tests.get((row.depth, role))
@@ -85,130 +66,83 @@ def pruned_table(summary: Summary, grid: Grid, name: str) -> Table:
     points, share, rate = summary.margin.points, summary.margin.share, summary.in_units("WER")
     caption = (
         f"{grid.prunable}, {strategy} plan, on {name}: {rate} (%) against models that were trained for each depth. Difference:"
-        " pruned minus the model to the left of it, in points, with its 90 % interval, whose upper end is the one-sided 95 %"
-        f" bound. {MARKS['passes']}: not worse, as the bound lies below {points:g} points and below {100 * share:g} % of the"
-        f" {rate} to the left; {MARKS['worse']}: worse, as the interval lies above 0; {MARKS['undecided']}: undecided."
+        " pruned minus the model to the left, in points, with its 90 % interval; the upper end is the one-sided 95 % bound."
+        f" {MARKS['passes']}: not worse, because the bound lies below {points:g} points and below {100 * share:g} % of the"
+        f" {rate} to the left; {MARKS['worse']}: worse, because the interval lies above 0; {MARKS['undecided']}: undecided."
         f" {rests_on(summary, name)}"
     )
-    return Table(f"pruned_{name}", caption, tuple(header), tuple(lines), words=0)
+    return Table(f"pruned_{name}", caption, tuple(header), tuple(lines), words=())
 
 
 def power_table(summary: Summary, grid: Grid, name: str) -> Table:
-    """Tabulate how likely the test is to pass where pruning costs nothing, and the seeds that would make it likely."""
+    """Tabulate the power of each test, and the numbers of seeds that give a power of 80 and 90 %."""
     tests = sorted((test for test in summary.tests if test.set == name), key=lambda test: -test.depth)
     lines = [
         (
-            str(test.depth),
-            getattr(grid, test.role),
-            f"{test.ci90[1]:+.2f}",
-            f"{test.margin:.2f}",
-            f"{100 * test.power:.0f} %",
-            _seeds(test, test.seeds_80),
-            _seeds(test, test.seeds_90),
+            *(str(test.depth), getattr(grid, test.role), f"{test.ci90[1]:+.2f}", f"{test.margin:.2f}"),
+            *(f"{100 * test.power:.0f} %", _seeds(test, test.seeds_80), _seeds(test, test.seeds_90)),
         )
         for test in tests
     ]
     caption = (
-        f"The test of {name} at each depth: one-sided 95 % bound of the difference, which must lie below the margin (points);"
-        " power: the probability that it does if the true difference is 0, with the seeds at hand, in normal approximation;"
-        " seeds of each model that would give 80 and 90 %, if the spread between seeds is what these show."
+        f"The test on {name} at each depth. Bound: one-sided 95 % bound of the difference, in points; it must lie below the"
+        " margin. Power: the probability that it does if the true difference is 0, by a normal approximation. Last columns:"
+        " the number of seeds of each model for a power of 80 and 90 %, if the spread between these seeds is the true one."
     )
-    if any(min(test.seeds, test.alone_seeds) < 2 for test in tests):
-        caption += " From one seed that spread is not known: the power is of the utterances alone, and so too high."
+    if any(test.one_seed for test in tests):
+        caption += " With one seed this spread is not known; the power, of the choice of utterances alone, is too high."
     header = ("depth", "against", "bound", "margin", "power", "seeds for 80 %", "for 90 %")
-    return Table(f"power_{name}", caption, header, tuple(lines), words=0)
+    return Table(f"power_{name}", caption, header, tuple(lines), words=())
 
 
 def speed_table(summary: Summary, grid: Grid) -> Table:
-    """Tabulate the cost of running the prunable model, by depth."""
+    """Tabulate the real-time factor of the prunable model by depth."""
     lines = [
-        (
-            str(row.depth),
-            f"{row.params_m:.2f}",
-            two_digits(row.rtf),
-            f"{row.speedup:.1f}" if row.speedup else NONE,
-        )
+        (str(row.depth), f"{row.params_m:.2f}", two_digits(row.rtf), f"{row.speedup:.1f}" if row.speedup else NONE)
         for row in summary.speed
     ]
     caption = f"{grid.prunable} by depth: parameters that run, real-time factor (RTF) and its gain over all layers."
-    return Table("speed", caption, ("depth", "params (M)", "RTF", "speed-up"), tuple(lines), words=0)
+    return Table("speed", caption, ("depth", "params (M)", "RTF", "speed-up"), tuple(lines), words=())
 
 
 def cost_table(summary: Summary, grid: Grid) -> Table:
-    """Tabulate the cost of training one prunable model against individual ones, summed over depths, averaged over seeds."""
+    """Tabulate the training cost of one prunable model, and of one model for each depth, as the mean over seeds."""
     listed = ", ".join(map(str, sorted({row.depth for row in summary.cost}, reverse=True)))
     once = [grid.prunable, *grid.alone.methods]
     lines = [_cost_line(summary, grid, f"{method}, once", method, alone=False) for method in once]
     lines += [_cost_line(summary, grid, f"{method}, for each of {listed}", method, alone=True) for method in grid.alone.methods]
     overhead = summary.update_overhead
     fitted = (
-        f" f = {overhead:g} layers is what an update costs apart from its layers, by least squares of seconds per update"
-        " against layers per update over the models trained for their depth."
+        f" f = {overhead:g} layers is the cost of an update apart from its layers, fitted by least squares to the seconds and"
+        " layers per update of the models trained for their depth."
         if overhead is not None
-        else " It is left out: f, what an update costs apart from its layers, cannot be fitted to the seconds of these models."
+        else " It is left out: f, the cost of an update apart from its layers, cannot be fitted to the seconds of these models."
     )
     caption = (
         "Training cost for one seed. Layer passes: layers run, summed over updates, in thousands. Cost: layer passes + f *"
-        f" updates, relative to {grid.plain} of all layers.{fitted} Minutes as measured, with other runs beside them on the"
-        " same machine."
+        f" updates, relative to {grid.plain} of all layers.{fitted} Minutes are as measured, while the machine also did"
+        " other work."
     )
     header = ("models", "models trained", "updates", "layer passes (k)", "cost", "minutes")
     return Table("cost", caption, header, tuple(lines))
 
 
-def screen_table(table: Table) -> rich.table.Table:
-    """For the terminal."""
-    drawn = rich.table.Table(title=table.name, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for column, heading in enumerate(table.header):
-        drawn.add_column(heading, justify="left" if column < table.words else "right", overflow="fold")
-    for cells in table.rows:
-        drawn.add_row(*map(Text, cells))  # "[4.4, 5.3]" is no markup
-    return drawn
-
-
-def markdown(table: Table) -> str:
-    """In GitHub's Markdown, with the caption below."""
-    align = ["---" if column < table.words else "---:" for column in range(len(table.header))]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (table.header, align, *table.rows)]
-    return "\n".join(lines) + f"\n\n{table.caption}"
-
-
-def latex(table: Table) -> str:
-    """A floating table that needs the packages booktabs and amssymb."""
-    columns = "l" * table.words + "r" * (len(table.header) - table.words)
-    body = [" & ".join(map(_escaped, cells)) + r" \\" for cells in table.rows]
-    head = " & ".join(map(_escaped, table.header)) + r" \\"
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(table.caption)}}}"]
-    lines += [
-        rf"\label{{tab:{table.name.replace('_', '-')}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-    ]
-    lines += [*body, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
-
-
 def _wer(row: System | None) -> str:
-    if row is None:
-        return NONE
-    low, high = row.wer_ci95
-    return f"{row.wer:.1f} [{low:.1f}, {high:.1f}]"
+    return NONE if row is None else wer_cell(row)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
 
 
 def _seeds(test: Comparison, needed: int | None) -> str:
     if needed is not None:
         return str(needed)
-    return NONE if min(test.seeds, test.alone_seeds) < 2 else f"> {MOST_SEEDS}"
-
-
-def _number(value: float | None, pattern: str = "{:.1f}", none: str = NONE) -> str:
-    return none if value is None else pattern.format(value)
+    return NONE if test.one_seed else f"> {MOST_SEEDS}"
 
 
 def _cost_line(summary: Summary, grid: Grid, label: str, method: str, alone: bool) -> tuple[str, ...]:
-    """The method's full model, and with ``alone`` also its individually trained ones."""
+    """Make the row of a method: its model of all layers, and with ``alone`` also its models trained for one depth."""
     layers = max(row.depth for row in summary.cost)
     rows = [row for row in summary.cost if row.method == method and (alone or row.depth == layers)]
     if not rows:
@@ -223,18 +157,7 @@ def _cost_line(summary: Summary, grid: Grid, label: str, method: str, alone: boo
 
 
 def _mean_cost(rows: Sequence[Cost]) -> tuple[float, float, float]:
-    """Updates, layer passes and seconds of one seed."""
+    """Return updates, layer passes and seconds, summed over the rows and divided by the number of seeds."""
     seeds = len({row.seed for row in rows})
     updates, passes = sum(row.updates for row in rows), sum(row.layer_passes for row in rows)
     return updates / seeds, passes / seeds, sum(row.seconds for row in rows) / seeds
-
-
-_LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "%&_#${}"}
-    | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", ">": "$>$", "*": "$^*$", NONE: "--"}
-    | {"✓": r"$\checkmark$", "✗": r"$\times$"}
-)
-
-
-def _escaped(text: str) -> str:
-    return text.translate(_LATEX).replace(" $^*$ ", r" $\times$ ")

@@ -1,4 +1,4 @@
-"""The verdict of a comparison, in sentences: the depths at which one pruned model is not worse than models trained for each."""
+"""The verdict of a comparison, in sentences: the depths at which one pruned model is not worse than individual ones."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ _WORDS = {"passes": "not worse than", "worse": "worse than", "undecided": "undec
 
 
 def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
-    """The verdict on one set: the claim, the depths at which it does not hold, and what it rests on."""
+    """Return the verdict on one set: the claim, its exceptions, the rule of the test, the intervals, the power."""
     tests = [test for test in summary.tests if test.set == name]
     by_depth = {test.depth: [other for other in tests if other.depth == test.depth] for test in tests}
     whole = {depth: found for depth, found in by_depth.items() if len(found) == len(roles(grid))}
@@ -25,25 +25,25 @@ def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
 
 
 def rests_on(summary: Summary, name: str) -> str:
-    """Say what the intervals of a set hold: the choice of the seeds and the speakers, or less than that."""
+    """Say which random choices the intervals of a set include: seeds, and speakers or utterances."""
     counts = sorted({len(row.seeds) for row in shown(summary, name)})
     speakers = summary.speakers[name]
-    units = "utterances, as the records do not say who spoke" if speakers is None else f"the {speakers} speakers"
+    units = "utterances (the records do not name the speakers)" if speakers is None else f"the {speakers} speakers"
     if counts == [1]:
-        return f"One seed: intervals hold the choice of {units}, but not that of the seed."
+        return f"One seed: the intervals include the choice of {units}, but not of the seed."
     seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-    alone = ", but not that of the seed where there is one" if counts[0] == 1 else ""
-    return f"{seeds}: intervals hold the choice of seeds and of {units}{alone}."
+    alone = "; with one seed, only the latter" if counts[0] == 1 else ""
+    return f"{seeds}: the intervals include the choice of seeds and of {units}{alone}."
 
 
 def listed(items: Sequence[object]) -> str:
-    """``12, 9 and 6``."""
+    """Write a list as ``12, 9 and 6``."""
     *first, last = map(str, items)
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def difference(test: Comparison) -> str:
-    """``+0.7 [+0.4, +1.0]``."""
+    """Write a difference and its interval as ``+0.7 [+0.4, +1.0]``."""
     low, high = test.ci90
     return f"{test.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
 
@@ -52,7 +52,7 @@ def _claim(summary: Summary, grid: Grid, name: str, good: Sequence[int], bad: Se
     model = f"On {name} one model ({grid.prunable}), trained once and pruned by its {chosen_strategy(grid)} plan,"
     others = f"models trained for each depth, {' or '.join(getattr(grid, role) for role in roles(grid))}"
     if not good:
-        said = f"{model} is at no depth shown to be not worse than {others} ({listed(depths)} layers were compared)."
+        said = f"{model} was compared with {others}, with {listed(depths)} layers: at no depth is it shown to be not worse."
     elif len(good) == len(depths):
         said = f"{model} is not worse than {others}, at any depth compared: {listed(good)} layers."
     else:
@@ -74,8 +74,9 @@ def _rule(summary: Summary) -> str:
     points, share = summary.margin.points, summary.margin.share
     rate = summary.in_units("word error rate").removeprefix("word ")
     return (
-        "Not worse: the one-sided 95 % bound of the difference, the upper end of the 90 % interval in brackets, lies below the"
-        f" margin, {points:g} points or {100 * share:g} % of the {rate} of the model trained alone, whichever is less."
+        "Not worse: the upper end of the 90 % interval in brackets, which is the one-sided 95 % bound of the difference, lies"
+        f" below the margin. The margin is {points:g} points or {100 * share:g} % of the {rate} of the model trained alone,"
+        " whichever is less."
         " Worse: the interval lies above 0. Undecided: neither."
     )
 
@@ -83,6 +84,6 @@ def _rule(summary: Summary) -> str:
 def _power(tests: Sequence[Comparison]) -> str:
     lowest, highest = (f"{100 * extreme(test.power for test in tests):.0f}" for extreme in (min, max))
     power = f"{lowest} %" if lowest == highest else f"{lowest} to {highest} %"
-    unknown = any(min(test.seeds, test.alone_seeds) < 2 for test in tests)
-    without = "; the spread between seeds is not known, so the true one is lower" if unknown else ""
-    return f'Power, the probability of "not worse" at a depth where the true difference is 0: {power}{without}.'
+    unknown = any(test.one_seed for test in tests)
+    without = "; the true power is lower, because the spread between seeds is not known" if unknown else ""
+    return f'Power, the probability of "not worse" at a depth with a true difference of 0: {power}{without}.'

@@ -1,1 +1,1 @@
-"""Kaldi data directories, audio, features, text units and batches."""
+"""Kaldi data directories, the features of a directory, text units and batches."""

@@ -1,1 +1,1 @@
-"""Running a model: CTC decoding, the public recogniser, scoring, benchmarks."""
+"""Decoders and language models; decoding a set at many depths, and real-time factors."""

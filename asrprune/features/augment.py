@@ -10,7 +10,7 @@ from asrprune.runtime.torch_pair import import_torchaudio
 
 
 def spec_augment(features: Tensor, config: AugmentConfig) -> Tensor:
-    """Mask frequency bands and time spans with 0 (the mean after CMVN); each utterance has other masks.
+    """Mask frequency bands and time spans with 0 (the mean after CMVN); each utterance has its own masks.
 
     Args:
         features: (B, T, F), normalised. Masks are drawn from torch's global generator.
@@ -46,7 +46,7 @@ def change_vocal_tract(features: Tensor, frontend: FrontendConfig, config: Augme
     The spectrum is interpolated between mel bins; the paper moves the filters instead. Beyond the outer bins it is constant.
 
     Args:
-        features: (B, T, F), not normalised or normalised. The factors are drawn from torch's global generator.
+        features: (B, T, F), normalised or not. The factors are drawn from torch's global generator.
         frontend: the frequencies of the bins.
         config: factors lie in 1 +- ``vocal_tract``.
     """

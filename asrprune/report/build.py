@@ -1,4 +1,4 @@
-"""Write the report of an experiment: results.json, then the figures, RESULTS.md and report.html drawn from it."""
+"""Write the report of an experiment: results.json, and from it the figures, RESULTS.md and report.html."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ def write_report(exp: Path) -> Results:
     """Write the report into the experiment directory ``exp`` and return its numbers.
 
     Raises:
-        UserError: as :func:`asrprune.report.results.collect`.
+        UserError: see ``collect``.
     """
     paths = ExperimentPaths(exp)
     results = collect(exp)
@@ -28,7 +28,7 @@ def write_report(exp: Path) -> Results:
 
 
 def copy_report(exp: Path, target: Path) -> None:
-    """Copy RESULTS.md and its figures to ``target``, say a recipe's directory; delete figures there that it no longer has."""
+    """Copy RESULTS.md and the figures to ``target``, such as the directory of a recipe; delete old figures there."""
     figures = [exp / "figures" / f"{name}.png" for name in CAPTIONS]
     for source in (ExperimentPaths(exp).tables, *figures):
         copy = target / source.relative_to(exp)

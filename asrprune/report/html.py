@@ -1,4 +1,4 @@
-"""report.html: one file that needs nothing else, images and style included."""
+"""report.html: one file that needs no other, with images and style inside."""
 
 import base64
 import re
@@ -16,11 +16,11 @@ from asrprune.config.load import resolved
 from asrprune.report.plots import CAPTIONS, DPI
 from asrprune.report.results import Results
 from asrprune.report.sentences import headlines, how_made
-from asrprune.report.tables import WORD_COLUMNS, header, set_names, set_title, table_lines
+from asrprune.report.tables import result_table, set_names, set_title
 
 
 def html(results: Results, figures: Sequence[Path]) -> str:
-    """The page: what RESULTS.md says, the figures as data URIs, and the whole configuration."""
+    """Return the page: the content of RESULTS.md, with the figures as data URIs, and the whole configuration."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["code"] = _code
     template = files("asrprune.report").joinpath("template.html.j2").read_text(encoding="utf-8")
@@ -29,9 +29,7 @@ def html(results: Results, figures: Sequence[Path]) -> str:
         headlines=headlines(results),
         missing=results.missing,
         heading=results.in_units("Word error rates"),
-        header=header(results),
-        word_columns=WORD_COLUMNS,
-        tables=[(name, set_title(results, name), table_lines(results, name)) for name in set_names(results)],
+        tables=[(set_title(results, name), result_table(results, name)) for name in set_names(results)],
         figures=[_figure(path, results.in_units(CAPTIONS[path.stem])) for path in figures],
         how_made=how_made(results),
         config=yaml.safe_dump(resolved(results.config), sort_keys=False, allow_unicode=True),
@@ -39,7 +37,7 @@ def html(results: Results, figures: Sequence[Path]) -> str:
 
 
 def _code(text: str) -> Markup:
-    """Escape ``text`` and set what stands in back quotes as code."""
+    """Escape ``text``, and set what is between back quotes as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
@@ -53,7 +51,7 @@ class _Figure:
 
 
 def _figure(path: Path, caption: str) -> _Figure:
-    """An image to embed, at 120 CSS pixels an inch: its letters are then as large as the text around it."""
+    """Make an image to embed, at 120 CSS pixels an inch, so that its letters are as large as the text around it."""
     data = path.read_bytes()
     width, height = (round(pixels * 120 / DPI) for pixels in struct.unpack(">II", data[16:24]))  # PNG's IHDR chunk
     uri = "data:image/png;base64," + base64.b64encode(data).decode("ascii")

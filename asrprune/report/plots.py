@@ -1,9 +1,9 @@
-"""The figures: from `results.json` alone, but for the similarity matrices (`svcca/*.npz`) and the curves (`train.jsonl`)."""
+"""The figures, from `results.json`, and for two of them from the similarity matrices (`svcca/*.npz`) and `train.jsonl`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,16 +17,16 @@ from asrprune.analysis.matrices import read_matrices
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.prune.strategies.table import STRATEGIES, rank
 from asrprune.report.results import LogLine, Results, Row, read_log, similarities
-from asrprune.report.tables import set_names
+from asrprune.report.tables import Rate, set_names
 from asrprune.runtime.files import atomic_path
 
 DPI = 300
-LOOKS = (  # colour and marker of what is no strategy; those begin with Okabe and Ito's colours, too
+LOOKS = (  # colours and markers for lines that are not one of the strategies; the first are Okabe and Ito's colours
     *(("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D")),
     *(("#E69F00", "v"), ("#56B4E9", "P"), ("#999933", "X"), ("#882255", "<")),
 )
 _FULL, GREY, PALE = "#000000", "#8a8a8a", "#e9e9e9"
-STYLE: Any = {  # the stubs of newer versions want every key to be a literal, those of older ones do not know them
+STYLE: Any = {  # Any: the type of the keys differs between versions of matplotlib
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.linewidth": 0.6,
@@ -43,7 +43,7 @@ STYLE: Any = {  # the stubs of newer versions want every key to be a literal, th
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "text.usetex": False,
-    "text.parse_math": False,  # a $ in a name is a dollar
+    "text.parse_math": False,  # else a $ in a name would begin a formula
 }
 
 
@@ -51,24 +51,24 @@ CAPTIONS = {
     "wer_by_depth": "Word error rate at every depth, by the strategy that chose the layers. Bars: 95 % intervals; dashed: "
     "the full model.",
     "wer_vs_rtf": "Word error rate against real-time factor (encoder, CTC head and decoding, without features). "
-    "Numbers are depths; on the grey line lie the sub-models that no other beats in both.",
-    "layers_kept": "Layers kept (filled) at each depth. An empty row: the strategy's plan has no such depth.",
-    "svcca": "Similarity of the layers' outputs: 0 is none, 1 is equal up to a linear map (for CKA: up to rotation and "
-    "scale). Layer 0 is the input of layer 1. Where neighbours are near 1, the layer between them changes little. "
-    "Bars: 1 - cosine of a layer's input and output, the mean over frames.",
+    "Numbers are depths; the sub-models on the grey line are beaten by no other in both.",
+    "layers_kept": "Layers kept (filled) at each depth. An empty row: the plan of the strategy does not have this depth.",
+    "svcca": "Similarity of the outputs of the layers: 0 is none, 1 is equal up to a linear map (for CKA: up to rotation and "
+    "scale). Layer 0 is the input of layer 1. If two neighbours are near 1, the upper one changes its input little. "
+    "Bars: influence of each layer, 1 - cosine of its input and output, mean over frames.",
     "training": "Dev word error rate, CTC loss on dev and in training, and learning rate. A tap after layer k is the "
-    "sub-model of layers 1 to k. Rings: the checkpoints averaged.",
+    "sub-model of layers 1 to k. Rings: the checkpoints that were averaged.",
 }
 
 
 def draw(results: Results, exp: Path, figures_dir: Path) -> list[Path]:
-    """Draw every figure that the run ``exp`` has the numbers for, in the order of ``CAPTIONS``; delete the others."""
+    """Draw the figures for which ``exp`` has numbers, delete the others, and return the paths in the order of ``CAPTIONS``."""
     with mpl.rc_context(STYLE):
         return save_figures(_figures(results, exp), CAPTIONS, figures_dir)
 
 
 def save_figures(drawn: Mapping[str, Figure], known: Iterable[str], folder: Path) -> list[Path]:
-    """Write each figure as ``<name>.png`` and delete those of the ``known`` names that were not drawn; returns the paths."""
+    """Write each figure as ``<name>.png``, delete the files of ``known`` names that were not drawn, and return the paths."""
     for name, figure in drawn.items():
         with atomic_path(folder / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=DPI)
@@ -78,7 +78,7 @@ def save_figures(drawn: Mapping[str, Figure], known: Iterable[str], folder: Path
 
 
 def draw_svcca(matrix: Path) -> Path:
-    """Draw the heat map of one ``svcca/<set>.npz`` beside it and return the path of the picture."""
+    """Draw the heat maps of one ``svcca/<set>.npz``; return the path of the picture, which is beside it."""
     with mpl.rc_context(STYLE), atomic_path(matrix.with_suffix(".png")) as temporary:
         svcca([matrix]).savefig(temporary, dpi=DPI)
     return matrix.with_suffix(".png")
@@ -98,7 +98,7 @@ def _figures(results: Results, exp: Path) -> dict[str, Figure]:
 
 
 def wer_by_depth(results: Results) -> Figure:
-    """A panel per set: a line per strategy with 95 % intervals, all of them ending in the full model."""
+    """Draw a panel per set: a line per strategy with 95 % intervals; all lines end in the full model."""
     names = set_names(results)
     rate = results.in_units("WER")
     figure, panels = panel_grid(len(names), width=3.6, height=2.7)
@@ -107,7 +107,7 @@ def wer_by_depth(results: Results) -> Figure:
         for row in full:
             axes.axhline(row.wer, color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
         for place, (strategy, rows) in enumerate(pruned.items()):
-            shift = 0.15 * (place - (len(pruned) - 1) / 2)  # layers; else the intervals of the strategies hide each other
+            shift = 0.15 * (place - (len(pruned) - 1) / 2)  # layers, because the intervals of strategies would hide each other
             _wer_line(axes, rows, full, shift, strategy, *_look(strategy, list(pruned)))
         intervals(axes, [row.depth for row in full], full, color=_FULL, marker="o", zorder=4)
         percent_scale(axes, [end for row in _all(full, pruned) for end in row.wer_ci95], rate)
@@ -118,7 +118,7 @@ def wer_by_depth(results: Results) -> Figure:
 
 
 def wer_vs_rtf(results: Results) -> Figure:
-    """A panel per set: each sub-model as a point labelled with its depth, and the Pareto front."""
+    """Draw a panel per set: each sub-model as a point labelled with its depth, and the Pareto front."""
     timed = [row for row in results.rows if row.rtf is not None]
     names = [name for name in set_names(results) if name in {row.set for row in timed}]
     rate = results.in_units("WER")
@@ -135,14 +135,14 @@ def wer_vs_rtf(results: Results) -> Figure:
         percent_scale(axes, [row.wer for row in points] + [0.8 * row.wer for row in front], rate)  # room for labels
         axes.set(title=name, xlabel="RTF (s of computing per s of audio)", xlim=(0, 1.12 * max(map(_rtf, points))))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-        few = len({row.depth for row in points}) <= 8  # else the labels of the points behind the front only clutter
+        few = len({row.depth for row in points}) <= 8  # of more depths, only the points on the front have labels
         _label_depths(figure, axes, front, [row for row in (points if few else full) if row not in front])
     _legend(panels[0])
     return figure
 
 
 def layers_kept(results: Results) -> Figure:
-    """A grid per strategy: layers across, depths down, a cell filled where the layer is kept."""
+    """Draw a grid per strategy, with a column per layer and a row per depth; the cells of kept layers are filled."""
     num_layers, plans = results.model.num_layers, results.search
     depths = sorted({step.depth for plan in plans.values() for step in plan.steps}, reverse=True)
     cell = min(0.13, 1.6 / num_layers)  # inches
@@ -166,7 +166,7 @@ def layers_kept(results: Results) -> Figure:
 
 
 def svcca(matrices: Sequence[Path]) -> Figure:
-    """A row per set: SVCCA and linear CKA of every pair of x_0 ... x_L, on one colour scale from 0 to 1, and influence."""
+    """Draw a row per set: SVCCA and linear CKA of every pair of x_0 ... x_L, on one colour scale from 0 to 1, and influence."""
     figure, panels = panel_grid(2 * len(matrices), width=3.2, height=2.9)
     for place, path in enumerate(matrices):
         arrays = read_matrices(path)
@@ -175,12 +175,12 @@ def svcca(matrices: Sequence[Path]) -> Figure:
             axes.set_title(f"{title}, {path.stem} ({int(arrays['frames']):,} frames)")
         if "influence" in arrays:
             influence_bars(panels[2 * place], arrays["influence"])
-    figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
+    similarity_scale(figure, image, panels)
     return figure
 
 
 def training(results: Results, log: Path) -> Figure:
-    """Dev WER and loss of each tap over the epochs, and the learning rate over the steps."""
+    """Draw dev WER and loss of each tap over the epochs, and the learning rate over the updates."""
     steps, epochs = read_log(log)
     averaged = {member.epoch for member in results.model.members}
     figure = Figure(figsize=(6.9, 2.3), layout="constrained")
@@ -206,7 +206,7 @@ def training(results: Results, log: Path) -> Figure:
 
 
 def pareto(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other row beats in both RTF and WER, from fast to slow."""
+    """Return the rows that no other row beats in both RTF and WER, from fast to slow."""
     front: list[Row] = []
     for row in sorted(rows, key=lambda row: (_rtf(row), row.wer)):
         if not front or row.wer < front[-1].wer:
@@ -215,7 +215,7 @@ def pareto(rows: Sequence[Row]) -> list[Row]:
 
 
 def panel_grid(count: int, width: float, height: float, columns: int = 2) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` panels, each ``width`` x ``height`` inches, in rows of at most ``columns``."""
+    """Return a figure and its ``count`` panels, each ``width`` x ``height`` inches, in rows of at most ``columns``."""
     across, down = min(count, columns), ceil(count / columns)
     figure = Figure(figsize=(width * across, height * down), layout="compressed")
     panels = list(figure.subplots(down, across, squeeze=False).flat)
@@ -225,7 +225,7 @@ def panel_grid(count: int, width: float, height: float, columns: int = 2) -> tup
 
 
 def _split(results: Results, rows: Sequence[Row]) -> tuple[list[Row], dict[str, list[Row]]]:
-    """Split one set's rows: the full model's (a list of one, or none), and each strategy's pruned ones from shallow to deep."""
+    """Split the rows of one set: the full model (a list of one row, or none), and each strategy from shallow to deep."""
     full = [row for row in rows if row.depth == results.model.num_layers][:1]
     pruned = sorted((row for row in rows if row.depth != results.model.num_layers), key=lambda row: row.depth)
     strategies = sorted({row.strategy for row in pruned}, key=rank)
@@ -246,7 +246,7 @@ def _rtf(row: Row) -> float:
 
 
 def _look(strategy: str, strategies: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker: fixed for the known strategies and the full model, by turns for the others."""
+    """Return colour and marker; strategies of the table and the full model have fixed ones, other names take turns."""
     if strategy == "full model":
         return _FULL, "o"
     if strategy in STRATEGIES:
@@ -257,23 +257,14 @@ def _look(strategy: str, strategies: Sequence[str]) -> tuple[str, str]:
 
 
 def _wer_line(axes: Axes, rows: list[Row], full: list[Row], shift: float, strategy: str, colour: str, marker: str) -> None:
-    """The WER of one strategy's sub-models, drawn ``shift`` layers beside their depths, up to the full model."""
+    """Draw the WER of the sub-models of one strategy, ``shift`` layers beside their depths, up to the full model."""
     depths = [row.depth + shift for row in rows]
     axes.plot(depths + [row.depth for row in full], [row.wer for row in rows + full], color=colour)
     intervals(axes, depths, rows, color=colour, marker=marker, label=strategy)
 
 
-class Rate(Protocol):
-    """A row with an error rate."""
-
-    @property
-    def wer(self) -> float: ...
-    @property
-    def wer_ci95(self) -> tuple[float, float]: ...
-
-
 def intervals(axes: Axes, depths: Sequence[float], rows: Sequence[Rate], **look: Any) -> None:
-    """Points with their 95 % intervals as bars."""
+    """Draw points with their 95 % intervals as bars."""
     wer = np.array([row.wer for row in rows])
     low, high = np.array([row.wer_ci95 for row in rows]).reshape(-1, 2).T
     bars: dict[str, Any] = {"elinewidth": 0.7, "capsize": 1.5, "capthick": 0.7}
@@ -281,7 +272,7 @@ def intervals(axes: Axes, depths: Sequence[float], rows: Sequence[Rate], **look:
 
 
 def percent_scale(axes: Axes, values: Sequence[float], what: str) -> None:
-    """Label an axis of rates; logarithmic (linear below 1 %) where pruning makes the values span more than a factor of four."""
+    """Label an axis of rates; make it logarithmic (linear below 1 %) if the values span more than a factor of four."""
     axes.grid(axis="y", color=PALE, linewidth=0.5)
     axes.set_axisbelow(True)
     if max(values) <= 4 * min(values):
@@ -296,8 +287,8 @@ def percent_scale(axes: Axes, values: Sequence[float], what: str) -> None:
 
 
 def _label_depths(figure: Figure, axes: Axes, front: Sequence[Row], others: Sequence[Row]) -> None:
-    """Write depths: below the Pareto front, where no point can lie, and above the other points; none over another."""
-    figure.draw_without_rendering()  # the layout must be final before distances on the page mean anything
+    """Write depths below the Pareto front, where no point can lie, and above the other points; leave out those that overlap."""
+    figure.draw_without_rendering()  # positions on the page are known only after the layout
     written: list[tuple[float, float]] = []
     for row, place in [(row, (-1, -9)) for row in front] + [(row, (3, 2)) for row in others]:
         x, y = axes.transData.transform((_rtf(row), row.wer)) * 72 / figure.dpi + place  # points on the page
@@ -307,17 +298,14 @@ def _label_depths(figure: Figure, axes: Axes, front: Sequence[Row], others: Sequ
 
 
 def _legend(axes: Axes) -> None:
-    """One entry per label, in the order drawn."""
+    """Add a legend with one entry per label, in the order of drawing."""
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axes.legend(unique.values(), unique.keys(), loc="upper right")
 
 
 def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray, lowest: float = 0.0) -> AxesImage:
-    """A similarity matrix with layer numbers on both axes, and its values in the cells where they can be read.
-
-    Colours run from ``lowest`` to 1.
-    """
+    """Draw a similarity matrix, with colours from ``lowest`` to 1; with at most 13 layers, write the values into the cells."""
     image = axes.imshow(matrix, cmap="viridis", vmin=lowest, vmax=1, origin="lower")
     step = ceil(len(layers) / 13)
     axes.set_xticks(range(0, len(layers), step), layers[::step])
@@ -332,8 +320,13 @@ def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray, lowest: float =
     return image
 
 
+def similarity_scale(figure: Figure, image: AxesImage, panels: Sequence[Axes]) -> None:
+    """Draw the colour scale of heat maps beside them."""
+    figure.colorbar(image, ax=panels, label="similarity", shrink=0.85, aspect=30, pad=0.02).outline.set_linewidth(0.6)
+
+
 def influence_bars(axes: Axes, influence: Sequence[float] | np.ndarray) -> None:
-    """Above a heat map, in line with its layers: how much each of the layers 1..L changes the stream."""
+    """Draw the influence of the layers 1..L as bars above a heat map, in line with its columns."""
     bars = axes.inset_axes((0.0, 1.04, 1.0, 0.2), sharex=axes)
     bars.bar(range(1, len(influence) + 1), influence, color=STRATEGIES["influence"].colour, width=0.7)
     bars.tick_params(bottom=False, labelbottom=False)
@@ -350,7 +343,7 @@ def _curve(epochs: Sequence[LogLine], key: str, layer: str) -> tuple[list[int], 
 
 
 def _tap_curves(axes: Axes, epochs: Sequence[LogLine], key: str) -> None:
-    """A curve per tap, darker with depth; the full model in black."""
+    """Draw a curve per tap, in darker colours for deeper taps; the full model is black."""
     *taps, last = _taps(epochs)
     for place, layer in enumerate(taps):
         colour = mpl.colormaps["viridis"](0.85 - 0.6 * place / len(taps))

@@ -1,4 +1,4 @@
-"""Collect the files of a run into `results.json`, the one source of every table and figure."""
+"""Collect the files of an experiment into `results.json`, the only source of tables and figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,13 +54,13 @@ class Row(Record):
     ref_words: int
     rtf: float | None
     decoder: str
-    speedup: float | None  # the full model's RTF over the row's
+    speedup: float | None  # RTF of the full model / RTF of this row
     model_sha256: str
     utterances: int
 
 
 class Training(Record):
-    """A training; the best WER is that of the full model on the dev set."""
+    """A training run; ``best_dev_wer`` is of the full model."""
 
     epochs: int
     steps: int
@@ -83,18 +83,18 @@ class Results(Record):
     search: dict[StrategyLabel, Search]
     bench: Bench | None
     config: RecordedConfig
-    missing: tuple[str, ...]  # a sentence for each part that no stage has made yet
+    missing: tuple[str, ...]  # a sentence for each part that is left out
 
     def in_units(self, text: str) -> str:
-        """A text about words as one about what was counted."""
+        """Replace words and WER in ``text`` by the unit that was counted."""
         return self.config.scoring.in_units(text)
 
 
 def collect(exp: Path) -> Results:
-    """Everything that a report says about the experiment directory ``exp``.
+    """Collect the content of the report of the experiment directory ``exp``.
 
     Raises:
-        UserError: nothing is decoded or scored, a file that the report cannot do without is missing, or two files disagree.
+        UserError: nothing is decoded or scored, a necessary file is missing, or two files disagree.
     """
     config = read_experiment_config(exp)
     decodes = sorted(exp.glob("decode/*/*/decode.json"))
@@ -113,13 +113,13 @@ def collect(exp: Path) -> Results:
 
 
 def read_log(path: Path) -> tuple[list[LogLine], list[LogLine]]:
-    """The step lines and the epoch lines of a ``train.jsonl``, in order."""
+    """Return the lines of steps and the lines of epochs of a ``train.jsonl``, in order."""
     lines = read_journal(path)
     return [line for line in lines if line["kind"] == "step"], [line for line in lines if line["kind"] == "epoch"]
 
 
 def similarities(exp: Path, model_sha256: str) -> tuple[list[Path], list[str]]:
-    """The ``svcca/<set>.npz`` files of the present model, and a sentence about each file of another model."""
+    """Return the ``svcca/<set>.npz`` files of this model, and a sentence about each file of another model."""
     current, old = [], []
     for path in sorted(exp.glob("svcca/*.npz")):
         if str(read_matrices(path)["model_sha256"]) == model_sha256:
@@ -130,12 +130,12 @@ def similarities(exp: Path, model_sha256: str) -> tuple[list[Path], list[str]]:
 
 
 def _title(exp: Path) -> str:
-    """``an4/exp/train`` in a recipe's directory, elsewhere the experiment's own name."""
+    """Return ``an4/exp/train`` if the experiment is in the directory of a recipe, else the name of the experiment."""
     return "/".join(exp.parts[-3:]) if exp.parent.name == "exp" else exp.name
 
 
 def _usable(decodes: Sequence[Path], model_sha256: str) -> tuple[list[tuple[Decoded, Score]], list[str]]:
-    """Pairs of decode and score that belong to the present model, and a sentence about each decode that does not."""
+    """Return the pairs of decode and score of this model, and a sentence about each decode that is left out."""
     usable, set_aside = [], []
     for path in decodes:
         decode, name = Decoded.read(path), "/".join(path.parts[-4:-1])
@@ -151,7 +151,7 @@ def _usable(decodes: Sequence[Path], model_sha256: str) -> tuple[list[tuple[Deco
 
 
 def _of_another_model(name: str, stage: str) -> str:
-    return f"Left out: {name}; it is another model's, run {stage} again."
+    return f"Left out: {name}; it belongs to another model, run {stage} again."
 
 
 def _read_score(path: Path, utterances: int) -> Score:
@@ -166,7 +166,7 @@ def _read_score(path: Path, utterances: int) -> Score:
 
 
 def _data(usable: Sequence[tuple[Decoded, Score]]) -> dict[str, SetData]:
-    """Describe the decoded sets; every decode of a set must have seen the same utterances and transcripts."""
+    """Describe the decoded sets; all decodes of a set must have the same utterances and transcripts."""
     first: dict[str, tuple[str, SetData]] = {}
     for decode, _ in usable:
         seen = SetData(utterances=decode.utterances, hours=decode.hours, text_sha256=decode.text_sha256)
@@ -175,7 +175,7 @@ def _data(usable: Sequence[tuple[Decoded, Score]]) -> dict[str, SetData]:
         if seen != expected:
             raise UserError(
                 f"{name}: its utterances or transcripts are not those of {other}; run stages 8 and 9 (`asrprune decode`,"
-                " `asrprune score`) again, and remove those of the set's directories that they do not renew"
+                " `asrprune score`) again, and remove the directories of this set that they do not write"
             )
     return {name: seen for name, (_, seen) in first.items()}
 
@@ -197,14 +197,14 @@ def _row(decode: Decoded, score: Score, rtf: float | None, full_rtf: float | Non
 
 
 def _rtf(measured: Sequence[Timed], keep: Keep) -> float | None:
-    """The RTF of exactly these layers, else of any other sub-model of this depth: the cost hardly depends on which layers."""
+    """Return the RTF of these layers, or else of other layers of the same depth, which cost almost the same."""
     of_depth = [timed for timed in measured if timed.depth == len(keep)]
     exact = [timed for timed in of_depth if timed.keep == keep]
     return next((timed.rtf for timed in exact + of_depth), None)
 
 
 def _training(path: Path) -> Training | None:
-    """None before the first epoch has ended."""
+    """Summarise the log; return None before the end of the first epoch."""
     epochs = read_log(path)[1] if path.exists() else []
     if not epochs:
         return None
@@ -221,7 +221,7 @@ def _full_dev_wer(epoch: LogLine) -> float:
 
 
 def _read_plans(exp: Path, model_sha256: str) -> tuple[dict[str, Search], list[str]]:
-    """The plans of the present model by strategy, and a sentence about each plan of another model."""
+    """Return the plans of this model by strategy, and a sentence about each plan of another model."""
     plans, set_aside = list[Plan](), []
     for path in sorted(exp.glob("plans/*.json")):
         plan = Plan.read(path)
@@ -233,7 +233,7 @@ def _read_plans(exp: Path, model_sha256: str) -> tuple[dict[str, Search], list[s
 
 
 def _read_bench(path: Path, model_sha256: str) -> tuple[Bench | None, list[str]]:
-    """``bench.json`` if it is the present model's, and a sentence if it is another's."""
+    """Return ``bench.json`` if it is of this model, and a sentence if it is of another model."""
     bench = Bench.read(path) if path.exists() else None
     if bench and bench.model_sha256 != model_sha256:
         return None, [_of_another_model("bench.json", Bench.made_by)]

@@ -1,4 +1,4 @@
-"""What a reader needs beside the numbers, in sentences from `results.json` alone."""
+"""The sentences of the report, from `results.json` alone."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,16 @@ from asrprune.report.tables import compact, search_sets, seen, set_names, two_di
 
 
 def headlines(results: Results) -> list[str]:
-    """A sentence for each set without part in the search: the full model, and a sub-model near half its depth.
+    """Return a sentence for each set that had no part in the search: its WER with all layers and with about half of them.
 
-    It is the first strategy's in the order of the tables: the lowest WER on a test set must not choose it.
+    The layers are those of the first strategy in the order of the tables. WERs of a test set must not choose the strategy.
     """
     unseen = [name for name in set_names(results) if not seen(name, search_sets(results.search))]
     return [_headline(results, name) for name in unseen]
 
 
 def how_made(results: Results) -> list[tuple[str, str]]:
-    """Pairs of a term and what there is to say about it: model, training, data, search, decoding, speed, environment."""
+    """Return pairs of a term and its sentences: model, training, data, search, decoding, speed, environment."""
     tell: dict[str, Callable[[Results], str]] = {
         "Model": _model,
         "Averaged checkpoints": _averaged,
@@ -54,7 +54,7 @@ def _model(results: Results) -> str:
 
 
 def _exits(config: ModelConfig) -> list[str]:
-    """Say which layers had a loss of their own in training, and how many updates ended there."""
+    """Name the layers with an intermediate CTC loss, and the share of the updates that ended at each."""
     parts = []
     if config.tap_layers:
         parts.append(f"intermediate CTC after layers {compact(config.tap_layers)}, tap weight {config.tap_weight}")
@@ -127,8 +127,8 @@ def _speed(results: Results) -> str:
     where = f" on {device}" if device else ""
     threads = "1 thread" if bench.threads == 1 else f"{bench.threads} threads"
     return (
-        "RTF = seconds of computing / seconds of audio for encoder, CTC head and greedy decoding; the features cost "
-        f"{two_digits(bench.features_rtf)} on top at every depth. Measured{where} with {bench.utterances} utterances "
+        "RTF = seconds of computing / seconds of audio for encoder, CTC head and greedy decoding; the features add "
+        f"{two_digits(bench.features_rtf)} at every depth. Measured{where} with {bench.utterances} utterances "
         f"({bench.audio_s:.0f} s) of `{bench.set}`: {threads}, batch {bench.batch}, "
         f"{bench.dtype}, {bench.repeats} repeats."
     )

@@ -1,63 +1,59 @@
-"""The result table, from `results.json` alone: as cells, as Markdown, as a rich table for the terminal."""
+"""The result table of each set, from `results.json` alone."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from math import floor, log10
+from typing import Protocol
 
+import rich.table
 from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from asrprune.experiment.plan import Search
 from asrprune.prune.strategies.table import rank
 from asrprune.report.results import Results, Row
+from asrprune.report.table import NONE, Table
 
 HEADER = ("strategy", "depth", "layers kept", "params (M)", "WER % [95 % CI]", "sub/del/ins", "CER %", "RTF", "speed-up")
-WORD_COLUMNS = (0, 2)  # aligned left; the others are numbers
 FULL = "full"
-NONE = "–"
 
 
-@dataclass(frozen=True)
-class Line:
-    """One printed row of the table, a cell per column of ``HEADER``; ``full``: the model with all its layers."""
+class Rate(Protocol):
+    """A row with an error rate."""
 
-    cells: tuple[str, ...]
-    full: bool
-
-
-def header(results: Results) -> tuple[str, ...]:
-    """The headings of the columns."""
-    return tuple(map(results.in_units, HEADER))
+    @property
+    def wer(self) -> float: ...
+    @property
+    def wer_ci95(self) -> tuple[float, float]: ...
 
 
-def table_lines(results: Results, name: str) -> list[Line]:
-    """The table of the set ``name``: the full model, then each strategy from deep to shallow.
+def result_table(results: Results, name: str) -> Table:
+    """Tabulate the set ``name``: first the full model, in bold, then each strategy from deep to shallow.
 
-    All strategies share the full model, so it is one line; a sub-model that an earlier strategy also chose says so.
+    The full model is one row, because it is the same for all strategies. A sub-model that an earlier strategy also chose names
+    that strategy.
     """
-    num_layers = results.model.num_layers
     rows = [row for row in results.rows if row.set == name]
-    full = {(row.decoder, row.wer): row for row in rows if row.depth == num_layers}
-    pruned = [row for row in rows if row.depth != num_layers]
+    full = {(row.decoder, row.wer): row for row in rows if row.depth == results.model.num_layers}
+    pruned = [row for row in rows if row.depth != results.model.num_layers]
     mixed = len({row.decoder for row in rows}) > 1
-    lines = [Line(_cells(row, FULL, mixed), full=True) for row in full.values()]
-    return lines + [Line(_cells(row, row.strategy, mixed, _twin(row, pruned)), full=False) for row in pruned]
+    lines = [_cells(row, FULL, mixed) for row in full.values()]
+    lines += [_cells(row, row.strategy, mixed, _twin(row, pruned)) for row in pruned]
+    return Table(name, "", tuple(map(results.in_units, HEADER)), tuple(lines), words=(0, 2), bold=len(full))
 
 
 def set_names(results: Results) -> list[str]:
-    """The decoded sets: first those that had no part in the search, then those on which layers were chosen."""
+    """Return the decoded sets: first those that had no part in the search, then those on which layers were chosen."""
     return sorted(results.data, key=lambda name: (seen(name, search_sets(results.search)), name))
 
 
 def search_sets(plans: Mapping[str, Search]) -> set[str]:
-    """The sets on whose errors or activations layers were chosen."""
+    """Return the sets on whose errors or activations layers were chosen."""
     return {plan.dev_set for plan in plans.values() if plan.dev_set}
 
 
 def seen(name: str, search_sets: Collection[str]) -> bool:
-    """Tell whether a set is, by its name, one on which layers were chosen, a part of it, or what it has copies of.
+    """Return whether layers were chosen on a set, on a part of it, or on a set of which it is a part; the names tell.
 
     >>> [seen(name, ["dev_sp"]) for name in ("dev", "dev_sp", "test")], seen("dev_clean", ["dev"])
     ([True, True, False], True)
@@ -66,7 +62,7 @@ def seen(name: str, search_sets: Collection[str]) -> bool:
 
 
 def set_title(results: Results, name: str) -> str:
-    """The set, its size, and a warning if layers were chosen on it."""
+    """Return the size of a set, and a warning if layers were chosen on it."""
     data = results.data[name]
     words = next(row.ref_words for row in results.rows if row.set == name)
     warning = (
@@ -75,31 +71,25 @@ def set_title(results: Results, name: str) -> str:
     return results.in_units(f"{data.utterances:,} utterances, {data.hours:.2f} h, {words:,} reference words{warning}")
 
 
-def markdown_table(results: Results, name: str) -> str:
-    """The table of one set in GitHub's Markdown; the full model in bold."""
-    align = ["---" if column in WORD_COLUMNS else "---:" for column in range(len(HEADER))]
-    body = [[f"**{cell}**" if line.full else cell for cell in line.cells] for line in table_lines(results, name)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header(results), align, *body])
-
-
-def screen_table(results: Results) -> Table:
-    """The tables of all sets as one rich table for the terminal; the full model in bold, a rule between strategies.
+def screen_table(results: Results) -> rich.table.Table:
+    """Draw the tables of all sets as one table for the terminal, with a rule between strategies.
 
     It fits 80 columns: long lists of layers are folded, and CER is left to RESULTS.md.
     """
-    table = Table(title=results.exp, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    table.add_column("strat-\negy", no_wrap=True)
-    table.add_column("depth", justify="right", no_wrap=True)
-    table.add_column("layers\nkept", overflow="fold")
+    drawn = rich.table.Table(title=results.exp, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    drawn.add_column("strat-\negy", no_wrap=True)
+    drawn.add_column("depth", justify="right", no_wrap=True)
+    drawn.add_column("layers\nkept", overflow="fold")
     for heading in ("params\n(M)", results.in_units("WER %\n[95 % CI]"), "sub", "del", "ins", "RTF", "speed-\nup"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        drawn.add_column(heading, justify="right", no_wrap=True)
     for name in set_names(results):
-        table.add_row(Text(name, style="italic"))
-        for _, group in groupby(table_lines(results, name), key=lambda line: line.cells[0]):
-            *lines, last = group
-            for line in [*lines, last]:
-                table.add_row(*_screen_cells(line), style="bold" if line.full else "", end_section=line is last)
-    return table
+        drawn.add_row(Text(name, style="italic"))
+        table = result_table(results, name)
+        strategies = [cells[0] for cells in table.rows]
+        for place, cells in enumerate(table.rows):
+            last = strategies[place + 1 : place + 2] != [cells[0]]
+            drawn.add_row(*_screen_cells(cells), style="bold" if place < table.bold else "", end_section=last)
+    return drawn
 
 
 def compact(layers: Sequence[int]) -> str:
@@ -110,19 +100,24 @@ def compact(layers: Sequence[int]) -> str:
 
 
 def two_digits(value: float) -> str:
-    """A small number to two significant digits, never with an exponent: 0.0061, 0.00021, 0.34."""
+    """Write a small number to two significant digits, never with an exponent: 0.0061, 0.00021, 0.34."""
     decimals = 2 if value <= 0 else max(2, 1 - floor(log10(value)))
     return f"{value:.{decimals}f}"
 
 
-def _cells(row: Row, strategy: str, mixed: bool, twin: str | None = None) -> tuple[str, ...]:
+def wer_cell(row: Rate) -> str:
+    """Write a WER and its interval: ``5.2 [4.6, 6.0]``."""
     low, high = row.wer_ci95
+    return f"{row.wer:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _cells(row: Row, strategy: str, mixed: bool, twin: str | None = None) -> tuple[str, ...]:
     return (
         f"{strategy}, {row.decoder} decoding" if mixed else strategy,
         str(row.depth),
         compact(row.keep) + (f" (= {twin})" if twin else ""),
         f"{row.params_m:.2f}",
-        f"{row.wer:.1f} [{low:.1f}, {high:.1f}]",
+        wer_cell(row),
         f"{row.sub}/{row.del_}/{row.ins}",
         f"{row.cer:.1f}",
         two_digits(row.rtf) if row.rtf is not None else NONE,
@@ -130,14 +125,14 @@ def _cells(row: Row, strategy: str, mixed: bool, twin: str | None = None) -> tup
     )
 
 
-def _screen_cells(line: Line) -> list[Text]:
-    """The cells as plain text: error counts in columns of their own, blanks between layers so that no number is broken."""
-    strategy, depth, layers, params, wer, errors, _, *rest = line.cells
+def _screen_cells(cells: tuple[str, ...]) -> list[Text]:
+    """Split the error counts into three columns; put blanks between layers, so that no number is broken."""
+    strategy, depth, layers, params, wer, errors, _, *rest = cells
     return [Text(cell) for cell in (strategy, depth, layers.replace(",", ", "), params, wer, *errors.split("/"), *rest)]
 
 
 def _twin(row: Row, rows: Sequence[Row]) -> str | None:
-    """The first earlier strategy that keeps the same layers."""
+    """Return the first earlier strategy that keeps the same layers."""
     twins = {other.strategy for other in rows if other.keep == row.keep}
     first = min(twins, key=rank)
     return None if first == row.strategy else first

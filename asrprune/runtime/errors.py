@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Callable
 
-# all but line feeds and tabs; what turns the direction of writing; halves of characters, from names that are not UTF-8
+# control characters but line feed and tab; marks that change the direction of writing; surrogates, from names not in UTF-8
 _COMMANDS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -31,7 +31,7 @@ def exit_status(work: Callable[[], object]) -> int:
 
 
 def printable(text: str) -> str:
-    """Spell out what a terminal would obey or cannot print: a name or a transcript may be a stranger's.
+    """Escape characters that control a terminal or cannot be printed; names and transcripts may come from strangers.
 
     >>> print(printable("a\x1b[2Jb"))
     a\\x1b[2Jb

@@ -172,8 +172,8 @@ def test_a_method_that_is_not_pruned_is_trained_at_every_depth_and_decoded_at_it
             ("plain: plain", "plain: plain\npruned_by: {both: evry}"),
             "grid.yaml: pruned_by.both: input should be 'iterative', 'svcca',",
         ),
-        (("both: {}", "both: {seed: 3}"), "methods.both: seed: say it under seeds"),
-        (("train.epochs", "seed: 3, train.epochs"), "numbers: seed: say it under seeds"),
+        (("both: {}", "both: {seed: 3}"), "methods.both: seed: write it under seeds"),
+        (("train.epochs", "seed: 3, train.epochs"), "numbers: seed: write it under seeds"),
         (("both: {}", "both: {model.num_layers: 9}"), "methods.both: model.num_layers: all methods share it; write it under"),
         (
             ("both: {}", "both: {frontend.num_mels: 40}"),
@@ -181,7 +181,7 @@ def test_a_method_that_is_not_pruned_is_trained_at_every_depth_and_decoded_at_it
         ),
         (
             ("depths: [4, 2]}", "depths: [4, 2], unpruned: [both]}"),
-            "grid.yaml: alone.unpruned must be among alone.methods, and pruned nowhere: both",
+            "grid.yaml: alone.unpruned may have only methods of alone.methods that are not pruned: both",
         ),
         (("methods:\n", "methods: {}\nunused:\n"), "grid.yaml: methods: dictionary should have at least 1 item"),
     ],

@@ -103,7 +103,7 @@ def test_no_two_runs_have_one_share_at_a_time(recipe: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("option", ["--config", "--exp_tag", "--config_opts", "--stage", "--exp-tag=x", "--stop-stage"])
 def test_options_that_the_grid_decides_are_refused(recipe: Path, option: str) -> None:
     name = option.removesuffix("=x").replace("-", "_").replace("__", "--")
-    with pytest.raises(UserError, match=rf"^{name}: the grid decides this .* say it in grid.yaml"):
+    with pytest.raises(UserError, match=rf"^{name}: the grid decides this .* set it in grid.yaml"):
         run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [option, "conf/sample.yaml"])
     assert not (recipe / "calls").exists()
 
@@ -136,7 +136,7 @@ def test_records_of_other_numbers_and_broken_ones_are_named(recipe: Path, caplog
     other["config"]["train"]["epochs"] += 1
     write_json(record_path(Path("paper"), plain), other)
     assert set(read_records(Path("paper"), made(recipe))) == {"both_4l_s1"}
-    assert f"recorded with other numbers than the grid has now, and so left out: {plain.name}" in caplog.text
+    assert f"left out, because they were recorded with other numbers than the grid has now: {plain.name}" in caplog.text
     for broken in ({"format": 2}, {**other, "format": 2}, [], {**other, "rows": None}):
         write_json(record_path(Path("paper"), plain), broken)
         with pytest.raises(UserError, match=f"cells/{plain.name}.json: .*; remove it, `asrprune compare` makes it again"):

@@ -14,11 +14,12 @@ from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import power, seeds_for
 from asrprune.compare.record import CellRecord, CellRow
 from asrprune.compare.summary import ALL, ALONE, FULL, Comparison, Summary, System, shown, summarise, update_overhead
-from asrprune.compare.tables import Table, latex, markdown, power_table, pruned_table, tables, wer_table
+from asrprune.compare.tables import power_table, pruned_table, tables, wer_table
 from asrprune.compare.verdict import verdict
 from asrprune.config.schema import ScoringConfig
 from asrprune.experiment.plan import Step
 from asrprune.report.results import SetData
+from asrprune.report.table import Table, latex, markdown
 from asrprune.runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -177,8 +178,8 @@ def test_a_record_lends_its_speakers_to_the_others(records: dict[str, CellRecord
     expected = paired(records, ("both_4l", "interctc_2l"), (1, 2), SPEAKERS)
     assert find_test(known, 2, "baseline").ci90 == pytest.approx(expected.bounds(0.9), abs=1e-4)
     assert find_test(known, 2, "baseline").ci90 != find_test(summary, 2, "baseline").ci90
-    assert "hold the choice of seeds and of the 30 speakers." in pruned_table(known, GRID, "test").caption
-    assert "seeds and of utterances, as the records do not say who spoke." in pruned_table(summary, GRID, "test").caption
+    assert "the intervals include the choice of seeds and of the 30 speakers." in pruned_table(known, GRID, "test").caption
+    assert "seeds and of utterances (the records do not name the speakers)." in pruned_table(summary, GRID, "test").caption
     other = {**one, "both_4l_s1": changed(records["both_4l_s1"], speakers={"test": said.replace("29", "28")})}
     with pytest.raises(UserError, match="test: the records of both_4l_s1 and plain_2l_s2 name different speakers"):
         summarise(GRID, dict(sorted(other.items())))
@@ -249,7 +250,7 @@ def test_seeds_that_are_not_known_are_left_out_and_too_many_are_said(summary: Su
     assert {cells[5:] for cells in power_table(changed(summary, tests=tests), GRID, "test").rows} == {("> 99", "> 99")}
     one = power_table(changed(summary, tests=[changed(test, seeds=1) for test in tests]), GRID, "test")
     assert {cells[5:] for cells in one.rows} == {("–", "–")}
-    assert "From one seed that spread is not known" in one.caption
+    assert "With one seed this spread is not known" in one.caption
 
 
 def test_rows_of_all_seeds_are_shown_though_one_is_not_complete(records: dict[str, CellRecord]) -> None:
@@ -260,14 +261,14 @@ def test_rows_of_all_seeds_are_shown_though_one_is_not_complete(records: dict[st
     assert {(row.method, row.strategy, row.depth) for row in rows} == set(RATES)
     assert {row.method for row in rows if len(row.seeds) == 2} == {"both"}
     caption = pruned_table(summary, GRID, "test").caption
-    assert caption.endswith("1 to 2 seeds: intervals hold the choice of seeds and of utterances, as the records do not say who"
-                            " spoke, but not that of the seed where there is one.")  # fmt: skip
+    assert caption.endswith("1 to 2 seeds: the intervals include the choice of seeds and of utterances (the records do not name"
+                            " the speakers); with one seed, only the latter.")  # fmt: skip
 
 
 def test_of_one_seed_it_is_said_that_no_interval_holds_it(records: dict[str, CellRecord]) -> None:
     summary = summarise(GRID, {name: record for name, record in records.items() if record.seed == 1})
     assert {row.seed for row in shown(summary, "test")} == {1}
-    assert "One seed: intervals hold the choice of utterances, as the" in pruned_table(summary, GRID, "test").caption
+    assert "One seed: the intervals include the choice of utterances (the" in pruned_table(summary, GRID, "test").caption
 
 
 def test_published_figures_are_rows_of_their_set_and_unknown_ones_stay_empty(summary: Summary) -> None:
@@ -287,7 +288,7 @@ def test_training_cost_is_summed_over_depths_for_one_seed(summary: Summary) -> N
     assert rows["both, once"] == ("1", "1,000", "4", f"{(3.6 + 2) / (4 + 2):.2f}", "6")
     assert rows["plain, once"][3] == "1.00"
     assert rows["interctc, for each of 4, 2"] == ("2", "2,000", "6", f"{(6 + 2 * 2) / 6:.2f}", "10")
-    assert "f = 2 layers is what an update costs apart from its layers" in table(summary, "cost").caption
+    assert "f = 2 layers is the cost of an update apart from its layers" in table(summary, "cost").caption
     unknown = table(changed(summary, update_overhead=None), "cost")
     assert {cells[4] for cells in unknown.rows} == {"–"}
     assert "It is left out" in unknown.caption

@@ -42,11 +42,11 @@ def test_where_every_depth_passes_against_both_the_claim_holds() -> None:
     assert said == [
         "On test one model (both), trained once and pruned by its iterative plan, is not worse than models trained for each"
         " depth, plain or interctc, at any depth compared: 8 and 2 layers.",
-        "Not worse: the one-sided 95 % bound of the difference, the upper end of the 90 % interval in brackets, lies below the"
-        " margin, 0.5 points or 10 % of the error rate of the model trained alone, whichever is less. Worse: the interval lies"
-        " above 0. Undecided: neither.",
-        "3 seeds: intervals hold the choice of seeds and of the 40 speakers.",
-        'Power, the probability of "not worse" at a depth where the true difference is 0: 20 to 80 %.',
+        "Not worse: the upper end of the 90 % interval in brackets, which is the one-sided 95 % bound of the difference, lies"
+        " below the margin. The margin is 0.5 points or 10 % of the error rate of the model trained alone, whichever is less."
+        " Worse: the interval lies above 0. Undecided: neither.",
+        "3 seeds: the intervals include the choice of seeds and of the 40 speakers.",
+        'Power, the probability of "not worse" at a depth with a true difference of 0: 20 to 80 %.',
     ]
 
 
@@ -72,8 +72,8 @@ def test_depths_that_fail_are_named_with_their_numbers() -> None:
 def test_passing_against_one_kind_is_not_enough(outcomes: tuple[str, str]) -> None:
     said = verdict(summary(*both(4, *outcomes), *both(2, *outcomes)), GRID, "test")
     worse = " With 4 and 2 layers it is worse than some of them." if "worse" in outcomes else ""
-    assert said[0].endswith("is at no depth shown to be not worse than models trained for each depth, plain or interctc"
-                            " (4 and 2 layers were compared)." + worse)  # fmt: skip
+    assert said[0].endswith("was compared with models trained for each depth, plain or interctc, with 4 and 2 layers:"
+                            " at no depth is it shown to be not worse." + worse)  # fmt: skip
 
 
 def test_a_depth_without_both_kinds_is_not_claimed() -> None:
@@ -88,9 +88,9 @@ def test_one_seed_and_unknown_speakers_are_said() -> None:
     tests = [case(4, role, "passes", seeds=1, alone_seeds=1) for role in ("plain", "baseline")]
     said = verdict(summary(*tests, speakers=None, seeds=(1,)), GRID, "test")
     assert said[2] == (
-        "One seed: intervals hold the choice of utterances, as the records do not say who spoke, but not that of the seed."
+        "One seed: the intervals include the choice of utterances (the records do not name the speakers), but not of the seed."
     )
-    assert said[3].endswith("is 0: 40 %; the spread between seeds is not known, so the true one is lower.")
+    assert said[3].endswith("of 0: 40 %; the true power is lower, because the spread between seeds is not known.")
 
 
 def test_a_set_on_which_layers_were_chosen_is_said_to_be_optimistic() -> None:

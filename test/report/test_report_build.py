@@ -16,7 +16,8 @@ from asrprune.report.build import copy_report, write_report
 from asrprune.report.html import _code
 from asrprune.report.results import collect
 from asrprune.report.sentences import headlines, how_made
-from asrprune.report.tables import markdown_table, table_lines
+from asrprune.report.table import markdown
+from asrprune.report.tables import result_table
 
 FIGURES = ["wer_by_depth", "wer_vs_rtf", "layers_kept", "svcca", "training"]
 
@@ -83,8 +84,8 @@ def test_the_page_escapes_and_shows_every_number(reported: Path, page: Page) -> 
     assert "<h1>mini &lt;12l&gt; &amp; co</h1>" in text
     results = collect(reported)
     for name in ("dev", "test"):
-        for line in table_lines(results, name):
-            assert all(cell in page.text for cell in line.cells)
+        for cells in result_table(results, name).rows:
+            assert all(cell in page.text for cell in cells)
     assert text.count('<tr class="full') == 2
     assert "num_mels: 80" in page.text
     assert "`" not in page.text
@@ -103,13 +104,13 @@ def test_results_md(reported: Path) -> None:
     assert links == [f"figures/{name}.png" for name in FIGURES]
     assert all((reported / link).is_file() for link in links)
     for name in ("dev", "test"):
-        assert markdown_table(results, name) in text
+        assert markdown(result_table(results, name)) in text
     assert headlines(results)[0] in text
     for said in (
         *("# mini &lt;12l> & co", "Epochs 14,16-18", "seed 1", "asrprune 0.1.0+abcdef1234", results.environment["asrprune"]),
         *("`test` 2,000 utterances, 1.30 h", "`testtesttesttest`", "greedy, float32", "402 layer passes instead of 572"),
         *("A Processor 9000", "100 utterances (220 s) of `test`: 2 threads, batch 1, float32, 5 repeats"),
-        *("features cost 0.0011 on top", "chosen on `dev` and on no other set", f"torch {results.environment['torch']}"),
+        *("features add 0.0011 at every depth", "chosen on `dev` and on no other set", f"torch {results.environment['torch']}"),
     ):
         assert said in text
 
@@ -182,4 +183,4 @@ def test_a_report_of_phones_says_so(experiment: Path, monkeypatch: pytest.Monkey
         assert said in text
     assert [axes.get_ylabel() for axes in plots.wer_vs_rtf(results).axes] == ["PER (%), log scale"] * 2
     assert plots.training(results, experiment / "train.jsonl").axes[0].get_ylabel() == "dev PER (%), log scale"
-    assert table_lines(results, "test") == table_lines(changed(results, config=Config()), "test")
+    assert result_table(results, "test").rows == result_table(changed(results, config=Config()), "test").rows

@@ -286,7 +286,7 @@ def test_tables_and_logs_give_none_either(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_latex_is_text() -> None:
-    from asrprune.compare.tables import _escaped
+    from asrprune.report.table import escaped
 
-    assert _escaped(r"\input{x}$^~%&_#") == r"\textbackslash{}input\{x\}\$\^{}\~{}\%\&\_\#"
-    assert _escaped("> * 3* – ✓✗") == r"$>$ $\times$ 3$^*$ -- $\checkmark$$\times$"
+    assert escaped(r"\input{x}$^~%&_#") == r"\textbackslash{}input\{x\}\$\^{}\~{}\%\&\_\#"
+    assert escaped("> * 3* – ✓✗") == r"$>$ $\times$ 3$^*$ -- $\checkmark$$\times$"

@@ -8,8 +8,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from asrprune.compare.tables import Table, markdown
 from asrprune.report.plots import GREY, LOOKS, STYLE, panel_grid, save_figures
+from asrprune.report.table import Table, markdown
 from asrprune.runtime.files import read_json, write_text
 
 COLOURS = [colour for colour, _ in LOOKS[:4]]
@@ -88,13 +88,14 @@ def write_page(folder: Path) -> Path:
     rows = tuple(
         (said(facts[key]), judged(facts[key], aim), about, f"`{key}`") for key, (about, aim) in ABOUT.items() if key in facts
     )
+    caption = "Where a figure holds for several sizes, it is the least favourable."
     skipped = {key: why for part in facts["parts"].values() for key, why in part["skipped"].items()}
     parts = [
         "# Performance",
         "Written by `make bench` from performance.json; do not edit. What is compared took turns in one run; ratios are medians"
         " over the turns.",
         "\n".join(f"- {', '.join(parts)}: {machine}." for machine, parts in _machines(facts["parts"]).items()),
-        markdown(Table("keys", "Where a figure holds for several sizes, it is the least favourable.", KEYS, rows, words=4)),
+        markdown(Table("keys", caption, KEYS, rows, words=range(4))),
         *_skipped(skipped),
         *_seconds("Training", "Seconds of an update, medians.", "type", facts["raw"], "train_"),
         *_seconds("Encoder", "Seconds of a batch, all layers, medians.", "batch", facts["raw"], "encode_"),
@@ -152,7 +153,7 @@ def _seconds(title: str, caption: str, kind: str, raw: Facts, prefix: str) -> li
     for key, taken in cases.items():
         _, size, value = key.split("_")
         lines.append((f"{size} layers", value, *(f"{np.median(taken[name]):.4g}" if name in taken else "–" for name in names)))
-    table = Table(prefix, caption, ("model", kind, *names), tuple(lines), words=2)
+    table = Table(prefix, caption, ("model", kind, *names), tuple(lines), words=range(2))
     return [f"## {title}", markdown(table)] if lines else []
 
 
