@@ -1,42 +1,21 @@
 """The command line: its log, its signals, and the end of a command."""
 
 import logging
-import math
 import shlex
-import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from asrprune.cli.failures import bug_message, fail, user_message
+from asrprune.cli.failures import bug_message, fail
 from asrprune.cli.screen import Lines, LogFile, log_only
 from asrprune.runtime.errors import printable
+from asrprune.runtime.failures import INTERRUPTED, user_message
 from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
-
-_SAME_SIGNAL_S = 1.0  # signals within this time count as one
-
-
-def _interrupt() -> Callable[[int, FrameType | None], None]:
-    """Return a signal handler that raises KeyboardInterrupt, but not for a second signal right after the first.
-
-    Ctrl-C in a recipe arrives twice, from the terminal and from `asrprune stage`; the second must not interrupt the clean-up.
-    """
-    last = -math.inf
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        before, last = last, time.monotonic()
-        if last - before > _SAME_SIGNAL_S:
-            raise KeyboardInterrupt
-
-    return handle
+from asrprune.runtime.signals import raise_interrupts, status_of
 
 
 class _Commands(TyperGroup):
@@ -44,16 +23,12 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context in old typers
         """Run the command."""
-        interrupt = _interrupt()
-        signal.signal(signal.SIGTERM, interrupt)  # a stopped job cleans up like an interrupted one
-        for number in (signal.SIGINT, signal.SIGHUP):  # SIGHUP: the terminal was closed; nohup ignores it
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, interrupt)
+        raise_interrupts()
         keep_freed_memory()
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            fail(ctx, "interrupted; no file is incomplete, run the same command again", 130)
+        except KeyboardInterrupt as error:
+            fail(ctx, INTERRUPTED, status_of(error))
         except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):  # wrong usage, for which typer prints a message
                 raise

@@ -24,8 +24,9 @@ from corpus import MAX_BABBLE_VOICES, CorpusConfig, SetConfig, read_config
 from espeak import SAMPLE_RATE, Voice, check_voice, installed_version, say
 
 from asrprune.data.kaldi import Utterance, write_data_dir
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import processes
+from asrprune.runtime.failures import exit_status
 from asrprune.runtime.files import atomic_path, held, read_json, remove_temporaries, write_json
 from asrprune.runtime.progress import track
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.signals import deferred
 
 SAMPLE_RATE = 22050  # Hz, of espeak-ng's formant voices
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples go to the callback, espeak_Synth returns when all are there
@@ -100,6 +101,7 @@ def _say(library: ctypes.CDLL, text: str) -> npt.NDArray[np.int16]:
     callback = _CALLBACK(collect)  # must live until espeak_Synth returns
     library.espeak_SetSynthCallback(callback)
     encoded = text.encode()
-    failed = library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
+    with deferred():  # ctypes would swallow the error that a signal raises in the callback, and a piece would be missing
+        failed = library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
     assert failed == 0, f"espeak_Synth returned {failed}"
     return np.concatenate(pieces)
