@@ -1,5 +1,7 @@
 """Fixing Kaldi data directories, as Kaldi's fix_data_dir.sh does."""
 
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +20,13 @@ from asrprune.data.tables import (
     render,
     some,
     split_line,
-    write_table,
 )
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path
+from asrprune.runtime.files import atomic_directory, atomic_path
 from asrprune.runtime.planted import inside
+
+_PREPARED, _OLD, _NEW = ".fixed", "old", "new"  # the directory of the files to put in place, and its parts
+_BACKUP = re.compile(r"\.backup(\d{0,9})")
 
 
 def fix_data_dir(path: Path) -> list[str]:
@@ -30,12 +34,14 @@ def fix_data_dir(path: Path) -> list[str]:
 
     Lines are sorted. Faulty lines are dropped, and utterances that lack audio, text or a speaker. spk2utt is written again.
     If the order of speakers differs from the order of utterances, utterance ids get the speaker id as a prefix. The original
-    files go to ``.backup/``. Audio is not opened.
+    files go to ``.backup/``, those of a second run to ``.backup2/``. Audio is not opened. A killed run is finished by the next.
 
     Raises:
         UserError: no utterance would remain; nothing is changed.
     """
     changes: list[str] = []
+    if inside(path, _PREPARED).is_dir():
+        changes.append(f"an earlier run was killed; its changes are made now, the original files are in {_put_in_place(path)}")
     names = [name for name in FILES if (path / name).is_file()]
     rows = {name: _clean(path / name, changes) for name in names if name != "spk2utt" or "utt2spk" not in names}
     if "utt2spk" not in rows and "spk2utt" in rows:
@@ -111,17 +117,47 @@ def _put_speakers_first(path: Path, rows: Rows) -> Rows:
 
 
 def _replace_files(path: Path, rows: Rows) -> list[str]:
-    """Back up and rewrite the files whose bytes change."""
-    changes, backup = [], inside(path, ".backup")
-    for name in FILES:
-        old = (path / name).read_bytes() if (path / name).is_file() else b""
-        new = render(rows.get(name, {})).encode()
-        if old and old != new:
-            with atomic_path(backup / name) as temporary:
-                shutil.copy2(path / name, temporary)
-            changes.append(f"{name}: {'rewritten' if new else 'removed'}; the original file is in .backup")
-        if not new:
-            (path / name).unlink(missing_ok=True)
-        elif old != new:
-            write_table(path / name, rows[name])
-    return changes
+    """Back up and rewrite the files whose bytes change: prepare all of them in a directory, then put them in place."""
+    new = {name: render(rows.get(name, {})).encode() for name in FILES}
+    old = {name: (path / name).read_bytes() for name in FILES if (path / name).is_file()}
+    changed = [name for name in FILES if new[name] != old.get(name, b"")]
+    if not changed:
+        return []
+    with atomic_directory(inside(path, _PREPARED)) as prepared:
+        for name in changed:
+            with atomic_path(prepared / _NEW / name) as temporary:
+                temporary.write_bytes(new[name])
+            if name in old:
+                with atomic_path(prepared / _OLD / name) as temporary:
+                    shutil.copy2(path / name, temporary)
+    backup = _put_in_place(path)
+    how = {name: "rewritten" if new[name] else "removed" for name in changed if name in old}
+    return [f"{name}: {verb}; the original file is in {backup}" for name, verb in how.items()]
+
+
+def _put_in_place(path: Path) -> str:
+    """Put the prepared files in place, or the rest of them after a kill. Return the name of the backup of the original files.
+
+    An empty file stands for one to remove.
+    """
+    prepared, backups = inside(path, _PREPARED), _backups(path)
+    if (prepared / _OLD).is_dir():
+        backups.append(max(backups, default=0) + 1)
+        os.rename(prepared / _OLD, path / _backup_name(backups[-1]))
+    for new in (prepared / _NEW).glob("*"):
+        if new.stat().st_size:
+            os.replace(new, path / new.name)
+        else:
+            (path / new.name).unlink(missing_ok=True)
+            new.unlink()
+    shutil.rmtree(prepared)
+    return _backup_name(max(backups, default=1))
+
+
+def _backups(path: Path) -> list[int]:
+    """Return the numbers of the backups ``.backup``, ``.backup2``, ..."""
+    return [int(found[1] or 1) for entry in path.iterdir() if (found := _BACKUP.fullmatch(entry.name))]
+
+
+def _backup_name(number: int) -> str:
+    return f".backup{number}" if number > 1 else ".backup"

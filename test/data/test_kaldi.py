@@ -1,10 +1,13 @@
 """Data directories: what is written is read again, each fault is named once with its line, fixing leaves a valid directory."""
 
+import contextlib
 import dataclasses
 import locale
+import os
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -439,6 +442,42 @@ def test_fixing_says_what_it_changed_and_leaves_a_valid_directory(tmp_path: Path
         assert (path / ".backup" / name).read_bytes() == content.encode("utf-8", "surrogateescape")
     assert faults(path) == []
     assert fix_data_dir(path) == []
+
+
+def test_fixing_twice_keeps_both_originals(tmp_path: Path) -> None:
+    path = lay(tmp_path, PLAIN | {"text": "bo-1 B\nal-1 ONE\nal-2 TWO\n"})
+    assert fix_data_dir(path) == ["text: rewritten; the original file is in .backup"]
+    (path / "text").write_text("bo-1 X\nal-1 ONE\nal-2 TWO\n")
+    assert fix_data_dir(path) == ["text: rewritten; the original file is in .backup2"]
+    assert [(path / name / "text").read_text()[:6] for name in (".backup", ".backup2")] == ["bo-1 B", "bo-1 X"]
+
+
+@pytest.mark.parametrize("last", range(15))
+def test_fixing_that_is_killed_is_finished_by_the_next_run(last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at each of the changes of names, of which ids with a prefix need all or none."""
+    broken = PLAIN | {"utt2spk": "al-1 z\nal-2 z\nbo-1 b\n"}
+    path, whole = lay(tmp_path / "killed", broken), lay(tmp_path / "whole", broken)
+    fix_data_dir(whole)
+    left = last
+
+    def killed_after(change: Callable[..., None], *arguments: object) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        change(*arguments)
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "rename"):
+            patch.setattr(os, name, partial(killed_after, getattr(os, name)))
+        with contextlib.suppress(KeyboardInterrupt):
+            fix_data_dir(path)
+    fix_data_dir(path)
+    assert contents(path) == contents(whole)
+    assert sorted(entry.name for entry in path.iterdir()) == sorted(entry.name for entry in whole.iterdir())
+    for name in broken:
+        original = path / ".backup" / name
+        assert original.read_text() == broken[name] if original.exists() else (path / name).read_text() == broken[name]
 
 
 def test_fixing_segments_drops_bad_times_and_unused_recordings(tmp_path: Path) -> None:

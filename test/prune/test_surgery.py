@@ -16,7 +16,6 @@ from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
-from asrprune.prune import surgery
 from asrprune.prune.surgery import prune, pruned_config
 from asrprune.runtime.errors import UserError
 
@@ -153,29 +152,26 @@ def test_layers_that_the_model_lacks_are_refused_before_anything_is_written(
     assert not (tmp_path / "pruned").exists()
 
 
-@pytest.mark.parametrize("killed_in", ["write_config", "pruned_weights", "save_model"])
-def test_killed_half_way_it_is_no_experiment(
+@pytest.mark.parametrize("killed_in", ["write_config", "pruned_weights", "save_model", "ModelRecord.write"])
+def test_killed_half_way_it_leaves_nothing_and_can_be_run_again(
     full: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(surgery, killed_in, die)
-    with pytest.raises(KeyboardInterrupt):
-        prune(full, (1, 2), tmp_path / "pruned")
-    with pytest.raises(UserError, match=r"no config\.yaml|model\.json: no such file"):
-        experiment.load(tmp_path / "pruned")
+    target = tmp_path / "pruned"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"asrprune.prune.surgery.{killed_in}", die)
+        with pytest.raises(KeyboardInterrupt):
+            prune(full, (1, 2), target)
+    assert list(tmp_path.iterdir()) == []
+    prune(full, (1, 2), target)
+    assert experiment.load(target).num_layers == 2
 
 
-def test_killed_between_weights_and_facts_it_is_no_experiment(
-    full: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiment.ModelRecord, "write", die)
-    with pytest.raises(KeyboardInterrupt):
-        prune(full, (1, 2), tmp_path / "pruned")
-    assert (tmp_path / "pruned/model.safetensors").exists()
-    with pytest.raises(UserError, match=r"model\.json: no such file"):
-        experiment.load(tmp_path / "pruned")
+def test_what_a_killed_run_left_is_removed_by_the_next(full: Experiment, tmp_path: Path) -> None:
+    left = tmp_path / ".pruned.abcd1234.tmp"
+    left.mkdir()
+    (left / "cmvn").touch()
+    prune(full, (1, 2), tmp_path / "pruned")
+    assert [path.name for path in tmp_path.iterdir()] == ["pruned"]
