@@ -20,6 +20,7 @@ from asrprune.cli.options import (
     Sbatch,
     Where,
     decoder_given,
+    distinct,
     load_experiment,
     workers_of,
 )
@@ -53,6 +54,7 @@ def decode(
 
     if layers is not None and (strategy or depth):
         raise UserError("give either --layers, or --strategy and --depth")
+    directories = distinct(directories)
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     if layers is not None:
         wanted = [SubModel("layers_" + layers.replace(",", "_"), parse_layers(layers, experiment.num_layers))]
@@ -103,7 +105,7 @@ def score(
     from asrprune.experiment.store import read_experiment_config
     from asrprune.scoring.sclite import write_score
 
-    for directory in directories:
+    for directory in distinct(directories):
         references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
         decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"))
         if not decoded:

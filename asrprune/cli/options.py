@@ -1,5 +1,7 @@
 """Options that several commands share, and the objects that they describe."""
 
+import os
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +33,19 @@ Context = Annotated[list[str] | None, typer.Option("--context", help="an expecte
 PlanName = Annotated[
     str | None, typer.Option("--plan", help=f"a strategy (exp/.../plans/NAME.json), or a plan file; default: {PREFERRED}")
 ]
+
+
+def distinct(directories: list[Path]) -> list[Path]:
+    """Return data directories as absolute paths, so that ``.`` has a name, too; results are named after it.
+
+    Raises:
+        UserError: two have the same name, so the results of one would replace those of the other.
+    """
+    paths = list(dict.fromkeys(Path(os.path.abspath(directory)) for directory in directories))
+    for name, same in groupby(sorted(paths, key=lambda path: path.name), key=lambda path: path.name):
+        if len(group := [*same]) > 1:
+            raise UserError(f"{', '.join(map(str, group))}: both are called {name}, as their results would be; rename one")
+    return paths
 
 
 def workers_of(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int = 0) -> "Executor":

@@ -194,9 +194,13 @@ def summarise(grid: Grid, records: dict[str, CellRecord], scoring: ScoringConfig
 
 def _check_data(records: dict[str, CellRecord]) -> None:
     first, *others = records
+    trained_on = {name: record.trained_on.on_any_machine() for name, record in records.items()}
     for name in others:
-        for work, data in (("trained", "trained_on"), ("decoded", "data")):
-            if getattr(records[name], data) != getattr(records[first], data):
+        for work, differs in (
+            ("trained", trained_on[name] != trained_on[first]),
+            ("decoded", records[name].data != records[first].data),
+        ):
+            if differs:
                 raise UserError(
                     f"{name} and {first} were {work} on different data; remove the record of one, and its experiment, and run"
                     " the grid again"

@@ -1,6 +1,7 @@
 """Checking Kaldi data directories by the rules of Kaldi's validate_data_dir.sh; all faults are reported together."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
@@ -65,6 +66,8 @@ def value_fault(name: str, value: str) -> str:
         return f"`{value}` is not a number above 0; correct it"
     if name == "utt2num_frames" and not (is_count(value) and int(value) > 0):
         return f"`{value}` is not a whole number above 0; correct it"
+    if name == "utt2crc" and not re.fullmatch("[0-9a-f]{8}", value):
+        return f"`{value}` is not a CRC-32 of eight hexadecimal digits; run stage 2 (fbank) again"
     return _segment_fault(value) if name == "segments" else ""
 
 

@@ -1,4 +1,7 @@
-"""Log-mel filterbanks and global CMVN of a data directory as Kaldi archives, computed in shards; a restart continues."""
+"""Log-mel filterbanks and global CMVN of a data directory as Kaldi archives, computed in shards; a restart continues.
+
+Each utterance has a checksum in ``utt2crc``, which is compared when its features are read.
+"""
 
 import hashlib
 import json
@@ -6,23 +9,26 @@ import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from asrprune.config.schema import FrontendConfig
 from asrprune.data.kaldi import Utterance, read_data_dir
 from asrprune.data.tables import read_table, write_table
-from asrprune.features.ark import read_matrix, write_ark
-from asrprune.features.audio import read_audio
+from asrprune.features.ark import checksum, read_matrix, write_ark
+from asrprune.features.audio import read_audio, stamp_of
 from asrprune.features.cmvn import read_statistics, statistics, write_cmvn
 from asrprune.features.fbank import change_speed, compute_fbank
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
-from asrprune.runtime.files import atomic_path, held, read_json, remove_temporaries, write_json
+from asrprune.runtime.files import atomic_path, digest_of, held, remove_temporaries
 from asrprune.runtime.progress import track
+from asrprune.runtime.records import Record
 
 logger = logging.getLogger(__name__)
 SHARD_UTTERANCES = 200  # in one archive; small, so that a killed run loses little
+_SUFFIXES, _CONTENTS = (".ark", ".scp", ".cmvn"), ".json"
 Shard = tuple[Path, list[Utterance]]  # path of an archive without its suffix, and its utterances
 
 
@@ -36,10 +42,10 @@ def utterance_samples(utterance: Utterance, options: FrontendConfig, allow_pipes
 
 
 def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_pipes: bool = False) -> int:
-    """Compute the missing features of a data directory; write feats.scp, utt2num_frames and utt2dur.
+    """Compute the missing features of a data directory; write feats.scp, utt2num_frames, utt2dur and utt2crc.
 
-    The name of an archive contains a hash of its options and audio list. So a restart computes only missing archives, and
-    changed options or lists give new archives. Return the number of archives that were computed.
+    The name of an archive contains a hash of its options and recordings. So a restart computes only missing or damaged
+    archives, and changed options or recordings give new archives. Return the number of archives that were computed.
 
     Raises:
         UserError: an utterance cannot be read, or another process computes features of this directory.
@@ -67,17 +73,26 @@ def _extract(
     return len(missing)
 
 
+class _Contents(Record):
+    """The last file of an archive, without which it is not complete: lengths and checksums of utterances, digests of files."""
+
+    made_by: ClassVar[str] = "stage 2 (`asrprune fbank`)"
+    frames: dict[str, int]
+    crc: dict[str, str]
+    files: dict[str, str]
+
+
 def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> None:
-    """Write the archive, then its scp: an archive without scp is not complete."""
     base, utterances = shard
     ark = base.with_suffix(".ark")
-    frames, stats = dict[str, int](), np.zeros((2, options.num_mels + 1))
+    frames, crc, stats = dict[str, int](), dict[str, str](), np.zeros((2, options.num_mels + 1))
     with atomic_path(ark) as temporary:
         matrices = ((u.id, _features(u, options, allow_pipes)) for u in utterances)
-        entries = write_ark(temporary, ark, _counted(matrices, frames, stats))
-    write_json(base.with_suffix(".frames"), frames)
+        entries = write_ark(temporary, ark, _counted(matrices, frames, crc, stats))
     write_cmvn(base.with_suffix(".cmvn"), stats)
     write_table(base.with_suffix(".scp"), entries)
+    files = {suffix: digest_of(base.with_suffix(suffix)) for suffix in _SUFFIXES}
+    _Contents(frames=frames, crc=crc, files=files).write(base.with_suffix(_CONTENTS))
 
 
 def _features(utterance: Utterance, options: FrontendConfig, allow_pipes: bool) -> np.ndarray:
@@ -90,21 +105,26 @@ def _features(utterance: Utterance, options: FrontendConfig, allow_pipes: bool) 
 
 
 def _is_complete(base: Path) -> bool:
-    return all(base.with_suffix(suffix).exists() for suffix in (".ark", ".frames", ".cmvn", ".scp"))
+    try:
+        files = _Contents.read(base.with_suffix(_CONTENTS)).files
+        return all(digest_of(base.with_suffix(suffix)) == digest for suffix, digest in files.items())
+    except (UserError, OSError):
+        return False
 
 
 def _counted(
-    matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int], stats: np.ndarray
+    matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int], crc: dict[str, str], stats: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the matrices; add their lengths to ``frames`` and their sums to the CMVN statistics ``stats``."""
+    """Yield the matrices; note their lengths and checksums, and add their sums to the CMVN statistics ``stats``."""
     for key, matrix in matrices:
-        frames[key] = len(matrix)
+        frames[key], crc[key] = len(matrix), f"{checksum(matrix):08x}"
         stats += statistics(matrix)
         yield key, matrix
 
 
 def _shard_name(index: int, utterances: Sequence[Utterance], options: FrontendConfig) -> str:
-    content = [[u.id, u.audio, u.start_s, u.end_s, u.speed] for u in utterances]
+    stamps = {audio: stamp_of(audio) for audio in {u.audio for u in utterances}}
+    content = [[u.id, u.audio, stamps[u.audio], u.start_s, u.end_s, u.speed] for u in utterances]
     digest = hashlib.sha256(json.dumps([content, options.model_dump()]).encode()).hexdigest()
     return f"feats_{index:05d}_{digest[:12]}"
 
@@ -112,12 +132,16 @@ def _shard_name(index: int, utterances: Sequence[Utterance], options: FrontendCo
 def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> None:
     scp: dict[str, str] = {}
     frames: dict[str, int] = {}
+    crc: dict[str, str] = {}
     for base in bases:
         entries = read_table(base.with_suffix(".scp"))  # the directory may have been moved in the meantime
         scp.update({key: f"{base.with_suffix('.ark')}:{entry.rpartition(':')[2]}" for key, entry in entries.items()})
-        frames.update(read_json(base.with_suffix(".frames")))
+        contents = _Contents.read(base.with_suffix(_CONTENTS))
+        frames.update(contents.frames)
+        crc.update(contents.crc)
     write_table(directory / "utt2num_frames", {key: str(count) for key, count in frames.items()})
     write_table(directory / "utt2dur", {key: f"{count * options.frame_shift_ms / 1000:.3f}" for key, count in frames.items()})
+    write_table(directory / "utt2crc", crc)
     write_table(directory / "feats.scp", scp)
     wanted, store = {base.name for base in bases}, directory / "fbank"
     remove_temporaries(store)

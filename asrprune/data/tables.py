@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
 
-MADE_LATER = ("utt2dur", "feats.scp", "utt2num_frames")
+MADE_LATER = ("utt2dur", "feats.scp", "utt2num_frames", "utt2crc")
 BY_UTTERANCE = ("text", "segments", "utt2speed", *MADE_LATER)
 FILES = ("utt2spk", "spk2utt", "wav.scp", *BY_UTTERANCE)
 BY_STAGE_1 = "stage 1 (data preparation) makes it"

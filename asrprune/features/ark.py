@@ -2,6 +2,7 @@
 
 import os
 import struct
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def read_matrix(entry: str) -> np.ndarray:
         raise UserError(
             f"{entry}: cannot read the feature matrix ({error}); delete {path} and run stage 2 (fbank) again"
         ) from None
+
+
+def checksum(matrix: np.ndarray) -> int:
+    """Return the CRC-32 of the numbers of a matrix."""
+    return zlib.crc32(np.ascontiguousarray(matrix, dtype="<f4").data)
 
 
 def write_matrix(path: Path, matrix: np.ndarray) -> None:

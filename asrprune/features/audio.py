@@ -48,6 +48,15 @@ def audio_info(entry: str, allow_pipes: bool = False) -> AudioInfo:
         return AudioInfo(sound.samplerate, sound.frames, sound.channels)
 
 
+def stamp_of(entry: str) -> tuple[int, int] | None:
+    """Return size and time of change of the file of a wav.scp entry, which tell a replaced recording; None without a file."""
+    try:
+        status = os.stat(_split_entry(entry)[0])
+    except (OSError, ValueError):  # it is a pipe, or no path at all
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def read_audio(
     entry: str, sample_rate: int, start_s: float = 0.0, end_s: float | None = None, allow_pipes: bool = False
 ) -> npt.NDArray[np.float32]:

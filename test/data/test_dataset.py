@@ -205,3 +205,23 @@ def forget_features() -> Callable[[Path, str], None]:
         shorten(directory, {key: 0})
 
     return forget
+
+
+# ---- processes that read in advance
+
+
+def test_processes_that_cannot_send_are_told(dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the training waits for ever."""
+    corpus = Corpus(dev, None)
+    with monkeypatch.context() as patch:
+        patch.setattr("asrprune.data.dataset.arbitrary_address", lambda family: "/tmp/" + "x" * 100)
+        with pytest.raises(UserError, match=r"is too long a path for sockets .* set TMPDIR to a shorter one, or read them"):
+            corpus.loader([np.arange(2)], num_workers=1)
+        assert len(next(corpus.loader([np.arange(2)])).lens) == 2
+
+    def full(tensor: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(UserError, match=r"/dev/shm: has no room for the batches .*unable to allocate.*num_workers=0"):
+        next(corpus.loader([np.arange(2)], num_workers=1))

@@ -3,6 +3,7 @@
 That the filterbanks themselves are right is what test_fbank_oracle.py shows.
 """
 
+import os
 import shutil
 import struct
 import subprocess
@@ -18,6 +19,7 @@ import soundfile
 from asrprune.config.schema import FrontendConfig
 from asrprune.data import extract as fbank
 from asrprune.data.check import check_data_dir
+from asrprune.data.dataset import Corpus
 from asrprune.data.extract import compute_cmvn, extract
 from asrprune.data.kaldi import Utterance, read_data_dir, speed_copies, write_data_dir
 from asrprune.data.tables import read_table, write_table
@@ -129,7 +131,7 @@ def test_processes_compute_the_same_bits_and_a_fault_names_its_utterance(data: P
     assert archives(data) == parallel
 
 
-@pytest.mark.parametrize("suffix", [".ark", ".scp", ".frames"])
+@pytest.mark.parametrize("suffix", [".ark", ".scp", ".cmvn", ".json"])
 def test_only_what_a_killed_run_lacks_is_computed(data: Path, suffix: str) -> None:
     extract(data, OPTIONS, HERE)
     whole = archives(data)
@@ -144,11 +146,51 @@ def test_only_what_a_killed_run_lacks_is_computed(data: Path, suffix: str) -> No
     assert len(features(data)) == len(LENGTHS)
 
 
+@pytest.mark.parametrize("suffix", [".ark", ".scp", ".cmvn", ".json"])
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"", lambda content: content[:-9] + bytes([content[-9] ^ 4]) + content[-8:]]
+)
+def test_damaged_archives_are_computed_again(data: Path, suffix: str, damage: Callable[[bytes], bytes]) -> None:
+    extract(data, OPTIONS, HERE)
+    whole = archives(data)
+    path = sorted((data / "fbank").glob(f"*{suffix}"))[1]
+    path.write_bytes(damage(path.read_bytes()))
+    assert extract(data, OPTIONS, HERE) == 1
+    assert archives(data) == whole
+
+
+def test_a_replaced_recording_of_the_same_length_is_computed_anew(data: Path) -> None:
+    extract(data, OPTIONS, HERE)
+    before, sums = features(data), read_table(data / "utt2crc")
+    path = Path(next(utt.audio for utt in read_data_dir(data) if utt.id == "s0-u4"))
+    samples, rate = soundfile.read(path)
+    status = path.stat()
+    soundfile.write(path, samples[::-1], rate)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert extract(data, OPTIONS, HERE) == 1
+    assert not np.array_equal(features(data)["s0-u4"], before["s0-u4"])
+    assert {key for key, value in read_table(data / "utt2crc").items() if value != sums[key]} == {"s0-u4"}
+
+
+def test_a_flipped_bit_is_noticed_where_features_are_read(data: Path) -> None:
+    extract(data, OPTIONS, HERE)
+    corpus = Corpus(data, None)
+    assert [len(corpus[index][1]) for index in range(len(corpus))] == corpus.lengths.tolist()
+    path, _, offset = read_table(data / "feats.scp")["s0-u4"].rpartition(":")
+    with open(path, "r+b") as handle:
+        handle.seek(int(offset) + 40)
+        byte = handle.read(1)[0]
+        handle.seek(-1, os.SEEK_CUR)
+        handle.write(bytes([byte ^ 1]))
+    with pytest.raises(UserError, match=r"s0-u4: the features do not have the checksum in .*utt2crc.* delete .*\.ark and run"):
+        corpus[list(corpus.ids).index("s0-u4")]
+
+
 def test_a_fault_leaves_nothing_half_written_and_keeps_what_is_finished(data: Path) -> None:
     mend = spoil(data, "s0-u4")  # the second archive
     with pytest.raises(UserError, match=r"^s0-u4: "):
         extract(data, OPTIONS, HERE)
-    assert sorted(Path(name).suffix for name in archives(data)) == [".ark", ".cmvn", ".frames", ".scp"]
+    assert sorted(Path(name).suffix for name in archives(data)) == [".ark", ".cmvn", ".json", ".scp"]
     assert not (data / "feats.scp").exists()
     mend()
     assert extract(data, OPTIONS, HERE) == 3

@@ -22,10 +22,11 @@ from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Step
 from asrprune.experiment.store import Experiment
-from asrprune.features.ark import write_ark
+from asrprune.features.ark import checksum, read_matrix, write_ark
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, processes
+from asrprune.runtime.files import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOWEST = plan_of("lowest", 4, (Step.of((1, 2, 3, 4)), Step.of((1, 2)), Step.of((1,))), "sha")
@@ -118,6 +119,7 @@ def test_the_record_says_what_was_decoded_by_what(own: Experiment, tiny_data: Pa
     assert record.pop("hours") == pytest.approx(frames / 360_000, abs=1e-4)
     assert record.pop("params_m") == pytest.approx(num_params(own.model, (2, 4)) / 1e6)
     assert len(record.pop("text_sha256")) == 64
+    assert record.pop("output_sha256") == sha256_of(output / "text")
     assert record == {
         "format": 1,
         "set": "dev",
@@ -156,6 +158,30 @@ def test_what_is_missing_is_decoded_again(own: Experiment, tiny_data: Path, deco
     decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
     assert decoded == [(1, 2)]
     assert (second / "text").read_bytes() == text
+
+
+def test_a_damaged_text_is_decoded_again(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]]) -> None:
+    _, second = decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
+    text = (second / "text").read_bytes()
+    (second / "text").write_bytes(text[:-9])
+    decoded.clear()
+    decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
+    assert decoded == [(1, 2)]
+    assert (second / "text").read_bytes() == text
+
+
+def test_other_features_of_the_same_length_are_decoded_again(
+    own: Experiment, tiny_data: Path, tmp_path: Path, decoded: list[tuple[int, ...]]
+) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    for noise in (0.0, 1.0):
+        matrices = [(key, read_matrix(entry) + noise) for key, entry in read_table(dev / "feats.scp").items()]
+        write_table(dev / "feats.scp", write_ark(dev / "new.ark", dev / "new.ark", matrices))
+        write_table(dev / "utt2crc", {key: f"{checksum(matrix):08x}" for key, matrix in matrices})
+        decoded.clear()
+        for _ in range(2):
+            decode_set(own, dev, [SubModel("iterative", (1, 2))])
+        assert decoded == [(1, 2)], noise
 
 
 def test_another_model_other_layers_or_other_references_are_decoded_again(

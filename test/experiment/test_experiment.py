@@ -58,14 +58,14 @@ def test_another_config_is_refused_with_all_differences(begin: Callable[[Config]
     exp = begin(tiny_config_with())
     with pytest.raises(UserError) as caught:
         begin(
-            tiny_config_with("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=3", "decode.max_frames=100")
+            tiny_config_with("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=1", "decode.max_frames=100")
         )
     message = str(caught.value).splitlines()
     assert message[0] == f"{exp} has a run with another config; use another --exp, in run.sh --exp_tag, or remove it:"
     assert sorted(message[1:]) == [
         "  model.taps: was [1, 2], is [2]",
         "  seed: was 1, is 2",
-        "  train.epochs: was 2, is 3",
+        "  train.epochs: was 2, is 1",
         "  train.schedule.peak: was 0.003, is 0.01",
     ]
     assert read_experiment_config(exp).seed == 1
@@ -223,6 +223,25 @@ def test_average_is_of_the_best_epochs_and_names_them(exp: Path) -> None:
     assert [epoch.plain() for epoch in average_best(exp, 1)] == [best]
     name = "head.project.weight"
     assert torch.equal(load_weights(exp / "model.safetensors")[name], weights[best["epoch"] - 1][name])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_the_weights_of_an_epoch_is_noticed(exp: Path) -> None:
+    flip(epoch_file(exp / "checkpoints", 1))
+    with pytest.raises(UserError, match=r"epoch0001\.safetensors: is damaged; copy it again, or remove .*exp and train again"):
+        average_best(exp, 2)
+
+
+def test_other_text_units_than_those_of_the_model_are_refused(exp: Path) -> None:
+    average_best(exp)
+    flip(exp / "bpe.model")
+    with pytest.raises(UserError, match=r"bpe\.model: (does not have the SHA-256 of model\.json|not a sentencepiece model)"):
+        load(exp)
 
 
 def test_unfinished_training_is_not_averaged(exp: Path) -> None:

@@ -190,6 +190,15 @@ def test_what_another_model_made_is_left_out_and_named(experiment: Path, spoil: 
     assert (results.bench is None) == (name == "bench.json")
 
 
+def test_what_has_the_layers_of_an_earlier_plan_is_left_out_and_named(experiment: Path) -> None:
+    change(experiment / "decode/dev/lowest_d4/decode.json", keep=[2, 3, 4, 5])
+    results = collect(experiment)
+    assert results.missing == (
+        "Left out: decode/dev/lowest_d4; it has the layers of an earlier plan, run stage 8 (`asrprune decode`) again.",
+    )
+    assert ("dev", "lowest", 4) not in {(row.set, row.strategy, row.depth) for row in results.rows}
+
+
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
