@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ STATE = "last.pt"
 PREVIOUS = "previous.pt"
 FORMAT = 4
 # what torch.load raises on broken files
-_BROKEN = (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError)
+_BROKEN = (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError, BadZipFile)
 
 
 def save_state(directory: Path, state: dict[str, Any]) -> None:
@@ -42,6 +43,9 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     for path in present:
         try:
             with open_plain(path) as handle:
+                if damaged := ZipFile(handle).testzip():  # torch does not look at the checksums that it writes
+                    raise ValueError(f"{damaged} is damaged")
+                handle.seek(0)
                 state = torch.load(handle, map_location="cpu", weights_only=True)
             if not isinstance(state, dict) or not state.keys() >= {"format", "progress"}:
                 raise ValueError("it is no state of a training")

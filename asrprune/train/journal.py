@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class Journal:
         from torch.utils.tensorboard import SummaryWriter  # seconds to import, and the report only reads
 
         self._board = SummaryWriter(str(exp / "tensorboard"), purge_step=step + 1)
+        threading.excepthook = _tell_error_of_thread
 
     def step(self, record: dict[str, Any]) -> None:
         """Record an update: loss, tap losses, learning rate, gradient norm, speed."""
@@ -51,6 +53,12 @@ class Journal:
     def _plot(self, step: int, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
+
+
+def _tell_error_of_thread(failed: Any) -> None:
+    """Print the traceback of a thread, but not of tensorboard's: ``add_scalar`` raises its error again, such as a full disk."""
+    if type(failed.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(failed)
 
 
 class SilentJournal(Journal):

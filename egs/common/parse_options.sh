@@ -25,11 +25,12 @@ show_help() {
 
 remember() {  # remember NAME: note the value of an option for the later runs on this datadir, which may leave it out
     # shellcheck disable=SC2154  # datadir is in the driver's header
-    local note=$datadir/.done/$1
-    if [[ $given = *" $1 "* ]]; then
+    local note=$datadir/.done/$1 before=
+    if [ -f "$note" ]; then before=$(< "$note"); fi
+    if [[ $given != *" $1 "* ]]; then
+        printf -v "$1" '%s' "${before:-${!1}}"
+    elif [ "${!1}" != "$before" ]; then
         mkdir -p "$datadir/.done" && printf '%s' "${!1}" > "$note"
-    elif [ -f "$note" ]; then
-        printf -v "$1" '%s' "$(< "$note")"
     fi
 }
 
