@@ -3,11 +3,12 @@
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
+from pydantic import Field
 
 from asrprune.config.load import resolved, write_config
 from asrprune.config.names import only
@@ -36,17 +37,18 @@ class Fingerprint(Record):
 
 
 class TrainedOn(Record):
-    """data.json: the fingerprints of the training and dev data."""
+    """data.json: the fingerprints of the training and dev data, and the SHA-256 of the files that were copied."""
 
     made_by: ClassVar[str] = "stage 4 (`asrprune train`)"
     format: Literal[1]
     train: Fingerprint
     dev: Fingerprint
+    copied: dict[str, str] = Field({})  # earlier versions did not record them
 
     def on_any_machine(self) -> "TrainedOn":
-        """Return the fingerprints without features, whose last bits differ between processors."""
+        """Return the fingerprints of ids, lengths and texts; the last bits of features differ between processors."""
         bare = {name: getattr(self, name).model_copy(update={"features": None}) for name in ("train", "dev")}
-        return self.model_copy(update=bare)
+        return self.model_copy(update={**bare, "copied": {}})
 
 
 def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
@@ -64,8 +66,9 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
     paths = ExperimentPaths(exp)
     if paths.config.exists():
         _check_same(paths.config, config)
-        _check_same_file(paths.tokenizer, bpe_model)
-        _check_same_file(paths.cmvn, cmvn)
+        copied = TrainedOn.read(paths.data).copied if paths.data.exists() else {}
+        _check_same_file(paths.tokenizer, bpe_model, copied)
+        _check_same_file(paths.cmvn, cmvn, copied)
     if (width := len(read_cmvn(cmvn)[0])) != config.frontend.num_mels:
         raise UserError(
             f"{cmvn}: has {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (fbank) with"
@@ -85,9 +88,11 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     Raises:
         UserError: the data have changed.
     """
-    path, now = ExperimentPaths(exp).data, TrainedOn(format=1, train=fingerprint(train), dev=fingerprint(dev))
+    paths, now = ExperimentPaths(exp), TrainedOn(format=1, train=fingerprint(train), dev=fingerprint(dev))
+    path = paths.data
     if not path.exists():
-        return now.write(path)
+        copied = {file.name: sha256_of(file) for file in (paths.tokenizer, paths.cmvn)}
+        return now.model_copy(update={"copied": copied}).write(path)
     before = TrainedOn.read(path)
     for name, corpus, old, new in (("train", train, before.train, now.train), ("dev", dev, before.dev, now.dev)):
         pairs = zip(old, new, strict=True)
@@ -138,8 +143,9 @@ def _check_same(path: Path, new: Config) -> None:
                        " and the model is not that of %d epochs in one go", before, after, after, after)  # fmt: skip
 
 
-def _check_same_file(old: Path, new: Path) -> None:
-    if old.exists() and sha256_of(old) != sha256_of(new):
+def _check_same_file(old: Path, new: Path, copied: Mapping[str, str]) -> None:
+    """Raise a ``UserError`` if ``old`` was not copied from ``new``; a damaged copy is copied again."""
+    if old.exists() and sha256_of(new) not in (sha256_of(old), copied.get(old.name)):
         raise UserError(
             f"{new} is not the file that {old} was copied from; use another --exp, in run.sh --exp_tag, or remove {old.parent}"
         )

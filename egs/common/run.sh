@@ -48,7 +48,8 @@ jobs=(--executor "$executor" ${sbatch:+--sbatch "$sbatch"})
 if [ "$executor" = slurm ]; then own_gpus=0; elif [ "$ngpu" != 0 ]; then decoders=1; fi  # a GPU here is busy with one process
 if [ "$allow_pipes" = true ]; then pipes=--allow-pipes; else pipes=; fi
 if [ -f local/download.sh ]; then download=local/download.sh; else download=/dev/null; fi
-lm_file=$exp/lang/$lm made_lm=$exp/lang/$lm make_lm=(asrprune lm "${lm_text:-$train/text}" ${lm_text:+--plain})  # decode.decoder.lm: trained,
+lm_file=$exp/lang/$lm  # decode.decoder.lm
+made_lm=$lm_file make_lm=(asrprune lm "${lm_text:-$train/text}" ${lm_text:+--plain})  # trained,
 if [[ -f local/lm.sh && $lm != ?gram.arpa* ]]; then make_lm=(bash local/lm.sh "$download_dir" "$datadir"); fi  # fetched,
 if [ -f "$lm" ]; then lm_file=$lm made_lm= make_lm=(test -f); fi  # or there
 
@@ -63,7 +64,8 @@ stage 1 data "data directories of $train_set, $dev_set, $test_sets, in $datadir"
     --then asrprune check-data "$train" "$dev" "${tests[@]}" $pipes
 stage 2 fbank "speed perturbation, features and CMVN, in $train_sp, $dev and the test sets" --in "$datadir" --shared features \
     --repeatable --needs frontend augment.speeds --reads "$train" "$dev" --also-needs $copied --also-reads "${tests[@]}" \
-    --also-reads-audio "${sets[@]}" --makes "$train_sp/cmvn" "${features[@]/%//feats.scp}" "${features[@]/%//fbank/feats_*}" \
+    --also-reads-audio "${sets[@]}" --makes "$train_sp/cmvn" "${features[@]/%//feats.scp}" "${features[@]/%//utt2[cdn]*}" \
+    "${features[@]/%//fbank/feats_*}" \
     -- asrprune perturb "$train" "$train_sp" "${numbers[@]}" \
     ${copied:+--then asrprune perturb "$dev" "$search_dir" "${numbers[@]}" --search} \
     --then asrprune fbank "$train_sp" "$dev" "${tests[@]}" ${copied:+"$search_dir"} "${numbers[@]}" "${jobs[@]}" --nj "$nj" \
@@ -74,7 +76,7 @@ stage 3 bpe "text units${lm:+ and language model}, in $exp/lang" --in "$exp" --a
     -- asrprune bpe "$train" "$exp/lang" "${numbers[@]}" ${lm:+--then "${make_lm[@]}" "$lm_file"}
 stage 4 train "training with $config, in $exp; curves: tensorboard --logdir $exp" --in "$exp" --after 3 --repeatable \
     --needs seed augment batch model train --reads "$train_sp/utt2crc" "$dev/utt2crc" --also-needs all \
-    --makes "$exp/config.yaml" "$exp/bpe.model" "$exp/cmvn" \
+    --makes "$exp/"{config.yaml,bpe.model,tokens.txt,cmvn,dropped.tsv} \
     -- asrprune train "${numbers[@]}" --exp "$exp" --train "$train_sp" --dev "$dev" --bpe "$exp/lang/bpe.model" \
     --cmvn "$train_sp/cmvn" --ngpu "$ngpu" --nproc "$nproc" --num-nodes "$num_nodes"
 stage 5 average "the average of the best epochs, in $exp/model.safetensors" --in "$exp" --after 4 --on-failure-redo 4 \

@@ -36,7 +36,7 @@ while [ $# -gt 0 ]; do
         *.arpa) [ $command != lm ] || echo "$line" > "$1" ;;
     esac
     if [ -f "$1/text" ]; then
-        [ $command != fbank ] || { mkdir -p "$1/fbank"; touch "$1/feats.scp" "$1/fbank/feats_0.ark"; }
+        [ $command != fbank ] || { mkdir -p "$1/fbank"; touch "$1"/{feats.scp,utt2dur,utt2crc,fbank/feats_0.ark}; }
         folder=$exp/decode/${1##*/}/iterative_d4
         [ $command != decode ] || { mkdir -p "$folder"; touch "$folder/text" "$folder/decode.json"; }
         [ $command != score ] || touch "$folder/score.json"
@@ -44,7 +44,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 case $command in
-    train) touch "$exp"/{config.yaml,bpe.model,cmvn} ;;
+    train) touch "$exp"/{config.yaml,bpe.model,tokens.txt,cmvn,dropped.tsv} ;;
     average) touch "$exp"/model.{safetensors,json} ;;
     svcca) mkdir -p "$exp/svcca"; touch "$exp"/svcca/dev{,_sp}.{npz,png} ;;
     tune-lm) touch "$exp/decoder.json" ;;
@@ -391,6 +391,7 @@ def test_a_stage_that_is_run_again_and_killed_does_not_look_done(command: str, o
         ("data/dev", ["local/data.sh", "check-data"]),
         ("data/train_sp", ["perturb", "fbank"]),
         ("data/test2/feats.scp", ["perturb", "fbank"]),
+        ("data/test2/utt2crc", ["perturb", "fbank"]),
         ("exp/train/lang", ["bpe"]),
         ("exp/train/config.yaml", ["train"]),
         ("exp/train/svcca", ["svcca"]),

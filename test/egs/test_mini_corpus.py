@@ -337,6 +337,7 @@ def test_second_run_changes_nothing_and_a_lost_file_comes_back(tmp_path: Path, c
     assert _times(data_dir) == times
     (data_dir / "audio/dev/en-us-f4.wav").unlink()
     (data_dir / "test/wav.scp").unlink()
+    (data_dir / "train/text").unlink()
     mini.make_corpus(config, data_dir, jobs=1)
     assert _contents(data_dir) == before
 

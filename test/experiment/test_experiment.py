@@ -71,6 +71,14 @@ def test_another_config_is_refused_with_all_differences(begin: Callable[[Config]
     assert read_experiment_config(exp).seed == 1
 
 
+def test_a_damaged_copy_is_copied_again(exp: Path, tiny_config: Config, tiny_data: Path) -> None:
+    whole = {name: (exp / name).read_bytes() for name in ("bpe.model", "cmvn")}
+    for name in whole:
+        (exp / name).write_bytes(b"damaged")
+    start(exp, tiny_config, tiny_data / "lang" / "bpe.model", tiny_data / "cmvn")
+    assert {name: (exp / name).read_bytes() for name in whole} == whole
+
+
 def test_a_mapping_that_was_empty_is_a_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
     begin(tiny_config_with())
     with pytest.raises(UserError, match=r"model\.truncated\.1: was null, is 0\.5"):

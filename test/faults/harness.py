@@ -35,6 +35,8 @@ from asrprune.runtime.signals import deferred
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = {"train": (24, "[f1, linda]", "[m1, m2]"), "dev": (8, "[f4]", "[m5]"), "test": (6, "[f3]", "[m8]")}  # and their voices
 EDITABLE = ("text", "wav.scp", "utt2spk")
+# Only a new training would make these, and the weights of epochs, again. Their damage is told where they are read.
+ONCE = ("train.jsonl", "data.json", "last.pt", "previous.pt")
 STAGES = "download data fbank bpe train average svcca search decode score bench report"
 NUMBERS = "batch.max_frames=1500 train.log_every_steps=3 train.checkpoint_every_s=0.1 prune.svcca_frames=400 bench.utterances=2"
 WAYS = ("killed at a point", "killed", "SIGTERM", "disk full at a point", "read-only at a point", "files limited", "damaged")
@@ -167,6 +169,7 @@ class Harness:
         step.points = self.counter.stat().st_size if self.counter.exists() else 0
         new = in_fork(lambda: contents.contents(self.work))
         step.products = [path for path in new if old.get(path) != new[path] and "/.done/" not in path]
+        step.products = [path for path in step.products if Path(path).name not in ONCE and "/epoch" not in path]
         if name == "data":  # people may change it, so of it only absence counts
             step.products = [path for path in step.products if Path(path).name in EDITABLE]
         shutil.copytree(self.work, step.after)

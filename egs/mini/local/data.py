@@ -33,6 +33,7 @@ from asrprune.runtime.progress import track
 logger = logging.getLogger(__name__)
 VERSION = 2  # raise it when the same configuration gives other audio than before
 SET_NAMES = ("train", "dev", "test")
+TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt")
 _GRAIN = 160  # samples; lengths are multiples of it, so that times in `segments` are short numbers
 
 
@@ -165,7 +166,7 @@ def make_corpus(config: CorpusConfig, data_dir: Path, jobs: int) -> None:
 
 def _write_data_dirs(config: CorpusConfig, data_dir: Path, everyone: list[Speaker]) -> None:
     for name in SET_NAMES:
-        if not (data_dir / name / "wav.scp").exists():
+        if not all((data_dir / name / table).exists() for table in TABLES):
             ours = (speaker for speaker in everyone if speaker.set_name == name)
             write_data_dir(
                 data_dir / name, [utt for speaker in ours for utt in utterances(config, data_dir / "audio", speaker)]
