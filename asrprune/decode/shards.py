@@ -17,6 +17,7 @@ from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
+from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import read_json, write_json
 from asrprune.runtime.progress import track
@@ -40,7 +41,7 @@ def decode_in_shards(
         decoder: the decoder.
     """
     shards = _shards(experiment, corpus, folder, decoder)
-    missing = [(path, batches) for path, batches in shards if not path.exists() or not _read(path).keys() >= set(keeps)]
+    missing = [(path, batches) for path, batches in shards if not _has(path, keeps)]
     write = partial(_write, experiment, corpus, keeps, executor.num_gpus, decoder)
     for _ in track(executor.map(write, missing), f"{corpus.directory.name}, {len(keeps)} sub-models", len(missing)):
         pass
@@ -74,6 +75,14 @@ def _write(
     path, batches = shard
     texts = hypotheses(experiment, corpus, keeps, batches, num_gpus, decoder)
     write_json(path, {",".join(map(str, keep)): made for keep, made in texts.items()})
+
+
+def _has(path: Path, keeps: Sequence[Keep]) -> bool:
+    """Return whether a shard is decoded with these sub-models; a damaged file is decoded again."""
+    try:
+        return _read(path).keys() >= set(keeps)
+    except (UserError, ValueError, AttributeError):
+        return False
 
 
 def _read(path: Path) -> Texts:

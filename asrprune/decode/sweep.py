@@ -18,6 +18,7 @@ from asrprune.experiment.plan import Keep, Plan, StrategyLabel, file_of
 from asrprune.experiment.provenance import features_of
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
+from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, Executor
 from asrprune.runtime.files import held, read_json, sha256_of
 from asrprune.runtime.planted import inside
@@ -98,7 +99,10 @@ def _is_decoded(output: Path, record: Decoded) -> bool:
     written = output / "decode.json"
     if not ((output / "text").exists() and written.exists()):
         return False
-    known = read_json(written)  # of another version it may have other fields, and is decoded again
+    try:
+        known = read_json(written)  # of another version it may have other fields, and is decoded again
+    except UserError:  # damaged
+        return False
     made = known.pop("output_sha256", None) if isinstance(known, dict) else None
     if made is not None and made != sha256_of(output / "text"):
         return False

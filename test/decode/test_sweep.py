@@ -160,10 +160,11 @@ def test_what_is_missing_is_decoded_again(own: Experiment, tiny_data: Path, deco
     assert (second / "text").read_bytes() == text
 
 
-def test_a_damaged_text_is_decoded_again(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]]) -> None:
+@pytest.mark.parametrize("name", ["text", "decode.json"])
+def test_what_is_damaged_is_decoded_again(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]], name: str) -> None:
     _, second = decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
     text = (second / "text").read_bytes()
-    (second / "text").write_bytes(text[:-9])
+    (second / name).write_bytes((second / name).read_bytes()[:-9])
     decoded.clear()
     decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
     assert decoded == [(1, 2)]

@@ -39,7 +39,7 @@ while [ $# -gt 0 ]; do
         [ $command != fbank ] || { mkdir -p "$1/fbank"; touch "$1"/{feats.scp,utt2dur,utt2crc,fbank/feats_0.ark}; }
         folder=$exp/decode/${1##*/}/iterative_d4
         [ $command != decode ] || { mkdir -p "$folder"; touch "$folder/text" "$folder/decode.json"; }
-        [ $command != score ] || touch "$folder/score.json"
+        [ $command != score ] || touch "$folder"/{score.json,result.txt}
     fi
     shift
 done

@@ -6,7 +6,9 @@ process only imports and forks: a fork has torch at once, whose import takes lon
 
 import contextlib
 import errno
+import importlib
 import os
+import pkgutil
 import random
 import resource
 import shutil
@@ -23,11 +25,9 @@ from pathlib import Path
 import contents
 import points
 
-import asrprune.cli
+import asrprune
 import asrprune.recipe.installation
 import asrprune.recipe.run
-import asrprune.report.plots
-import asrprune.train.start
 from asrprune.cli import main
 from asrprune.recipe.command import run_command
 from asrprune.runtime.signals import deferred
@@ -41,6 +41,9 @@ STAGES = "download data fbank bpe train average svcca search decode score bench 
 NUMBERS = "batch.max_frames=1500 train.log_every_steps=3 train.checkpoint_every_s=0.1 prune.svcca_frames=400 bench.utterances=2"
 WAYS = ("killed at a point", "killed", "SIGTERM", "disk full at a point", "read-only at a point", "files limited", "damaged")
 FAULTS = ("cannot go on", "other results", "looks done", "orphans", "temporaries")
+for module in pkgutil.walk_packages(asrprune.__path__, "asrprune."):  # before the first fork
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 
 
 @dataclass
