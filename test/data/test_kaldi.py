@@ -364,11 +364,11 @@ def test_each_recording_is_opened_once(tmp_path: Path, monkeypatch: pytest.Monke
     soundfile.write(tmp_path / "a.wav", np.zeros(160000, np.int16), 16000)
     audio = str(tmp_path / "a.wav")
     write_data_dir(tmp_path / "d", [Utterance(f"a-{i}", audio, i, i + 1.0, "a", "X", recording="r") for i in range(10)])
-    opened: list[str] = []
+    opened: list[bytes] = []
     real: Callable[..., soundfile.SoundFile] = soundfile.SoundFile
     monkeypatch.setattr(soundfile, "SoundFile", lambda source, **layout: opened.append(source) or real(source, **layout))
     assert check_data_dir(tmp_path / "d") == []
-    assert opened == [audio]
+    assert opened == [audio.encode()]
 
 
 def test_time_grows_with_the_number_of_utterances(tmp_path: Path) -> None:
