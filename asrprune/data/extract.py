@@ -19,7 +19,7 @@ from asrprune.data.tables import read_table, write_table
 from asrprune.features.ark import checksum, read_matrix, write_ark
 from asrprune.features.audio import read_audio, stamp_of
 from asrprune.features.cmvn import read_statistics, statistics, write_cmvn
-from asrprune.features.fbank import change_speed, compute_fbank
+from asrprune.features.fbank import SPEED_FILTER, change_speed, compute_fbank
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import atomic_path, digest_of, held, remove_temporaries
@@ -125,7 +125,8 @@ def _counted(
 def _shard_name(index: int, utterances: Sequence[Utterance], options: FrontendConfig) -> str:
     stamps = {audio: stamp_of(audio) for audio in {u.audio for u in utterances}}
     content = [[u.id, u.audio, stamps[u.audio], u.start_s, u.end_s, u.speed] for u in utterances]
-    digest = hashlib.sha256(json.dumps([content, options.model_dump()]).encode()).hexdigest()
+    speed_filter = [SPEED_FILTER] if any(u.speed != 1.0 for u in utterances) else []
+    digest = hashlib.sha256(json.dumps([content, options.model_dump(), *speed_filter]).encode()).hexdigest()
     return f"feats_{index:05d}_{digest[:12]}"
 
 

@@ -2,18 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from asrprune.config.load import resolved
 from asrprune.config.names import only
+from asrprune.config.schema import Config
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
+from asrprune.decode.windows import Found, decode_in_windows, is_long
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
@@ -92,7 +96,24 @@ def hypotheses(
     runner, tokenizer = Runner.of(experiment, num_gpus), experiment.tokenizer
     texts: Texts = {keep: {} for keep in keeps}
     for batch in runner.batches(corpus, batches):
+        ids = [corpus.ids[i] for i in batch.index]
+        if is_long(batch.features.shape[1], experiment.config):
+            for key, features, frames in zip(ids, batch.features, batch.lens.tolist(), strict=True):
+                found = _in_windows(runner, experiment.config, features[:frames], keeps, decoder)
+                for keep in keeps:
+                    texts[keep][key] = tokenizer.decode(found[keep].labels)
+            continue
         for keep, emissions in runner.emissions(batch.features, batch.lens, keeps):
             paths = decoder.decode(emissions.log_probs, emissions.lens)
-            texts[keep] |= {corpus.ids[i]: tokenizer.decode(path.labels) for i, path in zip(batch.index, paths, strict=True)}
+            texts[keep] |= {key: tokenizer.decode(path.labels) for key, path in zip(ids, paths, strict=True)}
     return texts
+
+
+def _in_windows(runner: Runner, config: Config, features: Tensor, keeps: Sequence[Keep], decoder: Decoder) -> dict[Keep, Found]:
+    """Decode one utterance, (T, F) features, as ``Recognizer.transcribe`` does."""
+
+    def emit(start: int, stop: int) -> Iterator[tuple[Keep, Tensor]]:
+        for keep, emissions in runner.emissions(features[None, start:stop], torch.tensor([stop - start]), keeps):
+            yield keep, emissions.log_probs[0, : int(emissions.lens[0])]
+
+    return decode_in_windows(len(features), config, decoder, emit)

@@ -93,7 +93,7 @@ def audio_info(entry: str, allow_pipes: bool = False) -> AudioInfo:
 def stamp_of(entry: str) -> tuple[int, int] | None:
     """Return size and time of change of the file of a wav.scp entry, which tell a replaced recording; None without a file."""
     try:
-        status = os.stat(_split_entry(entry)[0])
+        status = os.stat(match["path"] if (match := _in_archive(entry)) else _split_entry(entry)[0])
     except (OSError, ValueError):  # it is a pipe, or no path at all
         return None
     return status.st_size, status.st_mtime_ns
@@ -197,7 +197,7 @@ def _open(entry: str, allow_pipes: bool, streams: bool = False) -> soundfile.Sou
     try:
         if streams and (entry == "-" or Path(entry).is_fifo()):
             return _open_whole(entry, _spooled(entry))
-        if (match := _IN_ARK.fullmatch(entry)) and not os.path.lexists(entry):
+        if match := _in_archive(entry):
             return _open_whole(entry, io.BytesIO(read_recording(match["path"], int(match["offset"]))))
         path, layout = _split_entry(entry)
         with open_plain(path) as handle:
@@ -277,6 +277,11 @@ def _spooled(path: str) -> BinaryIO:
 def _temporary() -> BinaryIO:
     """Return an unnamed temporary file. The sound file that reads it keeps it open."""
     return cast(BinaryIO, tempfile.TemporaryFile())
+
+
+def _in_archive(entry: str) -> re.Match[str] | None:
+    """Return path and offset of a recording in an archive; None for other entries."""
+    return None if os.path.lexists(entry) else _IN_ARK.fullmatch(entry)
 
 
 def _split_entry(entry: str) -> tuple[str, dict[str, Any]]:

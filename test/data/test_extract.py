@@ -245,6 +245,23 @@ def test_speed_changes_length_and_pitch_by_its_factor(speed: float) -> None:
     assert np.abs(middle).max() == pytest.approx(0.5, rel=0.02)
 
 
+@pytest.mark.parametrize("speed", [0.9, 1.1])
+def test_a_changed_speed_adds_no_energy_beyond_the_band(speed: float) -> None:
+    """Slowed noise ends at 0.9 of the band; a tone that speed moves beyond the band is gone, not mirrored."""
+    if speed < 1:
+        sound = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE)
+    else:
+        sound = np.sin(2 * np.pi * 7700.0 * np.arange(4 * RATE) / RATE)
+    changed = change_speed(sound.astype(np.float32), RATE, speed)[1000:-1000]
+    power = np.abs(np.fft.rfft(changed * np.hanning(len(changed)))) ** 2
+    hertz = np.linspace(0, RATE / 2, len(power))
+    if speed < 1:
+        assert 10 * np.log10(power[hertz > 7300].mean() / power[hertz < 6500].mean()) < -80
+        assert 10 * np.log10(power[(hertz > 6500) & (hertz < 7000)].mean() / power[hertz < 6500].mean()) > -1
+    else:
+        assert np.abs(changed).max() < 1e-3
+
+
 def test_speed_one_is_the_signal_itself() -> None:
     tone = np.ones(100, dtype=np.float32)
     assert change_speed(tone, RATE, 1.0) is tone
