@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +15,17 @@ from asrprune.config.names import only
 from asrprune.config.schema import Config
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
+from asrprune.data.packed import Packed
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.windows import Found, decode_in_windows, is_long
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
+from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
-from asrprune.runtime.files import read_json, write_json
+from asrprune.runtime.files import atomic_file, parse_json
+from asrprune.runtime.planted import open_plain
 from asrprune.runtime.progress import track
 
 MOST_SHARDS = 200  # files per set; also the largest useful number of jobs
@@ -32,8 +35,8 @@ Shard = tuple[Path, list[np.ndarray]]  # its file and its batches
 
 def decode_in_shards(
     experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], folder: Path, executor: Executor, decoder: Decoder
-) -> Texts:
-    """Decode every utterance with every sub-model.
+) -> Callable[[Keep], Iterator[tuple[str, str]]]:
+    """Decode every utterance with every sub-model; return a function of a sub-model, which yields ids and texts, ascending.
 
     Args:
         experiment: the full model.
@@ -44,15 +47,27 @@ def decode_in_shards(
         decoder: the decoder.
     """
     shards = _shards(experiment, corpus, folder, decoder)
-    missing = [(path, batches) for path, batches in shards if not path.exists() or not _read(path).keys() >= set(keeps)]
+    missing = [(path, batches) for path, batches in shards if not _has(path, keeps)]
     write = partial(_write, experiment, corpus, keeps, executor.num_gpus, decoder)
     for _ in track(executor.map(write, missing), f"{corpus.directory.name}, {len(keeps)} sub-models", len(missing)):
         pass
-    texts: Texts = {keep: {} for keep in keeps}
-    for made in (_read(path) for path, _ in shards):
-        for keep in keeps:
-            texts[keep] |= made[keep]
-    return texts
+    return partial(_merged, corpus, shards)
+
+
+def _merged(corpus: Corpus, shards: Sequence[Shard], keep: Keep) -> Iterator[tuple[str, str]]:
+    """Yield the ids and texts of a sub-model in the order of the corpus; memory holds the texts of this sub-model, packed."""
+    texts, place = Packed(), np.empty(len(corpus), dtype=np.int64)
+    for path, batches in shards:
+        index = np.concatenate(batches)
+        place[index] = len(texts) + np.arange(len(index))
+        try:
+            (found,) = (made for layers, made in _rows(path) if layers == keep)
+            made = parse_json(found.decode())
+            for i in index:
+                texts.append(made[corpus.ids[i]])
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise UserError(f"{path}: is damaged; remove it, and stage 8 (`asrprune decode`) makes it again") from None
+    return ((key, texts[place[i]]) for i, key in enumerate(corpus.ids))
 
 
 def _shards(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decoder) -> list[Shard]:
@@ -69,7 +84,7 @@ def _shards(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decod
     for shard in shards:
         content = [[corpus.ids[i], int(corpus.lengths[i]), sums[i]] for batch in shard for i in batch]
         names.append(hashlib.sha256(json.dumps([made_by, content]).encode()).hexdigest()[:16])
-    return [(folder / f"{name}.json", shard) for name, shard in zip(names, shards, strict=True)]
+    return [(folder / f"{name}.jsonl", shard) for name, shard in zip(names, shards, strict=True)]
 
 
 def _write(
@@ -77,11 +92,25 @@ def _write(
 ) -> None:
     path, batches = shard
     texts = hypotheses(experiment, corpus, keeps, batches, num_gpus, decoder)
-    write_json(path, {",".join(map(str, keep)): made for keep, made in texts.items()})
+    with atomic_file(path) as handle:
+        for keep, made in texts.items():
+            handle.write(f"{','.join(map(str, keep))}\t{json.dumps(made, ensure_ascii=False)}\n")
 
 
-def _read(path: Path) -> Texts:
-    return {tuple(map(int, layers.split(","))): made for layers, made in read_json(path).items()}
+def _rows(path: Path) -> Iterator[tuple[Keep, bytes]]:
+    """Yield the kept layers of each sub-model of a shard, and its texts as JSON; raise a ``ValueError`` if it is damaged."""
+    with open_plain(path) as handle:
+        for line in handle:
+            layers, _, made = line.partition(b"\t")
+            yield tuple(map(int, layers.split(b","))), made
+
+
+def _has(path: Path, keeps: Sequence[Keep]) -> bool:
+    """Return whether a shard has the texts of these sub-models."""
+    try:
+        return path.exists() and {keep for keep, _ in _rows(path)} >= set(keeps)
+    except ValueError:
+        return False
 
 
 def hypotheses(
