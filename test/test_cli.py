@@ -1,6 +1,8 @@
 """The commands: which there are, what they say, and the paths through them that the recipes do not take."""
 
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -99,6 +101,30 @@ def test_transcribe_says_words_times_and_layers(exp: Path, tiny_data: Path) -> N
         for word in record["words"]:
             assert 0 <= word["start_s"] < word["end_s"]
             assert 0 < word["confidence"] <= 1
+
+
+def test_transcribe_goes_on_after_a_bad_file_and_names_it_at_the_end(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    good = [Path(entry) for entry in list(read_table(tiny_data / "dev/wav.scp").values())[:2]]
+    bad = [tmp_path / "page.wav", tmp_path / "none.wav"]
+    bad[0].write_text("<html>" * 100)
+    done = asrprune("transcribe", good[0], *bad, good[1], "--exp", exp)
+    assert done.code == 1
+    assert done.out == asrprune("transcribe", *good, "--exp", exp).out
+    assert [line.partition(": ")[0] for line in done.err.splitlines()] == ["asrprune transcribe", *map(str, bad)]
+    done = asrprune("transcribe", *good, "--exp", exp, "--depth", 99)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1), "a mistake that is not a file's is said once"
+
+
+def test_transcribe_reads_standard_input_and_names_that_are_not_utf8(
+    exp: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(next(iter(read_table(tiny_data / "dev/wav.scp").values())))
+    expected = asrprune("transcribe", file, "--exp", exp).out.removeprefix(str(file))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    assert asrprune("transcribe", "-", "--exp", exp).out == f"-{expected}"
+    name = os.path.join(os.fsencode(tmp_path), b"caf\xe9.wav")
+    shutil.copy(file, name)
+    assert asrprune("transcribe", os.fsdecode(name), "--exp", exp).out == f"{tmp_path}/caf\\udce9.wav{expected}"
 
 
 def test_transcribe_with_layers_is_transcribe_at_their_depth(exp: Path, tiny_data: Path) -> None:

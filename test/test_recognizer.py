@@ -13,7 +13,7 @@ import asrprune
 from asrprune import recognizer as module
 from asrprune.config.schema import Config, Conv1dConfig, TokenizerConfig
 from asrprune.data.extract import extract
-from asrprune.data.kaldi import read_data_dir
+from asrprune.data.kaldi import Utterance, read_data_dir, write_data_dir
 from asrprune.data.tables import open_table
 from asrprune.data.tokenizer import train_tokenizer
 from asrprune.decode.sweep import SubModel, decode_set
@@ -220,6 +220,35 @@ def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path]
     assert any(" " in text for text in found.values())
 
 
+# ---- long recordings
+
+
+def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
+    exp: Path, asr: Recognizer, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An utterance of 59 seconds is one piece, one of 125 seconds five windows; both are in one batch."""
+    directory = tmp_path / "long"
+    rng, utterances = np.random.default_rng(0), []
+    for seconds in (59, 125):
+        soundfile.write(tmp_path / f"{seconds}.wav", rng.normal(0.0, 0.1, seconds * 16000 + 77), 16000)
+        utterances.append(Utterance(f"s-{seconds}", str(tmp_path / f"{seconds}.wav"), 0.0, None, "s", "one"))
+    write_data_dir(directory, utterances)
+    extract(directory, asr.experiment.config.frontend, HERE)
+    own = experiment.load(Path(shutil.copytree(exp, tmp_path / "exp")))
+    (output,) = decode_set(own, directory, [SubModel("lowest", (1, 2, 3, 4))])
+    texts = dict(open_table(output / "text", allow_empty=True))
+    lengths: list[int] = []
+    whole = asr._emit
+    monkeypatch.setattr(asr, "_emit", lambda features, keep: lengths.append(len(features)) or whole(features, keep))
+    for utterance in utterances:
+        found = asr.transcribe(utterance.audio)
+        assert found.text == texts[utterance.id]
+        times = [time for word in found.words for time in (word.start_s, word.end_s)]
+        assert times == sorted(times)
+    assert lengths == [5900, 3000, 3000, 3000, 3000, 2100]
+    assert times[-1] > 120
+
+
 # ---- fit
 
 
@@ -288,6 +317,37 @@ def test_a_missing_file_is_refused(asr: Recognizer, tmp_path: Path) -> None:
 def test_samples_of_another_kind_are_refused(asr: Recognizer, samples: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"samples must be \(N,\) floating-point numbers in \[-1, 1\), got (float32|int16) of"):
         asr.transcribe(samples)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "contains samples that are not finite"),
+        (np.inf, "not finite"),
+        (-(2.0**15), "its largest sample is 32768, but"),
+    ],
+)
+def test_samples_of_another_scale_are_refused(asr: Recognizer, value: float, message: str) -> None:
+    samples = np.zeros(16000, np.float32)
+    samples[100] = value
+    with pytest.raises(UserError, match=message):
+        asr.transcribe(samples)
+
+
+def test_the_rate_of_samples_is_checked_if_it_is_given(asr: Recognizer) -> None:
+    samples = np.full(16000, 0.1, np.float32)
+    assert asr.transcribe(samples, sample_rate=16000) == asr.transcribe(samples)
+    with pytest.raises(UserError, match="the samples have 8000 Hz, but the model needs 16000 Hz"):
+        asr.transcribe(samples, sample_rate=8000)
+
+
+def test_the_working_directory_may_change(exp: Path, wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan is read on first use."""
+    expected = Recognizer.load(exp).transcribe(wav, depth=3)
+    monkeypatch.chdir(exp.parent)
+    recognizers = Recognizer.load(exp.name), Recognizer.load(exp.name, f"{exp.name}/plans/iterative.json")
+    monkeypatch.chdir(tmp_path)
+    assert [asr.transcribe(wav, depth=3) for asr in recognizers] == [expected, expected]
 
 
 def test_a_depth_that_the_plan_lacks_lists_those_it_has(asr: Recognizer, wav: Path) -> None:

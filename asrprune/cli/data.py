@@ -55,12 +55,11 @@ def perturb(
 ) -> None:
     """Copy a data directory at each speed of augment.speeds."""
     from asrprune.config.load import read_config
-    from asrprune.data.kaldi import read_data_dir, speed_copies, write_data_dir
+    from asrprune.data.perturb import write_speed_copies
 
     numbers = read_config(config, set_)
-    copies = speed_copies(read_data_dir(source), numbers.prune.speeds if search else numbers.augment.speeds)
-    write_data_dir(target, copies)
-    say(f"{target}: {len(copies)} utterances")
+    copies = write_speed_copies(source, target, numbers.prune.speeds if search else numbers.augment.speeds)
+    say(f"{target}: {copies} utterances")
 
 
 @app.command()
@@ -96,10 +95,11 @@ def bpe(
 ) -> None:
     """Train text units on the transcripts of a data directory."""
     from asrprune.config.load import read_config
-    from asrprune.data.tables import read_table
+    from asrprune.data.packed import Packed
+    from asrprune.data.tables import open_table
     from asrprune.data.tokenizer import train_tokenizer
 
-    texts = list(read_table(directory / "text").values())
+    texts = Packed(text for _, text in open_table(directory / "text"))
     tokenizer = train_tokenizer(texts, read_config(config, set_).tokenizer, output)
     say(f"{output}: {len(tokenizer)} text units, including the blank")
 

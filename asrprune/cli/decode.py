@@ -141,7 +141,7 @@ def bench(
 
 @app.command()
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="audio files: wav, flac, SPHERE")],
+    files: Annotated[list[Path], typer.Argument(help="audio files: wav, flac, SPHERE, ...; -: standard input")],
     exp: ExpDir,
     depth: Depth = None,
     layers: Layers = None,
@@ -154,7 +154,7 @@ def transcribe(
     words: Annotated[bool, typer.Option("--words", help="JSON lines with start, end and confidence of each word")] = False,
     ngpu: Gpus = 0,
 ) -> None:
-    """Transcribe audio files at any depth."""
+    """Transcribe audio files at any depth. A file that cannot be read is reported at the end, after the others."""
     from dataclasses import asdict
 
     from asrprune.experiment.plan import parse_layers
@@ -165,10 +165,18 @@ def transcribe(
         raise UserError("--plan needs a depth; add --depth N")
     recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)), decoder_given(decoder, lm, context))
     keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
+    keep = recognizer.layers_of(depth, keep)
+    faults = []
     for file in files:
-        hypothesis = recognizer.transcribe(file, depth, keep)
+        try:
+            hypothesis = recognizer.transcribe(file, layers=keep)
+        except UserError as error:
+            faults.append(str(error))
+            continue
         say(
             json.dumps({"file": str(file), **asdict(hypothesis)}, ensure_ascii=False)
             if words
             else f"{file} {hypothesis.text}".rstrip()
         )
+    if faults:
+        raise UserError("\n".join(faults))

@@ -73,7 +73,7 @@ Different = Annotated[Several[Item], AfterValidator(_no_repeats)]
 class Section(BaseModel):
     """The base of all sections: immutable. An unknown key is an error, and so is a number that has no effect."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     affects: ClassVar[tuple[Kind, ...]] = ()  # for numbers without ``affects``
 
     def mistakes(self) -> list[str]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from asrprune.config.lengths import output_length
 from asrprune.data.packed import Packed
 from asrprune.data.tables import is_count, stream_table
-from asrprune.data.tokenizer import Tokenizer
+from asrprune.data.tokenizer import UNKNOWN_LABEL, Tokenizer
 from asrprune.features.ark import checksum, read_matrix
 from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import write_text
@@ -24,6 +24,8 @@ from asrprune.runtime.files import write_text
 _LONGEST_SOCKET = 103  # bytes of the path of a socket: 107 on Linux, 103 on macOS
 _LONGEST_WAIT_S = 600.0  # for a batch, of a process that is alive
 _NO_WORKERS = "read them in the training's own process with train.num_workers=0"
+_SAMPLED_TEXTS = 500  # transcripts whose letters are checked
+_MOST_UNKNOWN = 0.9  # share of their words
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,10 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         self.lengths = np.fromiter(map(self._frames, self._values("utt2num_frames")), dtype=np.int64, count=len(self.ids))
         self.checksums = self._read_checksums()
         has_text = tokenizer is not None or (directory / "text").is_file()
-        for text in self._values("text") if has_text else [""] * len(self.ids):
+        for text in self._values("text") if has_text else itertools.repeat("", len(self.ids)):
             self.texts.append(text)
+        if tokenizer is not None:
+            _check_letters(self, tokenizer)
 
     def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, Tokenizer | None]]:
         """Pickle the path only; the receiving process reads the tables."""
@@ -101,7 +105,10 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[int, np.ndarray, list[int]]:
-        matrix = read_matrix(self._entries[index])
+        try:
+            matrix = read_matrix(self._entries[index])
+        except UserError as error:
+            raise UserError(f"{self.directory}/feats.scp: {self.ids[index]}: {error}") from None
         if len(matrix) != self.lengths[index]:  # batches are planned by these lengths
             raise UserError(
                 f"{self.directory}/utt2num_frames: {self.ids[index]}: {self.lengths[index]} frames, but its features have"
@@ -158,6 +165,18 @@ def _shared(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:
             f"/dev/shm: has no room for the batches that are read in advance ({first_line(error)}); make it larger, with Docker"
             f" by --shm-size=8g or --ipc=host, or {_NO_WORKERS}"
         ) from None
+
+
+def _check_letters(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """Raise a ``UserError`` if the text units lack nearly every word of the transcripts, as with letters of another case."""
+    sampled = range(0, len(corpus), max(1, len(corpus) // _SAMPLED_TEXTS))
+    words = [word for index in sampled for word in corpus.texts[index].split()]
+    unknown = [word for word in words if UNKNOWN_LABEL in tokenizer.encode(word)]
+    if len(unknown) > _MOST_UNKNOWN * len(words):
+        raise UserError(
+            f"{corpus.directory}/text: {len(unknown)} of {len(words)} words, such as `{unknown[0]}`, cannot be written in the"
+            f" text units of {tokenizer.path}; use the letters (a or A) of the transcripts from which the units were made"
+        )
 
 
 def _collate(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:

@@ -4,9 +4,10 @@ Each utterance has a checksum in ``utt2crc``, which is compared when its feature
 """
 
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -14,12 +15,12 @@ from typing import ClassVar
 import numpy as np
 
 from asrprune.config.schema import FrontendConfig
-from asrprune.data.kaldi import Utterance, read_data_dir
-from asrprune.data.tables import read_table, write_table
+from asrprune.data.kaldi import Utterance, Utterances
+from asrprune.data.tables import open_table, stream_table, write_ascending, write_table
 from asrprune.features.ark import checksum, read_matrix, write_ark
 from asrprune.features.audio import read_audio, stamp_of
 from asrprune.features.cmvn import read_statistics, statistics, write_cmvn
-from asrprune.features.fbank import change_speed, compute_fbank
+from asrprune.features.fbank import SPEED_FILTER, change_speed, compute_fbank
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import atomic_path, digest_of, held, remove_temporaries
@@ -50,27 +51,32 @@ def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_
     Raises:
         UserError: an utterance cannot be read, or another process computes features of this directory.
     """
-    utterances = read_data_dir(directory, need_text=False)
+    utterances = Utterances(directory, need_text=False)
     with held(directory / "fbank"):
         return _extract(directory, utterances, options, executor, allow_pipes)
 
 
-def _extract(
-    directory: Path, utterances: Sequence[Utterance], options: FrontendConfig, executor: Executor, allow_pipes: bool
-) -> int:
-    shards = [utterances[i : i + SHARD_UTTERANCES] for i in range(0, len(utterances), SHARD_UTTERANCES)]
-    names = [_shard_name(index, shard, options) for index, shard in enumerate(shards)]
+def _extract(directory: Path, utterances: Utterances, options: FrontendConfig, executor: Executor, allow_pipes: bool) -> int:
     store = directory.resolve() / "fbank"
-    missing = [(store / name, shard) for name, shard in zip(names, shards, strict=True) if not _is_complete(store / name)]
+    names = [_shard_name(index, shard, options) for index, shard in enumerate(_shards(utterances))]
+    missing = {index for index, name in enumerate(names) if not _is_complete(store / name)}
     if missing:
         logger.info(
-            "%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(shards)
+            "%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(names)
         )
         write = partial(_write_shard, options=options, allow_pipes=allow_pipes)
-        for _ in track(executor.map(write, missing), f"fbank {directory.name}", len(missing)):
+        shards = ((store / names[index], shard) for index, shard in enumerate(_shards(utterances)) if index in missing)
+        for _ in track(executor.map(write, shards), f"fbank {directory.name}", len(missing)):
             pass
     _collect(directory, [store / name for name in names], options)
     return len(missing)
+
+
+def _shards(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
+    """Yield the utterances of each archive."""
+    coming = iter(utterances)
+    while shard := list(itertools.islice(coming, SHARD_UTTERANCES)):
+        yield shard
 
 
 class _Contents(Record):
@@ -125,29 +131,36 @@ def _counted(
 def _shard_name(index: int, utterances: Sequence[Utterance], options: FrontendConfig) -> str:
     stamps = {audio: stamp_of(audio) for audio in {u.audio for u in utterances}}
     content = [[u.id, u.audio, stamps[u.audio], u.start_s, u.end_s, u.speed] for u in utterances]
-    digest = hashlib.sha256(json.dumps([content, options.model_dump()]).encode()).hexdigest()
+    speed_filter = [SPEED_FILTER] if any(u.speed != 1.0 for u in utterances) else []
+    digest = hashlib.sha256(json.dumps([content, options.model_dump(), *speed_filter]).encode()).hexdigest()
     return f"feats_{index:05d}_{digest[:12]}"
 
 
 def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> None:
-    scp: dict[str, str] = {}
-    frames: dict[str, int] = {}
-    crc: dict[str, str] = {}
-    for base in bases:
-        entries = read_table(base.with_suffix(".scp"))  # the directory may have been moved in the meantime
-        scp.update({key: f"{base.with_suffix('.ark')}:{entry.rpartition(':')[2]}" for key, entry in entries.items()})
-        contents = _Contents.read(base.with_suffix(_CONTENTS))
-        frames.update(contents.frames)
-        crc.update(contents.crc)
-    write_table(directory / "utt2num_frames", {key: str(count) for key, count in frames.items()})
-    write_table(directory / "utt2dur", {key: f"{count * options.frame_shift_ms / 1000:.3f}" for key, count in frames.items()})
-    write_table(directory / "utt2crc", crc)
-    write_table(directory / "feats.scp", scp)
+    """Write the tables of a directory, line by line; the utterances of an archive follow those of the one before."""
+
+    def contents() -> Iterator[_Contents]:
+        return (_Contents.read(base.with_suffix(_CONTENTS)) for base in bases)
+
+    def frames() -> Iterator[tuple[str, int]]:
+        return (row for archive in contents() for row in archive.frames.items())
+
+    write_ascending(directory / "utt2num_frames", ((key, str(count)) for key, count in frames()))
+    write_ascending(directory / "utt2dur", ((key, f"{count * options.frame_shift_ms / 1000:.3f}") for key, count in frames()))
+    write_ascending(directory / "utt2crc", (row for archive in contents() for row in archive.crc.items()))
+    write_ascending(directory / "feats.scp", _entries(bases))
     wanted, store = {base.name for base in bases}, directory / "fbank"
     remove_temporaries(store)
     for stale in store.glob("feats_*"):  # the directory may be a link and contain other files
         if stale.stem not in wanted:
             stale.unlink()
+
+
+def _entries(bases: list[Path]) -> Iterator[tuple[str, str]]:
+    """Yield the lines of feats.scp; the directory may have been moved since the archives were written."""
+    for base in bases:
+        for key, entry in stream_table(base.with_suffix(".scp")):
+            yield key, f"{base.with_suffix('.ark')}:{entry.rpartition(':')[2]}"
 
 
 def compute_cmvn(directory: Path) -> np.ndarray:
@@ -162,8 +175,8 @@ def compute_cmvn(directory: Path) -> np.ndarray:
     if archives := sorted((directory / "fbank").glob("feats_*.cmvn")):
         parts: Iterator[np.ndarray] = map(read_statistics, archives)
     else:
-        entries = list(read_table(directory / "feats.scp").values())
-        parts = (statistics(read_matrix(entry)) for entry in track(entries, f"cmvn {directory.name}"))
+        table = open_table(directory / "feats.scp")
+        parts = (statistics(read_matrix(entry)) for _, entry in track(table, f"cmvn {directory.name}"))
     stats = next(parts)
     for part in parts:
         if part.shape != stats.shape:

@@ -11,6 +11,7 @@ from asrprune.data.kaldi import restrict
 from asrprune.data.tables import (
     BY_STAGE_1,
     FILES,
+    INVISIBLE,
     MADE_LATER,
     ODD_BLANK,
     Rows,
@@ -68,7 +69,7 @@ def _clean(path: Path, changes: list[str]) -> dict[str, str]:
     rows: dict[str, str] = {}
     dropped: dict[str, list[str]] = {}
     for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
-        key, value = split_line(ODD_BLANK.sub(" ", raw.decode("utf-8", "replace")))
+        key, value = split_line(INVISIBLE.sub("", ODD_BLANK.sub(" ", raw.decode("utf-8", "replace"))))
         if name != "wav.scp":  # a path may hold two spaces in a row
             value = " ".join(value.split())
         if why := _reason_to_drop(name, raw, key, value, rows):

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from asrprune.config.strategies import spellings
 from asrprune.data.dataset import Corpus
-from asrprune.data.tables import write_table
+from asrprune.data.tables import write_ascending
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import decode_in_shards
@@ -88,7 +88,7 @@ def decode_set(
         for output in missing:
             for stale in ("decode.json", "score.json"):
                 (output / stale).unlink(missing_ok=True)
-            write_table(output / "text", texts[models[output].keep])
+            write_ascending(output / "text", texts(models[output].keep))
             made = {"output_sha256": sha256_of(output / "text")}
             records[output].model_copy(update=made).write(output / "decode.json")
         shutil.rmtree(shards)
@@ -110,8 +110,9 @@ def _is_decoded(output: Path, record: Decoded) -> bool:
 
 
 def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: Iterable[SubModel]) -> list[Decoded]:
-    text = "".join(f"{key} {text}\n" for key, text in zip(corpus.ids, corpus.texts, strict=True))
-    text_sha256 = hashlib.sha256(text.encode()).hexdigest()
+    text_sha256 = hashlib.sha256()
+    for key, text in zip(corpus.ids, corpus.texts, strict=True):
+        text_sha256.update(f"{key} {text}\n".encode())
     config, features = experiment.config, features_of(corpus)
     return [
         Decoded(
@@ -121,7 +122,7 @@ def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: I
             model_sha256=experiment.record.model_sha256,
             utterances=len(corpus),
             hours=round(float(corpus.lengths.sum()) * config.frontend.frame_shift_ms / 3.6e6, 4),
-            text_sha256=text_sha256,
+            text_sha256=text_sha256.hexdigest(),
             features=features,
             strategy=model.strategy,
             depth=len(model.keep),

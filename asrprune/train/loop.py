@@ -79,7 +79,7 @@ class Trainer:
         self.writes = fabric.is_global_zero  # only the first of several processes writes files
         self.kept = _feasible(train, exp, config, self.writes)
         total_steps = self._count_updates() if isinstance(config.train.schedule, CosineConfig) else 0
-        self.updater = Updater(config, model, train.lengths, fabric, total_steps)
+        self.updater = Updater(config, model, train, fabric, total_steps)
         self.progress = Progress()
         self.journal: Journal | SilentJournal = SilentJournal()
         self.saved_at = time.monotonic()

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
@@ -13,31 +12,35 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from asrprune.config.schema import Config
-from asrprune.data.dataset import Batch
+from asrprune.data.dataset import Batch, Corpus
+from asrprune.data.tables import some
 from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities
+from asrprune.runtime.errors import UserError
 from asrprune.runtime.seeds import mix
 from asrprune.train.optim import learning_rate, make_optimizer, set_learning_rate
 from asrprune.train.window import Window
 
 logger = logging.getLogger(__name__)
+_MOST_SKIPPED = 5  # updates in a row
 
 
 class Updater:
     """The model and the optimiser of a training, and how they are updated."""
 
-    def __init__(self, config: Config, model: CtcModel, lengths: np.ndarray, fabric: Fabric, total_steps: int) -> None:
+    def __init__(self, config: Config, model: CtcModel, corpus: Corpus, fabric: Fabric, total_steps: int) -> None:
         """Make the optimiser.
 
         Args:
             config: all numbers.
             model: the model, on the CPU.
-            lengths: (N,) frames of each utterance of the training set.
+            corpus: the training set.
             fabric: devices and precision.
             total_steps: updates of the whole training, for a schedule that needs their number.
         """
-        self.config, self.lengths, self.fabric, self.total_steps = config, lengths, fabric, total_steps
+        self.config, self.corpus, self.fabric, self.total_steps = config, corpus, fabric, total_steps
+        self.skipped = 0  # updates skipped in a row, because the gradient was not finite
         depth = config.model.stochastic_depth
         self.probabilities = drop_probabilities(config.model.num_layers, depth.rate, depth.mode)
         model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
@@ -71,14 +74,15 @@ class Updater:
                 losses = counts * self.losses(batch, keep, depth)
                 self.fabric.backward(self.module.total(losses) / utterances * world)  # DDP takes the mean over processes
             window.losses[: len(losses)] += losses.detach()
-            window.frames += counts * int(self.lengths[batch.index].sum())  # batch.lens would wait for the GPU
+            window.frames += counts * int(self.corpus.lengths[batch.index].sum())  # batch.lens would wait for the GPU
         for layer in self.module.encoder.layers[depth:]:  # without gradient their weights and moments stay as they are
             layer.zero_grad(set_to_none=True)
         window.grad_norm = self._clip()
         if math.isfinite(window.grad_norm):
             self.optimizer.step()
+            self.skipped = 0
         else:
-            logger.warning("step %d: the gradient is not finite; the update is skipped", step)
+            self._skip(step, [self.corpus.ids[int(i)] for batch in batches for i in batch.index])
         window.reached[: len(losses)] += utterances
         window.utterances += utterances
         window.layers_run += len(keep)
@@ -102,6 +106,17 @@ class Updater:
         self.optimizer.zero_grad(set_to_none=False)
         for buffer, before in buffers:  # BatchNorm must not count these batches: a resumed run would count them twice
             buffer.copy_(before)
+
+    def _skip(self, step: int, utterances: list[str]) -> None:
+        """Report an update that is skipped because its gradient is not finite; end the training after several in a row."""
+        self.skipped += 1
+        what = f"step {step}: the gradient is not finite; utterances: {some(utterances)}"
+        if self.skipped == _MOST_SKIPPED:
+            raise UserError(
+                f"{what}; {self.skipped} updates in a row were skipped, so the model learns nothing; check the features of"
+                " these utterances, or lower train.schedule.peak"
+            )
+        logger.warning("%s; the update is skipped", what)
 
     def _clear_gradients(self, depth: int) -> None:
         """Set the gradients of layers up to ``depth`` to 0, not None: skipped layers are then updated as with DDP."""

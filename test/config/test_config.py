@@ -50,6 +50,9 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
     ("text", "message"),
     [
         ("model: {stochastic_depth: {rate: 1.0}}", "model.stochastic_depth.rate: input should be less than 1, got 1.0"),
+        ("train: {weight_decay: .inf}", "train.weight_decay: input should be a finite number, got inf"),
+        ("train: {schedule: {peak: .inf}}", "peak: input should be a finite number, got inf"),
+        ("frontend: {low_freq: .nan}", "frontend.low_freq: input should be a finite number, got nan"),
         ("model: {num_layers: 4, taps: [2, 1]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 1]"),
         ("model: {num_layers: 4, taps: [2, 2]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 2]"),
         (

@@ -21,7 +21,8 @@ from asrprune.data import extract as fbank
 from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus
 from asrprune.data.extract import compute_cmvn, extract
-from asrprune.data.kaldi import Utterance, read_data_dir, speed_copies, write_data_dir
+from asrprune.data.kaldi import Utterance, read_data_dir, write_data_dir
+from asrprune.data.perturb import write_speed_copies
 from asrprune.data.tables import read_table, write_table
 from asrprune.features.ark import read_matrix, write_ark
 from asrprune.features.cmvn import read_cmvn, write_cmvn
@@ -245,15 +246,32 @@ def test_speed_changes_length_and_pitch_by_its_factor(speed: float) -> None:
     assert np.abs(middle).max() == pytest.approx(0.5, rel=0.02)
 
 
+@pytest.mark.parametrize("speed", [0.9, 1.1])
+def test_a_changed_speed_adds_no_energy_beyond_the_band(speed: float) -> None:
+    """Slowed noise ends at 0.9 of the band; a tone that speed moves beyond the band is gone, not mirrored."""
+    if speed < 1:
+        sound = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE)
+    else:
+        sound = np.sin(2 * np.pi * 7700.0 * np.arange(4 * RATE) / RATE)
+    changed = change_speed(sound.astype(np.float32), RATE, speed)[1000:-1000]
+    power = np.abs(np.fft.rfft(changed * np.hanning(len(changed)))) ** 2
+    hertz = np.linspace(0, RATE / 2, len(power))
+    if speed < 1:
+        assert 10 * np.log10(power[hertz > 7300].mean() / power[hertz < 6500].mean()) < -80
+        assert 10 * np.log10(power[(hertz > 6500) & (hertz < 7000)].mean() / power[hertz < 6500].mean()) > -1
+    else:
+        assert np.abs(changed).max() < 1e-3
+
+
 def test_speed_one_is_the_signal_itself() -> None:
     tone = np.ones(100, dtype=np.float32)
     assert change_speed(tone, RATE, 1.0) is tone
 
 
 def test_speed_copies_are_speakers_and_utterances_of_their_own(data: Path) -> None:
-    utterances = read_data_dir(data)
-    copies = speed_copies(utterances, (0.9, 1.0, 1.1))
-    assert len(copies) == 3 * len(utterances)
+    utterances, target = read_data_dir(data), data.with_name("set_sp")
+    assert write_speed_copies(data, target, (0.9, 1.0, 1.1)) == 3 * len(utterances)
+    copies = read_data_dir(target)
     assert {copy.speaker for copy in copies} == {"s0", "s1", "sp0.9-s0", "sp0.9-s1", "sp1.1-s0", "sp1.1-s1"}
     assert [copy for copy in copies if copy.speed == 1.0] == utterances
     assert all(copy.id == f"sp{copy.speed:g}-{copy.id.partition('-')[2]}" for copy in copies if copy.speed != 1.0)
@@ -262,7 +280,7 @@ def test_speed_copies_are_speakers_and_utterances_of_their_own(data: Path) -> No
 
 def test_a_directory_of_speed_copies_is_a_good_one_with_changed_features(data: Path) -> None:
     target = data.with_name("set_sp")
-    write_data_dir(target, speed_copies(read_data_dir(data), (0.9, 1.0, 1.1)))
+    write_speed_copies(data, target, (0.9, 1.0, 1.1))
     assert check_data_dir(target) == []
     extract(target, OPTIONS, HERE)
     extract(data, OPTIONS, HERE)
@@ -279,13 +297,30 @@ def test_speed_copies_of_segments(data: Path) -> None:
     """Two segments of one recording stay segments of one, under its new name."""
     audio = read_data_dir(data)[2].audio
     segments = [Utterance(f"s-{i}", audio, 0.1 * i, 0.1 * i + 0.1, "s", "hello", recording="s-rec") for i in range(2)]
-    write_data_dir(data, speed_copies(segments, (1.0, 0.5)))
-    assert check_data_dir(data) == []
-    assert set(read_table(data / "wav.scp")) == {"s-rec", "sp0.5-s-rec"}
-    extract(data, OPTIONS, HERE)
-    assert {key: len(matrix) for key, matrix in features(data).items()} == {
+    write_data_dir(data, segments)
+    target = data.with_name("set_sp")
+    write_speed_copies(data, target, (1.0, 0.5))
+    assert check_data_dir(target) == []
+    assert set(read_table(target / "wav.scp")) == {"s-rec", "sp0.5-s-rec"}
+    extract(target, OPTIONS, HERE)
+    assert {key: len(matrix) for key, matrix in features(target).items()} == {
         "s-0": 10, "s-1": 10, "sp0.5-s-0": 20, "sp0.5-s-1": 20
     }  # fmt: skip
+
+
+def test_speed_copies_replace_a_directory_and_multiply_speeds(data: Path) -> None:
+    target = data.with_name("set_sp")
+    write_speed_copies(data, target, (1.0, 0.8))
+    extract(target, OPTIONS, HERE)
+    write_speed_copies(target, data.with_name("again"), (1.0, 2.0))
+    assert {utterance.speed for utterance in read_data_dir(data.with_name("again"))} == {1.0, 0.8, 2.0, 1.6}
+    write_speed_copies(data, target, (1.0,))
+    assert sorted(path.name for path in target.iterdir()) == ["fbank", "spk2utt", "text", "utt2spk", "wav.scp"]
+    assert read_data_dir(target) == read_data_dir(data)
+    with pytest.raises(UserError, match="set_sp: is the directory to copy; "):
+        write_speed_copies(target, target, (1.0, 0.8))
+    with pytest.raises(UserError, match=r"utt2spk: sp1\.1-s0-u0: two lines would have this id"):
+        write_speed_copies(data, target, (1.1, 1.1000001))
 
 
 # ---- CMVN

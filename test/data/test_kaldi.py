@@ -18,7 +18,7 @@ from asrprune.data import kaldi
 from asrprune.data.check import check_data_dir
 from asrprune.data.fix import fix_data_dir
 from asrprune.data.kaldi import Utterance, describe, read_data_dir, spread_evenly, write_data_dir
-from asrprune.data.tables import open_table, read_table, write_table
+from asrprune.data.tables import open_table, read_table, stream_table, write_table
 from asrprune.runtime.errors import UserError
 
 FIX = "`asrprune fix-data` does it"
@@ -226,6 +226,22 @@ def test_all_faults_of_a_table_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_marks_that_nobody_sees_are_refused_and_fixed(tmp_path: Path) -> None:
+    """Also sentencepiece's mark of the start of a word. Joiners belong to the spelling of Persian and Hindi."""
+    marks = ["\xad", "\u200e", "\u200f", "\u061c", "\u2060", "\u2581"]
+    lay(tmp_path, PLAIN | {"text": f"al-1 {''.join(marks[:5])}yes\nal-2 yes\u2581no\nbo-1 می\u200cخواهم क्\u200dष\n"})
+    faults = check_data_dir(tmp_path, audio=False)
+    assert [fault.removeprefix(f"{tmp_path}/") for fault in faults] == [
+        rf"text:1: al-1: holds '\xad', which is not visible, but makes another word; remove it, {FIX}",
+        rf"text:2: al-2: holds '\u2581', but only plain spaces separate words; replace it, {FIX}",
+    ]
+    for mark in marks:
+        with pytest.raises(UserError, match="text:1: x: holds"):
+            list(stream_table(lay(tmp_path / "d", {"text": f"x no{mark}\n"}) / "text"))
+    fix_data_dir(tmp_path)
+    assert list(read_table(tmp_path / "text").values()) == ["yes", "yes no", "می\u200cخواهم क्\u200dष"]
+
+
 def test_a_table_of_many_faults_shows_twenty(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("".join(f"{i:03d}\n" for i in range(100)))
     with pytest.raises(UserError) as caught:
@@ -364,11 +380,11 @@ def test_each_recording_is_opened_once(tmp_path: Path, monkeypatch: pytest.Monke
     soundfile.write(tmp_path / "a.wav", np.zeros(160000, np.int16), 16000)
     audio = str(tmp_path / "a.wav")
     write_data_dir(tmp_path / "d", [Utterance(f"a-{i}", audio, i, i + 1.0, "a", "X", recording="r") for i in range(10)])
-    opened: list[str] = []
+    opened: list[bytes] = []
     real: Callable[..., soundfile.SoundFile] = soundfile.SoundFile
     monkeypatch.setattr(soundfile, "SoundFile", lambda source, **layout: opened.append(source) or real(source, **layout))
     assert check_data_dir(tmp_path / "d") == []
-    assert opened == [audio]
+    assert opened == [audio.encode()]
 
 
 def test_time_grows_with_the_number_of_utterances(tmp_path: Path) -> None:

@@ -279,8 +279,16 @@ def test_another_model_has_no_use_for_them(in_batches: Experiment, tiny_data: Pa
     corpus, folder = Corpus(tiny_data / "dev", None), tmp_path / "shards"
     shards.decode_in_shards(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
     found = shards.decode_in_shards(other, corpus, [(1, 2)], folder, HERE, GREEDY)
-    assert found[1, 2] == alone(other, tiny_data / "dev", (1, 2))
-    assert found != shards.decode_in_shards(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
+    again = shards.decode_in_shards(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
+    assert dict(found((1, 2))) == alone(other, tiny_data / "dev", (1, 2)) != dict(again((1, 2)))
+    for path in folder.glob("*"):  # damaged in two ways: as a whole, and in a text
+        path.write_bytes(b"\xff")
+    repaired = shards.decode_in_shards(other, corpus, [(1, 2)], folder, HERE, GREEDY)
+    assert dict(repaired((1, 2))) == dict(alone(other, tiny_data / "dev", (1, 2)))
+    for path in folder.glob("*"):
+        path.write_text('1,2\t{"a": 3}\n')
+    with pytest.raises(UserError, match=r"jsonl: is damaged; remove it, and stage 8"):
+        repaired((1, 2))
 
 
 def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> None:

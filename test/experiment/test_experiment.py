@@ -298,6 +298,14 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(exp: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_are_not_finite_are_refused(exp: Path) -> None:
+    weights = load_weights(exp / "model.safetensors")
+    weights["head.project.bias"][1] = torch.nan
+    save_weights(exp / "model.safetensors", weights)
+    with pytest.raises(UserError, match=r"model\.safetensors: head\.project\.bias contains numbers that are not finite"):
+        load(exp)
+
+
 def test_weights_of_another_model_are_refused(exp: Path) -> None:
     weights = load_weights(exp / "model.safetensors")
     save_weights(exp / "model.safetensors", {name: tensor + 1.0 for name, tensor in weights.items()})

@@ -152,7 +152,8 @@ def test_update_without_a_finite_gradient_is_left_out(
     before, moments = weights(trainer), trainer.updater.optimizer.state_dict()["state"][0]["exp_avg"].clone()
     batch.features[1, 5] = float("nan")
     update(trainer, [batch], window)
-    assert "step 2: the gradient is not finite; the update is skipped" in caplog.text
+    named = ", ".join(trainer.train_corpus.ids[int(index)] for index in batch.index)
+    assert f"step 2: the gradient is not finite; utterances: {named}; the update is skipped" in caplog.text
     torch.testing.assert_close(weights(trainer), before, rtol=0.0, atol=0.0)
     assert torch.equal(trainer.updater.optimizer.state_dict()["state"][0]["exp_avg"], moments)
     update(trainer, batches_of(trainer, range(4)), window)
@@ -160,6 +161,16 @@ def test_update_without_a_finite_gradient_is_left_out(
     after = weights(trainer)
     assert all(value.isfinite().all() for value in after.values())
     assert not torch.equal(after["head.project.weight"], before["head.project.weight"])
+
+
+def test_training_ends_when_no_gradient_is_finite(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer(tiny_config_with(*CALM))
+    good, bad = batches_of(trainer, range(4)), batches_of(trainer, range(4))
+    bad[0].features[1, 5] = float("inf")
+    for batches in [bad, bad, bad, bad, good, bad, bad, bad, bad]:
+        update(trainer, batches, trainer._empty_window())
+    with pytest.raises(UserError, match=f"{trainer.train_corpus.ids[1]}.*; 5 updates in a row were skipped"):
+        update(trainer, bad, trainer._empty_window())
 
 
 def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
