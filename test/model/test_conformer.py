@@ -1,11 +1,10 @@
-"""The Conformer layer: its formula and relative positions. test_encoder.py tests what all layer types share."""
+"""The Conformer layer: scales and start. test_espnet_parity.py has its formula, test_encoder.py what all layer types share."""
 
 import pytest
 import torch
 
 from asrprune.model.conformer import ConformerLayer
 from asrprune.model.relative_attention import RelativeAttention, _shift, distances
-from asrprune.model.transformer import sinusoids
 
 DIM, HEADS, KERNEL = 12, 3, 5
 
@@ -25,29 +24,6 @@ def test_layer_is_the_formula(layer: ConformerLayer) -> None:
         expected = expected + c * layer.conv(layer.norm_conv(expected), None)
         expected = layer.norm_out(expected + c / 2 * layer.ffn(layer.norm_ffn(expected)))
         torch.testing.assert_close(layer(x, None, c), expected)
-
-
-def test_attention_is_transformer_xls(layer: ConformerLayer) -> None:
-    """Every score by hand: (q_i + u) k_j + (q_i + v) W r_{i-j}."""
-    attention = layer.attention
-    with torch.no_grad():
-        attention.content_bias.normal_()
-        attention.position_bias.normal_()
-    x, size = torch.randn(7, DIM), DIM // HEADS
-    with torch.inference_mode():
-        query, key, value = attention.qkv(x).chunk(3, dim=-1)
-        heads = []
-        for head in range(HEADS):
-            part = slice(head * size, (head + 1) * size)
-            scores = torch.empty(7, 7)
-            for i in range(7):
-                for j in range(7):
-                    r = attention.position(sinusoids(torch.tensor([float(i - j)]), DIM))[0, part]
-                    by_content = (query[i, part] + attention.content_bias[part]) @ key[j, part]
-                    scores[i, j] = by_content + (query[i, part] + attention.position_bias[part]) @ r
-            heads.append((scores / size**0.5).softmax(-1) @ value[:, part])
-        expected = attention.project(torch.cat(heads, dim=-1))
-        torch.testing.assert_close(attention(x.unsqueeze(0), None)[0], expected)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])

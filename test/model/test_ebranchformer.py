@@ -1,8 +1,7 @@
-"""The E-Branchformer layer: its formula, gate and start. test_encoder.py tests what all layer types share."""
+"""The E-Branchformer layer: scales and start. test_espnet_parity.py has its formula, test_encoder.py what all types share."""
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from asrprune.config.schema import Conv2dConfig, ModelConfig
@@ -27,16 +26,6 @@ def make_model(num_layers: int, dim: int = 16) -> CtcModel:
     return CtcModel(config, 20, 5).eval()
 
 
-def by_hand(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A depthwise convolution frame by frame: (T, C), (C, 1, K) and (C,) -> (T, C)."""
-    reach = weight.shape[-1] // 2
-    y = bias.repeat(len(x), 1)
-    for frame in range(len(x)):
-        for other in range(max(0, frame - reach), min(len(x), frame + reach + 1)):
-            y[frame] += weight[:, 0, other - frame + reach] * x[other]
-    return y
-
-
 def test_layer_is_the_formula(layer: EBranchformerLayer) -> None:
     """Half a feed-forward, both branches merged, half a feed-forward, then a norm; all that is added times an odd c."""
     x, c = torch.randn(2, 9, DIM), 1.7
@@ -47,24 +36,6 @@ def test_layer_is_the_formula(layer: EBranchformerLayer) -> None:
         expected = expected + c * layer.merge(far, near, None)
         expected = layer.norm_out(expected + c / 2 * layer.ffn(layer.norm_ffn(expected)))
         torch.testing.assert_close(layer(x, None, c), expected)
-
-
-def test_second_half_of_the_hidden_units_gates_the_first(layer: EBranchformerLayer) -> None:
-    cgmlp, x = layer.cgmlp, torch.randn(7, DIM)
-    with torch.inference_mode():
-        hidden = F.gelu(F.linear(x, cgmlp.expand.weight, cgmlp.expand.bias))
-        gate = by_hand(cgmlp.norm(hidden[:, HIDDEN // 2 :]), cgmlp.depthwise.weight, cgmlp.depthwise.bias)
-        expected = F.linear(hidden[:, : HIDDEN // 2] * gate, cgmlp.contract.weight, cgmlp.contract.bias)
-        torch.testing.assert_close(cgmlp(x.unsqueeze(0), None)[0], expected)
-
-
-def test_merge_looks_at_neighbouring_frames_of_both_branches(layer: EBranchformerLayer) -> None:
-    merge, far, near = layer.merge, torch.randn(7, DIM), torch.randn(7, DIM)
-    with torch.inference_mode():
-        both = torch.cat([far, near], dim=1)
-        both = both + by_hand(both, merge.depthwise.weight, merge.depthwise.bias)
-        expected = F.linear(both, merge.project.weight, merge.project.bias)
-        torch.testing.assert_close(merge(far.unsqueeze(0), near.unsqueeze(0), None)[0], expected)
 
 
 def test_without_its_branches_only_the_last_norm_is_left(layer: EBranchformerLayer) -> None:

@@ -150,7 +150,7 @@ def test_a_config_that_was_cut_short_is_told(experiment: Path) -> None:
 
 def test_decodes_of_other_transcripts_are_both_named(experiment: Path) -> None:
     change(experiment / "decode/dev/lowest_d4/decode.json", text_sha256="others")
-    with pytest.raises(UserError, match=r"decode/dev/lowest_d4: .* not those of decode/dev/every_d10; .* remove the directories"):
+    with pytest.raises(UserError, match=r"decode/dev/lowest_d4: .* not those of decode/dev/every_d10; .* remove the dir"):
         collect(experiment)
 
 
