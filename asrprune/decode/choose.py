@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from asrprune.config.load import check
-from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding
+from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding, GreedyConfig
 from asrprune.data.tokenizer import UNKNOWN_LABEL, Tokenizer
 from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.decoder import Decoder
@@ -87,7 +87,7 @@ def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
     Raises:
         UserError: there is no such language model, or an expected phrase cannot be written in the text units.
     """
-    if not isinstance(options, BeamConfig):
+    if isinstance(options, GreedyConfig):
         return GREEDY
     if options.lm is None:
         return make_beam(options, tokenizer, None, "")

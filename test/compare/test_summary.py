@@ -13,7 +13,8 @@ from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import power, seeds_for
 from asrprune.compare.record import CellRecord, CellRow
-from asrprune.compare.summary import ALL, ALONE, FULL, Comparison, Summary, System, shown, summarise, update_overhead
+from asrprune.compare.summarise import summarise, update_overhead
+from asrprune.compare.summary import ALL, ALONE, FULL, Comparison, Summary, System, shown
 from asrprune.compare.tables import power_table, pruned_table, tables, wer_table
 from asrprune.compare.verdict import verdict
 from asrprune.config.schema import ScoringConfig
