@@ -26,13 +26,18 @@ from asrprune.infer.runner import Runner
 from asrprune.prune.find import find_plan
 from asrprune.runtime.errors import UserError
 
+WORD_TAIL_S = 0.25  # the longest time that a word lasts after its last label; docs/decoding.md has the measurement
 FIT_AUDIO_S = 5.0
 FIT_REPEATS = 3
 
 
 @dataclass(frozen=True)
 class Word:
-    """A recognised word."""
+    """A recognised word.
+
+    A CTC model marks the beginning of a word or of a piece, most often by a single frame. So a word begins at the first frame
+    of its first label. It ends where the next word begins, but at most ``WORD_TAIL_S`` after the last frame of its last label.
+    """
 
     text: str
     start_s: float
@@ -126,7 +131,7 @@ class Recognizer:
                 return [(keep, self._emit(fbank_of_part(read, num_samples, start, stop, config.frontend), keep))]
 
             found = decode_in_windows(num_frames(num_samples, config.frontend), config, self.decoder, emit)[keep]
-        words = self._words(found)
+        words = self._words(found, num_samples / config.frontend.sample_rate)
         return Hypothesis(" ".join(word.text for word in words), words, keep)
 
     @contextmanager
@@ -185,16 +190,20 @@ class Recognizer:
             times.append(time.perf_counter() - started)
         return float(np.median(times[1:])) / seconds
 
-    def _words(self, found: Found) -> tuple[Word, ...]:
+    def _words(self, found: Found, seconds: float) -> tuple[Word, ...]:
+        """Return the words of a recording that is ``seconds`` long."""
         config = self.experiment.config
         frame_s = config.model.subsampling.factor * config.frontend.frame_shift_ms / 1000
         pieces = self.experiment.tokenizer.pieces
+        groups = _group_by_word([pieces[label] for label in found.labels])
+        begins = [found.first[group[0]] * frame_s for group in groups]
         words: list[Word] = []
-        for group in _group_by_word([pieces[label] for label in found.labels]):
+        for group, begin, following in zip(groups, begins, [*begins[1:], seconds], strict=False):
             text = self.experiment.tokenizer.decode([found.labels[i] for i in group])
-            start, end = found.first[group[0]] * frame_s, (found.last[group[-1]] + 1) * frame_s
+            spoken = (found.last[group[-1]] + 1) * frame_s
+            end = max(min(spoken + WORD_TAIL_S, following), min(spoken, seconds))
             if text:
-                words.append(Word(text, round(start, 3), round(end, 3), fmean(found.confidences[i] for i in group)))
+                words.append(Word(text, round(begin, 3), round(end, 3), fmean(found.confidences[i] for i in group)))
         return tuple(words)
 
 

@@ -132,14 +132,14 @@ def emit(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, frames: list[t
 
 
 def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame is 40 ms; a word lasts as long as its label is held, and its confidence is the mean probability there."""
+    """A frame is 40 ms. A word lasts to the next one, or to 0.25 s after its label; confidence: the label's mean probability."""
     emit(asr, monkeypatch, [
         ("<blk>", 0.9), ("▁one", 0.6), ("▁one", 0.8), ("<blk>", 0.9),
         ("▁two", 0.5), ("▁two", 0.5), ("▁one", 1.0), ("▁<unk>", 0.7),
     ])  # fmt: skip
     words = asr.transcribe(wav).words
     assert [(word.text, word.start_s, word.end_s) for word in words] == [
-        ("one", 0.04, 0.12), ("two", 0.16, 0.24), ("one", 0.24, 0.28), ("<unk>", 0.28, 0.32)
+        ("one", 0.04, 0.16), ("two", 0.16, 0.24), ("one", 0.24, 0.28), ("<unk>", 0.28, 0.57)
     ]  # fmt: skip
     assert [word.confidence for word in words] == pytest.approx([0.7, 0.5, 1.0, 0.7])
 
@@ -160,7 +160,7 @@ def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monke
     asr = Recognizer.load(coarse)
     emit(asr, monkeypatch, [("<blk>", 0.9), ("▁one", 0.6), ("▁one", 0.8), ("<blk>", 0.9), ("▁two", 0.5)])
     words = asr.transcribe(wav).words
-    assert [(word.text, word.start_s, word.end_s) for word in words] == [("one", 0.08, 0.24), ("two", 0.32, 0.4)]
+    assert [(word.text, word.start_s, word.end_s) for word in words] == [("one", 0.08, 0.32), ("two", 0.32, 0.65)]
     assert [word.confidence for word in words] == pytest.approx([0.7, 0.5])
 
 
@@ -204,7 +204,7 @@ def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.Mo
     hypothesis = asr.transcribe(wav)
     assert hypothesis.text == "no tw<unk> e"
     assert [(word.text, word.start_s, word.end_s) for word in hypothesis.words] == [
-        ("no", 0.0, 0.08), ("tw<unk>", 0.16, 0.32), ("e", 0.36, 0.52)
+        ("no", 0.0, 0.08), ("tw<unk>", 0.16, 0.36), ("e", 0.36, 0.52)
     ]  # fmt: skip
     assert [word.confidence for word in hypothesis.words] == pytest.approx([0.6, (0.9 * 3 + 0.4) / 4, (0.6 + 0.7) / 2])
 
