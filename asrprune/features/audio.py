@@ -73,8 +73,7 @@ class Recording:
             self.sound.seek(start)
             samples: npt.NDArray[np.float32] = self.sound.read(count, dtype="float32")
         except soundfile.LibsndfileError as error:
-            why = error.error_string
-            raise UserError(f"{self.entry}: is damaged or truncated ({why}); copy or unpack it again") from None
+            raise _damaged(self.entry, error) from None
         if len(samples) < count:
             raise UserError(
                 f"{self.entry}: is truncated: its header gives {self.sound.frames} samples, but reading stops at"
@@ -230,21 +229,28 @@ def _open_sound(name: str, source: bytes | BinaryIO, layout: dict[str, Any]) -> 
         why = error.error_string.rstrip(".")
         raise UserError(f"{name}: is not audio that libsndfile reads ({why}); convert it: ffmpeg -i IN OUT.wav") from None
     if 0 < sound.frames < _NO_LENGTH:
-        return sound if sound.seekable() else _as_pcm(sound)
+        return sound if sound.seekable() else _as_pcm(name, sound)
     what = "its header does not give its length" if sound.frames else "contains no samples"
     sound.close()
     raise UserError(f"{name}: {what}; create it again, or if it can be played, convert it: ffmpeg -i IN OUT.wav")
 
 
-def _as_pcm(sound: soundfile.SoundFile) -> soundfile.SoundFile:
+def _as_pcm(name: str, sound: soundfile.SoundFile) -> soundfile.SoundFile:
     """Decode a recording in which libsndfile cannot seek (GSM, G.721) to a temporary file, and open that."""
     content = _temporary()
     layout = (sound.samplerate, sound.channels, "PCM_16")
-    with sound, soundfile.SoundFile(content, "w", *layout, format="W64") as copy:
-        while len(block := sound.read(_BLOCK, dtype="int16")):
-            copy.write(block)
+    try:
+        with sound, soundfile.SoundFile(content, "w", *layout, format="W64") as copy:
+            while len(block := sound.read(_BLOCK, dtype="int16")):
+                copy.write(block)
+    except soundfile.LibsndfileError as error:
+        raise _damaged(name, error) from None
     content.seek(0)
     return soundfile.SoundFile(content)
+
+
+def _damaged(name: str, error: soundfile.LibsndfileError) -> UserError:
+    return UserError(f"{name}: is damaged or truncated ({error.error_string}); copy or unpack it again")
 
 
 def _open_pipe(command: str, allow_pipes: bool) -> soundfile.SoundFile:

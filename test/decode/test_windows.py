@@ -1,8 +1,9 @@
 """Long recordings in windows: every frame is covered, every label comes once, and memory does not grow."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,16 @@ import torch
 from torch import Tensor
 
 from asrprune.config.schema import Config
+from asrprune.data.dataset import Corpus
+from asrprune.data.tables import write_table
 from asrprune.decode.greedy import GREEDY
+from asrprune.decode.shards import hypotheses
 from asrprune.decode.windows import decode_in_windows, windows
 from asrprune.experiment.plan import Keep
+from asrprune.experiment.store import load
+from asrprune.features.ark import write_ark
+from asrprune.scoring.edit_distance import edit_distance
+from asrprune.train.average import average_best
 
 KEEP = (1, 2)
 
@@ -88,3 +96,35 @@ def test_two_windows_at_a_time_are_in_memory() -> None:
 
     decode_in_windows(360_000, config_of(4), GREEDY, emit)
     assert most == 2
+
+
+@pytest.mark.slow
+def test_a_trained_model_says_in_windows_what_it_says_in_one_piece(
+    tiny_config_with: Callable[..., Config],
+    tiny_data: Path,
+    run_training: Callable[[Config, Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two minutes of speech, in an order that was not trained; the model knows the words."""
+    numbers = (
+        "train.epochs=20 train.schedule.peak=5e-3 train.keep_best=1 train.average=1 train.dev_every_epochs=20 prune.depths=[2]"
+        " model.layer=conformer model.num_layers=2 model.dim=32 model.taps=[] model.dropout=0 model.stochastic_depth.rate=0"
+        " model.subsampling=conv1d"
+    )
+    run_training(tiny_config_with(*numbers.split()), tmp_path / "exp")
+    average_best(tmp_path / "exp")
+    model, corpus = load(tmp_path / "exp"), Corpus(tiny_data / "train", None)
+    rng = np.random.default_rng(0)
+    order = np.concatenate([rng.permutation(len(corpus)) for _ in range(8)])
+    features = np.concatenate([corpus[index][1] for index in order])
+    assert len(features) > 12_000
+    ark = tmp_path / "long.ark"
+    write_table(tmp_path / "feats.scp", write_ark(ark, ark, [("x", features)]))
+    write_table(tmp_path / "utt2num_frames", {"x": str(len(features))})
+    texts = []
+    for one_piece_s in (60.0, 1e9):
+        monkeypatch.setattr("asrprune.decode.windows.ONE_PIECE_S", one_piece_s)
+        texts.append(hypotheses(model, Corpus(tmp_path, None), [KEEP], [np.array([0])])[KEEP]["x"].split())
+    assert len(texts[0]) > 150
+    assert edit_distance(*texts) <= 0.03 * len(texts[1]), "a word that the model is not sure of may differ"
