@@ -91,7 +91,7 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     paths, now = ExperimentPaths(exp), TrainedOn(format=1, train=fingerprint(train), dev=fingerprint(dev))
     path = paths.data
     if not path.exists():
-        copied = {file.name: sha256_of(file) for file in (paths.tokenizer, paths.cmvn)}
+        copied = {file.name: sha256_of(file) for file in (paths.tokenizer, paths.cmvn) if file.is_file()}
         return now.model_copy(update={"copied": copied}).write(path)
     before = TrainedOn.read(path)
     for name, corpus, old, new in (("train", train, before.train, now.train), ("dev", dev, before.dev, now.dev)):

@@ -200,9 +200,10 @@ class Harness:
             self._end(pid)
         wrong = ["orphans"] if self.orphans else []
         expected = in_fork(lambda: contents.contents(step.after))
-        if way != "damaged" and step.looks_done() and self._differs(expected):
+        done = way != "damaged" and step.looks_done()
+        if done and self._differs(expected):
             wrong.append("looks done")
-        if self.run(step):
+        if not (done and step.name == "prune") and self.run(step):  # prune refuses to write what is there
             wrong.append("cannot go on")
         elif self._differs(expected):
             wrong.append("other results")
