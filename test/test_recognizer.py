@@ -132,7 +132,7 @@ def emit(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, frames: list[t
 
 
 def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame is 40 ms. A word lasts to the next one, or to 0.25 s after its label; confidence: the label's mean probability."""
+    """A frame is 40 ms. A word lasts to the next one, or to 0.25 s after its label. Confidence: the mean probability."""
     emit(asr, monkeypatch, [
         ("<blk>", 0.9), ("▁one", 0.6), ("▁one", 0.8), ("<blk>", 0.9),
         ("▁two", 0.5), ("▁two", 0.5), ("▁one", 1.0), ("▁<unk>", 0.7),
