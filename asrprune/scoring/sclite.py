@@ -21,7 +21,7 @@ _FILES = ("ref.trn", "hyp.trn", "utterances.tsv", "result.txt")
 _PIECE = 1 << 20  # bytes to copy at once
 
 
-def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts, ignore_case: bool = False) -> Score:
+def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts, *, ignore_case: bool = False) -> Score:
     """Score and write ref.trn, hyp.trn, utterances.tsv, result.txt and, last, score.json into ``directory``.
 
     ``speakers`` are the rows of utt2spk. result.txt has the format of sclite's ``sum`` and ``pra`` reports. Only some numbers

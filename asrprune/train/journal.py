@@ -40,7 +40,7 @@ class _Epoch(TypedDict):
     dev_wer: OfExits
 
 
-_LINE: TypeAdapter[dict[str, Any]] = TypeAdapter(Annotated[_Step | _Epoch, Field(discriminator="kind")])
+_LINE: TypeAdapter[Any] = TypeAdapter(Annotated[_Step | _Epoch, Field(discriminator="kind")])
 
 
 class Journal:
