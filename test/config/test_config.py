@@ -51,7 +51,7 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
     [
         ("model: {stochastic_depth: {rate: 1.0}}", "model.stochastic_depth.rate: input should be less than 1, got 1.0"),
         ("train: {weight_decay: .inf}", "train.weight_decay: input should be a finite number, got inf"),
-        ("train: {schedule: {peak: .inf}}", "peak: input should be a finite number, got inf"),
+        ("train: {schedule: {peak: .inf}}", "train.schedule.peak: input should be a finite number, got inf"),
         ("frontend: {low_freq: .nan}", "frontend.low_freq: input should be a finite number, got nan"),
         ("model: {num_layers: 4, taps: [2, 1]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 1]"),
         ("model: {num_layers: 4, taps: [2, 2]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 2]"),
@@ -312,8 +312,8 @@ def test_a_name_that_is_nearly_right_is_proposed(tmp_path: Path, text: str, prop
     [
         ("seed: 9223372036854775808", "train.yaml:1: not valid YAML: a whole number of more than 64 bits"),
         ("seed: 1000000000", "train.yaml: seed: must lie between -1e9 and 1e9, got 1000000000"),
-        ("train: {weight_decay: .inf}", "train.yaml: train.weight_decay: must lie between -1e9 and 1e9, got inf"),
-        ("train: {schedule: {peak: .nan}}", "train.yaml: train.schedule.peak: must lie between -1e9 and 1e9, got nan"),
+        ("train: {weight_decay: .inf}", "train.yaml: train.weight_decay: input should be a finite number, got inf"),
+        ("train: {schedule: {peak: .nan}}", "train.yaml: train.schedule.peak: input should be a finite number, got nan"),
         ("model: {num_layers: 1001}", "train.yaml: model.num_layers: input should be less than or equal to 1000, got 1001"),
     ],
 )
