@@ -1,6 +1,8 @@
 """The command line: its log, its signals, and the end of a command."""
 
+import contextlib
 import logging
+import resource
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +18,14 @@ from asrprune.runtime.failures import INTERRUPTED, user_message
 from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
 from asrprune.runtime.signals import raise_interrupts, status_of
+from asrprune.runtime.version import version
+
+
+def _open_many_files() -> None:
+    """Raise the limit on open files as far as the system allows: macOS begins with 256, which a training may use up."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # "unlimited" is refused on macOS
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most if most != resource.RLIM_INFINITY else 10240, most))
 
 
 class _Commands(TyperGroup):
@@ -25,6 +35,7 @@ class _Commands(TyperGroup):
         """Run the command."""
         raise_interrupts()
         keep_freed_memory()
+        _open_many_files()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
@@ -42,16 +53,26 @@ app = typer.Typer(
     name="asrprune",
     help="Train a speech recogniser once, run it at any depth.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},  # of all commands
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"asrprune {version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     log: Annotated[Path | None, typer.Option("--log", help="append the log to this file, too")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="results, warnings and errors only")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     screen = logging.StreamHandler()
     screen.addFilter(lambda record: record.name != log_only.name)

@@ -1,5 +1,6 @@
 """Commands on data directories."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,8 @@ from asrprune.cli.options import (
 from asrprune.cli.screen import say
 from asrprune.runtime.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 
 @app.command("check-data")
 def check_data(
@@ -27,13 +30,18 @@ def check_data(
     audio: Annotated[bool, typer.Option("--audio/--no-audio", help="open every recording, too")] = True,
     allow_pipes: AllowPipes = False,
 ) -> None:
-    """Check data directories. Every fault is printed as file:line: id: what is wrong; how to fix it."""
+    """Check data directories, the training set first. Every fault is printed as file:line: id: what is wrong; how to fix it."""
     from asrprune.data.check import check_data_dir
+    from asrprune.data.survey import leaks, sizes
 
-    faults = [fault for directory in directories for fault in check_data_dir(directory, audio, allow_pipes)]
-    if faults:
+    checked = [check_data_dir(directory, audio, allow_pipes) for directory in directories]
+    if faults := [fault for one in checked for fault in one.faults]:
         raise UserError("\n".join(faults))
     say(f"{', '.join(map(str, directories))}: no faults")
+    for sentence in sizes(checked):
+        say(sentence)
+    for sentence in leaks(checked):
+        logger.warning(sentence)
 
 
 @app.command("fix-data")

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from asrprune.data.check import faults_of_rows, first_descent, spk2utt_of, value_fault
-from asrprune.data.kaldi import restrict
+from asrprune.data.kaldi import owners, restrict
 from asrprune.data.tables import (
+    BY_RECORDING,
+    BY_SPEAKER,
     BY_STAGE_1,
     FILES,
     INVISIBLE,
@@ -28,6 +30,7 @@ from asrprune.runtime.planted import inside
 
 _PREPARED, _OLD, _NEW = ".fixed", "old", "new"  # the directory of the files to put in place, and its parts
 _BACKUP = re.compile(r"\.backup(\d{0,9})")
+_REQUIRED = ("utt2spk", "spk2utt", "text", "segments")  # an utterance without a line in one of them is dropped
 
 
 def fix_data_dir(path: Path) -> list[str]:
@@ -50,12 +53,14 @@ def fix_data_dir(path: Path) -> list[str]:
         changes.append("utt2spk: made from spk2utt")
     raise_faults([missing(path / name) for name in ("utt2spk", "wav.scp") if name not in rows])
     every, rows = rows, restrict(rows, _complete_utterances(path, rows, changes))
-    for name in sorted({"utt2speed", *MADE_LATER, *(["wav.scp"] if "segments" in rows else [])} & rows.keys()):
+    required = {*_REQUIRED, *(() if "segments" in rows else ("wav.scp",))}
+    for name in [name for name in FILES if name in rows and name not in required]:
         if unused := sorted(every[name].keys() - rows[name].keys()):
             changes.append(f"{name}: dropped {some(unused)}: no remaining utterance needs it")
-    if "utt2dur" in rows and len(rows["utt2dur"]) < len(rows["utt2spk"]):
-        del rows["utt2dur"]
-        changes.append("utt2dur: removed, as it lacked utterances; stage 2 (fbank) writes it again")
+        if name != "utt2speed" and (lacking := sorted(owners(rows, name) - rows[name].keys())):
+            del rows[name]
+            anew = "; stage 2 (fbank) writes it again" if name in MADE_LATER else ""
+            changes.append(f"{name}: removed, as it lacks {some(lacking)}{anew}")
     if first_descent((utt, speaker, 0) for utt, speaker in sorted(rows["utt2spk"].items())):
         rows = _put_speakers_first(path, rows)
         changes.append("every utterance id now begins with the speaker id, because their orders differed")
@@ -112,7 +117,7 @@ def _put_speakers_first(path: Path, rows: Rows) -> Rows:
     names = {utt: f"{speaker}-{utt}" for utt, speaker in rows["utt2spk"].items()}
     if len(set(names.values())) < len(names):
         raise UserError(f"{path}: if utterance ids get the speaker id as a prefix, two ids become equal; rename the speakers")
-    fixed = {"spk2utt", "wav.scp"} if "segments" in rows else {"spk2utt"}
+    fixed = {"spk2utt", *BY_SPEAKER, *(BY_RECORDING if "segments" in rows else ())}
     renamed = {name: table if name in fixed else {names[utt]: table[utt] for utt in table} for name, table in rows.items()}
     return {**renamed, "spk2utt": spk2utt_of(renamed["utt2spk"])}
 

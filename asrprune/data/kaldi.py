@@ -5,14 +5,25 @@ perturbation, applied when features are computed), later feats.scp and utt2num_f
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from asrprune.data.check import faults_of_rows, spk2utt_of, structure_faults
 from asrprune.data.packed import Ascending, Packed
-from asrprune.data.tables import FILES, Rows, joined, open_tables, raise_faults, write_table
+from asrprune.data.tables import (
+    BY_RECORDING,
+    BY_SPEAKER,
+    FILES,
+    ODD_BLANK,
+    READ,
+    Rows,
+    joined,
+    open_tables,
+    raise_faults,
+    write_table,
+)
 from asrprune.features.audio import audio_info
 from asrprune.runtime.errors import UserError
 
@@ -44,7 +55,8 @@ class Utterance:
 def read_data_dir(path: Path, need_text: bool = True) -> list[Utterance]:
     """Read the utterances of a directory, sorted by id. Audio is not opened.
 
-    Without ``need_text`` the file ``text`` may be missing; texts are then empty.
+    Without ``need_text`` the file ``text`` may be missing; texts are then empty. Files that are made from the directory, or
+    that only Kaldi reads, are not checked.
 
     Raises:
         UserError: the directory has faults; the error lists all of them.
@@ -59,8 +71,8 @@ class Utterances(Iterable[Utterance]):
     """
 
     def __init__(self, path: Path, need_text: bool = True) -> None:
-        """Check the directory; raise a ``UserError`` with all faults."""
-        self._tables = open_tables(path)
+        """Check the files that are read; raise a ``UserError`` with all faults."""
+        self._tables = open_tables(path, READ)
         raise_faults(structure_faults(path, self._tables, need_text))
 
     def __len__(self) -> int:
@@ -97,11 +109,27 @@ def write_data_dir(path: Path, utterances: Sequence[Utterance]) -> None:
     Raises:
         UserError: the directory would have faults; the error lists all of them, and nothing is written.
     """
-    repeated = [key for key, count in Counter(utt.id for utt in utterances).items() if count > 1]
-    raise_faults([f"{path}: {key}: several utterances have this id; give each utterance its own id" for key in repeated])
+    raise_faults([f"{path}: {fault}" for fault in _utterance_faults(utterances)])
     rows = _rows_of(path, utterances)
     raise_faults(faults_of_rows(path, rows))
     _write_files(path, rows)
+
+
+def _utterance_faults(utterances: Sequence[Utterance]) -> Iterator[str]:
+    """Yield what is wrong with single utterances, and a fault if there are none."""
+    if not utterances:
+        yield "there are no utterances to write; check the paths and patterns that find them"
+    for key, count in Counter(utt.id for utt in utterances).items():
+        if count > 1:
+            yield f"{key}: several utterances have this id; give each utterance its own id"
+    for utt in utterances:
+        ids = {"id": utt.id, "speaker": utt.speaker, **({"recording": utt.recording} if utt.recording != utt.id else {})}
+        for what, value in ids.items():
+            if len(value.split()) != 1 or value != value.strip():
+                yield f"utterance `{utt.id}`: its {what} `{value}` is not one word; replace the blanks in it, for example by _"
+        for what, value in (("audio", utt.audio), ("text", utt.text)):
+            if odd := ODD_BLANK.search(value):
+                yield f"utterance `{utt.id}`: its {what} holds {odd[0]!a}, but only plain spaces separate words; replace it"
 
 
 def describe(utterances: Sequence[Utterance]) -> str:
@@ -131,15 +159,27 @@ def _write_files(path: Path, rows: Rows) -> None:
             write_table(path / name, rows[name])
 
 
-def restrict(rows: Rows, kept: Collection[str]) -> Rows:
-    """Return the rows of the utterances in ``kept`` and of their recordings, with a new spk2utt."""
-    segments = rows.get("segments")
-    recordings = kept if segments is None else {segments[key].split()[0] for key in kept}
-    result = {}
-    for name, table in rows.items():
-        keys = recordings if name == "wav.scp" else kept
-        result[name] = {key: value for key, value in table.items() if key in keys}
-    return {**result, "spk2utt": spk2utt_of(result["utt2spk"])}
+def restrict(rows: Rows, kept: Set[str]) -> Rows:
+    """Return the rows of the utterances in ``kept``, of their recordings and of their speakers, with a new spk2utt."""
+    result: Rows = {
+        name: {key: value for key, value in rows[name].items() if key in kept}
+        for name in ("utt2spk", "segments")
+        if name in rows
+    }
+    result["spk2utt"] = spk2utt_of(result["utt2spk"])
+    for name in rows.keys() - result.keys():
+        wanted = owners(result, name)
+        result[name] = {key: value for key, value in rows[name].items() if key in wanted}
+    return result
+
+
+def owners(rows: Rows, name: str) -> Set[str]:
+    """Return the utterances, speakers or recordings each of which has a line in a file."""
+    if name in BY_SPEAKER:
+        return rows["spk2utt"].keys()
+    if name in BY_RECORDING and "segments" in rows:
+        return {value.split()[0] for value in rows["segments"].values()}
+    return rows["utt2spk"].keys()
 
 
 def _rows_of(path: Path, utterances: Sequence[Utterance]) -> Rows:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from asrprune.data.check import structure_faults
-from asrprune.data.tables import FILES, Table, Tables, joined, open_tables, raise_faults, write_ascending
+from asrprune.data.tables import FILES, READ, Table, Tables, joined, open_tables, raise_faults, write_ascending
 from asrprune.runtime.errors import UserError
 
 # The files that are copied, and what a prefix of the ids does to a value. wav.scp is last: without it a directory is invalid.
@@ -30,7 +30,7 @@ def write_speed_copies(source: Path, target: Path, speeds: Sequence[float]) -> i
     """
     if source.resolve() == target.resolve():
         raise UserError(f"{target}: is the directory to copy; write the copies to another directory")
-    tables = open_tables(source)
+    tables = open_tables(source, READ)
     raise_faults(structure_faults(source, tables, need_text=True))
     names = [name for name in _COPIED if name in tables or (name == "utt2speed" and set(speeds) != {1.0})]
     for name in {"wav.scp", *FILES} - set(names[:-1]):

@@ -12,9 +12,13 @@ from typing import Any, BinaryIO, TypeVar
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_file, write_text
 
-MADE_LATER = ("utt2dur", "feats.scp", "utt2num_frames", "utt2crc")
-BY_UTTERANCE = ("text", "segments", "utt2speed", *MADE_LATER)
-FILES = ("utt2spk", "spk2utt", "wav.scp", *BY_UTTERANCE)
+MADE_LATER = ("utt2dur", "feats.scp", "utt2num_frames", "utt2crc")  # by stage 2
+READ = ("utt2spk", "spk2utt", "wav.scp", "text", "segments", "utt2speed")
+# Kaldi has more tables, which are checked and fixed, but not read:
+BY_UTTERANCE = ("text", "segments", "utt2speed", *MADE_LATER, "utt2lang", "utt2uniq", "utt2warp", "vad.scp")
+BY_RECORDING = ("wav.scp", "reco2dur", "reco2file_and_channel")  # without segments, an utterance is a recording
+BY_SPEAKER = ("spk2gender", "spk2warp", "cmvn.scp")
+FILES = ("utt2spk", "spk2utt", *BY_RECORDING, *BY_UTTERANCE, *BY_SPEAKER)
 BY_STAGE_1 = "stage 1 (data preparation) makes it"
 FIX = "`asrprune fix-data` does it"
 # Blanks other than a space, control characters, byte order marks, sentencepiece's mark of the start of a word:
@@ -55,8 +59,9 @@ class Table:
         return iter(self._held) if self._held is not None else self._read()
 
     def fault(self, row: Row, what: str) -> str:
-        """Return a fault: file, line and id of a row, and what is wrong."""
-        return f"{self.path}:{row[2]}: {row[0]}: {what}"
+        """Return a fault: file, line (if the file is on disk) and id of a row, and what is wrong."""
+        line = f":{row[2]}" if self._data is None else ""
+        return f"{self.path}{line}: {row[0]}: {what}"
 
     def _open(self) -> BinaryIO:
         return open(self.path, "rb") if self._data is None else BytesIO(self._data)
@@ -174,9 +179,9 @@ def write_ascending(path: Path, rows: Iterable[tuple[str, str]]) -> None:
             previous = key
 
 
-def open_tables(directory: Path) -> Tables:
-    """Return the tables of a directory that exist."""
-    return {name: Table(directory / name) for name in FILES if (directory / name).is_file()}
+def open_tables(directory: Path, names: Sequence[str] = FILES) -> Tables:
+    """Return those of the tables that a directory has."""
+    return {name: Table(directory / name) for name in names if (directory / name).is_file()}
 
 
 def split_line(line: str) -> tuple[str, str]:
@@ -243,4 +248,5 @@ def some(items: Sequence[str]) -> str:
 
 
 def missing(path: Path) -> str:
-    return f"{path}: does not exist; {FIX if path.name == 'spk2utt' else BY_STAGE_1}"
+    made_by = "`asrprune fix-data` makes it" if path.name == "spk2utt" else BY_STAGE_1
+    return f"{path}: does not exist; {made_by}"

@@ -86,8 +86,11 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
             num_threads=1,
         )
     except RuntimeError as error:
-        reason = str(error).split("] ")[-1]
-        raise UserError(f"tokenizer.vocab_size {vocab_size} with type {config.type} is not possible: {reason}") from None
+        reason = str(error).split("] ")[-1].rstrip(".")
+        raise UserError(
+            f"tokenizer.vocab_size {vocab_size} with type {config.type} is not possible: {reason}; if there are too few"
+            " transcripts for that, too, set tokenizer.type=char and tokenizer.vocab_size=null"
+        ) from None
     directory.mkdir(parents=True, exist_ok=True)
     with atomic_path(directory / "bpe.model") as temporary:
         temporary.write_bytes(model.getvalue())

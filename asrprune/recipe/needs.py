@@ -7,7 +7,7 @@ from typing import Any
 
 from asrprune.data.tables import split_line
 from asrprune.features.audio import stamp_of
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, did_you_mean
 from asrprune.runtime.files import sha256_of
 from asrprune.runtime.planted import open_plain
 
@@ -42,7 +42,8 @@ def numbers_of(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, Any
     for name in names:
         found = {key: value for key, value in numbers.items() if name == ALL or f"{key}.".startswith(f"{name}.")}
         if not found:
-            raise UserError(f"{name}: no such section or number in the config; known: {', '.join(config)}, {ALL}")
+            close = did_you_mean(name, [*config, *numbers])
+            raise UserError(f"{name}: no such section or number in the config; known: {', '.join(config)}, {ALL}{close}")
         chosen |= found
     return chosen
 

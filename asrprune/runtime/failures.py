@@ -10,19 +10,29 @@ from asrprune.runtime.errors import UserError, printable
 from asrprune.runtime.signals import raise_interrupts, status_of
 
 INTERRUPTED = "interrupted; no file is incomplete, run the same command again"
-_DISK_FIXES = {
+_LIMITS = {  # of the machine; libraries raise other errors after them
     errno.ENOSPC: "free some disk space",
     errno.EDQUOT: "free some of your disk quota",
     errno.EFBIG: "raise the limit on the size of files, `ulimit -f`",
+    errno.EMFILE: "raise the limit on open files, `ulimit -n`, or lower train.num_workers or --nj",
+    errno.ENFILE: "this machine has too many files open; close some programs",
+    errno.ENOMEM: "lower batch.max_frames (training) or decode.max_frames",
 }
 _OS_FIXES = {
-    **_DISK_FIXES,
+    **_LIMITS,
+    errno.EAGAIN: "raise the limit on processes, `ulimit -u`, or lower train.num_workers or --nj",
     errno.EACCES: "choose a directory that you may write to",
     errno.EPERM: "choose a directory that you may write to",
     errno.EROFS: "choose a directory that can be written",
     errno.ENOTDIR: "a part of the path is a file; choose another path",
     errno.EEXIST: "a file is in the place of a directory; choose another path",
     errno.EISDIR: "this is a directory, a file is needed here",
+    errno.ENOENT: "correct the path, or make it",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "this link leads back to itself; remove it",
+    errno.EIO: "the disk, or the file system of the network, fails; the log of the system has the reason",
+    errno.ESTALE: "the file system of the network has replaced it",
+    errno.EPIPE: "the program that read the output has ended",
 }
 _KNOWN = (  # errors of libraries: pattern, sentence
     (
@@ -39,6 +49,10 @@ _KNOWN = (  # errors of libraries: pattern, sentence
         " set train.num_workers=0",
     ),
     (
+        r"Too many open files|received 0 items of ancdata",
+        f"too many files are open; {_LIMITS[errno.EMFILE]}",
+    ),
+    (
         r"No space left|Disk quota|File too large|PytorchStreamWriter failed writing",
         "a file cannot be written; free some disk space or quota",
     ),
@@ -52,7 +66,7 @@ def user_message(error: Exception) -> str | None:
         return _FROM_WORKER.sub("", str(error)).rstrip()  # torch puts the whole traceback of a worker into the message
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in (_OS_FIXES if cause is error else _DISK_FIXES):
+        if isinstance(cause, OSError) and cause.errno in (_OS_FIXES if cause is error else _LIMITS):
             where = f"{cause.filename}: " if cause.filename else ""
             return f"{where}{os.strerror(cause.errno).lower()}; {_OS_FIXES[cause.errno]}, then run the command again"
         cause = cause.__cause__ or cause.__context__  # torch.save raises another error after that of a full disk

@@ -24,7 +24,7 @@ LOCK = ".lock"  # the lock file of a directory that only one process may use at 
 _TEMPORARY = re.compile(r"\..*\.(\w{8}|\d+)\.tmp(\.[^.]*)?")
 _OLD_S = 3600.0  # a file that is being written is never that old; for file systems without locks
 _HASHED_BYTES = 1 << 20
-_MOST_DIGITS = 20  # of a whole number
+LARGEST = 2**63 - 1  # the largest whole number of numpy and torch
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
@@ -194,9 +194,9 @@ def parse_json(text: str) -> Any:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
+    if len(digits) > 20 or abs(value := int(digits)) > LARGEST:
         raise ValueError(f"a whole number of {len(digits)} digits")
-    return int(digits)
+    return value
 
 
 def sha256_of(path: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from pydantic import TypeAdapter
 
 from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
@@ -312,7 +313,7 @@ class Trainer:
             )
         try:
             restore(self.updater.module, self.updater.optimizer, state["model"], state["optimizer"])
-            self.progress = Progress(**state["progress"])
+            self.progress = TypeAdapter(Progress).validate_python(state["progress"])
             if "window" in state:  # earlier versions saved states only when it was empty
                 self.window = Window.of(state["window"], self.fabric)
         except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:

@@ -95,7 +95,8 @@ stage 7 search "which layers to remove, judged on $search_dir, in $exp/plans" --
 stage 8 decode "$test_sets at every depth, in $exp/decode" --in "$exp" --after 7 \
     --reads "${tests[@]}" "${tests[@]/%//utt2crc}" --makes "${decoded[@]/%//text}" "${decoded[@]/%//decode.json}" \
     -- asrprune decode --exp "$exp" "${tests[@]}" "${jobs[@]}" --nj "$decoders" --ngpu "$ngpu"
-stage 9 score "word error rates, in $exp/decode" --in "$exp" --after 8 --makes "${decoded[@]/%//score.json}" "${decoded[@]/%//*.t*}" \
+stage 9 score "word error rates, in $exp/decode" --in "$exp" --after 8 --needs scoring \
+    --makes "${decoded[@]/%//score.json}" "${decoded[@]/%//*.t*}" \
     -- asrprune score --exp "$exp" "${tests[@]}"
 stage 10 bench "real-time factors, in $exp/bench.json" --in "$exp" --after 9 --needs bench --given "$ngpu" \
     --makes "$exp/bench.json" -- asrprune bench --exp "$exp" --data "${tests[0]}" --ngpu "$ngpu" $pipes

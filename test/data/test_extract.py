@@ -83,7 +83,7 @@ def test_tables_say_what_is_in_the_archives(data: Path) -> None:
         np.testing.assert_array_equal(matrix, compute_fbank(samples, OPTIONS))
         assert int(frames[utterance.id]) == len(matrix) == (len(samples) + 80) // 160
         assert float(seconds[utterance.id]) == pytest.approx(len(samples) / RATE, abs=0.005)
-    assert check_data_dir(data) == []
+    assert check_data_dir(data).faults == []
 
 
 def test_less_than_a_window_is_a_frame_and_less_than_half_a_frame_is_refused(data: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_changed_utterance_costs_its_archive_alone(data: Path) -> None:
     write_data_dir(data, [*utterances[:-1], replace(utterances[-1], speed=1.1)])
     assert extract(data, OPTIONS, HERE) == 1
     assert len(features(data)[utterances[-1].id]) == pytest.approx(len(before) / 1.1, abs=1)
-    assert check_data_dir(data) == []
+    assert check_data_dir(data).faults == []
 
 
 def test_a_moved_directory_is_mended_without_computing(data: Path) -> None:
@@ -281,7 +281,7 @@ def test_speed_copies_are_speakers_and_utterances_of_their_own(data: Path) -> No
 def test_a_directory_of_speed_copies_is_a_good_one_with_changed_features(data: Path) -> None:
     target = data.with_name("set_sp")
     write_speed_copies(data, target, (0.9, 1.0, 1.1))
-    assert check_data_dir(target) == []
+    assert check_data_dir(target).faults == []
     extract(target, OPTIONS, HERE)
     extract(data, OPTIONS, HERE)
     plain, copies = features(data), features(target)
@@ -290,7 +290,7 @@ def test_a_directory_of_speed_copies_is_a_good_one_with_changed_features(data: P
         np.testing.assert_array_equal(copies[key], matrix)
         for speed in (0.9, 1.1):
             assert len(copies[f"sp{speed}-{key}"]) == pytest.approx(len(matrix) / speed, abs=1)
-    assert check_data_dir(target) == []
+    assert check_data_dir(target).faults == []
 
 
 def test_speed_copies_of_segments(data: Path) -> None:
@@ -300,7 +300,7 @@ def test_speed_copies_of_segments(data: Path) -> None:
     write_data_dir(data, segments)
     target = data.with_name("set_sp")
     write_speed_copies(data, target, (1.0, 0.5))
-    assert check_data_dir(target) == []
+    assert check_data_dir(target).faults == []
     assert set(read_table(target / "wav.scp")) == {"s-rec", "sp0.5-s-rec"}
     extract(target, OPTIONS, HERE)
     assert {key: len(matrix) for key, matrix in features(target).items()} == {

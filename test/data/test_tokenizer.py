@@ -104,6 +104,13 @@ def test_training_again_gives_the_same_labels(tmp_path: Path, kind: str, size: i
     assert [loaded.encode(text) for text in texts] == [again.encode(text) for text in texts]
 
 
+def test_of_ten_words_the_proposed_type_works(tmp_path: Path) -> None:
+    texts = ["one two three four five six seven eight nine ten"]
+    with pytest.raises(UserError, match=r"set tokenizer\.type=char and tokenizer\.vocab_size=null"):
+        train(texts, tmp_path, "unigram", 500)
+    assert len(train(texts, tmp_path, "char", None)) > 10
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_too_many_units_name_the_most_that_there_can_be(tmp_path: Path, kind: str) -> None:
     texts = ["red green blue", "blue and red", "green and blue"] * 5

@@ -261,7 +261,7 @@ def test_data_directories_are_clean_and_complete(made: Path, config_file: Path) 
     config = corpus.read_config(config_file)
     variants = {}
     for name, size in (("train", 40), ("dev", 8), ("test", 16)):
-        assert check_data_dir(made / name) == []
+        assert check_data_dir(made / name).faults == []
         utterances = read_data_dir(made / name)
         assert len(utterances) == size
         assert all(utt.id.startswith(f"{utt.speaker}-") for utt in utterances)

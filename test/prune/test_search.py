@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from experiments import with_numbers
+from records import measures
 
 from asrprune.analysis.matrices import similarity_path
 from asrprune.analysis.measure import measure_layers
@@ -34,7 +35,7 @@ def measured(exp: Experiment, **arrays: np.ndarray) -> None:
     """Write these measures of the layers as those of the dev set."""
     path = similarity_path(exp.path, "dev")
     path.parent.mkdir()
-    np.savez(path, **arrays, model_sha256=np.array(exp.record.model_sha256))
+    np.savez(path, **measures(exp.record.model_sha256, 5, **arrays))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

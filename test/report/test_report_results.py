@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from records import measures
 
 from asrprune.config.load import resolved
 from asrprune.decode.benchmark import Bench
@@ -88,6 +89,7 @@ def test_the_full_model_is_the_highest_layer_number_not_the_last_word(experiment
     """As text, "9" comes after "12"."""
     log = experiment / "train.jsonl"
     line = {"kind": "epoch", "epoch": 1, "step": 1, "dev_wer": {"9": 1.0, "12": 2.0}, "seconds": 1.0}
+    line |= {"train_loss": 1.0, "dev_loss": {"9": 1.0, "12": 2.0}}
     log.write_text(json.dumps(line) + "\n", encoding="utf-8")
     training = collect(experiment).training
     assert training is not None
@@ -157,7 +159,7 @@ def test_decodes_of_other_transcripts_are_both_named(experiment: Path) -> None:
 @pytest.mark.parametrize("name", ["decode/dev/lowest_d4", "plans/lowest.json", "bench.json", "svcca/dev.npz"])
 def test_what_another_model_made_is_left_out_and_named(experiment: Path, name: str) -> None:
     if name.endswith(".npz"):
-        np.savez(experiment / name, model_sha256=np.array("0" * 64))
+        np.savez(experiment / name, **measures("0" * 64, 13))
     else:
         change(experiment / (name if name.endswith(".json") else f"{name}/decode.json"), model_sha256="0" * 64)
     results = collect(experiment)
