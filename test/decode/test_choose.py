@@ -18,6 +18,7 @@ from asrprune.data.tables import open_table, read_table
 from asrprune.decode.choose import decoder_of, decoder_options
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.prefix_beam import PrefixBeam
+from asrprune.decode.windows import decode_in_windows
 from asrprune.experiment.store import load
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
@@ -150,9 +151,11 @@ def test_every_command_decodes_with_it_and_says_so(exp: Path, lm: Path, tiny_dat
 def test_the_recognisers_words_are_those_of_the_decoder(exp: Path, lm: Path, tiny_data: Path) -> None:
     corpus = Corpus(tiny_data / "dev", None)
     recognizer = Recognizer.load(exp, decoder={"type": "beam", "lm": str(lm), "lm_weight": 0.2})
-    log_probs = recognizer._emit(corpus[0][1].copy(), (1, 2, 3, 4))
+    features, keep = corpus[0][1], (1, 2, 3, 4)
+    log_probs = recognizer._emit(features.copy(), keep)
     (path,) = recognizer.decoder.decode(log_probs[None], np.array([len(log_probs)]))
-    words = recognizer._words(log_probs, path)
+    found = decode_in_windows(len(features), recognizer.experiment.config, recognizer.decoder, lambda *_: [(keep, log_probs)])
+    words = recognizer._words(found[keep], len(features) / 100)
     assert " ".join(word.text for word in words) == recognizer.experiment.tokenizer.decode(path.labels)
     assert all(0 <= word.start_s < word.end_s and 0 < word.confidence <= 1 for word in words)
 
