@@ -1,10 +1,12 @@
 """The public runtime: transcribe with a trained model at any depth."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,23 +15,29 @@ from torch import Tensor
 
 from asrprune.data.tokenizer import WORD_START
 from asrprune.decode.choose import decoder_of
-from asrprune.decode.decoder import BestPath, Decoder
+from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
-from asrprune.experiment.plan import Plan, check_layers
+from asrprune.decode.windows import Found, decode_in_windows
+from asrprune.experiment.plan import Keep, Plan, check_layers
 from asrprune.experiment.store import Experiment, load
-from asrprune.features.audio import read_audio
-from asrprune.features.fbank import compute_fbank
+from asrprune.features.audio import check_samples, open_audio
+from asrprune.features.fbank import Read, fbank_of_part, num_frames
 from asrprune.infer.runner import Runner
 from asrprune.prune.find import find_plan
 from asrprune.runtime.errors import UserError
 
+WORD_TAIL_S = 0.25  # the longest time that a word lasts after its last label; docs/decoding.md has the measurement
 FIT_AUDIO_S = 5.0
 FIT_REPEATS = 3
 
 
 @dataclass(frozen=True)
 class Word:
-    """A recognised word."""
+    """A recognised word.
+
+    A CTC model marks the beginning of a word or of a piece, most often by a single frame. So a word begins at the first frame
+    of its first label. It ends where the next word begins, but at most ``WORD_TAIL_S`` after the last frame of its last label.
+    """
 
     text: str
     start_s: float
@@ -86,31 +94,58 @@ class Recognizer:
         Raises:
             UserError: a file is missing or broken.
         """
-        experiment = load(Path(exp), device)
+        experiment = load(Path(exp).absolute(), device)  # the plan is read later, perhaps in another working directory
+        if plan is not None and str(plan).endswith(".json"):
+            plan = Path(plan).absolute()
         recognizer = cls(experiment, plan, decoder_of(experiment, decoder))
         if plan is not None:
             find_plan(recognizer.experiment, plan)  # reports a missing plan at once
         return recognizer
 
     def transcribe(
-        self, audio: str | Path | np.ndarray, depth: int | None = None, layers: Sequence[int] | None = None
+        self,
+        audio: str | Path | np.ndarray,
+        depth: int | None = None,
+        layers: Sequence[int] | None = None,
+        sample_rate: int | None = None,
     ) -> Hypothesis:
         """Transcribe a file, or (N,) float32 samples in [-1, 1) at the model's sample rate.
 
+        A recording of more than a minute is decoded in overlapping windows; memory does not grow with its length.
+
         Args:
-            audio: path or samples.
+            audio: path or samples. A named pipe is read to its end, and so is standard input for ``-``.
             depth: the number of layers to run; the plan gives the layers. None: ``layers``, or the result of ``fit``, or all.
             layers: exactly these layers.
+            sample_rate: the rate of samples in Hz, if it shall be checked. That of a file is always checked.
 
         Raises:
-            UserError: the audio cannot be read, the samples have another type, or the depth or a layer does not exist.
+            UserError: the audio cannot be read, the samples have another type, scale or rate, or the depth or a layer does
+                not exist.
         """
-        keep = self._keep(depth, layers)
-        options = self.experiment.config.frontend
-        samples = _checked(audio) if isinstance(audio, np.ndarray) else read_audio(str(audio), options.sample_rate)
-        log_probs = self._emit(compute_fbank(samples, options), keep)
-        words = self._words(log_probs, self.decoder.decode(log_probs.unsqueeze(0), torch.tensor([len(log_probs)]))[0])
+        keep = self.layers_of(depth, layers)
+        config = self.experiment.config
+        with self._opened(audio, sample_rate) as (read, num_samples):
+
+            def emit(start: int, stop: int) -> list[tuple[Keep, Tensor]]:
+                return [(keep, self._emit(fbank_of_part(read, num_samples, start, stop, config.frontend), keep))]
+
+            found = decode_in_windows(num_frames(num_samples, config.frontend), config, self.decoder, emit)[keep]
+        words = self._words(found, num_samples / config.frontend.sample_rate)
         return Hypothesis(" ".join(word.text for word in words), words, keep)
+
+    @contextmanager
+    def _opened(self, audio: str | Path | np.ndarray, sample_rate: int | None) -> Iterator[tuple[Read, int]]:
+        """Open a file or samples; yield a function that reads parts of it, and the number of samples."""
+        rate = self.experiment.config.frontend.sample_rate
+        if isinstance(audio, np.ndarray):
+            if sample_rate not in (None, rate):
+                raise UserError(f"the samples have {sample_rate} Hz, but the model needs {rate} Hz; resample them")
+            samples = _checked(audio)
+            yield lambda start, count: samples[start : start + count], len(samples)
+        else:
+            with open_audio(str(audio), rate, streams=True) as recording:
+                yield recording.read, recording.info.num_samples
 
     def fit(self, rtf: float, seconds: float = FIT_AUDIO_S) -> int:
         """Select the deepest sub-model of the plan that has at most the real-time factor ``rtf`` here; return its depth.
@@ -130,7 +165,8 @@ class Recognizer:
             f"no depth of plan {self.plan.strategy} has a real-time factor of {rtf} or less here; the smallest has {taken:.4f}"
         )
 
-    def _keep(self, depth: int | None, layers: Sequence[int] | None) -> tuple[int, ...]:
+    def layers_of(self, depth: int | None = None, layers: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Return the layers that ``transcribe`` runs; raise a ``UserError`` if the depth or a layer does not exist."""
         if depth is not None and layers is not None:
             raise UserError("give a depth or layers, not both")
         if layers is not None:
@@ -154,20 +190,20 @@ class Recognizer:
             times.append(time.perf_counter() - started)
         return float(np.median(times[1:])) / seconds
 
-    def _words(self, log_probs: Tensor, path: BestPath) -> tuple[Word, ...]:
+    def _words(self, found: Found, seconds: float) -> tuple[Word, ...]:
+        """Return the words of a recording that is ``seconds`` long."""
         config = self.experiment.config
         frame_s = config.model.subsampling.factor * config.frontend.frame_shift_ms / 1000
         pieces = self.experiment.tokenizer.pieces
+        groups = _group_by_word([pieces[label] for label in found.labels])
+        begins = [found.first[group[0]] * frame_s for group in groups]
         words: list[Word] = []
-        for group in _group_by_word([pieces[label] for label in path.labels]):
-            labels = [path.labels[i] for i in group]
-            probabilities = [
-                log_probs[path.first[i] : path.last[i] + 1, label].exp().mean() for i, label in zip(group, labels, strict=True)
-            ]
-            text = self.experiment.tokenizer.decode(labels)
-            start, end = path.first[group[0]] * frame_s, (path.last[group[-1]] + 1) * frame_s
+        for group, begin, following in zip(groups, begins, [*begins[1:], seconds], strict=False):
+            text = self.experiment.tokenizer.decode([found.labels[i] for i in group])
+            spoken = (found.last[group[-1]] + 1) * frame_s
+            end = max(min(spoken + WORD_TAIL_S, following), min(spoken, seconds))
             if text:
-                words.append(Word(text, round(start, 3), round(end, 3), float(torch.stack(probabilities).mean())))
+                words.append(Word(text, round(begin, 3), round(end, 3), fmean(found.confidences[i] for i in group)))
         return tuple(words)
 
 
@@ -177,6 +213,7 @@ def _checked(samples: np.ndarray) -> np.ndarray:
             f"samples must be (N,) floating-point numbers in [-1, 1), got {samples.dtype} of shape {samples.shape};"
             " divide 16-bit integers by 32768, and mix channels into one"
         )
+    check_samples("samples", samples)
     return samples
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any, TypeVar
 
+import numpy as np
+
 from asrprune.compare.record import CellRecord, CellRow
 from asrprune.config.schema import Config
 from asrprune.experiment.plan import Plan, Step
@@ -49,3 +51,9 @@ def cell_record(method: str, depth: int, seed: int, alone: bool, **values: Any) 
         "environment": {"python": "3.11"}, "words": {"test": "2 2 2"}, "rows": (),
     }  # fmt: skip
     return CellRecord(format=1, method=method, depth=depth, seed=seed, alone=alone, **{**made_up, **values})
+
+
+def measures(model_sha256: str, count: int, **known: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of a file ``svcca/SET.npz`` about ``count`` - 1 layers; those that are not given are made up."""
+    made_up = {"similarity": np.eye(count), "cka": np.eye(count), "layers": np.arange(count), "frames": np.array(99)}
+    return {**made_up, "model_sha256": np.array(model_sha256), **known}

@@ -653,6 +653,11 @@ def _after(first: Exception, second: Exception) -> Exception:
         (MemoryError(), "out of memory; lower batch.max_frames"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "a worker process was killed"),
         (OSError(28, "No space left on device", "x.ark"), "x.ark: no space left on device; free some disk space"),
+        (OSError(24, "Too many open files", "x.ark"), "x.ark: too many open files; raise the limit on open files, `ulimit -n`"),
+        (RuntimeError("unable to open shared memory object: Too many open files (24)"), "too many files are open; raise"),
+        (RuntimeError("received 0 items of ancdata"), "too many files are open; raise the limit on open files, `ulimit -n`"),
+        (FileNotFoundError(2, "No such file or directory", "x.ark"), "x.ark: no such file or directory; correct the path"),
+        (OSError(36, "File name too long", "x"), "x: file name too long; choose a shorter name"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "free some disk space"),
         (_after(OSError(28, "torch.save was writing"), RuntimeError("unexpected pos 7 vs 5")), "no space left on device; free"),
     ],
@@ -669,7 +674,7 @@ def test_what_libraries_say_is_put_in_words(error: Exception, said: str, data: P
 def test_an_interruption_is_one_sentence(number: signal.Signals, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asrprune.data.check.check_data_dir", lambda *_: signal.raise_signal(number))
     done = asrprune("check-data", data)
-    assert done.code == 130
+    assert done.code == 128 + number
     assert done.err == "asrprune check-data: error: interrupted; no file is incomplete, run the same command again\n"
 
 
@@ -685,7 +690,7 @@ def test_a_signal_that_comes_twice_does_not_cut_the_cleaning_up_short(data: Path
             cleaned.append("up")
 
     monkeypatch.setattr("asrprune.data.check.check_data_dir", interrupted)
-    assert asrprune("check-data", data).code == 130
+    assert asrprune("check-data", data).code == 128 + signal.SIGTERM
     assert cleaned == ["up"]
 
 

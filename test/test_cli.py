@@ -1,6 +1,8 @@
 """The commands: which there are, what they say, and the paths through them that the recipes do not take."""
 
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 import yaml
 from commands import asrprune
 
-from asrprune.data.tables import open_table, read_table
+from asrprune.data.tables import open_table, read_table, write_table
 from asrprune.experiment.plan import read_plan
 from asrprune.experiment.store import read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights
@@ -101,6 +103,30 @@ def test_transcribe_says_words_times_and_layers(exp: Path, tiny_data: Path) -> N
             assert 0 < word["confidence"] <= 1
 
 
+def test_transcribe_goes_on_after_a_bad_file_and_names_it_at_the_end(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    good = [Path(entry) for entry in list(read_table(tiny_data / "dev/wav.scp").values())[:2]]
+    bad = [tmp_path / "page.wav", tmp_path / "none.wav"]
+    bad[0].write_text("<html>" * 100)
+    done = asrprune("transcribe", good[0], *bad, good[1], "--exp", exp)
+    assert done.code == 1
+    assert done.out == asrprune("transcribe", *good, "--exp", exp).out
+    assert [line.partition(": ")[0] for line in done.err.splitlines()] == ["asrprune transcribe", *map(str, bad)]
+    done = asrprune("transcribe", *good, "--exp", exp, "--depth", 99)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1), "a mistake that is not a file's is said once"
+
+
+def test_transcribe_reads_standard_input_and_names_that_are_not_utf8(
+    exp: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(next(iter(read_table(tiny_data / "dev/wav.scp").values())))
+    expected = asrprune("transcribe", file, "--exp", exp).out.removeprefix(str(file))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    assert asrprune("transcribe", "-", "--exp", exp).out == f"-{expected}"
+    name = os.path.join(os.fsencode(tmp_path), b"caf\xe9.wav")
+    shutil.copy(file, name)
+    assert asrprune("transcribe", os.fsdecode(name), "--exp", exp).out == f"{tmp_path}/caf\\udce9.wav{expected}"
+
+
 def test_transcribe_with_layers_is_transcribe_at_their_depth(exp: Path, tiny_data: Path) -> None:
     file = next(iter(read_table(tiny_data / "dev/wav.scp").values()))
     assert asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "every").code == 0
@@ -163,7 +189,7 @@ def test_prune_with_layers_makes_an_experiment(exp: Path, tiny_data: Path, tmp_p
 
 def test_check_data_then_fix_data(tiny_data: Path, tmp_path: Path) -> None:
     good = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
-    assert asrprune("check-data", good, tiny_data / "train").out == f"{good}, {tiny_data / 'train'}: no faults\n"
+    assert asrprune("check-data", good, tiny_data / "train").out.startswith(f"{good}, {tiny_data / 'train'}: no faults\n")
     lines = (good / "text").read_text().splitlines(keepends=True)
     (good / "text").write_text("".join(reversed(lines)))
     assert asrprune("check-data", good).code == 1
@@ -202,7 +228,7 @@ def test_the_log_has_the_command_and_all_that_it_said(tiny_data: Path, tmp_path:
     second = asrprune("--log", log, "check-data", tmp_path / "none")
     text = log.read_text()
     assert f"$ asrprune --log {log} check-data {tiny_data / 'dev'}\n" in text
-    assert first.out.strip() in text
+    assert all(line in text for line in first.out.splitlines())
     assert second.err.strip().removeprefix("asrprune check-data: error: ") in text
     assert first.err == ""
 
@@ -217,9 +243,71 @@ def test_of_phones_the_commands_say_per(exp: Path, tiny_data: Path) -> None:
     """Old experiments do not say what they count, and count words."""
     config = (exp / "config.yaml").read_text()
     for section, rate in (("", "WER"), ("scoring:\n  unit: phone\n", "PER")):
-        (exp / "config.yaml").write_text(config.replace("scoring:\n  unit: word\n", section))
+        (exp / "config.yaml").write_text(config.replace("scoring:\n  unit: word\n  ignore_case: false\n", section))
         assert re.search(rf"^epoch 1: dev {rate} \d", asrprune("average", "--exp", exp).out, re.MULTILINE)
         found = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "iterative")
         assert re.search(rf"^iterative: depth 3: [\d,]+, dev {rate.lower()} \d", found.out, re.MULTILINE)
         asrprune("decode", "--exp", exp, tiny_data / "dev", "--layers", "1,2")
         assert f"layers_1_2_d2: {rate} " in asrprune("score", "--exp", exp, tiny_data / "dev").out
+
+
+def test_check_data_says_the_sizes_and_what_sets_share(tiny_data: Path, tmp_path: Path) -> None:
+    """tiny_data's train and dev share speakers; the other set shares recordings, too, and has a word of its own."""
+    train, dev, test = tiny_data / "train", tiny_data / "dev", tmp_path / "test"
+    done = asrprune("check-data", train, dev)
+    frames = sum(map(int, read_table(train / "utt2num_frames").values()))
+    words = sum(len(text.split()) for text in read_table(train / "text").values())
+    sizes = (
+        f"{train}: 24 utterances, 3 speakers, {frames / 360000:.2f} hours, {words} words, 5 of them different, 11 characters"
+    )
+    assert sizes in done.out.splitlines()
+    assert f"{dev}: 3 speakers are also in {train}: s0, s1, s2; its results look too good" in done.err
+    assert "utterances are also" not in done.err
+    shutil.copytree(dev, test)
+    (test / "text").write_text((test / "text").read_text().replace("one", "öne", 1))
+    done = asrprune("check-data", train, dev, test)
+    assert f"{test}: 1 words that {train} lacks: öne\n{test}: 1 characters that {train} lacks: ö\n" in done.out
+    assert f"{test}: 6 utterances are also in {dev}: s0-dev000, " in done.err
+    assert f"{test}: 6 recordings are also in {dev}: " in done.err
+
+
+def test_version_and_short_help() -> None:
+    assert re.fullmatch(r"asrprune \d+\.\d+\.\d+\S*\n", asrprune("--version").out)
+    assert asrprune("-h").out == asrprune("--help").out
+    assert "--ignore-case" in asrprune("score", "-h").out
+
+
+def test_names_that_are_nearly_right(exp: Path, tiny_data: Path) -> None:
+    file = next(iter(read_table(tiny_data / "dev/wav.scp").values()))
+    assert "did you mean greedy?" in asrprune("transcribe", file, "--exp", exp, "--plan", "greddy", "--depth", 2).err
+    assert "did you mean slurm?" in asrprune("decode", "--exp", exp, tiny_data / "dev", "--executor", "slrum").err
+    assert "Did you mean 'decode'" in asrprune("decoed").err
+
+
+def test_letter_case_counts_unless_it_is_ignored(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    asrprune("decode", "--exp", exp, dev, "--layers", "1,2")
+    write_table(dev / "text", {key: text.upper() for key, text in read_table(dev / "text").items()})
+    (output,) = (exp / "decode/dev").glob("layers*")
+    write_table(output / "text", {key: text.lower() for key, text in read_table(dev / "text").items()})
+    words = sum(len(text.split()) for text in read_table(dev / "text").values())
+    done = asrprune("score", "--exp", exp, dev)
+    assert ": WER 100.00 % (" in done.out
+    assert f"{words} errors are in letter case alone; --ignore-case ignores it" in done.err
+    done = asrprune("score", "--exp", exp, dev, "--ignore-case")
+    assert ": WER 0.00 % (0.00 to 0.00), letter case ignored\n" in done.out
+    assert "letter case alone" not in done.err
+    assert json.loads((output / "score.json").read_text())["ignore_case"] is True
+
+
+@pytest.mark.parametrize(("command", "code"), [("check-data", 0), ("transcribe", 141)])
+def test_nobody_reads_what_is_said(command: str, code: int, exp: Path, tiny_data: Path) -> None:
+    """A command whose results are in files, or that only checks, ends well; one that only says something ends at once."""
+    audio = list(read_table(tiny_data / "dev/wav.scp").values())
+    words = {"check-data": ["--no-audio", tiny_data / "dev"], "transcribe": [*audio, "--exp", exp]}[command]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stdout:
+        script = [sys.executable, "-m", "asrprune.cli", command, *map(str, words)]
+        done = subprocess.run(script, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("rror")) == (code, 0), done.stderr

@@ -147,15 +147,8 @@ def test_missing_packages_are_those_of_pyproject(tmp_path: Path) -> None:
 
 
 def test_mistakes_in_the_options(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(ROOT / "tools/gpu_check/check.py"),
-        "--parts",
-        "depth,colours",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "tools/gpu_check/check.py"), "--parts", "depth,colours"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--parts colours: no such part; there are tests, depth, training, an4" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -24,30 +24,19 @@ def test_workers_time_what_they_are_asked_for(tmp_path: Path) -> None:
         "model: {num_layers: 2, dim: 8, heads: 2, ffn: 8, taps: [1], truncated: {1: 0.3}, stochastic_depth: {rate: 0}}\n"
     )
     size, recipe = {"layers": 2, "ffn": 32}, {"type": "conv1d", "factor": 8}
-    messages: list[dict[str, Any]] = [
+    cases: list[dict[str, Any]] = [
         {"case": "train", **size, "taps": [1], "rate": 0.5, "dtype": "bf16", "utterances": 2, "frames": 60, "labels": 3},
-        {"run": 2},
         {"case": "encode", **size, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60},
-        {"run": 1},
         {"case": "encode", **size, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60, "front_end": recipe},
-        {"run": 1},
         {"case": "greedy", **size, "utterances": 2, "frames": 60},
-        {"run": 1},
         {"case": "matmul", "size": 64, "dtype": "bf16"},
-        {"run": 3},
         {"case": "recipe_updates", "config": str(tiny), "truncated": True, "utterances": 2, "frames": 60, "labels": 3},
-        {"run": 1},
         {"case": "plan", "utterances": 1000},
-        {"run": 1},
         {"case": "manifest", "utterances": 1000},
-        {"run": 1},
         {"case": "validate", "utterances": 1234},
-        {"run": 1},
         {"case": "score", "utterances": 200},
-        {"run": 1},
-        {"found": "last"},
-        {"peak": "memory"},
     ]
+    messages = [message for case in cases for message in (case, {"run": 2})] + [{"found": "last"}, {"peak": "memory"}]
     lines = "".join(json.dumps(message) + "\n" for message in messages)
     command = [sys.executable, str(ROOT / "tools/bench/ours.py")]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300)
@@ -171,16 +160,8 @@ def test_the_page_shows_tables_and_figures_and_what_is_missing(tmp_path: Path) -
     depth = {"depths": {"full": 12, "half": 6}, "seconds": {"full": TURNS, "half": [t / 2 for t in TURNS]}}
     sizes = {str(10**n): {"seconds": 10**n / 1e6, "peak_gb": 1.0} for n in (4, 5)}
     machine = {"cpu": "a CPU", "cores": 2, "torch": "2", "python": "3", "asrprune": "0"}
-    raw = {
-        "train_12_fp32": train,
-        "encode_12_b1": encode,
-        "depth_12_b1_32": depth,
-        "depth_12_b1_recipe": depth,
-        "plan": sizes,
-        "manifest": sizes,
-        "validate": sizes,
-        "score": sizes,
-    }
+    raw = {"train_12_fp32": train, "encode_12_b1": encode, "depth_12_b1_32": depth, "depth_12_b1_recipe": depth}
+    raw |= dict.fromkeys(("plan", "manifest", "validate", "score"), sizes)
     parts = {part: {"environment": machine, "skipped": {}, "keys": [], "raw": []} for part in ("training", "search")}
     parts["search"]["skipped"] = {"search": "no experiment"}
     search = {"search_same_plan": True, "beam_3_worse_at_depths": [3, 2]}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from emissions import emit
+from experiments import losses, talking, with_numbers
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import CPUAccelerator
 from lightning_fabric.strategies import SingleDeviceStrategy
@@ -25,7 +26,6 @@ from asrprune.infer import runner
 from asrprune.infer.runner import Runner
 from asrprune.model import relative_attention
 from asrprune.model.ctc_model import CtcModel
-from asrprune.model.head import BLANK
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.strategies.iterative import iterative
 from asrprune.recognizer import Recognizer
@@ -33,7 +33,6 @@ from asrprune.runtime import hardware
 from asrprune.runtime.executor import Executor
 from asrprune.train import start
 from asrprune.train.checkpoint import load_state
-from asrprune.train.journal import read_journal
 from asrprune.train.loop import Trainer
 
 KEEPS: list[Keep] = [(1, 2, 3, 4), (1, 2, 4), (1, 3), (4,)]
@@ -58,21 +57,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
 
 @pytest.fixture
 def experiment(tiny_experiment: Path) -> Experiment:
-    """One that says something, after two epochs: blanks are made less probable."""
-    experiment = load(tiny_experiment)
-    with torch.no_grad():
-        experiment.model.head.project.bias[BLANK] -= 2.0
-    return experiment
+    return talking(tiny_experiment)
 
 
 @pytest.fixture
 def dev(experiment: Experiment, tiny_data: Path) -> Corpus:
     return Corpus(tiny_data / "dev", experiment.tokenizer)
-
-
-def with_precision(experiment: Experiment, precision: str) -> Experiment:
-    decode = experiment.config.decode.model_copy(update={"precision": precision})
-    return replace(experiment, config=experiment.config.model_copy(update={"decode": decode}))
 
 
 # -- the pretence ------------------------------------------------------------------------------------------------------
@@ -94,17 +84,7 @@ def test_mixing_devices_fails_as_on_cuda(gpu: torch.device) -> None:
 
 @pytest.mark.parametrize("layer", ["transformer", "conformer", "ebranchformer"])
 def test_bfloat16_stays_near_float32_under_the_rules_of_cuda(layer: str, gpu: torch.device) -> None:
-    sizes = {
-        "num_layers": 4,
-        "dim": 16,
-        "heads": 2,
-        "ffn": 32,
-        "subsampling": {"channels": 4},
-        "taps": [1, 2],
-        "self_conditioning": True,
-    }
-    torch.manual_seed(0)
-    model = CtcModel(ModelConfig.model_validate({"layer": layer, **sizes}), 80, 7).eval().to(gpu)
+    model = make_model({"layer": layer, "self_conditioning": True}).to(gpu)
     features, lens = torch.randn(3, 60, 80, device=gpu), torch.tensor([60, 33, 5], device=gpu)
     found = {}
     for precision in ("float32", "bf16"):
@@ -116,7 +96,38 @@ def test_bfloat16_stays_near_float32_under_the_rules_of_cuda(layer: str, gpu: to
     torch.testing.assert_close(found["bf16"].cpu(), found["float32"].cpu(), atol=0.1, rtol=0.05)
 
 
+MODELS = {
+    "transformer": {},
+    "conformer": {"layer": {"type": "conformer", "kernel": 3, "norm": "batch"}},
+    "conformer, LayerNorm": {"layer": {"type": "conformer", "kernel": 3, "norm": "layer"}},
+    "ebranchformer": {"layer": {"type": "ebranchformer", "kernel": 3, "merge_kernel": 5, "cgmlp": 24}},
+    "conditioned": {"self_conditioning": True},
+}
+
+
+def make_model(options: dict[str, object]) -> CtcModel:
+    torch.manual_seed(0)
+    sizes = {"num_layers": 4, "dim": 16, "heads": 2, "ffn": 32, "subsampling": {"channels": 4}, "taps": [1, 2]}
+    return CtcModel(ModelConfig.model_validate({**sizes, **options}), 80, 7).eval()
+
+
 # -- what runs on it ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [None, (1, 3), ()])
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_losses(options: dict[str, object], keep: Keep | None, gpu: torch.device) -> None:
+    """Also of layers that are left out but take part, as several processes need it."""
+    model, scales = make_model(options), [1.5] * 4
+    batch = torch.randn(3, 60, 80), torch.tensor([60, 33, 5]), torch.ones(3, 5, dtype=torch.int64), torch.tensor([5, 4, 0])
+    with torch.inference_mode():
+        expected = model(*batch, keep, scales)
+    model.all_take_part = True
+    there = model.to(gpu)
+    with torch.inference_mode():
+        found = there(*(x.to(gpu) for x in batch), keep, scales)
+    assert found.device == gpu
+    torch.testing.assert_close(found.cpu(), expected)
 
 
 def test_augmentation(gpu: torch.device) -> None:
@@ -147,7 +158,7 @@ def test_search(experiment: Experiment, dev: Corpus, metric: str, gpu: torch.dev
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_decoding(experiment: Experiment, dev: Corpus, precision: str, gpu: torch.device) -> None:
-    experiment = with_precision(experiment, precision)
+    experiment = with_numbers(experiment, "decode", precision=precision)
     batches = np.array_split(np.arange(len(dev)), 2)
     here, there = (shards.hypotheses(experiment, dev, KEEPS, batches, num_gpus) for num_gpus in (0, 1))
     assert next(experiment.model.parameters()).device == gpu
@@ -200,11 +211,6 @@ def train_there(
             run_training(config, exp)
 
     return run
-
-
-def losses(exp: Path) -> list[float]:
-    records = read_journal(exp / "train.jsonl")
-    return [value for r in records for value in ([r["loss"]] if r["kind"] == "step" else r["dev_loss"].values())]
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")

@@ -13,7 +13,7 @@ import asrprune
 from asrprune import recognizer as module
 from asrprune.config.schema import Config, Conv1dConfig, TokenizerConfig
 from asrprune.data.extract import extract
-from asrprune.data.kaldi import read_data_dir
+from asrprune.data.kaldi import Utterance, read_data_dir, write_data_dir
 from asrprune.data.tables import open_table
 from asrprune.data.tokenizer import train_tokenizer
 from asrprune.decode.sweep import SubModel, decode_set
@@ -132,14 +132,14 @@ def emit(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, frames: list[t
 
 
 def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame is 40 ms; a word lasts as long as its label is held, and its confidence is the mean probability there."""
+    """A frame is 40 ms. A word lasts to the next one, or to 0.25 s after its label. Confidence: the mean probability."""
     emit(asr, monkeypatch, [
         ("<blk>", 0.9), ("▁one", 0.6), ("▁one", 0.8), ("<blk>", 0.9),
         ("▁two", 0.5), ("▁two", 0.5), ("▁one", 1.0), ("▁<unk>", 0.7),
     ])  # fmt: skip
     words = asr.transcribe(wav).words
     assert [(word.text, word.start_s, word.end_s) for word in words] == [
-        ("one", 0.04, 0.12), ("two", 0.16, 0.24), ("one", 0.24, 0.28), ("<unk>", 0.28, 0.32)
+        ("one", 0.04, 0.16), ("two", 0.16, 0.24), ("one", 0.24, 0.28), ("<unk>", 0.28, 0.57)
     ]  # fmt: skip
     assert [word.confidence for word in words] == pytest.approx([0.7, 0.5, 1.0, 0.7])
 
@@ -160,7 +160,7 @@ def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monke
     asr = Recognizer.load(coarse)
     emit(asr, monkeypatch, [("<blk>", 0.9), ("▁one", 0.6), ("▁one", 0.8), ("<blk>", 0.9), ("▁two", 0.5)])
     words = asr.transcribe(wav).words
-    assert [(word.text, word.start_s, word.end_s) for word in words] == [("one", 0.08, 0.24), ("two", 0.32, 0.4)]
+    assert [(word.text, word.start_s, word.end_s) for word in words] == [("one", 0.08, 0.32), ("two", 0.32, 0.65)]
     assert [word.confidence for word in words] == pytest.approx([0.7, 0.5])
 
 
@@ -204,7 +204,7 @@ def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.Mo
     hypothesis = asr.transcribe(wav)
     assert hypothesis.text == "no tw<unk> e"
     assert [(word.text, word.start_s, word.end_s) for word in hypothesis.words] == [
-        ("no", 0.0, 0.08), ("tw<unk>", 0.16, 0.32), ("e", 0.36, 0.52)
+        ("no", 0.0, 0.08), ("tw<unk>", 0.16, 0.36), ("e", 0.36, 0.52)
     ]  # fmt: skip
     assert [word.confidence for word in hypothesis.words] == pytest.approx([0.6, (0.9 * 3 + 0.4) / 4, (0.6 + 0.7) / 2])
 
@@ -218,6 +218,35 @@ def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path]
     found = {key: asr.transcribe(path, depth=2).text for key, path in wavs.items()}
     assert found == dict(open_table(output / "text", allow_empty=True))
     assert any(" " in text for text in found.values())
+
+
+# ---- long recordings
+
+
+def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
+    exp: Path, asr: Recognizer, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An utterance of 59 seconds is one piece, one of 125 seconds five windows; both are in one batch."""
+    directory = tmp_path / "long"
+    rng, utterances = np.random.default_rng(0), []
+    for seconds in (59, 125):
+        soundfile.write(tmp_path / f"{seconds}.wav", rng.normal(0.0, 0.1, seconds * 16000 + 77), 16000)
+        utterances.append(Utterance(f"s-{seconds}", str(tmp_path / f"{seconds}.wav"), 0.0, None, "s", "one"))
+    write_data_dir(directory, utterances)
+    extract(directory, asr.experiment.config.frontend, HERE)
+    own = experiment.load(Path(shutil.copytree(exp, tmp_path / "exp")))
+    (output,) = decode_set(own, directory, [SubModel("lowest", (1, 2, 3, 4))])
+    texts = dict(open_table(output / "text", allow_empty=True))
+    lengths: list[int] = []
+    whole = asr._emit
+    monkeypatch.setattr(asr, "_emit", lambda features, keep: lengths.append(len(features)) or whole(features, keep))
+    for utterance in utterances:
+        found = asr.transcribe(utterance.audio)
+        assert found.text == texts[utterance.id]
+        times = [time for word in found.words for time in (word.start_s, word.end_s)]
+        assert times == sorted(times)
+    assert lengths == [5900, 3000, 3000, 3000, 3000, 2100]
+    assert times[-1] > 120
 
 
 # ---- fit
@@ -288,6 +317,37 @@ def test_a_missing_file_is_refused(asr: Recognizer, tmp_path: Path) -> None:
 def test_samples_of_another_kind_are_refused(asr: Recognizer, samples: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"samples must be \(N,\) floating-point numbers in \[-1, 1\), got (float32|int16) of"):
         asr.transcribe(samples)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "contains samples that are not finite"),
+        (np.inf, "not finite"),
+        (-(2.0**15), "its largest sample is 32768, but"),
+    ],
+)
+def test_samples_of_another_scale_are_refused(asr: Recognizer, value: float, message: str) -> None:
+    samples = np.zeros(16000, np.float32)
+    samples[100] = value
+    with pytest.raises(UserError, match=message):
+        asr.transcribe(samples)
+
+
+def test_the_rate_of_samples_is_checked_if_it_is_given(asr: Recognizer) -> None:
+    samples = np.full(16000, 0.1, np.float32)
+    assert asr.transcribe(samples, sample_rate=16000) == asr.transcribe(samples)
+    with pytest.raises(UserError, match="the samples have 8000 Hz, but the model needs 16000 Hz"):
+        asr.transcribe(samples, sample_rate=8000)
+
+
+def test_the_working_directory_may_change(exp: Path, wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan is read on first use."""
+    expected = Recognizer.load(exp).transcribe(wav, depth=3)
+    monkeypatch.chdir(exp.parent)
+    recognizers = Recognizer.load(exp.name), Recognizer.load(exp.name, f"{exp.name}/plans/iterative.json")
+    monkeypatch.chdir(tmp_path)
+    assert [asr.transcribe(wav, depth=3) for asr in recognizers] == [expected, expected]
 
 
 def test_a_depth_that_the_plan_lacks_lists_those_it_has(asr: Recognizer, wav: Path) -> None:

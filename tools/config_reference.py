@@ -13,7 +13,7 @@ from typing import Any
 from asrprune.config.names import Number, alternatives, numbers, tag_of
 from asrprune.config.schema import Config
 from asrprune.config.section import KINDS, Section
-from asrprune.runtime.errors import exit_status
+from asrprune.runtime.failures import exit_status
 from asrprune.runtime.files import write_text
 
 PATH = Path(__file__).resolve().parents[1] / "docs/config.md"

@@ -25,7 +25,8 @@ from asrprune.experiment.store import read_experiment_config
 from asrprune.experiment.weights import load_weights
 from asrprune.model.ctc_model import CtcModel
 from asrprune.report.plots import DPI, GREY, LOOKS, STYLE, panel_grid
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.failures import exit_status
 from asrprune.runtime.files import atomic_path, write_json
 
 LAYERS = (1, 2)  # measured, as far as they lie at or below the lowest exit

@@ -15,7 +15,8 @@ from asrprune.compare.grid import read_grid
 from asrprune.compare.summary import Summary
 from asrprune.compare.tables import tables
 from asrprune.report.table import markdown
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.failures import exit_status
 from asrprune.runtime.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.planted import inside, open_plain
 
 _STAGE = "stage 6 (`asrprune svcca`)"
-_MEASURES = {"similarity", "pwcca", "cka", "influence"}
+_OPTIONAL = {"pwcca", "influence"}  # older files lack them
 _MOST_BYTES = 1 << 28  # a model of 1,000 layers has 24 million
 
 
@@ -29,11 +29,21 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError("it is too large")
             stored = dict(arrays)
         stored["model_sha256"].item()
-        for name in _MEASURES & stored.keys():
-            if stored[name].dtype.kind != "f":
-                raise ValueError(f"{name} holds no numbers")
+        for name, shape in _shapes(stored["layers"].size).items():
+            if name not in stored and name in _OPTIONAL:
+                continue
+            if name not in stored:
+                raise ValueError(f"it lacks {name}")
+            if stored[name].dtype.kind not in "fi" or stored[name].shape != shape:
+                raise ValueError(f"{name} is no array of numbers of the shape {shape}")
         return stored
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {_STAGE} makes it") from None
     except Exception as error:  # numpy and zipfile stumble over damaged files in many ways
-        raise UserError(f"{path}: not a complete .npz file ({error!r}); {_STAGE} makes it again") from None
+        raise UserError(f"{path}: not a complete .npz file ({first_line(error)}); {_STAGE} makes it again") from None
+
+
+def _shapes(count: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of x_0 to x_L, ``count`` in number."""
+    matrices = dict.fromkeys(("similarity", "pwcca", "cka"), (count, count))
+    return {"layers": (count,), **matrices, "influence": (count - 1,), "frames": ()}

@@ -1,42 +1,31 @@
 """The command line: its log, its signals, and the end of a command."""
 
+import contextlib
 import logging
-import math
+import resource
 import shlex
-import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from asrprune.cli.failures import bug_message, fail, user_message
+from asrprune.cli.failures import bug_message, fail
 from asrprune.cli.screen import Lines, LogFile, log_only
 from asrprune.runtime.errors import printable
+from asrprune.runtime.failures import INTERRUPTED, user_message
 from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
+from asrprune.runtime.signals import raise_interrupts, status_of
+from asrprune.runtime.version import version
 
-_SAME_SIGNAL_S = 1.0  # signals within this time count as one
 
-
-def _interrupt() -> Callable[[int, FrameType | None], None]:
-    """Return a signal handler that raises KeyboardInterrupt, but not for a second signal right after the first.
-
-    Ctrl-C in a recipe arrives twice, from the terminal and from `asrprune stage`; the second must not interrupt the clean-up.
-    """
-    last = -math.inf
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        before, last = last, time.monotonic()
-        if last - before > _SAME_SIGNAL_S:
-            raise KeyboardInterrupt
-
-    return handle
+def _open_many_files() -> None:
+    """Raise the limit on open files as far as the system allows: macOS begins with 256, which a training may use up."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # "unlimited" is refused on macOS
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most if most != resource.RLIM_INFINITY else 10240, most))
 
 
 class _Commands(TyperGroup):
@@ -44,16 +33,13 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context in old typers
         """Run the command."""
-        interrupt = _interrupt()
-        signal.signal(signal.SIGTERM, interrupt)  # a stopped job cleans up like an interrupted one
-        for number in (signal.SIGINT, signal.SIGHUP):  # SIGHUP: the terminal was closed; nohup ignores it
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, interrupt)
+        raise_interrupts()
         keep_freed_memory()
+        _open_many_files()
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            fail(ctx, "interrupted; no file is incomplete, run the same command again", 130)
+        except KeyboardInterrupt as error:
+            fail(ctx, INTERRUPTED, status_of(error))
         except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):  # wrong usage, for which typer prints a message
                 raise
@@ -67,16 +53,26 @@ app = typer.Typer(
     name="asrprune",
     help="Train a speech recogniser once, run it at any depth.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},  # of all commands
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"asrprune {version()}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     log: Annotated[Path | None, typer.Option("--log", help="append the log to this file, too")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="results, warnings and errors only")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     screen = logging.StreamHandler()
     screen.addFilter(lambda record: record.name != log_only.name)

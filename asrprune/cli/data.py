@@ -1,5 +1,6 @@
 """Commands on data directories."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,8 @@ from asrprune.cli.options import (
 from asrprune.cli.screen import say
 from asrprune.runtime.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 
 @app.command("check-data")
 def check_data(
@@ -27,13 +30,18 @@ def check_data(
     audio: Annotated[bool, typer.Option("--audio/--no-audio", help="open every recording, too")] = True,
     allow_pipes: AllowPipes = False,
 ) -> None:
-    """Check data directories. Every fault is printed as file:line: id: what is wrong; how to fix it."""
+    """Check data directories, the training set first. Every fault is printed as file:line: id: what is wrong; how to fix it."""
     from asrprune.data.check import check_data_dir
+    from asrprune.data.survey import leaks, sizes
 
-    faults = [fault for directory in directories for fault in check_data_dir(directory, audio, allow_pipes)]
-    if faults:
+    checked = [check_data_dir(directory, audio, allow_pipes) for directory in directories]
+    if faults := [fault for one in checked for fault in one.faults]:
         raise UserError("\n".join(faults))
     say(f"{', '.join(map(str, directories))}: no faults")
+    for sentence in sizes(checked):
+        say(sentence)
+    for sentence in leaks(checked):
+        logger.warning(sentence)
 
 
 @app.command("fix-data")
@@ -55,12 +63,11 @@ def perturb(
 ) -> None:
     """Copy a data directory at each speed of augment.speeds."""
     from asrprune.config.load import read_config
-    from asrprune.data.kaldi import read_data_dir, speed_copies, write_data_dir
+    from asrprune.data.perturb import write_speed_copies
 
     numbers = read_config(config, set_)
-    copies = speed_copies(read_data_dir(source), numbers.prune.speeds if search else numbers.augment.speeds)
-    write_data_dir(target, copies)
-    say(f"{target}: {len(copies)} utterances")
+    copies = write_speed_copies(source, target, numbers.prune.speeds if search else numbers.augment.speeds)
+    say(f"{target}: {copies} utterances")
 
 
 @app.command()
@@ -96,10 +103,11 @@ def bpe(
 ) -> None:
     """Train text units on the transcripts of a data directory."""
     from asrprune.config.load import read_config
-    from asrprune.data.tables import read_table
+    from asrprune.data.packed import Packed
+    from asrprune.data.tables import open_table
     from asrprune.data.tokenizer import train_tokenizer
 
-    texts = list(read_table(directory / "text").values())
+    texts = Packed(text for _, text in open_table(directory / "text"))
     tokenizer = train_tokenizer(texts, read_config(config, set_).tokenizer, output)
     say(f"{output}: {len(tokenizer)} text units, including the blank")
 

@@ -1,6 +1,7 @@
 """Commands that run a trained model."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +15,15 @@ from asrprune.cli.options import (
     Depth,
     ExpDir,
     Gpus,
+    IsDev,
     Jobs,
     Layers,
     LmFile,
     Sbatch,
     Where,
+    check_dev,
     decoder_given,
+    distinct,
     load_experiment,
     workers_of,
 )
@@ -28,6 +32,8 @@ from asrprune.config.strategies import PREFERRED
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import inside
+
+logger = logging.getLogger(__name__)
 
 
 @app.command()
@@ -53,6 +59,7 @@ def decode(
 
     if layers is not None and (strategy or depth):
         raise UserError("give either --layers, or --strategy and --depth")
+    directories = distinct(directories)
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     if layers is not None:
         wanted = [SubModel("layers_" + layers.replace(",", "_"), parse_layers(layers, experiment.num_layers))]
@@ -71,7 +78,7 @@ def tune_lm(
     exp: ExpDir,
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
     lm: LmFile = None,
-    is_dev: Annotated[bool, typer.Option("--is-dev", help="the set is a dev set, although its name contains `test`")] = False,
+    is_dev: IsDev = False,
     executor: Where = "local",
     nj: Jobs = 1,
     sbatch: Sbatch = "",
@@ -82,8 +89,7 @@ def tune_lm(
     from asrprune.decode.choose import decoder_options
     from asrprune.decode.tune import tune
 
-    if "test" in dev.resolve().name.lower() and not is_dev:
-        raise UserError(f"--dev {dev}: weights must not be tuned on a test set; use a dev set, or add --is-dev if this is one")
+    check_dev(dev, is_dev)
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     options = decoder_options(experiment, decoder_given("beam", lm, None))
     assert isinstance(options, BeamConfig)
@@ -97,24 +103,30 @@ def tune_lm(
 def score(
     exp: ExpDir,
     directories: Annotated[list[Path], typer.Argument(help="decoded data directories")],
+    ignore_case: Annotated[
+        bool, typer.Option("--ignore-case", help="letter case does not count; default: scoring.ignore_case")
+    ] = False,
 ) -> None:
-    """Score decoded sets, as sclite does. Writes score.json and result.txt beside each text."""
+    """Score decoded sets, as `sclite -s` does. Writes score.json and result.txt beside each text."""
     from asrprune.data.tables import open_table
     from asrprune.experiment.store import read_experiment_config
     from asrprune.scoring.sclite import write_score
 
-    for directory in directories:
+    for directory in distinct(directories):
         references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
         decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"))
         if not decoded:
             raise UserError(f"{exp}: {directory.name} is not decoded yet; run stage 8 (`asrprune decode`)")
-        rate = read_experiment_config(exp).scoring.in_units("WER")
+        scoring = read_experiment_config(exp).scoring
         for record in decoded:
             folder = inside(record.parents[1], record.parent.name)
             hypotheses = open_table(folder / "text", allow_empty=True)
-            result = write_score(folder, references, hypotheses, speakers)
+            result = write_score(folder, references, hypotheses, speakers, ignore_case=ignore_case or scoring.ignore_case)
             low, high = result.wer_ci95
-            say(f"{folder}: {rate} {result.wer:.2f} % ({low:.2f} to {high:.2f})")
+            how = ", letter case ignored" if result.ignore_case else ""
+            say(f"{folder}: {scoring.in_units('WER')} {result.wer:.2f} % ({low:.2f} to {high:.2f}){how}")
+            if result.case_errors:
+                logger.warning("%s: %d errors are in letter case alone; --ignore-case ignores it", folder, result.case_errors)
 
 
 @app.command()
@@ -139,7 +151,7 @@ def bench(
 
 @app.command()
 def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="audio files: wav, flac, SPHERE")],
+    files: Annotated[list[Path], typer.Argument(help="audio files: wav, flac, SPHERE, ...; -: standard input")],
     exp: ExpDir,
     depth: Depth = None,
     layers: Layers = None,
@@ -152,7 +164,7 @@ def transcribe(
     words: Annotated[bool, typer.Option("--words", help="JSON lines with start, end and confidence of each word")] = False,
     ngpu: Gpus = 0,
 ) -> None:
-    """Transcribe audio files at any depth."""
+    """Transcribe audio files at any depth. A file that cannot be read is reported at the end, after the others."""
     from dataclasses import asdict
 
     from asrprune.experiment.plan import parse_layers
@@ -163,10 +175,19 @@ def transcribe(
         raise UserError("--plan needs a depth; add --depth N")
     recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)), decoder_given(decoder, lm, context))
     keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
+    keep = recognizer.layers_of(depth, keep)
+    faults = []
     for file in files:
-        hypothesis = recognizer.transcribe(file, depth, keep)
+        try:
+            hypothesis = recognizer.transcribe(file, layers=keep)
+        except UserError as error:
+            faults.append(str(error))
+            continue
         say(
             json.dumps({"file": str(file), **asdict(hypothesis)}, ensure_ascii=False)
             if words
-            else f"{file} {hypothesis.text}".rstrip()
+            else f"{file} {hypothesis.text}".rstrip(),
+            only_here=True,
         )
+    if faults:
+        raise UserError("\n".join(faults))

@@ -1,9 +1,6 @@
-"""Turning the error of a command into one sentence on stderr and an exit status."""
+"""The end of a command that fails: one sentence on stderr and in the log, and an exit status."""
 
 import contextlib
-import errno
-import os
-import re
 import sys
 import traceback
 from pathlib import Path
@@ -12,52 +9,7 @@ from typing import NoReturn
 import typer
 
 from asrprune.cli.screen import log_only
-from asrprune.runtime.errors import UserError, printable
-
-_DISK_FIXES = {
-    errno.ENOSPC: "free some disk space",
-    errno.EDQUOT: "free some of your disk quota",
-    errno.EFBIG: "raise the limit on the size of files, `ulimit -f`",
-}
-_OS_FIXES = {
-    **_DISK_FIXES,
-    errno.EACCES: "choose a directory that you may write to",
-    errno.EPERM: "choose a directory that you may write to",
-    errno.EROFS: "choose a directory that can be written",
-    errno.ENOTDIR: "a part of the path is a file; choose another path",
-    errno.EEXIST: "a file is in the place of a directory; choose another path",
-    errno.EISDIR: "this is a directory, a file is needed here",
-}
-_KNOWN = (  # errors of libraries: pattern, sentence
-    (
-        r"OutOfMemoryError|MemoryError|can't allocate memory",
-        "out of memory; lower batch.max_frames (training) or decode.max_frames",
-    ),
-    (
-        r"BrokenProcessPool|DataLoader worker .* (killed|exited)",
-        "a worker process was killed, perhaps for lack of memory; lower --nj, or set train.num_workers=0",
-    ),
-    (
-        r"No space left|Disk quota|File too large|PytorchStreamWriter failed writing",
-        "a file cannot be written; free some disk space or quota",
-    ),
-)
-_FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker.*^[\w.]*UserError: ", re.DOTALL | re.MULTILINE)
-
-
-def user_message(error: Exception) -> str | None:
-    """Return a sentence with the fix if the user can fix the error; None if it is a bug."""
-    if isinstance(error, UserError):
-        return _FROM_WORKER.sub("", str(error)).rstrip()  # torch puts the whole traceback of a worker into the message
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in (_OS_FIXES if cause is error else _DISK_FIXES):
-            where = f"{cause.filename}: " if cause.filename else ""
-            return f"{where}{os.strerror(cause.errno).lower()}; {_OS_FIXES[cause.errno]}, then run the command again"
-        cause = cause.__cause__ or cause.__context__  # torch.save raises another error after that of a full disk
-    said = f"{type(error).__name__}: {error}"
-    fixes = (sentence for form, sentence in _KNOWN if re.search(form, said))
-    return next((f"{sentence}, then run the command again ({said.splitlines()[0]})" for sentence in fixes), None)
+from asrprune.runtime.errors import printable
 
 
 def bug_message(error: Exception, log: Path | None) -> str:

@@ -1,5 +1,7 @@
 """Options that several commands share, and the objects that they describe."""
 
+import os
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,9 +30,23 @@ LmFile = Annotated[
     Path | None, typer.Option("--lm", help="language model for beam: an ARPA file, or the name of one in EXP/lang")
 ]
 Context = Annotated[list[str] | None, typer.Option("--context", help="an expected word or phrase, for beam; may be repeated")]
+IsDev = Annotated[bool, typer.Option("--yes-it-is-a-dev-set", help="the set is a dev set, although its name contains `test`")]
 PlanName = Annotated[
     str | None, typer.Option("--plan", help=f"a strategy (exp/.../plans/NAME.json), or a plan file; default: {PREFERRED}")
 ]
+
+
+def distinct(directories: list[Path]) -> list[Path]:
+    """Return data directories as absolute paths, so that ``.`` has a name, too; results are named after it.
+
+    Raises:
+        UserError: two have the same name, so the results of one would replace those of the other.
+    """
+    paths = list(dict.fromkeys(Path(os.path.abspath(directory)) for directory in directories))
+    for name, same in groupby(sorted(paths, key=lambda path: path.name), key=lambda path: path.name):
+        if len(group := [*same]) > 1:
+            raise UserError(f"{', '.join(map(str, group))}: both are called {name}, as their results would be; rename one")
+    return paths
 
 
 def workers_of(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int = 0) -> "Executor":
@@ -38,6 +54,16 @@ def workers_of(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int 
     from asrprune.runtime.choose import choose
 
     return choose(name, num_jobs, num_gpus, sbatch, home / "log" / "slurm")
+
+
+def check_dev(dev: Path, is_dev: bool) -> None:
+    """Raise a ``UserError`` if the name of a set says that it is a test set: a choice on it would spoil the results on it."""
+    name = dev.resolve().name.lower()
+    if "test" in name and "dev" not in name and not is_dev:
+        raise UserError(
+            f"{dev}: its name says that it is a test set, and nothing must be chosen on one; use a dev set, or add"
+            " --yes-it-is-a-dev-set if it is one"
+        )
 
 
 def load_experiment(exp: Path, num_gpus: int = 0) -> "Experiment":

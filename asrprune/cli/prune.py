@@ -12,12 +12,14 @@ from asrprune.cli.options import (
     Depth,
     ExpDir,
     Gpus,
+    IsDev,
     Jobs,
     Layers,
     LmFile,
     PlanName,
     Sbatch,
     Where,
+    check_dev,
     decoder_given,
     kept_layers,
     load_experiment,
@@ -43,6 +45,7 @@ def svcca(
 def search(
     exp: ExpDir,
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
+    is_dev: IsDev = False,
     strategy: Annotated[
         list[str] | None, typer.Option("--strategy", help=f"{', '.join(STRATEGY_NAMES)}; default: prune.strategies")
     ] = None,
@@ -68,6 +71,7 @@ def search(
     from asrprune.experiment.plan import plan_path
     from asrprune.prune.search import check_measured, make_plan
 
+    check_dev(dev, is_dev)
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}

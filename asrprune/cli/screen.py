@@ -1,7 +1,11 @@
 """The output of a command: results go to stdout and to the log."""
 
+import contextlib
 import logging
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -43,11 +47,28 @@ def show(table: "Table") -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     drawn = [Segment(printable(text), style, control) for text, style, control in console.render(table)]
-    console.print(Segments(drawn), end="")
+    with _read_by_somebody():
+        console.print(Segments(drawn), end="")
 
 
-def say(text: str) -> None:
-    """Print a result on stdout, and write it to the log."""
+def say(text: str, only_here: bool = False) -> None:
+    """Print a result on stdout, and write it to the log.
+
+    If nobody reads stdout any more, as after ``| head -1``, the command finishes its work, which is in files. With
+    ``only_here`` the result is in no file, and the command ends.
+    """
     text = printable(text)
-    typer.echo(text)
+    with _read_by_somebody(only_here):
+        typer.echo(text)
     log_only.info("%s", text)
+
+
+@contextlib.contextmanager
+def _read_by_somebody(only_here: bool = False) -> Iterator[None]:
+    """Send stdout to nowhere, or end the command, when its reader has gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the same descriptor: Python flushes it at its end
+        if only_here:
+            raise typer.Exit(128 + signal.SIGPIPE) from None

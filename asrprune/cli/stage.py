@@ -11,6 +11,7 @@ from asrprune.cli.app import app
 from asrprune.cli.options import ConfigFile, ExpDir, Gpus, Overrides
 from asrprune.cli.screen import say
 from asrprune.runtime.errors import UserError, printable
+from asrprune.runtime.signals import status_of
 
 
 @app.command()
@@ -35,8 +36,8 @@ def stage(
         recipe.run(first, last, lambda: check_installation(exp, ngpu))
     except UserError as error:
         _end(str(error), 1)
-    except KeyboardInterrupt:
-        _end("interrupted; run the same command again to continue", 130)
+    except KeyboardInterrupt as error:
+        _end("interrupted; run the same command again to continue", status_of(error))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from asrprune.cli.app import app
-from asrprune.cli.options import ConfigFile, ExpDir, Overrides
+from asrprune.cli.options import ConfigFile, ExpDir, IsDev, Overrides, check_dev
 from asrprune.cli.screen import say
 
 
@@ -18,6 +18,7 @@ def train(
     dev_dir: Annotated[Path, typer.Option("--dev", help="development data directory, with features")],
     bpe_model: Annotated[Path, typer.Option("--bpe", help="bpe.model")],
     cmvn: Annotated[Path, typer.Option("--cmvn", help="CMVN statistics")],
+    is_dev: IsDev = False,
     ngpu: Annotated[int, typer.Option("--ngpu", min=0, help="GPUs of each machine, one process per GPU; 0: the CPU")] = 0,
     nproc: Annotated[int, typer.Option("--nproc", min=1, help="processes of each machine, on the CPU")] = 1,
     num_nodes: Annotated[int, typer.Option("--num-nodes", min=1, help="number of machines; start this command on each")] = 1,
@@ -27,6 +28,7 @@ def train(
     from asrprune.config.load import read_config
     from asrprune.train.start import train as run
 
+    check_dev(dev_dir, is_dev)
     run(read_config(config, set_), exp, train_dir, dev_dir, bpe_model, cmvn, ngpu, nproc, num_nodes)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from asrprune.compare.figures import CAPTIONS, draw
 from asrprune.compare.grid import Cell, Grid, cells, read_grid
 from asrprune.compare.record import read_records
-from asrprune.compare.summary import Summary, summarise
+from asrprune.compare.summarise import summarise
+from asrprune.compare.summary import Summary
 from asrprune.compare.tables import tables
 from asrprune.compare.verdict import verdict
 from asrprune.report.table import Table, latex, markdown

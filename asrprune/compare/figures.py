@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asrprune.compare.grid import Grid
-from asrprune.compare.summary import ALL, ALONE, Cost, Removals, Summary, System, chosen_strategy, of_system, roles, shown
+from asrprune.compare.summary import ALL, ALONE, Cost, Removals, Summary, System, of_system, shown
 from asrprune.config.strategies import PREFERRED
 from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.report.plots import (
@@ -75,13 +75,13 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     blue, *others = zip(_COLOURS, _MARKERS, strict=True)
     for axes, name in zip(panels, names, strict=True):
         rows = sorted(shown(summary, name), key=lambda row: row.depth)
-        own = of_system(rows, grid.prunable, chosen_strategy(grid))
+        own = of_system(rows, grid.prunable, grid.strategy)
         depths = [row.depth for row in own]
         axes.fill_between(depths, *np.array([row.wer_ci95 for row in own]).T, color=blue[0], alpha=0.18, linewidth=0)
         look: dict[str, Any] = {"color": blue[0], "marker": blue[1], "label": "one model, pruned"}
         axes.plot(depths, [row.wer for row in own], linewidth=1.6, markersize=5, zorder=3, **look)
         drawn = list(own)
-        for role, side, (colour, marker) in zip(roles(grid), (-1, 1), others, strict=False):
+        for role, side, (colour, marker) in zip(grid.roles, (-1, 1), others, strict=False):
             method = getattr(grid, role)
             alone = of_system(rows, method, ALONE)
             label = f"trained for each depth, {method}"
@@ -132,7 +132,7 @@ def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequenc
 
 def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
     """Draw a panel per set and kind of individually trained models: the tests with their margins, and each seed."""
-    shared = [(name, role) for name in names for role in roles(grid)]
+    shared = [(name, role) for name in names for role in grid.roles]
     figure, panels = panel_grid(len(shared), width=3.6, height=2.6)
     for axes, (name, role) in zip(panels, shared, strict=True):
         tests = [test for test in summary.tests if (test.set, test.role) == (name, role)]
@@ -159,7 +159,7 @@ def _by_seed(summary: Summary, grid: Grid, name: str, role: str) -> tuple[list[i
     """Return depths and differences of each seed that both models have."""
     rows = [row for row in summary.rows if row.set == name and row.seed != ALL]
     alone = {(row.depth, row.seed): row.wer for row in of_system(rows, getattr(grid, role), ALONE)}
-    own = of_system(rows, grid.prunable, chosen_strategy(grid))
+    own = of_system(rows, grid.prunable, grid.strategy)
     pairs = [(row.depth, row.wer - alone[key]) for row in own if (key := (row.depth, row.seed)) in alone]
     return [depth for depth, _ in pairs], [value for _, value in pairs]
 

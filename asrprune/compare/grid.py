@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,9 +11,11 @@ from asrprune.config.load import check, read_config, read_yaml, resolved
 from asrprune.config.names import names_affecting, only, sections
 from asrprune.config.schema import Config, ModelConfig, PruneConfig, StrategyName
 from asrprune.config.section import Positive, Section
+from asrprune.config.strategies import PREFERRED, Strategy
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import file_name
 
+Role = Literal["plain", "baseline"]  # fields of the grid: methods whose individual models are compared with pruned ones
 Numbers = dict[str, Any]  # section.key -> value, as with --set
 _SHARED = ("model.num_layers", *names_affecting("features", "report"))  # numbers that all models share
 _NO_SEARCH = {f"prune.{key}": PruneConfig.default(key) for key in ("min_depth", "metric", "beam", "rerank")}
@@ -49,6 +51,16 @@ class Grid(Section):
     baseline: str  # the method of the individually trained models that pruned ones must not be worse than
     pruned_by: dict[str, StrategyName] = Field(default_factory=dict)  # method -> its strategy, if not iterative
     published: tuple[Published, ...] = ()
+
+    @property
+    def roles(self) -> list[Role]:
+        """The kinds of individually trained models."""
+        return ["plain", "baseline"] if self.plain != self.baseline else ["baseline"]
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy by which the prunable model is pruned when it is compared."""
+        return self.pruned_by.get(self.prunable, PREFERRED)
 
     @model_validator(mode="after")
     def _check(self) -> "Grid":

@@ -19,6 +19,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held
 from asrprune.runtime.hardware import visible_gpus
 from asrprune.runtime.planted import no_link
+from asrprune.runtime.signals import ended_with_parent
 
 logger = logging.getLogger(__name__)
 _POLL_S = 1.0
@@ -104,7 +105,7 @@ class Runner:
     def prepare(self) -> None:
         """Run stages 0 to 2, data and features, once for all cells."""
         command = self._command("data", as_overrides(self.grid.numbers), "--stop_stage", "2")
-        if subprocess.run(command).returncode:
+        if subprocess.run(command, preexec_fn=ended_with_parent()).returncode:
             raise UserError("./run.sh stopped in stages 0 to 2, see above; nothing was trained")
 
     def run(self, missing: Sequence[Cell], first: int, last: int, jobs: int) -> None:
@@ -161,7 +162,10 @@ class Runner:
         output.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **_gpus(slot, jobs)}
         with open(output, "ab", opener=no_link) as sink:
-            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+                preexec_fn=ended_with_parent(),
+            )  # fmt: skip
         self.running[cell] = Run(process, time.monotonic(), slot)
 
     def _finished(self) -> Iterator[tuple[Cell, float]]:

@@ -1,31 +1,22 @@
-"""Compare the records of a grid: pruned sub-models against models that were trained for one depth."""
+"""summary.json: the content of all tables and figures of a comparison."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import AfterValidator
 
-from asrprune.compare.grid import Grid
-from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
-from asrprune.compare.noninferiority import LEVEL, MARGIN_POINTS, MARGIN_SHARE, margin, power, seeds_for
-from asrprune.compare.record import CellRecord, CellRow, numbers
+from asrprune.compare.grid import Role
 from asrprune.config.schema import ScoringConfig
-from asrprune.config.strategies import PREFERRED
 from asrprune.experiment.plan import Keep
-from asrprune.prune.strategies.table import rank
 from asrprune.report.results import SetData
-from asrprune.report.tables import FULL, search_sets
-from asrprune.runtime.errors import UserError
+from asrprune.report.tables import FULL
 from asrprune.runtime.hardware import Environment
 from asrprune.runtime.records import Record
 
 ALL: Literal["all"] = "all"  # in place of a seed: a system with all its seeds
 ALONE = "alone"  # in place of a strategy, like FULL: a model that was trained for this depth
 
-Key = tuple[str, str, int]  # method, strategy, depth
 Seed = int | Literal["all"]
-Role = Literal["plain", "baseline"]  # kinds of individually trained models with which pruned ones are compared
 Outcome = Literal["passes", "worse", "undecided"]
 Rounded = Annotated[float, AfterValidator(lambda value: round(value, 4))]
 
@@ -131,16 +122,6 @@ class Summary(Record):
         return self.scoring.in_units(text)
 
 
-def roles(grid: Grid) -> list[Role]:
-    """Return the kinds of individually trained models that the grid has; they are names of its fields."""
-    return ["plain", "baseline"] if grid.plain != grid.baseline else ["baseline"]
-
-
-def chosen_strategy(grid: Grid) -> str:
-    """Return the strategy by which the prunable model is pruned when it is compared."""
-    return grid.pruned_by.get(grid.prunable, PREFERRED)
-
-
 def shown(summary: Summary, name: str) -> list[System]:
     """Return the rows of a set that tables and figures show: the last ones, which have all seeds."""
     rows = [row for row in summary.rows if row.set == name]
@@ -150,206 +131,3 @@ def shown(summary: Summary, name: str) -> list[System]:
 def of_system(rows: Sequence[System], method: str, strategy: str) -> list[System]:
     """Return the rows of a method by one strategy (or ``ALONE``), and of its full model."""
     return [row for row in rows if row.method == method and row.strategy in (FULL, strategy)]
-
-
-def summarise(grid: Grid, records: dict[str, CellRecord], scoring: ScoringConfig | None = None) -> Summary:
-    """Compare the records.
-
-    Args:
-        grid: the grid of the records.
-        records: name of the cell -> its record.
-        scoring: the unit that was counted; None: words.
-
-    Raises:
-        UserError: there is no record, or records are of different data.
-    """
-    if not records:
-        raise UserError("no cell of the grid is recorded yet; `asrprune compare` runs them")
-    _check_data(records)
-    names = sorted({name for record in records.values() for name in record.words})
-    sets = {name: _of_set(grid, records, name) for name in names}
-    pair = _pair(grid, records)
-    return Summary(
-        format=2,
-        margin=Margin(points=MARGIN_POINTS, share=MARGIN_SHARE),
-        grid=grid.model_dump(mode="json"),
-        data=next(iter(records.values())).data,
-        search_sets=tuple(sorted(set().union(*(search_sets(record.search) for record in records.values())))),
-        speakers={name: speakers for name, (_, _, speakers) in sets.items()},
-        rows=tuple(row for rows, _, _ in sets.values() for row in rows),
-        tests=tuple(test for _, tests, _ in sets.values() for test in tests),
-        speed=_speed(grid, records),
-        cost=tuple(_cost(record) for record in records.values()),
-        update_overhead=update_overhead(grid, records),
-        removals={method: _removals(record) for method, record in pair.items()},
-        similarity={method: record.similarity for method, record in pair.items()},
-        influence={method: record.influence for method, record in pair.items()},
-        runs={
-            name: {"asrprune": record.model.asrprune, "model_sha256": record.model.model_sha256, **record.environment}
-            for name, record in records.items()
-        },
-        scoring=scoring or ScoringConfig(),
-    )
-
-
-def _check_data(records: dict[str, CellRecord]) -> None:
-    first, *others = records
-    for name in others:
-        for work, data in (("trained", "trained_on"), ("decoded", "data")):
-            if getattr(records[name], data) != getattr(records[first], data):
-                raise UserError(
-                    f"{name} and {first} were {work} on different data; remove the record of one, and its experiment, and run"
-                    " the grid again"
-                )
-
-
-def _of_set(grid: Grid, records: dict[str, CellRecord], name: str) -> tuple[list[System], list[Comparison], int | None]:
-    """Return rows for each seed and, if there are several, for all seeds; tests with all seeds; and the number of speakers."""
-    of = [record for record in records.values() if name in record.words]
-    words, speakers = numbers(of[0].words[name]), _speakers(records, name)
-    units = np.arange(len(words)) if speakers is None else speakers
-    seeds = sorted({record.seed for record in of})
-    groups: dict[Seed, list[CellRecord]] = {seed: [record for record in of if record.seed == seed] for seed in seeds}
-    if len(seeds) > 1:
-        groups[ALL] = of
-    rows, tests = list[System](), list[Comparison]()
-    for seed, group in groups.items():
-        found = _found(group, name)
-        systems = {key: _runs(by_seed, units) for key, by_seed in found.items()}
-        resampled = Resampled(systems, of_speakers(words, units))
-        rows += _rows(grid, name, seed, resampled, found)
-        tests = _tests(grid, name, resampled, systems)
-    return rows, tests, None if speakers is None else len(np.unique(speakers))
-
-
-def _speakers(records: dict[str, CellRecord], name: str) -> np.ndarray | None:
-    """Return the speaker of each utterance (U,), from any record that names them, because all records have the same data.
-
-    None if no record names them, or if there is a single speaker: then each utterance counts as a speaker of its own.
-
-    Raises:
-        UserError: two records disagree.
-    """
-    saying = {cell: record.speakers[name] for cell, record in records.items() if name in record.speakers}
-    if not saying:
-        return None
-    first = next(iter(saying))
-    if other := [cell for cell, said in saying.items() if said != saying[first]]:
-        raise UserError(f"{name}: the records of {first} and {other[0]} name different speakers; remove the wrong one")
-    speakers = numbers(saying[first])
-    return speakers if speakers.max() > 0 else None
-
-
-def _rows(grid: Grid, name: str, seed: Seed, resampled: Resampled[Key], found: dict[Key, dict[int, CellRow]]) -> list[System]:
-    """Make a row for each system: methods in the order of the grid, strategies in that of the table, from deep to shallow."""
-    rows = []
-    for key in sorted(found, key=lambda key: (list(grid.methods).index(key[0]), _rank(key[1]), -key[2])):
-        method, strategy, depth = key
-        rate, (first, *others) = resampled.rate(key), found[key].values()
-        low, high = rate.percentiles(0.95)
-        row = System(
-            set=name, method=method, strategy=strategy, depth=depth, seed=seed, wer=rate.value, wer_ci95=(max(0.0, low), high),
-            seeds=tuple(found[key]), keep=None if others else first.keep, params_m=first.params_m,
-        )  # fmt: skip
-        rows.append(row)
-    return rows
-
-
-def _tests(grid: Grid, name: str, resampled: Resampled[Key], systems: dict[Key, Runs]) -> list[Comparison]:
-    """Test the prunable model at each depth against each kind of individually trained models."""
-    strategies = FULL, chosen_strategy(grid)
-    own = [key for key in systems if key[0] == grid.prunable and key[1] in strategies]
-    pairs = [(key, role, _alone(getattr(grid, role), key[2], systems)) for key in own for role in roles(grid)]
-    tests = [_test(name, role, key, other, resampled, systems) for key, role, other in pairs if other in systems]
-    return sorted(tests, key=lambda test: -test.depth)
-
-
-def _alone(method: str, depth: int, systems: dict[Key, Runs]) -> Key:
-    """Return the individually trained model of a depth; at the full depth this is the full model of the method."""
-    alone = (method, ALONE, depth)
-    return alone if alone in systems else (method, FULL, depth)
-
-
-def _test(name: str, role: Role, own: Key, other: Key, resampled: Resampled[Key], systems: dict[Key, Runs]) -> Comparison:
-    difference, alone = resampled.difference(own, other), resampled.rate(other).value
-    low, bound = difference.bounds(LEVEL)
-    limit, spread = margin(alone), difference.spread
-    return Comparison(
-        set=name, depth=own[2], role=role, seeds=len(systems[own].seeds), alone_seeds=len(systems[other].seeds),
-        wer=resampled.rate(own).value, alone_wer=alone, difference=difference.value, ci90=(low, bound), margin=limit,
-        outcome="passes" if bound < limit else "worse" if low > 0 else "undecided", power=power(spread, limit),
-        seeds_80=seeds_for(0.8, spread, limit), seeds_90=seeds_for(0.9, spread, limit),
-    )  # fmt: skip
-
-
-def _found(records: Sequence[CellRecord], name: str) -> dict[Key, dict[int, CellRow]]:
-    """Return the rows of every system of a set by seed; the full model occurs once, not once per strategy."""
-    found: dict[Key, dict[int, CellRow]] = {}
-    for record in sorted(records, key=lambda record: record.seed):
-        for row in record.rows:
-            if row.set == name:
-                whole = row.depth == record.depth
-                strategy = (ALONE if record.alone else FULL) if whole else row.strategy
-                found.setdefault((record.method, strategy, row.depth), {}).setdefault(record.seed, row)
-    return found
-
-
-def _runs(rows: dict[int, CellRow], units: np.ndarray) -> Runs:
-    """Return one system with all its seeds."""
-    return Runs(tuple(rows), of_speakers(np.stack([numbers(row.errors) for row in rows.values()]), units))
-
-
-def _rank(strategy: str) -> tuple[int, str]:
-    return (-1, "") if strategy in (FULL, ALONE) else rank(strategy)
-
-
-def _pair(grid: Grid, records: dict[str, CellRecord]) -> dict[str, CellRecord]:
-    """Return the records of the plain and the prunable full model, each of its first seed."""
-    pair = {}
-    for method in (grid.plain, grid.prunable):
-        found = [record for record in records.values() if record.method == method and not record.alone]
-        if found:
-            pair[method] = min(found, key=lambda record: record.seed)
-    return pair
-
-
-def _removals(record: CellRecord) -> Removals | None:
-    """Return the dev WER with all layers and without each one, from the first step of the iterative search."""
-    plan = record.search.get("iterative")
-    first = plan.steps[0] if plan else None
-    if plan is None or first is None or plan.metric != "wer" or first.score is None or not first.without:
-        return None
-    return Removals(full=first.score, without=first.without, dev_set=plan.dev_set)
-
-
-def _speed(grid: Grid, records: dict[str, CellRecord]) -> tuple[Speed, ...]:
-    """Return the RTF and parameters of the prunable model by depth; an empty tuple if its speed was not measured."""
-    found: dict[int, Speed] = {}
-    for record in records.values():
-        for row in record.rows:
-            if record.method == grid.prunable and not record.alone and row.rtf is not None:
-                speed = Speed(depth=row.depth, rtf=row.rtf, speedup=row.speedup, params_m=row.params_m)
-                found.setdefault(row.depth, speed)
-    return tuple(found[depth] for depth in sorted(found, reverse=True))
-
-
-def update_overhead(grid: Grid, records: dict[str, CellRecord]) -> float | None:
-    """Fit f in seconds per update = c (layers run + f), by least squares: the cost of an update apart from its layers.
-
-    The fit uses the methods of which there are models trained for a depth. None if these models have fewer than two depths, or
-    if the fit gives a c or f below 0.
-    """
-    of = [record.training for record in records.values() if record.method in grid.alone.methods]
-    layers = np.array([training.layer_passes / training.steps for training in of])
-    seconds = np.array([training.seconds / training.steps for training in of])
-    if len(of) < 2 or np.ptp(layers) < 1:
-        return None
-    slope, intercept = np.polyfit(layers, seconds, 1)
-    return round(float(intercept / slope), 2) if slope > 0 and intercept >= 0 else None
-
-
-def _cost(record: CellRecord) -> Cost:
-    return Cost(
-        method=record.method, depth=record.depth, seed=record.seed, alone=record.alone, updates=record.training.steps,
-        layer_passes=record.training.layer_passes, seconds=round(record.training.seconds, 1),
-    )  # fmt: skip

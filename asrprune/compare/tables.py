@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from asrprune.compare.grid import Grid
 from asrprune.compare.noninferiority import MOST_SEEDS
-from asrprune.compare.summary import ALONE, Comparison, Cost, Summary, System, chosen_strategy, of_system, roles, shown
+from asrprune.compare.summary import ALONE, Comparison, Cost, Summary, System, of_system, shown
 from asrprune.compare.verdict import difference, rests_on
 from asrprune.prune.strategies.table import rank
 from asrprune.report.table import NONE, Table
@@ -52,16 +52,16 @@ def wer_table(summary: Summary, grid: Grid, name: str) -> Table:
 def pruned_table(summary: Summary, grid: Grid, name: str) -> Table:
     """Tabulate the tests of the prunable model against models trained for each depth."""
     tests = {(test.depth, test.role): test for test in summary.tests if test.set == name}
-    strategy = chosen_strategy(grid)
+    strategy = grid.strategy
     lines = []
     for row in sorted(of_system(shown(summary, name), grid.prunable, strategy), key=lambda row: -row.depth):
         cells = [str(row.depth), f"{row.wer:.1f}"]
-        for role in roles(grid):
+        for role in grid.roles:
             test = tests.get((row.depth, role))
             cells += [f"{test.alone_wer:.1f}", f"{difference(test)} {MARKS[test.outcome]}"] if test else [NONE, NONE]
         lines.append(tuple(cells))
     header = ["depth", "pruned"]
-    for role in roles(grid):
+    for role in grid.roles:
         header += [f"alone, {getattr(grid, role)}", "difference"]
     points, share, rate = summary.margin.points, summary.margin.share, summary.in_units("WER")
     caption = (

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from asrprune.compare.grid import Grid
-from asrprune.compare.summary import Comparison, Summary, chosen_strategy, roles, shown
+from asrprune.compare.summary import Comparison, Summary, shown
 from asrprune.report.tables import seen
 
 _WORDS = {"passes": "not worse than", "worse": "worse than", "undecided": "undecided against"}
@@ -13,7 +13,7 @@ def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
     """Return the verdict on one set: the claim, its exceptions, the rule of the test, the intervals, the power."""
     tests = [test for test in summary.tests if test.set == name]
     by_depth = {test.depth: [other for other in tests if other.depth == test.depth] for test in tests}
-    whole = {depth: found for depth, found in by_depth.items() if len(found) == len(roles(grid))}
+    whole = {depth: found for depth, found in by_depth.items() if len(found) == len(grid.roles)}
     if not whole:
         return [f"On {name} no depth has both a pruned model and those that were trained for it yet."]
     depths = sorted(whole, reverse=True)
@@ -49,8 +49,8 @@ def difference(test: Comparison) -> str:
 
 
 def _claim(summary: Summary, grid: Grid, name: str, good: Sequence[int], bad: Sequence[int], depths: Sequence[int]) -> str:
-    model = f"On {name} one model ({grid.prunable}), trained once and pruned by its {chosen_strategy(grid)} plan,"
-    others = f"models trained for each depth, {' or '.join(getattr(grid, role) for role in roles(grid))}"
+    model = f"On {name} one model ({grid.prunable}), trained once and pruned by its {grid.strategy} plan,"
+    others = f"models trained for each depth, {' or '.join(getattr(grid, role) for role in grid.roles)}"
     if not good:
         said = f"{model} was compared with {others}, with {listed(depths)} layers: at no depth is it shown to be not worse."
     elif len(good) == len(depths):

@@ -10,12 +10,12 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
-from asrprune.config.names import sections, tag_of
+from asrprune.config.names import numbers, sections, tag_of
 from asrprune.config.old import RENAMED, is_written, modernised
 from asrprune.config.schema import Config
 from asrprune.config.section import TOLERANT, AnySection, Section
-from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import write_text
+from asrprune.runtime.errors import UserError, did_you_mean
+from asrprune.runtime.files import LARGEST, write_text
 
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of a tag's own reader, for a wrong value
 _MOST_CHARACTERS, _MOST_VALUES, _DEEPEST = 100_000, 10_000, 50
@@ -34,6 +34,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
+    value = int(loader.construct_yaml_int(node))
+    if abs(value) > LARGEST:
+        raise yaml.constructor.ConstructorError(None, None, "a whole number of more than 64 bits", node.start_mark)
+    return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
@@ -203,12 +211,18 @@ def _explain(error: Any, section: type[BaseModel]) -> str:
         return f"{where}: must be a section of `key: value` lines, got {error['input']!r}"
     if error["type"] == "union_tag_invalid":
         context = error["ctx"]
-        tag = context["discriminator"].strip("'")
-        return f"{where}.{tag}: input should be one of {context['expected_tags']}, got '{context['tag']}'"
+        tag, close = context["discriminator"].strip("'"), _similar(context["tag"], context["expected_tags"])
+        return f"{where}.{tag}: input should be one of {context['expected_tags']}, got '{context['tag']}'{close}"
     message = error["msg"].removeprefix("Value error, ")
     if not where or error["type"] == "value_error":
         return f"{where}: {message}".removeprefix(": ")
-    return f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+    close = _similar(error["input"], error.get("ctx", {}).get("expected", ""))
+    return f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}{close}"
+
+
+def _similar(given: Any, quoted: Any) -> str:
+    """Propose one of the names that a message of pydantic lists in quotes."""
+    return did_you_mean(str(given), re.findall(r"'(\w+)'", str(quoted)))
 
 
 @dataclass(frozen=True)
@@ -227,7 +241,13 @@ def _unknown(where: str, place: _Place) -> str:
     key = place.names[-1]
     owner = any(key in other.model_fields for other in place.others)
     why = f"has no effect with {place.tag}" if owner else "unknown key"
-    return f"{where}: {why}; known keys here: {', '.join(place.holder.model_fields)}"
+    close = "" if owner else did_you_mean(key, place.holder.model_fields) or _elsewhere(key)
+    return f"{where}: {why}; known keys here: {', '.join(place.holder.model_fields)}{close}"
+
+
+def _elsewhere(key: str) -> str:
+    """Propose the number that has this key in another section."""
+    return next((f"; did you mean {number.name}?" for number in numbers() if number.name.endswith(f".{key}")), "")
 
 
 def _locate(loc: Sequence[str | int], section: type[BaseModel]) -> _Place:

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field
 
 from asrprune.config.lengths import min_frames
 from asrprune.config.section import (
+    Bounded,
     Different,
-    NoSwitch,
     Positive,
     Probability,
     Real,
@@ -24,7 +24,7 @@ from asrprune.config.section import (
 )
 from asrprune.config.strategies import Strategy, strategy_name
 
-Speeds = Different[Annotated[float, Field(ge=0.5, le=2.0), NoSwitch]]
+Speeds = Different[Annotated[float, Field(ge=0.5, le=2.0), Bounded]]
 
 
 class FrontendConfig(Section):
@@ -207,7 +207,7 @@ class ModelConfig(Section):
 
     affects = ("learning",)
     layer: Layer = TransformerConfig()
-    num_layers: Positive = setting(12, "number of layers of the full model")
+    num_layers: Positive = setting(12, "number of layers of the full model", le=1000)
     dim: Positive = setting(256, "width of the model; a multiple of heads")
     heads: Positive = setting(4, "number of attention heads")
     ffn: Positive = setting(2048, "width of the feed-forward networks within a layer")
@@ -444,6 +444,9 @@ class ScoringConfig(Section):
     affects = ("report",)
     unit: Literal["word", "phone"] = setting(
         "word", "what the blanks of the transcripts separate; phone: results and messages say PER, for phone error rate"
+    )
+    ignore_case: bool = setting(
+        False, "`asrprune score` ignores letter case, as sclite does without -s; training and search never do"
     )
 
     def in_units(self, text: str) -> str:

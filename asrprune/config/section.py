@@ -1,5 +1,6 @@
 """The base class of all sections of the config: frozen and strict; each number states its meaning and what it affects."""
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -21,7 +22,7 @@ KINDS: dict[Kind, str] = {  # what a number can affect
     "decoding": "the text that a trained model puts out",
     "pace": "speed, memory, or how work is divided, but no result",
     "bench": "the measurements of `asrprune bench`",
-    "report": "how results and messages call the scored units",
+    "report": "how decoded sets are scored, and how results and messages call the scored units",
 }
 TOLERANT = {"tolerant": True}  # the validation context that accepts numbers without effect, as earlier versions did
 
@@ -39,9 +40,14 @@ def setting(default: Any, what: str, *, unit: str = "", affects: tuple[Kind, ...
     return Field(default, description=what, json_schema_extra={"unit": unit, "affects": list(affects)}, **bounds)
 
 
-def _no_switch(value: Any) -> Any:
+_LIMIT = 1e9
+
+
+def _number(value: Any) -> Any:
     if isinstance(value, bool):  # Python treats it as 1 or 0
         raise ValueError(f"must be no true or false, got {str(value).lower()}")
+    if isinstance(value, int | float) and _LIMIT <= abs(value) < math.inf:  # as a size, it overflows in torch
+        raise ValueError(f"must lie between -1e9 and 1e9, got {value}")
     return value
 
 
@@ -60,12 +66,12 @@ def _no_repeats(values: tuple[Item, ...]) -> tuple[Item, ...]:
     return values
 
 
-NoSwitch = BeforeValidator(_no_switch)
-Real = Annotated[float, NoSwitch]
-Whole = Annotated[int, NoSwitch]
-Probability = Annotated[float, Field(ge=0.0, lt=1.0), NoSwitch]
-Share = Annotated[float, Field(ge=0.0, lt=1.0), NoSwitch]
-Positive = Annotated[int, Field(ge=1), NoSwitch]
+Bounded = BeforeValidator(_number)
+Real = Annotated[float, Bounded]
+Whole = Annotated[int, Bounded]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0), Bounded]
+Share = Annotated[float, Field(ge=0.0, lt=1.0), Bounded]
+Positive = Annotated[int, Field(ge=1), Bounded]
 Several = Annotated[tuple[Item, ...], AfterValidator(_some)]
 Different = Annotated[Several[Item], AfterValidator(_no_repeats)]
 
@@ -73,7 +79,7 @@ Different = Annotated[Several[Item], AfterValidator(_no_repeats)]
 class Section(BaseModel):
     """The base of all sections: immutable. An unknown key is an error, and so is a number that has no effect."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     affects: ClassVar[tuple[Kind, ...]] = ()  # for numbers without ``affects``
 
     def mistakes(self) -> list[str]:

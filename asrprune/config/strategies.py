@@ -6,6 +6,7 @@ Strategy = Literal["iterative", "svcca", "influence", "every", "lowest"]
 STRATEGY_NAMES: tuple[Strategy, ...] = get_args(Strategy)  # the order in tables and figures
 PREFERRED: Strategy = "iterative"  # the default of commands
 _OLD = {"greedy": "iterative", "top": "lowest"}
+ALL_NAMES = (*STRATEGY_NAMES, *_OLD)
 
 
 def strategy_name(name: str) -> str:

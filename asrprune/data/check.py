@@ -1,9 +1,10 @@
 """Checking Kaldi data directories by the rules of Kaldi's validate_data_dir.sh; all faults are reported together."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from itertools import compress, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -11,28 +12,70 @@ from pathlib import Path
 import numpy as np
 
 from asrprune.data.packed import Ascending
-from asrprune.data.tables import BY_UTTERANCE, FIX, Row, Rows, Table, Tables, is_count, joined, missing, open_tables, render
+from asrprune.data.tables import (
+    BY_RECORDING,
+    BY_SPEAKER,
+    BY_UTTERANCE,
+    FIX,
+    MADE_LATER,
+    READ,
+    Row,
+    Rows,
+    Table,
+    Tables,
+    is_count,
+    joined,
+    missing,
+    open_tables,
+    render,
+)
 from asrprune.features.audio import OVERSHOOT_S, AudioInfo, check_audio, check_format
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.progress import track
 
-_RESERVED = frozenset(("<s>", "</s>", "#0"))
+# As `grep -w` in Kaldi finds them: beside a letter, digit or underline they are part of another word
+_RESERVED = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)", re.ASCII)
+_NUMBERS = {  # file: smallest and largest value, both excluded
+    "utt2speed": (0.1, 10.0), "utt2dur": (0.0, math.inf), "reco2dur": (0.0, math.inf),
+    "spk2warp": (0.5, 1.5), "utt2warp": (0.5, 1.5),
+}  # fmt: skip
 
 
-def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False) -> list[str]:
-    """Return all faults of a directory; with ``audio`` each recording is opened, too."""
+@dataclass(frozen=True)
+class Checked:
+    """A checked data directory."""
+
+    path: Path
+    tables: Tables
+    faults: list[str]
+    audio_s: float | None  # length of all utterances together; None if nothing says it
+
+
+def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False) -> Checked:
+    """Find all faults of a directory; with ``audio`` each recording is opened, too."""
     tables = open_tables(path)
     faults = structure_faults(path, tables, need_text=True)
+    audio_s: float | None = None
     if audio and "wav.scp" in tables:
-        faults += _audio_faults(tables, allow_pipes)
-    return faults
+        more, audio_s = _audio_faults(tables, allow_pipes)
+        faults += more
+    if not faults and "segments" in tables:
+        audio_s = sum(_length(times) for _, times in tables["segments"])
+    elif not faults and audio_s is None and "utt2dur" in tables:
+        audio_s = sum(float(seconds) for _, seconds in tables["utt2dur"])
+    return Checked(path, tables, faults, audio_s)
+
+
+def _length(segment: str) -> float:
+    _, start, end = segment.split()
+    return float(end) - float(start)
 
 
 def faults_of_rows(path: Path, rows: Rows) -> list[str]:
     """Return the faults that the directory would have if ``rows`` were written."""
     contents = {name: render(table).encode("utf-8", "surrogateescape") for name, table in rows.items()}
     tables = {name: Table(path / name, data=content) for name, content in contents.items()}
-    return structure_faults(path, tables, need_text="text" in rows)
+    return [fault.replace(f", {FIX}", "") for fault in structure_faults(path, tables, need_text="text" in rows)]
 
 
 def structure_faults(path: Path, tables: Tables, need_text: bool) -> list[str]:
@@ -59,12 +102,19 @@ def value_fault(name: str, value: str) -> str:
         return f"the speaker id `{value}` contains a space; remove it"
     if name == "wav.scp" and value.startswith("~"):
         return "begins with ~, which only a shell expands; write the whole path"
-    if name == "text" and (found := _RESERVED.intersection(value.split())):
-        return f"the text contains {min(found)}, which is reserved for language models; remove it"
-    if name in ("utt2speed", "utt2dur") and not _float(value) > 0:
-        return f"`{value}` is not a number above 0; correct it"
+    if name == "text" and (found := _RESERVED.search(value)):
+        return f"the text contains {found[0]}, which is reserved for language models; remove it"
+    if name in _NUMBERS and not _NUMBERS[name][0] < _float(value) < _NUMBERS[name][1]:
+        low, high = _NUMBERS[name]
+        return f"`{value}` is not a number above {low:g}{f' and below {high:g}' if high < math.inf else ''}; correct it"
     if name == "utt2num_frames" and not (is_count(value) and int(value) > 0):
         return f"`{value}` is not a whole number above 0; correct it"
+    if name == "utt2crc" and not re.fullmatch("[0-9a-f]{8}", value):
+        return f"`{value}` is not a CRC-32 of eight hexadecimal digits; run stage 2 (fbank) again"
+    if name == "spk2gender" and value not in ("f", "m"):
+        return f"`{value}` is not a gender; write f or m"
+    if name == "reco2file_and_channel" and not re.fullmatch(r"\S+ [AB1]", value):
+        return "a line of reco2file_and_channel is `recording file A`, or B for the other channel; correct it"
     return _segment_fault(value) if name == "segments" else ""
 
 
@@ -140,17 +190,25 @@ def _difference(got: Sequence[str], expected: Sequence[str]) -> str:
 
 
 def _key_faults(tables: Tables) -> Iterator[str]:
-    """Check that each file has a line for each utterance and no other; utt2speed and feature files may lack some."""
-    utt2spk = tables["utt2spk"]
-    names = BY_UTTERANCE if "segments" in tables else ("wav.scp", *BY_UTTERANCE)
-    for name in [name for name in names if name in tables]:
-        extra = []
-        for utt, row in joined(utt2spk.numbered(), tables[name].numbered()):
-            if row and not utt:
-                extra.append(tables[name].fault(row, f"has no line in utt2spk; add one or remove this line, {FIX}"))
-            elif utt and not row and name in ("wav.scp", "segments", "text", "utt2dur"):
-                yield utt2spk.fault(utt, f"has no line in {name}; add one or remove the utterance, {FIX}")
-        yield from extra
+    """Check that each file has a line for each utterance, speaker or recording, and no other; utt2speed may lack some."""
+    recordings = "wav.scp" if "segments" in tables else "utt2spk"
+    by = (("utt2spk", BY_UTTERANCE), (recordings, BY_RECORDING), ("spk2utt", BY_SPEAKER))
+    for owner, names in ((owner, names) for owner, names in by if owner in tables):
+        for name in [name for name in names if name in tables and name != owner]:
+            extra = []
+            for key, row in joined(tables[owner].numbered(), tables[name].numbered()):
+                if row and not key:
+                    extra.append(tables[name].fault(row, f"has no line in {owner}; add one or remove this line, {FIX}"))
+                elif key and not row and name != "utt2speed":
+                    yield tables[owner].fault(key, f"has no line in {name}; {_fix_of(name)}")
+            yield from extra
+
+
+def _fix_of(name: str) -> str:
+    """Return what to do if a line of a file is missing."""
+    if name in MADE_LATER:
+        return "run stage 2 (`asrprune fbank`) again"
+    return f"add one or remove {'the utterance' if name in READ else name}, {FIX}"
 
 
 def _recording_faults(segments: Table, wav: Table) -> Iterator[str]:
@@ -168,8 +226,11 @@ def _recording_faults(segments: Table, wav: Table) -> Iterator[str]:
         yield wav.fault(row, f"no segment uses this recording; remove the line, {FIX}")
 
 
-def _audio_faults(tables: Tables, allow_pipes: bool) -> list[str]:
-    """Open each recording once and return the faults; the most frequent sample rate is the expected one."""
+def _audio_faults(tables: Tables, allow_pipes: bool) -> tuple[list[str], float]:
+    """Open each recording once; return the faults, and the length of all recordings in seconds.
+
+    The most frequent sample rate is the expected one.
+    """
     wav = tables["wav.scp"]
     infos = np.zeros((len(wav), 3), dtype=np.int64)  # the fields of AudioInfo; 0 for a recording that cannot be opened
     rates: Counter[int] = Counter()
@@ -187,10 +248,10 @@ def _audio_faults(tables: Tables, allow_pipes: bool) -> list[str]:
             check_format(row[1], AudioInfo(*map(int, numbers)), rates.most_common(1)[0][0])
         except UserError as error:
             faults.append(wav.fault(row, str(error)))
+    lengths_s = np.divide(infos[:, 1], infos[:, 0], out=np.full(len(infos), np.nan), where=infos[:, 0] > 0)
     if "segments" in tables:
-        lengths_s = np.divide(infos[:, 1], infos[:, 0], out=np.full(len(infos), np.nan), where=infos[:, 0] > 0)
         faults += _overshoot_faults(tables["segments"], wav, lengths_s)
-    return faults
+    return faults, float(np.nansum(lengths_s))
 
 
 def _overshoot_faults(segments: Table, wav: Table, lengths_s: np.ndarray) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """A data directory with features and labels as a torch data set, its batches, and the CTC length rule."""
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing.connection import arbitrary_address  # type: ignore[attr-defined]  # typeshed lacks it
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,16 @@ from torch.utils.data import DataLoader, Dataset
 from asrprune.config.lengths import output_length
 from asrprune.data.packed import Packed
 from asrprune.data.tables import is_count, stream_table
-from asrprune.data.tokenizer import Tokenizer
-from asrprune.features.ark import read_matrix
-from asrprune.runtime.errors import UserError
+from asrprune.data.tokenizer import UNKNOWN_LABEL, Tokenizer
+from asrprune.features.ark import checksum, read_matrix
+from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import write_text
+
+_LONGEST_SOCKET = 103  # bytes of the path of a socket: 107 on Linux, 103 on macOS
+_LONGEST_WAIT_S = 600.0  # for a batch, of a process that is alive
+_NO_WORKERS = "read them in the training's own process with train.num_workers=0"
+_SAMPLED_TEXTS = 500  # transcripts whose letters are checked
+_MOST_UNKNOWN = 0.9  # share of their words
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,12 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
             self.ids.append(key)
             self._entries.append(entry)
         self.lengths = np.fromiter(map(self._frames, self._values("utt2num_frames")), dtype=np.int64, count=len(self.ids))
+        self.checksums = self._read_checksums()
         has_text = tokenizer is not None or (directory / "text").is_file()
-        for text in self._values("text") if has_text else [""] * len(self.ids):
+        for text in self._values("text") if has_text else itertools.repeat("", len(self.ids)):
             self.texts.append(text)
+        if tokenizer is not None:
+            _check_letters(self, tokenizer)
 
     def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, Tokenizer | None]]:
         """Pickle the path only; the receiving process reads the tables."""
@@ -83,15 +94,31 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
                 )
             yield row[1]
 
+    def _read_checksums(self) -> np.ndarray | None:
+        """Return the CRC-32 of each utterance's features, (N,) uint32; None for features of another program."""
+        if not (self.directory / "utt2crc").is_file():
+            return None
+        values = (int(value, 16) for value in self._values("utt2crc"))
+        return np.fromiter(values, dtype=np.uint32, count=len(self.ids))
+
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[int, np.ndarray, list[int]]:
-        matrix = read_matrix(self._entries[index])
+        try:
+            matrix = read_matrix(self._entries[index])
+        except UserError as error:
+            raise UserError(f"{self.directory}/feats.scp: {self.ids[index]}: {error}") from None
         if len(matrix) != self.lengths[index]:  # batches are planned by these lengths
             raise UserError(
                 f"{self.directory}/utt2num_frames: {self.ids[index]}: {self.lengths[index]} frames, but its features have"
                 f" {len(matrix)}; run stage 2 (fbank) again"
+            )
+        if self.checksums is not None and checksum(matrix) != self.checksums[index]:
+            raise UserError(
+                f"{self._entries[index]}: {self.ids[index]}: the features do not have the checksum in {self.directory}/utt2crc:"
+                f" they are damaged, or another program made them; delete {self._entries[index].rpartition(':')[0]} and run"
+                " stage 2 (fbank) again, or remove utt2crc"
             )
         return index, matrix, self.labels(index)
 
@@ -105,17 +132,50 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return np.fromiter((needed_frames(self.labels(i)) for i in range(len(self))), dtype=np.int64, count=len(self))
 
     def loader(self, batches: Sequence[np.ndarray], num_workers: int = 0, pin_memory: bool = False) -> Iterator[Batch]:
-        """Yield the given batches in order; ``num_workers`` processes read them in advance."""
+        """Yield the given batches in order; ``num_workers`` processes read them in advance.
+
+        Raises:
+            UserError: these processes could not send their batches; they would do so in a thread that nobody listens to.
+        """
         sampler = [batch.tolist() for batch in batches]
+        if num_workers and len(arbitrary_address("AF_UNIX")) > _LONGEST_SOCKET:
+            raise UserError(
+                f"{tempfile.gettempdir()}: is too long a path for sockets of the processes that read features; set TMPDIR to a"
+                f" shorter one, or {_NO_WORKERS}"
+            )
         return iter(
             DataLoader(
                 self,
                 batch_sampler=sampler,
-                collate_fn=_collate,
+                collate_fn=_shared if num_workers else _collate,
                 num_workers=num_workers,
                 prefetch_factor=4 if num_workers else None,
                 pin_memory=pin_memory,
+                timeout=_LONGEST_WAIT_S if num_workers else 0,
             )
+        )
+
+
+def _shared(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:
+    """Collate in shared memory already here, where an error reaches the training."""
+    try:
+        return _collate(items)._each(Tensor.share_memory_)
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"/dev/shm: has no room for the batches that are read in advance ({first_line(error)}); make it larger, with Docker"
+            f" by --shm-size=8g or --ipc=host, or {_NO_WORKERS}"
+        ) from None
+
+
+def _check_letters(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """Raise a ``UserError`` if the text units lack nearly every word of the transcripts, as with letters of another case."""
+    sampled = range(0, len(corpus), max(1, len(corpus) // _SAMPLED_TEXTS))
+    words = [word for index in sampled for word in corpus.texts[index].split()]
+    unknown = [word for word in words if UNKNOWN_LABEL in tokenizer.encode(word)]
+    if len(unknown) > _MOST_UNKNOWN * len(words):
+        raise UserError(
+            f"{corpus.directory}/text: {len(unknown)} of {len(words)} words, such as `{unknown[0]}`, cannot be written in the"
+            f" text units of {tokenizer.path}; use the letters (a or A) of the transcripts from which the units were made"
         )
 
 

@@ -1,28 +1,35 @@
-"""Log-mel filterbanks and global CMVN of a data directory as Kaldi archives, computed in shards; a restart continues."""
+"""Log-mel filterbanks and global CMVN of a data directory as Kaldi archives, computed in shards; a restart continues.
+
+Each utterance has a checksum in ``utt2crc``, which is compared when its features are read.
+"""
 
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from asrprune.config.schema import FrontendConfig
-from asrprune.data.kaldi import Utterance, read_data_dir
-from asrprune.data.tables import read_table, write_table
-from asrprune.features.ark import read_matrix, write_ark
-from asrprune.features.audio import read_audio
+from asrprune.data.kaldi import Utterance, Utterances
+from asrprune.data.tables import open_table, stream_table, write_ascending, write_table
+from asrprune.features.ark import checksum, read_matrix, write_ark
+from asrprune.features.audio import read_audio, stamp_of
 from asrprune.features.cmvn import read_statistics, statistics, write_cmvn
-from asrprune.features.fbank import change_speed, compute_fbank
+from asrprune.features.fbank import SPEED_FILTER, change_speed, compute_fbank
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
-from asrprune.runtime.files import atomic_path, held, read_json, remove_temporaries, write_json
+from asrprune.runtime.files import atomic_path, digest_of, held, remove_temporaries
 from asrprune.runtime.progress import track
+from asrprune.runtime.records import Record
 
 logger = logging.getLogger(__name__)
 SHARD_UTTERANCES = 200  # in one archive; small, so that a killed run loses little
+_SUFFIXES, _CONTENTS = (".ark", ".scp", ".cmvn"), ".json"
 Shard = tuple[Path, list[Utterance]]  # path of an archive without its suffix, and its utterances
 
 
@@ -36,48 +43,62 @@ def utterance_samples(utterance: Utterance, options: FrontendConfig, allow_pipes
 
 
 def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_pipes: bool = False) -> int:
-    """Compute the missing features of a data directory; write feats.scp, utt2num_frames and utt2dur.
+    """Compute the missing features of a data directory; write feats.scp, utt2num_frames, utt2dur and utt2crc.
 
-    The name of an archive contains a hash of its options and audio list. So a restart computes only missing archives, and
-    changed options or lists give new archives. Return the number of archives that were computed.
+    The name of an archive contains a hash of its options and recordings. So a restart computes only missing or damaged
+    archives, and changed options or recordings give new archives. Return the number of archives that were computed.
 
     Raises:
         UserError: an utterance cannot be read, or another process computes features of this directory.
     """
-    utterances = read_data_dir(directory, need_text=False)
+    utterances = Utterances(directory, need_text=False)
     with held(directory / "fbank"):
         return _extract(directory, utterances, options, executor, allow_pipes)
 
 
-def _extract(
-    directory: Path, utterances: Sequence[Utterance], options: FrontendConfig, executor: Executor, allow_pipes: bool
-) -> int:
-    shards = [utterances[i : i + SHARD_UTTERANCES] for i in range(0, len(utterances), SHARD_UTTERANCES)]
-    names = [_shard_name(index, shard, options) for index, shard in enumerate(shards)]
+def _extract(directory: Path, utterances: Utterances, options: FrontendConfig, executor: Executor, allow_pipes: bool) -> int:
     store = directory.resolve() / "fbank"
-    missing = [(store / name, shard) for name, shard in zip(names, shards, strict=True) if not _is_complete(store / name)]
+    names = [_shard_name(index, shard, options) for index, shard in enumerate(_shards(utterances))]
+    missing = {index for index, name in enumerate(names) if not _is_complete(store / name)}
     if missing:
         logger.info(
-            "%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(shards)
+            "%s: features of %d utterances, %d of %d archives to compute", directory, len(utterances), len(missing), len(names)
         )
         write = partial(_write_shard, options=options, allow_pipes=allow_pipes)
-        for _ in track(executor.map(write, missing), f"fbank {directory.name}", len(missing)):
+        shards = ((store / names[index], shard) for index, shard in enumerate(_shards(utterances)) if index in missing)
+        for _ in track(executor.map(write, shards), f"fbank {directory.name}", len(missing)):
             pass
     _collect(directory, [store / name for name in names], options)
     return len(missing)
 
 
+def _shards(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
+    """Yield the utterances of each archive."""
+    coming = iter(utterances)
+    while shard := list(itertools.islice(coming, SHARD_UTTERANCES)):
+        yield shard
+
+
+class _Contents(Record):
+    """The last file of an archive, without which it is not complete: lengths and checksums of utterances, digests of files."""
+
+    made_by: ClassVar[str] = "stage 2 (`asrprune fbank`)"
+    frames: dict[str, int]
+    crc: dict[str, str]
+    files: dict[str, str]
+
+
 def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> None:
-    """Write the archive, then its scp: an archive without scp is not complete."""
     base, utterances = shard
     ark = base.with_suffix(".ark")
-    frames, stats = dict[str, int](), np.zeros((2, options.num_mels + 1))
+    frames, crc, stats = dict[str, int](), dict[str, str](), np.zeros((2, options.num_mels + 1))
     with atomic_path(ark) as temporary:
         matrices = ((u.id, _features(u, options, allow_pipes)) for u in utterances)
-        entries = write_ark(temporary, ark, _counted(matrices, frames, stats))
-    write_json(base.with_suffix(".frames"), frames)
+        entries = write_ark(temporary, ark, _counted(matrices, frames, crc, stats))
     write_cmvn(base.with_suffix(".cmvn"), stats)
     write_table(base.with_suffix(".scp"), entries)
+    files = {suffix: digest_of(base.with_suffix(suffix)) for suffix in _SUFFIXES}
+    _Contents(frames=frames, crc=crc, files=files).write(base.with_suffix(_CONTENTS))
 
 
 def _features(utterance: Utterance, options: FrontendConfig, allow_pipes: bool) -> np.ndarray:
@@ -90,40 +111,56 @@ def _features(utterance: Utterance, options: FrontendConfig, allow_pipes: bool) 
 
 
 def _is_complete(base: Path) -> bool:
-    return all(base.with_suffix(suffix).exists() for suffix in (".ark", ".frames", ".cmvn", ".scp"))
+    try:
+        files = _Contents.read(base.with_suffix(_CONTENTS)).files
+        return all(digest_of(base.with_suffix(suffix)) == digest for suffix, digest in files.items())
+    except (UserError, OSError):
+        return False
 
 
 def _counted(
-    matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int], stats: np.ndarray
+    matrices: Iterator[tuple[str, np.ndarray]], frames: dict[str, int], crc: dict[str, str], stats: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the matrices; add their lengths to ``frames`` and their sums to the CMVN statistics ``stats``."""
+    """Yield the matrices; note their lengths and checksums, and add their sums to the CMVN statistics ``stats``."""
     for key, matrix in matrices:
-        frames[key] = len(matrix)
+        frames[key], crc[key] = len(matrix), f"{checksum(matrix):08x}"
         stats += statistics(matrix)
         yield key, matrix
 
 
 def _shard_name(index: int, utterances: Sequence[Utterance], options: FrontendConfig) -> str:
-    content = [[u.id, u.audio, u.start_s, u.end_s, u.speed] for u in utterances]
-    digest = hashlib.sha256(json.dumps([content, options.model_dump()]).encode()).hexdigest()
+    stamps = {audio: stamp_of(audio) for audio in {u.audio for u in utterances}}
+    content = [[u.id, u.audio, stamps[u.audio], u.start_s, u.end_s, u.speed] for u in utterances]
+    speed_filter = [SPEED_FILTER] if any(u.speed != 1.0 for u in utterances) else []
+    digest = hashlib.sha256(json.dumps([content, options.model_dump(), *speed_filter]).encode()).hexdigest()
     return f"feats_{index:05d}_{digest[:12]}"
 
 
 def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> None:
-    scp: dict[str, str] = {}
-    frames: dict[str, int] = {}
-    for base in bases:
-        entries = read_table(base.with_suffix(".scp"))  # the directory may have been moved in the meantime
-        scp.update({key: f"{base.with_suffix('.ark')}:{entry.rpartition(':')[2]}" for key, entry in entries.items()})
-        frames.update(read_json(base.with_suffix(".frames")))
-    write_table(directory / "utt2num_frames", {key: str(count) for key, count in frames.items()})
-    write_table(directory / "utt2dur", {key: f"{count * options.frame_shift_ms / 1000:.3f}" for key, count in frames.items()})
-    write_table(directory / "feats.scp", scp)
+    """Write the tables of a directory, line by line; the utterances of an archive follow those of the one before."""
+
+    def contents() -> Iterator[_Contents]:
+        return (_Contents.read(base.with_suffix(_CONTENTS)) for base in bases)
+
+    def frames() -> Iterator[tuple[str, int]]:
+        return (row for archive in contents() for row in archive.frames.items())
+
+    write_ascending(directory / "utt2num_frames", ((key, str(count)) for key, count in frames()))
+    write_ascending(directory / "utt2dur", ((key, f"{count * options.frame_shift_ms / 1000:.3f}") for key, count in frames()))
+    write_ascending(directory / "utt2crc", (row for archive in contents() for row in archive.crc.items()))
+    write_ascending(directory / "feats.scp", _entries(bases))
     wanted, store = {base.name for base in bases}, directory / "fbank"
     remove_temporaries(store)
     for stale in store.glob("feats_*"):  # the directory may be a link and contain other files
         if stale.stem not in wanted:
             stale.unlink()
+
+
+def _entries(bases: list[Path]) -> Iterator[tuple[str, str]]:
+    """Yield the lines of feats.scp; the directory may have been moved since the archives were written."""
+    for base in bases:
+        for key, entry in stream_table(base.with_suffix(".scp")):
+            yield key, f"{base.with_suffix('.ark')}:{entry.rpartition(':')[2]}"
 
 
 def compute_cmvn(directory: Path) -> np.ndarray:
@@ -138,8 +175,8 @@ def compute_cmvn(directory: Path) -> np.ndarray:
     if archives := sorted((directory / "fbank").glob("feats_*.cmvn")):
         parts: Iterator[np.ndarray] = map(read_statistics, archives)
     else:
-        entries = list(read_table(directory / "feats.scp").values())
-        parts = (statistics(read_matrix(entry)) for entry in track(entries, f"cmvn {directory.name}"))
+        table = open_table(directory / "feats.scp")
+        parts = (statistics(read_matrix(entry)) for _, entry in track(table, f"cmvn {directory.name}"))
     stats = next(parts)
     for part in parts:
         if part.shape != stats.shape:

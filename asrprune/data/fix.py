@@ -1,14 +1,19 @@
 """Fixing Kaldi data directories, as Kaldi's fix_data_dir.sh does."""
 
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from asrprune.data.check import faults_of_rows, first_descent, spk2utt_of, value_fault
-from asrprune.data.kaldi import restrict
+from asrprune.data.kaldi import owners, restrict
 from asrprune.data.tables import (
+    BY_RECORDING,
+    BY_SPEAKER,
     BY_STAGE_1,
     FILES,
+    INVISIBLE,
     MADE_LATER,
     ODD_BLANK,
     Rows,
@@ -18,11 +23,14 @@ from asrprune.data.tables import (
     render,
     some,
     split_line,
-    write_table,
 )
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path
+from asrprune.runtime.files import atomic_directory, atomic_path
 from asrprune.runtime.planted import inside
+
+_PREPARED, _OLD, _NEW = ".fixed", "old", "new"  # the directory of the files to put in place, and its parts
+_BACKUP = re.compile(r"\.backup(\d{0,9})")
+_REQUIRED = ("utt2spk", "spk2utt", "text", "segments")  # an utterance without a line in one of them is dropped
 
 
 def fix_data_dir(path: Path) -> list[str]:
@@ -30,12 +38,14 @@ def fix_data_dir(path: Path) -> list[str]:
 
     Lines are sorted. Faulty lines are dropped, and utterances that lack audio, text or a speaker. spk2utt is written again.
     If the order of speakers differs from the order of utterances, utterance ids get the speaker id as a prefix. The original
-    files go to ``.backup/``. Audio is not opened.
+    files go to ``.backup/``, those of a second run to ``.backup2/``. Audio is not opened. A killed run is finished by the next.
 
     Raises:
         UserError: no utterance would remain; nothing is changed.
     """
     changes: list[str] = []
+    if inside(path, _PREPARED).is_dir():
+        changes.append(f"an earlier run was killed; its changes are made now, the original files are in {_put_in_place(path)}")
     names = [name for name in FILES if (path / name).is_file()]
     rows = {name: _clean(path / name, changes) for name in names if name != "spk2utt" or "utt2spk" not in names}
     if "utt2spk" not in rows and "spk2utt" in rows:
@@ -43,12 +53,14 @@ def fix_data_dir(path: Path) -> list[str]:
         changes.append("utt2spk: made from spk2utt")
     raise_faults([missing(path / name) for name in ("utt2spk", "wav.scp") if name not in rows])
     every, rows = rows, restrict(rows, _complete_utterances(path, rows, changes))
-    for name in sorted({"utt2speed", *MADE_LATER, *(["wav.scp"] if "segments" in rows else [])} & rows.keys()):
+    required = {*_REQUIRED, *(() if "segments" in rows else ("wav.scp",))}
+    for name in [name for name in FILES if name in rows and name not in required]:
         if unused := sorted(every[name].keys() - rows[name].keys()):
             changes.append(f"{name}: dropped {some(unused)}: no remaining utterance needs it")
-    if "utt2dur" in rows and len(rows["utt2dur"]) < len(rows["utt2spk"]):
-        del rows["utt2dur"]
-        changes.append("utt2dur: removed, as it lacked utterances; stage 2 (fbank) writes it again")
+        if name != "utt2speed" and (lacking := sorted(owners(rows, name) - rows[name].keys())):
+            del rows[name]
+            anew = "; stage 2 (fbank) writes it again" if name in MADE_LATER else ""
+            changes.append(f"{name}: removed, as it lacks {some(lacking)}{anew}")
     if first_descent((utt, speaker, 0) for utt, speaker in sorted(rows["utt2spk"].items())):
         rows = _put_speakers_first(path, rows)
         changes.append("every utterance id now begins with the speaker id, because their orders differed")
@@ -62,7 +74,7 @@ def _clean(path: Path, changes: list[str]) -> dict[str, str]:
     rows: dict[str, str] = {}
     dropped: dict[str, list[str]] = {}
     for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
-        key, value = split_line(ODD_BLANK.sub(" ", raw.decode("utf-8", "replace")))
+        key, value = split_line(INVISIBLE.sub("", ODD_BLANK.sub(" ", raw.decode("utf-8", "replace"))))
         if name != "wav.scp":  # a path may hold two spaces in a row
             value = " ".join(value.split())
         if why := _reason_to_drop(name, raw, key, value, rows):
@@ -105,23 +117,53 @@ def _put_speakers_first(path: Path, rows: Rows) -> Rows:
     names = {utt: f"{speaker}-{utt}" for utt, speaker in rows["utt2spk"].items()}
     if len(set(names.values())) < len(names):
         raise UserError(f"{path}: if utterance ids get the speaker id as a prefix, two ids become equal; rename the speakers")
-    fixed = {"spk2utt", "wav.scp"} if "segments" in rows else {"spk2utt"}
+    fixed = {"spk2utt", *BY_SPEAKER, *(BY_RECORDING if "segments" in rows else ())}
     renamed = {name: table if name in fixed else {names[utt]: table[utt] for utt in table} for name, table in rows.items()}
     return {**renamed, "spk2utt": spk2utt_of(renamed["utt2spk"])}
 
 
 def _replace_files(path: Path, rows: Rows) -> list[str]:
-    """Back up and rewrite the files whose bytes change."""
-    changes, backup = [], inside(path, ".backup")
-    for name in FILES:
-        old = (path / name).read_bytes() if (path / name).is_file() else b""
-        new = render(rows.get(name, {})).encode()
-        if old and old != new:
-            with atomic_path(backup / name) as temporary:
-                shutil.copy2(path / name, temporary)
-            changes.append(f"{name}: {'rewritten' if new else 'removed'}; the original file is in .backup")
-        if not new:
-            (path / name).unlink(missing_ok=True)
-        elif old != new:
-            write_table(path / name, rows[name])
-    return changes
+    """Back up and rewrite the files whose bytes change: prepare all of them in a directory, then put them in place."""
+    new = {name: render(rows.get(name, {})).encode() for name in FILES}
+    old = {name: (path / name).read_bytes() for name in FILES if (path / name).is_file()}
+    changed = [name for name in FILES if new[name] != old.get(name, b"")]
+    if not changed:
+        return []
+    with atomic_directory(inside(path, _PREPARED)) as prepared:
+        for name in changed:
+            with atomic_path(prepared / _NEW / name) as temporary:
+                temporary.write_bytes(new[name])
+            if name in old:
+                with atomic_path(prepared / _OLD / name) as temporary:
+                    shutil.copy2(path / name, temporary)
+    backup = _put_in_place(path)
+    how = {name: "rewritten" if new[name] else "removed" for name in changed if name in old}
+    return [f"{name}: {verb}; the original file is in {backup}" for name, verb in how.items()]
+
+
+def _put_in_place(path: Path) -> str:
+    """Put the prepared files in place, or the rest of them after a kill. Return the name of the backup of the original files.
+
+    An empty file stands for one to remove.
+    """
+    prepared, backups = inside(path, _PREPARED), _backups(path)
+    if (prepared / _OLD).is_dir():
+        backups.append(max(backups, default=0) + 1)
+        os.rename(prepared / _OLD, path / _backup_name(backups[-1]))
+    for new in (prepared / _NEW).glob("*"):
+        if new.stat().st_size:
+            os.replace(new, path / new.name)
+        else:
+            (path / new.name).unlink(missing_ok=True)
+            new.unlink()
+    shutil.rmtree(prepared)
+    return _backup_name(max(backups, default=1))
+
+
+def _backups(path: Path) -> list[int]:
+    """Return the numbers of the backups ``.backup``, ``.backup2``, ..."""
+    return [int(found[1] or 1) for entry in path.iterdir() if (found := _BACKUP.fullmatch(entry.name))]
+
+
+def _backup_name(number: int) -> str:
+    return f".backup{number}" if number > 1 else ".backup"

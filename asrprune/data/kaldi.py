@@ -5,13 +5,25 @@ perturbation, applied when features are computed), later feats.scp and utt2num_f
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from asrprune.data.check import faults_of_rows, spk2utt_of, structure_faults
-from asrprune.data.tables import FILES, Rows, open_tables, raise_faults, write_table
+from asrprune.data.packed import Ascending, Packed
+from asrprune.data.tables import (
+    BY_RECORDING,
+    BY_SPEAKER,
+    FILES,
+    ODD_BLANK,
+    READ,
+    Rows,
+    joined,
+    open_tables,
+    raise_faults,
+    write_table,
+)
 from asrprune.features.audio import audio_info
 from asrprune.runtime.errors import UserError
 
@@ -43,14 +55,50 @@ class Utterance:
 def read_data_dir(path: Path, need_text: bool = True) -> list[Utterance]:
     """Read the utterances of a directory, sorted by id. Audio is not opened.
 
-    Without ``need_text`` the file ``text`` may be missing; texts are then empty.
+    Without ``need_text`` the file ``text`` may be missing; texts are then empty. Files that are made from the directory, or
+    that only Kaldi reads, are not checked.
 
     Raises:
         UserError: the directory has faults; the error lists all of them.
     """
-    tables = open_tables(path)
-    raise_faults(structure_faults(path, tables, need_text))
-    return _utterances({name: dict(table) for name, table in tables.items()})
+    return list(Utterances(path, need_text))
+
+
+class Utterances(Iterable[Utterance]):
+    """The utterances of a directory, like those of ``read_data_dir``, but read again by each iteration, one at a time.
+
+    With segments the entries of recordings are kept in memory, packed.
+    """
+
+    def __init__(self, path: Path, need_text: bool = True) -> None:
+        """Check the files that are read; raise a ``UserError`` with all faults."""
+        self._tables = open_tables(path, READ)
+        raise_faults(structure_faults(path, self._tables, need_text))
+
+    def __len__(self) -> int:
+        return len(self._tables["utt2spk"])
+
+    def __iter__(self) -> Iterator[Utterance]:
+        audio = self._with_segments() if "segments" in self._tables else self._whole_recordings()
+        columns = zip(self._tables["utt2spk"], audio, self._column("text"), self._column("utt2speed"), strict=False)
+        for (key, speaker), (recording, entry, start_s, end_s), text, speed in columns:
+            yield Utterance(key, entry, start_s, end_s, speaker, text, float(speed or 1.0), recording)
+
+    def _column(self, name: str) -> Iterator[str]:
+        """Yield the value of each utterance in a file; empty values if the utterance or the file is missing."""
+        rows = joined(self._tables["utt2spk"], self._tables.get(name, ()))
+        return (row[1] if row else "" for utterance, row in rows if utterance)
+
+    def _whole_recordings(self) -> Iterator[tuple[str, str, float, float | None]]:
+        """Yield recording, entry, start and end of each utterance, which is a whole recording."""
+        return ((key, entry, 0.0, None) for key, entry in self._tables["wav.scp"])
+
+    def _with_segments(self) -> Iterator[tuple[str, str, float, float | None]]:
+        recordings = Ascending(key for key, _ in self._tables["wav.scp"])
+        entries = Packed(entry for _, entry in self._tables["wav.scp"])
+        for segment in self._column("segments"):
+            recording, start, end = segment.split()
+            yield recording, entries[recordings.find(recording)], float(start), float(end)
 
 
 def write_data_dir(path: Path, utterances: Sequence[Utterance]) -> None:
@@ -61,11 +109,27 @@ def write_data_dir(path: Path, utterances: Sequence[Utterance]) -> None:
     Raises:
         UserError: the directory would have faults; the error lists all of them, and nothing is written.
     """
-    repeated = [key for key, count in Counter(utt.id for utt in utterances).items() if count > 1]
-    raise_faults([f"{path}: {key}: several utterances have this id; give each utterance its own id" for key in repeated])
+    raise_faults([f"{path}: {fault}" for fault in _utterance_faults(utterances)])
     rows = _rows_of(path, utterances)
     raise_faults(faults_of_rows(path, rows))
     _write_files(path, rows)
+
+
+def _utterance_faults(utterances: Sequence[Utterance]) -> Iterator[str]:
+    """Yield what is wrong with single utterances, and a fault if there are none."""
+    if not utterances:
+        yield "there are no utterances to write; check the paths and patterns that find them"
+    for key, count in Counter(utt.id for utt in utterances).items():
+        if count > 1:
+            yield f"{key}: several utterances have this id; give each utterance its own id"
+    for utt in utterances:
+        ids = {"id": utt.id, "speaker": utt.speaker, **({"recording": utt.recording} if utt.recording != utt.id else {})}
+        for what, value in ids.items():
+            if len(value.split()) != 1 or value != value.strip():
+                yield f"utterance `{utt.id}`: its {what} `{value}` is not one word; replace the blanks in it, for example by _"
+        for what, value in (("audio", utt.audio), ("text", utt.text)):
+            if odd := ODD_BLANK.search(value):
+                yield f"utterance `{utt.id}`: its {what} holds {odd[0]!a}, but only plain spaces separate words; replace it"
 
 
 def describe(utterances: Sequence[Utterance]) -> str:
@@ -95,27 +159,27 @@ def _write_files(path: Path, rows: Rows) -> None:
             write_table(path / name, rows[name])
 
 
-def restrict(rows: Rows, kept: Collection[str]) -> Rows:
-    """Return the rows of the utterances in ``kept`` and of their recordings, with a new spk2utt."""
-    segments = rows.get("segments")
-    recordings = kept if segments is None else {segments[key].split()[0] for key in kept}
-    result = {}
-    for name, table in rows.items():
-        keys = recordings if name == "wav.scp" else kept
-        result[name] = {key: value for key, value in table.items() if key in keys}
-    return {**result, "spk2utt": spk2utt_of(result["utt2spk"])}
-
-
-def _utterances(rows: Rows) -> list[Utterance]:
-    """Make utterances of the rows of a directory without faults."""
-    wav, text, speeds, segments = (rows.get(name, {}) for name in ("wav.scp", "text", "utt2speed", "segments"))
-    result = []
-    for key, speaker in rows["utt2spk"].items():
-        recording, start, end = segments[key].split() if segments else (key, "0", "")
-        end_s = float(end) if end else None
-        speed = float(speeds.get(key, 1.0))
-        result.append(Utterance(key, wav[recording], float(start), end_s, speaker, text.get(key, ""), speed, recording))
+def restrict(rows: Rows, kept: Set[str]) -> Rows:
+    """Return the rows of the utterances in ``kept``, of their recordings and of their speakers, with a new spk2utt."""
+    result: Rows = {
+        name: {key: value for key, value in rows[name].items() if key in kept}
+        for name in ("utt2spk", "segments")
+        if name in rows
+    }
+    result["spk2utt"] = spk2utt_of(result["utt2spk"])
+    for name in rows.keys() - result.keys():
+        wanted = owners(result, name)
+        result[name] = {key: value for key, value in rows[name].items() if key in wanted}
     return result
+
+
+def owners(rows: Rows, name: str) -> Set[str]:
+    """Return the utterances, speakers or recordings each of which has a line in a file."""
+    if name in BY_SPEAKER:
+        return rows["spk2utt"].keys()
+    if name in BY_RECORDING and "segments" in rows:
+        return {value.split()[0] for value in rows["segments"].values()}
+    return rows["utt2spk"].keys()
 
 
 def _rows_of(path: Path, utterances: Sequence[Utterance]) -> Rows:
@@ -165,14 +229,3 @@ def _end_s(utt: Utterance, lengths: Mapping[str, float]) -> float:
 def _number(value: float) -> str:
     """Format seconds with six decimals; a sample at 48 kHz lasts 21 microseconds."""
     return f"{value:.6f}".rstrip("0").rstrip(".")
-
-
-def speed_copies(utterances: Sequence[Utterance], speeds: Sequence[float]) -> list[Utterance]:
-    """Return a copy of the utterances for each speed; ids and speakers get the prefix ``sp<speed>-``, except at speed 1."""
-    copies = []
-    for speed in speeds:
-        prefix = "" if speed == 1.0 else f"sp{speed:g}-"
-        for u in utterances:
-            copy = replace(u, id=prefix + u.id, speaker=prefix + u.speaker, recording=prefix + u.recording)
-            copies.append(replace(copy, speed=u.speed * speed))
-    return copies

@@ -10,15 +10,22 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import write_text
+from asrprune.runtime.files import atomic_file, write_text
 
-MADE_LATER = ("utt2dur", "feats.scp", "utt2num_frames")
-BY_UTTERANCE = ("text", "segments", "utt2speed", *MADE_LATER)
-FILES = ("utt2spk", "spk2utt", "wav.scp", *BY_UTTERANCE)
+MADE_LATER = ("utt2dur", "feats.scp", "utt2num_frames", "utt2crc")  # by stage 2
+READ = ("utt2spk", "spk2utt", "wav.scp", "text", "segments", "utt2speed")
+# Kaldi has more tables, which are checked and fixed, but not read:
+BY_UTTERANCE = ("text", "segments", "utt2speed", *MADE_LATER, "utt2lang", "utt2uniq", "utt2warp", "vad.scp")
+BY_RECORDING = ("wav.scp", "reco2dur", "reco2file_and_channel")  # without segments, an utterance is a recording
+BY_SPEAKER = ("spk2gender", "spk2warp", "cmvn.scp")
+FILES = ("utt2spk", "spk2utt", *BY_RECORDING, *BY_UTTERANCE, *BY_SPEAKER)
 BY_STAGE_1 = "stage 1 (data preparation) makes it"
 FIX = "`asrprune fix-data` does it"
-# Blanks other than a space, control characters, byte order marks:
-ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff]")
+# Blanks other than a space, control characters, byte order marks, sentencepiece's mark of the start of a word:
+ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff\u2581]")
+# Soft hyphens, word joiners and marks of the direction of writing make two words of words that look the same. Joiners
+# (U+200C, U+200D) belong to the spelling.
+INVISIBLE = re.compile(r"[\u00ad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069]")
 _MOST_SHOWN = 20
 _NAMED = 5  # the largest number of ids in a sentence
 
@@ -52,8 +59,9 @@ class Table:
         return iter(self._held) if self._held is not None else self._read()
 
     def fault(self, row: Row, what: str) -> str:
-        """Return a fault: file, line and id of a row, and what is wrong."""
-        return f"{self.path}:{row[2]}: {row[0]}: {what}"
+        """Return a fault: file, line (if the file is on disk) and id of a row, and what is wrong."""
+        line = f":{row[2]}" if self._data is None else ""
+        return f"{self.path}{line}: {row[0]}: {what}"
 
     def _open(self) -> BinaryIO:
         return open(self.path, "rb") if self._data is None else BytesIO(self._data)
@@ -155,9 +163,25 @@ def write_table(path: Path, rows: Mapping[str, str]) -> None:
     write_text(path, render(rows))
 
 
-def open_tables(directory: Path) -> Tables:
-    """Return the tables of a directory that exist."""
-    return {name: Table(directory / name) for name in FILES if (directory / name).is_file()}
+def write_ascending(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write rows that ascend already, one at a time, atomically.
+
+    Raises:
+        UserError: a key has two rows.
+    """
+    previous = ""
+    with atomic_file(path) as handle:
+        for key, value in rows:
+            if key == previous:
+                raise UserError(f"{path}: {key}: two lines would have this id; give each its own id")
+            assert key > previous
+            handle.write(f"{key} {value}".rstrip(" ") + "\n")
+            previous = key
+
+
+def open_tables(directory: Path, names: Sequence[str] = FILES) -> Tables:
+    """Return those of the tables that a directory has."""
+    return {name: Table(directory / name) for name in names if (directory / name).is_file()}
 
 
 def split_line(line: str) -> tuple[str, str]:
@@ -179,8 +203,11 @@ def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool 
         return [f"byte {place} of the line is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8"]
     if not value and not allow_empty:
         return ["nothing follows the id; complete the line or remove the utterance"]
-    if not line.isprintable() and (odd := ODD_BLANK.search(line)):  # isprintable is fast, but false for valid joiners, too
-        return [f"holds {odd[0]!a}, but only plain spaces separate words; replace it, {FIX}"]
+    if not line.isprintable() or "\u2581" in line:  # isprintable is fast, but false for valid joiners, too
+        if odd := ODD_BLANK.search(line):
+            return [f"holds {odd[0]!a}, but only plain spaces separate words; replace it, {FIX}"]
+        if mark := INVISIBLE.search(line):
+            return [f"holds {mark[0]!a}, which is not visible, but makes another word; remove it, {FIX}"]
     if line != f"{key} {value}".rstrip(" "):
         return [f"has extra spaces at an end or after the id; remove them, {FIX}"]
     return []
@@ -221,4 +248,5 @@ def some(items: Sequence[str]) -> str:
 
 
 def missing(path: Path) -> str:
-    return f"{path}: does not exist; {FIX if path.name == 'spk2utt' else BY_STAGE_1}"
+    made_by = "`asrprune fix-data` makes it" if path.name == "spk2utt" else BY_STAGE_1
+    return f"{path}: does not exist; {made_by}"

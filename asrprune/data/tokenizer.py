@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -14,6 +14,7 @@ from asrprune.runtime.files import atomic_path, write_text
 logger = logging.getLogger(__name__)
 WORD_START = "▁"
 UNKNOWN = "<unk>"
+UNKNOWN_LABEL = 1  # the label of piece 0 of sentencepiece
 
 
 class Tokenizer:
@@ -58,19 +59,23 @@ class Tokenizer:
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Path) -> Tokenizer:
     """Train text units on transcripts; write ``bpe.model`` and ``tokens.txt`` (lines ``token label``, as in sherpa-onnx).
 
+    ``texts`` are gone through several times, one at a time. sentencepiece itself keeps all of them in memory.
+
     Raises:
         UserError: the transcripts are empty, or too small for so many units.
     """
-    texts = [" ".join(word for word in text.split() if word != UNKNOWN) for text in texts]
-    if not any(texts):
+    longest = max((len(text.encode()) for text in _without_unknown(texts)), default=0)
+    if longest == 0:
         raise UserError("there are no transcripts to train the text units on; check data/train/text")
+    vocab_size = _vocab_size(texts, config)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
+            sentence_iterator=_without_unknown(texts),
             model_writer=model,
             model_type=config.type,
-            vocab_size=_vocab_size(texts, config),
+            vocab_size=vocab_size,
+            max_sentence_length=max(longest, 4192),  # bytes; by default sentencepiece leaves out what is longer than 4192
             character_coverage=1.0,
             bos_id=-1,
             eos_id=-1,
@@ -81,8 +86,11 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
             num_threads=1,
         )
     except RuntimeError as error:
-        reason = str(error).split("] ")[-1]
-        raise UserError(f"tokenizer.vocab_size {config.vocab_size} with type {config.type} is not possible: {reason}") from None
+        reason = str(error).split("] ")[-1].rstrip(".")
+        raise UserError(
+            f"tokenizer.vocab_size {vocab_size} with type {config.type} is not possible: {reason}; if there are too few"
+            " transcripts for that, too, set tokenizer.type=char and tokenizer.vocab_size=null"
+        ) from None
     directory.mkdir(parents=True, exist_ok=True)
     with atomic_path(directory / "bpe.model") as temporary:
         temporary.write_bytes(model.getvalue())
@@ -96,14 +104,17 @@ def write_tokens(path: Path, tokenizer: Tokenizer) -> None:
     write_text(path, "".join(f"{piece} {label}\n" for label, piece in enumerate(tokenizer.pieces)))
 
 
+def _without_unknown(texts: Sequence[str]) -> Iterator[str]:
+    """Yield the texts without the word ``<unk>``, with single spaces between the words."""
+    return (" ".join(word for word in text.split() if word != UNKNOWN) for text in texts)
+
+
 def _vocab_size(texts: Sequence[str], config: TokenizerConfig) -> int:
     if config.type in ("bpe", "unigram"):
         assert config.vocab_size is not None  # the config checks it
         return config.vocab_size
-    units = (
-        {word for text in texts for word in text.split()}
-        if config.type == "word"
-        else {*"".join(texts).replace(" ", ""), WORD_START}
-    )
+    units = {WORD_START} if config.type == "char" else set()
+    for text in _without_unknown(texts):
+        units.update(text.split() if config.type == "word" else text.replace(" ", ""))
     count = len(units) + 1  # with the unknown piece
     return count if config.vocab_size is None else min(count, config.vocab_size)

@@ -1,20 +1,18 @@
 """Unpacking tar archives of untrusted origin: check the whole archive first, then unpack it completely or not at all."""
 
 import bz2
-import glob
 import gzip
 import lzma
 import os
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from asrprune.runtime.errors import UserError, first_line
-from asrprune.runtime.files import locked
+from asrprune.runtime.files import atomic_directory, locked
 from asrprune.runtime.progress import track
 
 _BLOCK = 1 << 20
@@ -32,14 +30,9 @@ def unpack(archive: Path, target: Path) -> None:
     """
     if target.is_dir():
         return
-    with disk_errors(target), sole_writer(target):
-        for left in target.parent.glob(f".{glob.escape(target.name)}.*tmp"):  # from killed runs
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(".tmp", f".{target.name}.", target.parent, ignore_cleanup_errors=True) as temporary:
-            unpacked = Path(temporary) / "unpacked"
-            _extract(archive, unpacked)
-            os.sync()  # one sync: an fsync for each of 300,000 small files takes many minutes
-            os.rename(unpacked, target)
+    with disk_errors(target), sole_writer(target), atomic_directory(target) as unpacked:
+        _extract(archive, unpacked)
+        os.sync()  # one sync: an fsync for each of 300,000 small files takes many minutes
 
 
 class _Bounded:
@@ -95,7 +88,7 @@ def _check_room(archive: Path, size: int, directory: Path) -> None:
     free = shutil.disk_usage(directory).free
     if size > free:
         raise UserError(
-            f"{archive}: takes {size / 1e9:.1f} GB unpacked, but {directory.parent} has {free / 1e9:.1f} GB left; make room"
+            f"{archive}: takes {size / 1e9:.1f} GB unpacked, but {directory} has {free / 1e9:.1f} GB left; make room"
         )
 
 

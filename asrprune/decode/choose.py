@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from asrprune.config.load import check
-from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding
-from asrprune.data.tokenizer import Tokenizer
+from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding, GreedyConfig
+from asrprune.data.tokenizer import UNKNOWN_LABEL, Tokenizer
 from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
@@ -21,7 +21,6 @@ from asrprune.runtime.records import Record
 
 logger = logging.getLogger(__name__)
 LM_WEIGHT, WORD_BONUS = 0.5, 0.0  # defaults, if neither the config nor `asrprune tune-lm` sets them
-_UNKNOWN_LABEL = 1  # the label of piece 0 of sentencepiece
 
 
 class Weights(Record):
@@ -88,7 +87,7 @@ def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
     Raises:
         UserError: there is no such language model, or an expected phrase cannot be written in the text units.
     """
-    if not isinstance(options, BeamConfig):
+    if isinstance(options, GreedyConfig):
         return GREEDY
     if options.lm is None:
         return make_beam(options, tokenizer, None, "")
@@ -98,7 +97,7 @@ def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
 def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | None, lm_sha256: str) -> PrefixBeam:
     """Make a beam search with a language model that is already loaded."""
     for phrase in options.context:
-        if not phrase.split() or _UNKNOWN_LABEL in tokenizer.encode(phrase):
+        if not phrase.split() or UNKNOWN_LABEL in tokenizer.encode(phrase):
             raise UserError(f"decode.decoder.context: {phrase!r} cannot be written in the text units; remove it")
     return PrefixBeam(tokenizer.pieces, options, lm, lm_sha256)
 

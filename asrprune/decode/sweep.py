@@ -9,16 +9,18 @@ from typing import ClassVar, Literal
 
 from asrprune.config.strategies import spellings
 from asrprune.data.dataset import Corpus
-from asrprune.data.tables import write_table
+from asrprune.data.tables import write_ascending
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import decode_in_shards
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan, StrategyLabel, file_of
+from asrprune.experiment.provenance import features_of
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
+from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, Executor
-from asrprune.runtime.files import held, read_json
+from asrprune.runtime.files import held, read_json, sha256_of
 from asrprune.runtime.planted import inside
 from asrprune.runtime.records import Record
 
@@ -34,10 +36,12 @@ class Decoded(Record):
     utterances: int
     hours: float
     text_sha256: str  # hash of the transcripts
+    features: str | None = None  # hash of the checksums of the features, if they have any
     strategy: StrategyLabel
     depth: int
     keep: Keep
     params_m: float
+    output_sha256: str | None = None  # of the file of the texts
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,9 @@ def decode_set(
         for output in missing:
             for stale in ("decode.json", "score.json"):
                 (output / stale).unlink(missing_ok=True)
-            write_table(output / "text", texts[models[output].keep])
-            records[output].write(output / "decode.json")
+            write_ascending(output / "text", texts(models[output].keep))
+            made = {"output_sha256": sha256_of(output / "text")}
+            records[output].model_copy(update=made).write(output / "decode.json")
         shutil.rmtree(shards)
     return list(models)
 
@@ -94,14 +99,21 @@ def _is_decoded(output: Path, record: Decoded) -> bool:
     written = output / "decode.json"
     if not ((output / "text").exists() and written.exists()):
         return False
-    known = read_json(written)  # of another version it may have other fields, and is decoded again
+    try:
+        known = read_json(written)  # of another version it may have other fields, and is decoded again
+    except UserError:  # damaged
+        return False
+    made = known.pop("output_sha256", None) if isinstance(known, dict) else None
+    if made is not None and made != sha256_of(output / "text"):
+        return False
     return any(known == {**record.plain(), "strategy": name} for name in spellings(record.strategy))
 
 
 def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: Iterable[SubModel]) -> list[Decoded]:
-    text = "".join(f"{key} {text}\n" for key, text in zip(corpus.ids, corpus.texts, strict=True))
-    text_sha256 = hashlib.sha256(text.encode()).hexdigest()
-    config = experiment.config
+    text_sha256 = hashlib.sha256()
+    for key, text in zip(corpus.ids, corpus.texts, strict=True):
+        text_sha256.update(f"{key} {text}\n".encode())
+    config, features = experiment.config, features_of(corpus)
     return [
         Decoded(
             format=1,
@@ -110,7 +122,8 @@ def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: I
             model_sha256=experiment.record.model_sha256,
             utterances=len(corpus),
             hours=round(float(corpus.lengths.sum()) * config.frontend.frame_shift_ms / 3.6e6, 4),
-            text_sha256=text_sha256,
+            text_sha256=text_sha256.hexdigest(),
+            features=features,
             strategy=model.strategy,
             depth=len(model.keep),
             keep=model.keep,

@@ -1,16 +1,18 @@
 """Checks that a resumed training run has the same config, text units and data as before."""
 
 import hashlib
+import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
+from pydantic import Field
 
 from asrprune.config.load import resolved, write_config
 from asrprune.config.names import only
-from asrprune.config.schema import Config
+from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.paths import ExperimentPaths
@@ -20,24 +22,33 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, sha256_of
 from asrprune.runtime.records import Record
 
+logger = logging.getLogger(__name__)
+
 
 class Fingerprint(Record):
-    """The fingerprint of a corpus: its size, and hashes of its ids, lengths and texts. It does not contain the path."""
+    """The fingerprint of a corpus: its size, and hashes of its ids, lengths, texts and features. It does not hold the path."""
 
     utterances: int
     frames: int
     ids: str
     lengths: str
     texts: str
+    features: str | None = None  # earlier versions, and other programs that compute features, have no checksums
 
 
 class TrainedOn(Record):
-    """data.json: the fingerprints of the training and dev data."""
+    """data.json: the fingerprints of the training and dev data, and the SHA-256 of the files that were copied."""
 
     made_by: ClassVar[str] = "stage 4 (`asrprune train`)"
     format: Literal[1]
     train: Fingerprint
     dev: Fingerprint
+    copied: dict[str, str] = Field({})  # earlier versions did not record them
+
+    def on_any_machine(self) -> "TrainedOn":
+        """Return the fingerprints of ids, lengths and texts; the last bits of features differ between processors."""
+        bare = {name: getattr(self, name).model_copy(update={"features": None}) for name in ("train", "dev")}
+        return self.model_copy(update={**bare, "copied": {}})
 
 
 def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
@@ -54,9 +65,10 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
         raise UserError(f"{cmvn}: no such CMVN statistics; stage 2 (`asrprune fbank --cmvn`) makes them")
     paths = ExperimentPaths(exp)
     if paths.config.exists():
-        _check_same(paths.config, resolved(config))
-        _check_same_file(paths.tokenizer, bpe_model)
-        _check_same_file(paths.cmvn, cmvn)
+        _check_same(paths.config, config)
+        copied = TrainedOn.read(paths.data).copied if paths.data.exists() else {}
+        _check_same_file(paths.tokenizer, bpe_model, copied)
+        _check_same_file(paths.cmvn, cmvn, copied)
     if (width := len(read_cmvn(cmvn)[0])) != config.frontend.num_mels:
         raise UserError(
             f"{cmvn}: has {width} filters, but frontend.num_mels is {config.frontend.num_mels}; run stage 2 (fbank) with"
@@ -71,17 +83,20 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
 def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     """Write fingerprints of the data to ``data.json``, or compare them with the existing ones.
 
-    The paths of the data may change. Ids, lengths and texts must not change, because the batches depend on them.
+    The paths of the data may change. Ids, lengths, texts and features must not change, because the model depends on them.
 
     Raises:
         UserError: the data have changed.
     """
-    path, now = ExperimentPaths(exp).data, TrainedOn(format=1, train=fingerprint(train), dev=fingerprint(dev))
+    paths, now = ExperimentPaths(exp), TrainedOn(format=1, train=fingerprint(train), dev=fingerprint(dev))
+    path = paths.data
     if not path.exists():
-        return now.write(path)
+        copied = {file.name: sha256_of(file) for file in (paths.tokenizer, paths.cmvn) if file.is_file()}
+        return now.model_copy(update={"copied": copied}).write(path)
     before = TrainedOn.read(path)
     for name, corpus, old, new in (("train", train, before.train, now.train), ("dev", dev, before.dev, now.dev)):
-        if changed := [f"{key} was {was}, is {value}" for (key, was), (_, value) in zip(old, new, strict=True) if was != value]:
+        pairs = zip(old, new, strict=True)
+        if changed := [f"{key} was {was}, is {value}" for (key, was), (_, value) in pairs if was not in (value, None)]:
             raise UserError(
                 f"{corpus.directory} is not the {name} data of {exp} ({'; '.join(changed)}); "
                 f"use another --exp, in run.sh --exp_tag, or remove {exp}"
@@ -90,11 +105,17 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
 
 
 def fingerprint(corpus: Corpus) -> Fingerprint:
-    """Return the fingerprint of a corpus: its size, and hashes of its ids, lengths and texts."""
+    """Return the fingerprint of a corpus."""
     return Fingerprint(
         utterances=len(corpus), frames=int(corpus.lengths.sum()), ids=_hash_of_lines(corpus.ids),
         lengths=_hash_of_lines(map(str, corpus.lengths)), texts=_hash_of_lines(corpus.texts),
+        features=features_of(corpus),
     )  # fmt: skip
+
+
+def features_of(corpus: Corpus) -> str | None:
+    """Return a hash of the checksums of the features; None if there are none."""
+    return None if corpus.checksums is None else _hash_of_lines(map(str, corpus.checksums))
 
 
 def _hash_of_lines(lines: Iterable[str]) -> str:
@@ -105,18 +126,26 @@ def _hash_of_lines(lines: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_same(path: Path, new: dict[str, Any]) -> None:
-    old = resolved(read_experiment_config(path.parent))
-    differences = list(_differences(only(old, "learning"), only(new, "learning")))  # the rest may change between two starts
+def _check_same(path: Path, new: Config) -> None:
+    """Compare the numbers on which learning depends; the rest may change between two starts, and ``train.epochs`` may grow."""
+    old = read_experiment_config(path.parent)
+    before, after = old.train.epochs, new.train.epochs
+    if before < after:
+        old = old.model_copy(update={"train": old.train.model_copy(update={"epochs": after})})
+    differences = list(_differences(only(resolved(old), "learning"), only(resolved(new), "learning")))
     if differences:
         listed = "\n".join(f"  {name}: was {before}, is {now}" for name, before, now in differences)
         raise UserError(
             f"{path.parent} has a run with another config; use another --exp, in run.sh --exp_tag, or remove it:\n{listed}"
         )
+    if before < after and isinstance(new.train.schedule, CosineConfig):
+        logger.warning("train.epochs was %d, is %d: the learning rate now follows the cosine of %d epochs, so it rises again,"
+                       " and the model is not that of %d epochs in one go", before, after, after, after)  # fmt: skip
 
 
-def _check_same_file(old: Path, new: Path) -> None:
-    if old.exists() and sha256_of(old) != sha256_of(new):
+def _check_same_file(old: Path, new: Path, copied: Mapping[str, str]) -> None:
+    """Raise a ``UserError`` if ``old`` was not copied from ``new``; a damaged copy is copied again."""
+    if old.exists() and sha256_of(new) not in (sha256_of(old), copied.get(old.name)):
         raise UserError(
             f"{new} is not the file that {old} was copied from; use another --exp, in run.sh --exp_tag, or remove {old.parent}"
         )

@@ -30,6 +30,7 @@ class Epoch(Record):
     loss: float | None = None
     mean_wer: float | None = None
     mean_loss: float | None = None
+    sha256: str | None = None  # of the file of its weights, if it was kept
 
 
 class PrunedFrom(Record):
@@ -46,6 +47,7 @@ class ModelRecord(Record):
     made_by: ClassVar[str] = "stage 5 (`asrprune average`)"
     format: Literal[1]
     model_sha256: str
+    tokenizer_sha256: str | None = None  # earlier versions did not record it
     num_layers: int
     params_m: float
     asrprune: str
@@ -101,7 +103,8 @@ def save_model(
     save_weights(paths.weights, weights)
     model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(paths.tokenizer)))
     ModelRecord(
-        format=1, model_sha256=sha256_of(paths.weights), num_layers=config.model.num_layers, params_m=num_params(model) / 1e6,
+        format=1, model_sha256=sha256_of(paths.weights),
+        tokenizer_sha256=sha256_of(paths.tokenizer), num_layers=config.model.num_layers, params_m=num_params(model) / 1e6,
         asrprune=version(), seed=config.seed, pruned_from=pruned_from, members=tuple(members),
     ).write(paths.model)  # fmt: skip
 
@@ -116,6 +119,11 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
     config = read_experiment_config(exp)
     record = ModelRecord.read(paths.model)
     tokenizer = Tokenizer(paths.tokenizer)
+    if record.tokenizer_sha256 not in (None, sha256_of(paths.tokenizer)):
+        raise UserError(
+            f"{paths.tokenizer}: does not have the SHA-256 of model.json; copy the experiment again, or replace the file by"
+            " lang/bpe.model of stage 3"
+        )
     model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
     weights = load_weights(paths.weights)
     if sha256_of(paths.weights) != record.model_sha256:

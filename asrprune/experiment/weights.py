@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -30,11 +31,14 @@ def current_name(name: str) -> str:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a weight file; raise a ``UserError`` if it is missing or broken."""
+    """Read a weight file; raise a ``UserError`` if it is missing or broken, or if a number is not finite."""
     if not path.is_file():
         raise UserError(f"{path}: no such weights; stage 4 (train) and stage 5 (average) make them")
     try:
         weights = load_file(path)
     except Exception as error:  # safetensors raises an undocumented error class
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} contains numbers that are not finite; the training failed, train again")
     return {current_name(name): tensor for name, tensor in weights.items()}

@@ -1,7 +1,8 @@
-"""Kaldi's binary matrices. kaldiio writes them; the reader in this file reads nothing else and cannot run commands."""
+"""Kaldi's archives of binary matrices and of recordings. kaldiio writes them; what reads them here cannot run commands."""
 
 import os
 import struct
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,17 +38,25 @@ def read_matrix(entry: str) -> np.ndarray:
     """Read the matrix of an scp entry ``PATH:OFFSET``: (T, F) float32.
 
     Raises:
-        UserError: the archive is missing or broken.
+        UserError: the archive is missing or broken, or a number is not finite.
     """
     path, _, offset = entry.rpartition(":")
     if not path or path.startswith("|") or not (offset.isascii() and offset.isdigit() and len(offset) < 19):
         raise UserError(f"{entry}: not an scp entry PATH:OFFSET (pipes are not run); stage 2 (fbank) makes the features")
     try:
-        return np.asarray(_read(path, int(offset)), dtype=np.float32)
+        matrix = np.asarray(_read(path, int(offset)), dtype=np.float32)
     except _BROKEN as error:
         raise UserError(
             f"{entry}: cannot read the feature matrix ({error}); delete {path} and run stage 2 (fbank) again"
         ) from None
+    if not np.isfinite(matrix).all():
+        raise UserError(f"{entry}: contains features that are not finite; delete {path} and run stage 2 (fbank) again")
+    return matrix
+
+
+def checksum(matrix: np.ndarray) -> int:
+    """Return the CRC-32 of the numbers of a matrix."""
+    return zlib.crc32(np.ascontiguousarray(matrix, dtype="<f4").data)
 
 
 def write_matrix(path: Path, matrix: np.ndarray) -> None:
@@ -61,6 +70,31 @@ def read_plain_matrix(path: Path) -> np.ndarray:
         return _read(str(path), 0)
     except _BROKEN as error:
         raise UserError(f"{path}: cannot read the matrix ({error})") from None
+
+
+def read_recording(path: str, offset: int) -> bytes:
+    """Read the audio file at an offset of an archive: a wav, or a file of any kind with its length in front, as in ESPnet.
+
+    Raises:
+        OSError: the archive cannot be read.
+        UserError: there is no recording at this offset, or the archive ends within it.
+    """
+    with open_plain(path) as handle:
+        room = os.fstat(handle.fileno()).st_size - offset
+        handle.seek(offset)
+        head = handle.read(8)
+        if head.startswith(b"RIFF"):
+            start, length = 0, 8 + int.from_bytes(head[4:], "little")
+        elif head.startswith(b"AUDIO") and len(head) > 6:
+            start = 6 + head[5]
+            handle.seek(offset + 6)
+            length = int.from_bytes(handle.read(head[5]), "little")
+        else:
+            raise UserError(f"{path}:{offset}: there is no recording at this offset; correct it, or name an audio file")
+        if start + length > room:
+            raise UserError(f"{path}:{offset}: the archive ends within this recording; copy or unpack it again")
+        handle.seek(offset + start)
+        return handle.read(length)
 
 
 def _read(path: str, offset: int) -> np.ndarray:

@@ -1,31 +1,44 @@
 """Audio reading: mono float32 samples of a wav.scp entry. No other module reads audio.
 
 An entry is a path that libsndfile can read (wav, flac, NIST SPHERE, ...), a headerless file with its format,
-``PATH?rate=16000&encoding=s16be`` (or ``s16le``), or Kaldi's ``command |``, which is refused without ``allow_pipes``.
+``PATH?rate=16000&encoding=s16be`` (or ``s16le``), a recording in an archive, ``PATH.ark:OFFSET``, as ESPnet writes them, or
+Kaldi's ``command |``, which is refused without ``allow_pipes``.
 Error messages name the file only; callers add ``file:line: id:`` in front.
 """
 
 import functools
 import io
+import math
 import os
 import re
+import shutil
 import struct
 import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from asrprune.features.ark import read_recording
+from asrprune.features.container import check_complete, is_unfinished
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import open_plain
 
+Samples = npt.NDArray[np.floating[Any]]
 # Times are commonly rounded to 10 ms, so a segment may end this much after its recording.
 OVERSHOOT_S = 0.01
+LOUDEST = 10.0  # times full scale: decoders of mp3 and ogg exceed it a little, 16-bit integers stored as floats greatly
 _RAW = re.compile(r"(?P<path>.+)\?rate=(?P<rate>[1-9]\d{0,6})&encoding=s16(?P<order>[bl])e")
+_IN_ARK = re.compile(r"(?P<path>.+):(?P<offset>\d{1,18})")
 _NO_LENGTH = 1 << 34  # no recording has so many samples; libsndfile says 2^63 - 1 for a flac that was written to a pipe
-_UNKNOWN_SIZE = 0xFFFFFFFF  # what a program that writes a wav to a pipe puts where the size belongs
+_BLOCK = 1 << 20  # samples that are checked at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +55,47 @@ class AudioInfo:
         return self.num_samples / self.sample_rate
 
 
+@dataclass(frozen=True)
+class Recording:
+    """An open recording, of which any part can be read."""
+
+    entry: str
+    sound: soundfile.SoundFile
+
+    @property
+    def info(self) -> AudioInfo:
+        """The header."""
+        return AudioInfo(self.sound.samplerate, self.sound.frames, self.sound.channels)
+
+    def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
+        """Read ``count`` samples from ``start``; raise an error if there are fewer, as libsndfile itself may not."""
+        try:
+            self.sound.seek(start)
+            samples: npt.NDArray[np.float32] = self.sound.read(count, dtype="float32")
+        except soundfile.LibsndfileError as error:
+            raise _damaged(self.entry, error) from None
+        if len(samples) < count:
+            raise UserError(
+                f"{self.entry}: is truncated: its header gives {self.sound.frames} samples, but reading stops at"
+                f" {start + len(samples)}; copy or unpack it again"
+            )
+        check_samples(self.entry, samples)
+        return samples
+
+
 def audio_info(entry: str, allow_pipes: bool = False) -> AudioInfo:
     """Read only the header of ``entry``; raise a ``UserError`` if it cannot be read."""
     with _open(entry, allow_pipes) as sound:
-        return AudioInfo(sound.samplerate, sound.frames, sound.channels)
+        return Recording(entry, sound).info
+
+
+def stamp_of(entry: str) -> tuple[int, int] | None:
+    """Return size and time of change of the file of a wav.scp entry, which tell a replaced recording; None without a file."""
+    try:
+        status = os.stat(match["path"] if (match := _in_archive(entry)) else _split_entry(entry)[0])
+    except (OSError, ValueError):  # it is a pipe, or no path at all
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def read_audio(
@@ -56,20 +106,56 @@ def read_audio(
     Only the segment is read; a pipe is run once for all its segments in a row.
 
     Raises:
-        UserError: the file is missing, truncated, not audio, not mono or not at ``sample_rate`` Hz; the segment lies beyond
-            the end of the file; the entry is a pipe, without ``allow_pipes``.
+        UserError: see ``open_audio``; or the segment lies beyond the end of the file.
     """
-    with _open(entry, allow_pipes) as sound:
-        check_format(entry, AudioInfo(sound.samplerate, sound.frames, sound.channels), sample_rate)
-        start, stop = _sample_range(entry, sound, start_s, end_s)
-        return _read(entry, sound, start, stop - start)
+    with open_audio(entry, sample_rate, allow_pipes) as recording:
+        start, stop = _sample_range(entry, recording.info, start_s, end_s)
+        return recording.read(start, stop - start)
+
+
+@contextmanager
+def open_audio(entry: str, sample_rate: int, allow_pipes: bool = False, streams: bool = False) -> Iterator[Recording]:
+    """Open a recording, to read parts of it.
+
+    Args:
+        entry: the recording.
+        sample_rate: the sample rate that it must have, in Hz.
+        allow_pipes: run ``command |``.
+        streams: read a named pipe, and standard input for ``-``, to the end first.
+
+    Raises:
+        UserError: the file is missing, truncated, not audio, not mono or not at ``sample_rate`` Hz; the entry is a pipe,
+            without ``allow_pipes``. Reading raises it, too: samples are damaged, not finite or far outside of [-1, 1).
+    """
+    with _open(entry, allow_pipes, streams) as sound:
+        recording = Recording(entry, sound)
+        check_format(entry, recording.info, sample_rate)
+        yield recording
 
 
 def check_audio(entry: str, allow_pipes: bool = False) -> AudioInfo:
-    """Read the header and the last sample, which a truncated flac lacks; raise a ``UserError`` like ``read_audio``."""
+    """Read the header and the last sample, which a truncated flac lacks; raise a ``UserError`` like ``read_audio``.
+
+    A file of floating-point samples, which can have any value, is read completely.
+    """
     with _open(entry, allow_pipes) as sound:
-        _read(entry, sound, sound.frames - 1, 1)
-        return AudioInfo(sound.samplerate, sound.frames, sound.channels)
+        recording = Recording(entry, sound)
+        floats = sound.subtype in ("FLOAT", "DOUBLE") and sound.channels == 1
+        for start in range(0 if floats else sound.frames - 1, sound.frames, _BLOCK):
+            recording.read(start, min(_BLOCK, sound.frames - start))
+        return recording.info
+
+
+def check_samples(name: str, samples: Samples) -> None:
+    """Raise a ``UserError`` unless all samples are finite, and none is far outside of [-1, 1)."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if not math.isfinite(peak):
+        raise UserError(f"{name}: contains samples that are not finite numbers; convert it again to 16-bit PCM")
+    if peak > LOUDEST:
+        raise UserError(
+            f"{name}: its largest sample is {peak:g}, but samples lie in [-1, 1); divide 16-bit integers by 32768, or if the"
+            " file is damaged, convert it again to 16-bit PCM"
+        )
 
 
 def check_format(entry: str, info: AudioInfo, sample_rate: int) -> None:
@@ -86,10 +172,9 @@ def check_format(entry: str, info: AudioInfo, sample_rate: int) -> None:
         )
 
 
-def _sample_range(entry: str, sound: soundfile.SoundFile, start_s: float, end_s: float | None) -> tuple[int, int]:
+def _sample_range(entry: str, info: AudioInfo, start_s: float, end_s: float | None) -> tuple[int, int]:
     """Return the first sample of a segment, and the one after its last."""
-    rate, total = sound.samplerate, sound.frames
-    duration_s = total / rate
+    rate, total, duration_s = info.sample_rate, info.num_samples, info.duration_s
     end = duration_s if end_s is None else end_s
     start, stop = round(start_s * rate), min(round(end * rate), total)
     if end > duration_s + OVERSHOOT_S:
@@ -104,47 +189,68 @@ def _sample_range(entry: str, sound: soundfile.SoundFile, start_s: float, end_s:
     return start, stop
 
 
-def _read(entry: str, sound: soundfile.SoundFile, start: int, count: int) -> npt.NDArray[np.float32]:
-    """Read ``count`` samples from ``start``; raise an error if there are fewer, as libsndfile itself may not."""
-    try:
-        sound.seek(start)
-        samples: npt.NDArray[np.float32] = sound.read(count, dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"{entry}: is damaged or truncated ({error.error_string}); copy or unpack it again") from None
-    if len(samples) < count:
-        raise UserError(
-            f"{entry}: is truncated: its header gives {sound.frames} samples, but reading stops at {start + len(samples)};"
-            " copy or unpack it again"
-        )
-    if not np.isfinite(samples).all():
-        raise UserError(f"{entry}: contains samples that are not finite numbers; convert it again to 16-bit PCM")
-    return samples
-
-
-def _open(entry: str, allow_pipes: bool) -> soundfile.SoundFile:
+def _open(entry: str, allow_pipes: bool, streams: bool = False) -> soundfile.SoundFile:
     """Open an entry of any kind."""
     if entry.rstrip().endswith("|"):
         return _open_pipe(entry.rstrip()[:-1].strip(), allow_pipes)
-    path, layout = _split_entry(entry)
     try:
+        if streams and (entry == "-" or Path(entry).is_fifo()):
+            return _open_whole(entry, _spooled(entry))
+        if match := _in_archive(entry):
+            return _open_whole(entry, io.BytesIO(read_recording(match["path"], int(match["offset"]))))
+        path, layout = _split_entry(entry)
         with open_plain(path) as handle:
-            _check_complete(path, handle, raw=bool(layout))
+            if layout:
+                _check_whole_samples(path, os.fstat(handle.fileno()).st_size)
+            else:
+                check_complete(path, handle)
+                if is_unfinished(handle):
+                    return _open_whole(entry, _spooled(entry))
     except OSError as error:
+        path = error.filename or entry
         raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path, or download the file again") from None
-    return _open_sound(path, path, layout)
+    return _open_sound(path, os.fsencode(path), layout)
 
 
-def _open_sound(name: str, source: str | BinaryIO, layout: dict[str, Any]) -> soundfile.SoundFile:
+def _open_whole(name: str, content: BinaryIO) -> soundfile.SoundFile:
+    """Open the content of an audio file that has been read already."""
+    check_complete(name, content)
+    if is_unfinished(content):
+        content.seek(4)
+        content.write(struct.pack("<I", 8))  # with this length of the whole file libsndfile reads to its end
+    content.seek(0)
+    return _open_sound(name, content, {})
+
+
+def _open_sound(name: str, source: bytes | BinaryIO, layout: dict[str, Any]) -> soundfile.SoundFile:
     try:
         sound = soundfile.SoundFile(source, **layout)
     except soundfile.LibsndfileError as error:
         why = error.error_string.rstrip(".")
         raise UserError(f"{name}: is not audio that libsndfile reads ({why}); convert it: ffmpeg -i IN OUT.wav") from None
     if 0 < sound.frames < _NO_LENGTH:
-        return sound
+        return sound if sound.seekable() else _as_pcm(name, sound)
     what = "its header does not give its length" if sound.frames else "contains no samples"
     sound.close()
     raise UserError(f"{name}: {what}; create it again, or if it can be played, convert it: ffmpeg -i IN OUT.wav")
+
+
+def _as_pcm(name: str, sound: soundfile.SoundFile) -> soundfile.SoundFile:
+    """Decode a recording in which libsndfile cannot seek (GSM, G.721) to a temporary file, and open that."""
+    content = _temporary()
+    layout = (sound.samplerate, sound.channels, "PCM_16")
+    try:
+        with sound, soundfile.SoundFile(content, "w", *layout, format="W64") as copy:
+            while len(block := sound.read(_BLOCK, dtype="int16")):
+                copy.write(block)
+    except soundfile.LibsndfileError as error:
+        raise _damaged(name, error) from None
+    content.seek(0)
+    return soundfile.SoundFile(content)
+
+
+def _damaged(name: str, error: soundfile.LibsndfileError) -> UserError:
+    return UserError(f"{name}: is damaged or truncated ({error.error_string}); copy or unpack it again")
 
 
 def _open_pipe(command: str, allow_pipes: bool) -> soundfile.SoundFile:
@@ -154,7 +260,7 @@ def _open_pipe(command: str, allow_pipes: bool) -> soundfile.SoundFile:
         raise UserError(
             f"{name}: is a shell command, which is run only with --allow-pipes; add this option, or write the output to a file"
         )
-    return _open_sound(name, io.BytesIO(_output_of(command)), {})
+    return _open_whole(name, io.BytesIO(_output_of(command)))
 
 
 @functools.lru_cache(maxsize=1)  # the segments of a recording follow each other
@@ -166,68 +272,40 @@ def _output_of(command: str) -> bytes:
     return done.stdout
 
 
+def _spooled(path: str) -> BinaryIO:
+    """Copy a named pipe, or standard input for ``-``, to an unnamed temporary file, in which libsndfile can seek."""
+    content = _temporary()
+    with nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as source:
+        shutil.copyfileobj(source, content)
+    return content
+
+
+def _temporary() -> BinaryIO:
+    """Return an unnamed temporary file. The sound file that reads it keeps it open."""
+    return cast(BinaryIO, tempfile.TemporaryFile())
+
+
+def _in_archive(entry: str) -> re.Match[str] | None:
+    """Return path and offset of a recording in an archive; None for other entries."""
+    return None if os.path.lexists(entry) else _IN_ARK.fullmatch(entry)
+
+
 def _split_entry(entry: str) -> tuple[str, dict[str, Any]]:
     """Return the path, and the arguments of soundfile for a headerless file."""
     if match := _RAW.fullmatch(entry):
         endian = "BIG" if match["order"] == "b" else "LITTLE"
         layout = {"samplerate": int(match["rate"]), "channels": 1, "format": "RAW", "subtype": "PCM_16", "endian": endian}
         return match["path"], layout
-    if re.search(r"\.raw(\?.*)?$", entry, re.IGNORECASE):
+    if re.search(r"\.raw(\?.*)?$|\?rate=", entry, re.IGNORECASE):
         raise UserError(f"{entry}: has no header; write it as PATH?rate=16000&encoding=s16be (or s16le)")
     return entry, {}
 
 
-def _check_complete(path: str, handle: BinaryIO, raw: bool) -> None:
-    """Compare the size in the header with the size of the file, as libsndfile silently shortens a truncated wav."""
-    size = os.fstat(handle.fileno()).st_size
+def _check_whole_samples(path: str, size: int) -> None:
+    """Check the size of a headerless file."""
     if size == 0:
         raise UserError(f"{path}: is empty; copy or unpack it again")
-    if raw:
-        if size % 2:
-            raise UserError(
-                f"{path}: has {size} bytes, an odd number, but 16-bit samples are 2 bytes each; copy or unpack it again"
-            )
-        return
-    head = handle.read(1024)
-    promised = None
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
-        promised = _end_of_wav(handle)
-    elif head.startswith(b"NIST_1A"):
-        promised = _end_of_sphere(path, head)
-    if promised is not None and promised > size:
+    if size % 2:
         raise UserError(
-            f"{path}: is truncated: its header gives {promised} bytes, but the file has {size}; copy or unpack it again"
+            f"{path}: has {size} bytes, an odd number, but 16-bit samples are 2 bytes each; copy or unpack it again"
         )
-
-
-def _end_of_wav(handle: BinaryIO) -> int | None:
-    """Return the byte at which the data chunk ends according to its header; None if the header has no size."""
-    handle.seek(0)
-    order = ">" if handle.read(12).startswith(b"RIFX") else "<"
-    long_size = _UNKNOWN_SIZE
-    while len(header := handle.read(8)) == 8:
-        name, size = struct.unpack(f"{order}4sI", header)
-        if name == b"data":
-            size = long_size if size == _UNKNOWN_SIZE else size
-            return None if size == _UNKNOWN_SIZE else handle.tell() + size
-        if name == b"ds64":  # RF64: the 64-bit sizes of the file and of the data chunk
-            long_size = int.from_bytes(handle.read(16)[8:], "little")
-            size -= 16
-        handle.seek(size + size % 2, os.SEEK_CUR)
-    return None
-
-
-def _end_of_sphere(path: str, head: bytes) -> int | None:
-    """Return the byte at which the samples of a NIST SPHERE file end according to its header; None if it has no size."""
-    fields = dict(re.findall(rb"^(\w+) -\w+ (.*?)\s*$", head, re.MULTILINE))
-    coding = fields.get(b"sample_coding", b"pcm").decode("ascii", "replace")
-    if "embedded" in coding:
-        raise UserError(
-            f"{path}: is compressed ({coding}), which libsndfile does not read; convert it: sph2pipe -f wav IN OUT.wav,"
-            " or ffmpeg -i IN OUT.wav"
-        )
-    try:
-        sample = int(fields[b"sample_n_bytes"]) * int(fields[b"channel_count"])
-        return int(head.split()[1]) + int(fields[b"sample_count"]) * sample
-    except (KeyError, ValueError, IndexError):
-        return None

@@ -43,13 +43,7 @@ class ConformerLayer(Layer):
         self.norm_out = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """Run the layer.
-
-        Args:
-            x: (B, T', D).
-            mask: (B, 1, 1, T') bool, True on real frames, False on padding; None without padding.
-            scale: c, the factor of all four residual branches.
-        """
+        """Run the layer; see ``Layer.forward``. ``scale`` is c, the factor of all four residual branches."""
         x = x + self._drop(self.macaron(self.norm_macaron(x)), 0.5 * scale)
         x = x + self._drop(self.attention(self.norm_attention(x), mask), scale)
         x = x + self._drop(self.conv(self.norm_conv(x), mask), scale)

@@ -51,13 +51,7 @@ class EBranchformerLayer(Layer):
         self.norm_out = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """Run the layer.
-
-        Args:
-            x: (B, T', D).
-            mask: (B, 1, 1, T') bool, True on real frames, False on padding; None without padding.
-            scale: c, the factor of all three residual branches.
-        """
+        """Run the layer; see ``Layer.forward``. ``scale`` is c, the factor of all three residual branches."""
         x = x + self._drop(self.macaron(self.norm_macaron(x)), 0.5 * scale)
         far = self._drop(self.attention(self.norm_attention(x), mask))
         near = self._drop(self.cgmlp(self.norm_cgmlp(x), mask))

@@ -7,15 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config.lengths import output_length
-from asrprune.config.schema import Conv1dConfig, ModelConfig
+from asrprune.config.schema import ModelConfig
 from asrprune.model.transformer import NORM_EPS
 
 
 def make_subsampling(config: ModelConfig, num_mels: int) -> nn.Module:
     """Make the front end of ``config.subsampling``, which maps (B, T, F) features to (B, T', D)."""
     options = config.subsampling
-    kind = Conv1dSubsampling if isinstance(options, Conv1dConfig) else Conv2dSubsampling
-    return kind(num_mels, options.channels or config.dim, config.dim, options.factor)
+    return FRONT_ENDS[options.type](num_mels, options.channels or config.dim, config.dim, options.factor)
 
 
 class Conv2dSubsampling(nn.Module):
@@ -71,3 +70,6 @@ class Conv1dSubsampling(nn.Module):
         if self.conv3 is not None:
             x = F.relu(self.conv3(x), inplace=True)  # (B, C, T/8)
         return self.norm(self.linear(x.transpose(1, 2)))  # (B, T', C) -> (B, T', D)
+
+
+FRONT_ENDS = {"conv2d": Conv2dSubsampling, "conv1d": Conv1dSubsampling}  # type in the config -> class

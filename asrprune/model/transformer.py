@@ -44,13 +44,7 @@ class TransformerLayer(Layer):
         self.contract = nn.Linear(ffn, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        """Run the layer.
-
-        Args:
-            x: (B, T', D).
-            mask: (B, 1, 1, T') bool, True on real frames, False on padding; None without padding.
-            scale: c, the factor of both residual branches.
-        """
+        """Run the layer; see ``Layer.forward``. ``scale`` is c, the factor of both residual branches."""
         x = x + self._drop(self._attend(self.norm_attention(x), mask), scale)
         hidden = self._drop(F.relu(self.expand(self.norm_ffn(x)), inplace=True))
         return x + self._drop(self.contract(hidden), scale)

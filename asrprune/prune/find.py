@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from asrprune.config.strategies import PREFERRED
+from asrprune.config.strategies import ALL_NAMES, PREFERRED
 from asrprune.experiment.plan import Plan, plan_path, read_plan
 from asrprune.experiment.store import Experiment
 from asrprune.prune.strategies.lowest import lowest
+from asrprune.runtime.errors import UserError, did_you_mean
 
 
 def find_plan(experiment: Experiment, plan: str | Path | None) -> Plan:
@@ -21,4 +22,6 @@ def find_plan(experiment: Experiment, plan: str | Path | None) -> Plan:
             )
         return read_plan(path, experiment.num_layers, sha)
     path = Path(plan) if str(plan).endswith(".json") else plan_path(experiment.path, str(plan))
+    if not path.exists():
+        raise UserError(f"{path}: no such file; {Plan.made_by} makes it{did_you_mean(str(plan), ALL_NAMES)}")
     return read_plan(path, experiment.num_layers, sha)

@@ -7,10 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from asrprune.experiment.plan import Keep
 from asrprune.prune.dev_score import DevScore
 from asrprune.prune.dev_scorer import DevScorer
-from asrprune.runtime.files import read_json, write_json
+from asrprune.runtime.files import write_json
+from asrprune.runtime.records import read_values
+
+
+class _Result(TypedDict):
+    """The scores of some sub-models, (layers, score, tie break) each, and their cost."""
+
+    layer_forwards: float
+    naive_layer_forwards: int
+    seconds: float
+    scores: list[tuple[Keep, float, float]]
 
 
 class CachedScorer:
@@ -19,7 +31,8 @@ class CachedScorer:
     def __init__(self, scorer: DevScorer, path: Path, made_by: Sequence[Any]) -> None:
         """Read the file at ``path``; ``made_by`` is JSON data on which the results depend, besides the sub-models."""
         self.scorer, self.path, self.made_by = scorer, path, list(made_by)
-        self.results: dict[str, Any] = read_json(path) if path.exists() else {}
+        known = path.exists()
+        self.results = read_values(dict[str, _Result], path, "stage 7 (`asrprune search`)") if known else {}
         # The cost of the search, including reused results:
         self.layer_forwards, self.naive_layer_forwards, self.seconds = 0.0, 0, 0.0
 
@@ -33,12 +46,12 @@ class CachedScorer:
         self.layer_forwards += result["layer_forwards"]
         self.naive_layer_forwards += result["naive_layer_forwards"]
         self.seconds += result["seconds"]
-        return {tuple(keep): DevScore(primary, tie_break) for keep, primary, tie_break in result["scores"]}
+        return {keep: DevScore(primary, tie_break) for keep, primary, tie_break in result["scores"]}
 
-    def _compute(self, keeps: Sequence[Keep], best: int | None) -> dict[str, Any]:
+    def _compute(self, keeps: Sequence[Keep], best: int | None) -> _Result:
         started, scorer = time.monotonic(), self.scorer
         made, naive = scorer.layer_forwards, scorer.naive_layer_forwards
-        scores = [[keep, score.primary, score.tie_break] for keep, score in scorer(keeps, best).items()]
+        scores = [(keep, score.primary, score.tie_break) for keep, score in scorer(keeps, best).items()]
         return {
             "layer_forwards": scorer.layer_forwards - made,
             "naive_layer_forwards": scorer.naive_layer_forwards - naive,

@@ -16,7 +16,7 @@ from asrprune.experiment.plan import check_layers
 from asrprune.experiment.store import Experiment, ModelRecord, PrunedFrom, save_model
 from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path
+from asrprune.runtime.files import atomic_directory, atomic_path
 
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.*)")
 
@@ -30,7 +30,11 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     check_layers(keep, experiment.num_layers, "layers")
     if target.exists() and any(target.iterdir()):
         raise UserError(f"{target}: exists already; choose another directory, or remove it")
-    target.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(target.resolve()) as unfinished:
+        _write(experiment, keep, unfinished)
+
+
+def _write(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     write_tokens(target / "tokens.txt", experiment.tokenizer)
     read_cmvn(experiment.path / "cmvn")  # what is copied is what its name says, not what a link points to
     for name in ("bpe.model", "cmvn", *_own_language_model(experiment)):

@@ -1,17 +1,13 @@
 """Running a command of a stage: its log, and the signals for it."""
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from asrprune.runtime.planted import no_link
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from asrprune.runtime.signals import ENDING, Interrupted, deferred, ended_with_parent
 
 
 def run_command(command: Sequence[str], log: Path) -> int:
@@ -21,7 +17,7 @@ def run_command(command: Sequence[str], log: Path) -> int:
     is copied to the log.
 
     Raises:
-        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP was received; the command received it, too, and has ended.
+        Interrupted: SIGINT, SIGTERM or SIGHUP was received; the command received it, too, and has ended.
     """
     program, *arguments = command
     try:
@@ -36,14 +32,26 @@ def run_command(command: Sequence[str], log: Path) -> int:
 def _wait(command: Sequence[str], log: Path | None = None) -> int:
     """Return the exit status of a command; with ``log``, copy its output there."""
     captured = {} if log is None else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with _signals_kept() as signals, subprocess.Popen(command, **captured) as process:  # type: ignore[call-overload]
-        signals.pass_on_to(process)
+    running: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int) -> None:
+        for process in running:
+            process.send_signal(number)
+
+    with (
+        deferred(tell=pass_on) as noted,
+        subprocess.Popen(command, preexec_fn=ended_with_parent(), **captured) as process,  # type: ignore[call-overload]
+    ):
+        running.append(process)
+        for number in noted:  # they came before it started
+            process.send_signal(number)
         if log is not None:
             _copy(process.stdout.fileno(), log)
         status = process.wait()
-    if signals.received or status in (130, -signal.SIGINT):  # the command may receive Ctrl-C before this process
-        raise KeyboardInterrupt
-    return 128 - status if status < 0 else status  # 128 + signal, as in shells
+    status = 128 - status if status < 0 else status  # 128 + signal, as in shells
+    if status - 128 in ENDING:  # the command may receive Ctrl-C before this process
+        raise Interrupted(status - 128)
+    return status
 
 
 def _copy(source: int, log: Path) -> None:
@@ -53,34 +61,3 @@ def _copy(source: int, log: Path) -> None:
             sink.write(block)
             sys.stdout.buffer.write(block)
             sys.stdout.flush()
-
-
-class _Signals:
-    """The signals received so far, which are passed on to a process, even if they arrived before it started."""
-
-    def __init__(self) -> None:
-        self.received: list[int] = []
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        self.received.append(number)
-        if self._process is not None:
-            self._process.send_signal(number)
-
-    def pass_on_to(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = process
-        for number in self.received:
-            process.send_signal(number)
-
-
-@contextmanager
-def _signals_kept() -> Iterator[_Signals]:
-    """Catch signals in this block; ignored signals stay ignored, for nohup."""
-    signals = _Signals()
-    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, signals.handle) for number in heard}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

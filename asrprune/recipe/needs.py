@@ -1,11 +1,15 @@
 """The needs of a stage: the values of config numbers, and hashes of files."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from asrprune.runtime.errors import UserError
+from asrprune.data.tables import split_line
+from asrprune.features.audio import stamp_of
+from asrprune.runtime.errors import UserError, did_you_mean
 from asrprune.runtime.files import sha256_of
+from asrprune.runtime.planted import open_plain
 
 ALL = "all"  # stands for the whole config
 _TABLES = ("wav.scp", "segments", "text", "utt2spk")  # the files of a data directory from which the others are made
@@ -38,17 +42,32 @@ def numbers_of(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, Any
     for name in names:
         found = {key: value for key, value in numbers.items() if name == ALL or f"{key}.".startswith(f"{name}.")}
         if not found:
-            raise UserError(f"{name}: no such section or number in the config; known: {', '.join(config)}, {ALL}")
+            close = did_you_mean(name, [*config, *numbers])
+            raise UserError(f"{name}: no such section or number in the config; known: {', '.join(config)}, {ALL}{close}")
         chosen |= found
     return chosen
 
 
 def contents_of(paths: Iterable[Path]) -> dict[str, str | None]:
-    """Return the SHA-256 of each file, and of the tables of each data directory; None for a missing file.
+    """Return the SHA-256 of each file, and of the tables of each data directory; None for a missing table.
 
     The keys are the last two parts of the path, ``train/text``, so that data may be moved.
     """
     files: list[Path] = []
     for path in paths:
-        files += [path] if path.is_file() else [path / table for table in _TABLES]
+        files += [path / table for table in _TABLES] if path.is_dir() else [path]
     return {"/".join(file.parts[-2:]): sha256_of(file) if file.is_file() else None for file in files}
+
+
+def recordings_of(directories: Iterable[Path]) -> dict[str, str]:
+    """Return a digest of the sizes and times of change of the recordings of each data directory that has a wav.scp."""
+    return {path.name: _recordings(path / "wav.scp") for path in directories if (path / "wav.scp").is_file()}
+
+
+def _recordings(wav_scp: Path) -> str:
+    digest = hashlib.sha256()
+    with open_plain(wav_scp) as handle:
+        for line in handle:
+            _, entry = split_line(line.decode("utf-8", "replace"))
+            digest.update(repr(stamp_of(entry)).encode())
+    return digest.hexdigest()

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,35 @@ class Needs:
     after: str  # the result of the previous stage
     needs: dict[str, Any]
     also: dict[str, Any]
+    recordings: dict[str, str] = field(default_factory=dict)  # data directory -> digest of its audio files
 
     def differences(self, done: "Needs") -> list[str]:
         """Return the differences to the needs with which the stage was done; if there are none, it is not run again.
 
-        Additional entries of ``done.also``, such as more test sets, do not count.
+        Additional entries of ``done.also``, such as more test sets, do not count. Nor do recordings that were not recorded, as
+        by earlier versions.
         """
         removed = dict.fromkeys(set(done.needs) - set(self.needs))
         old, new = {**done.also, **done.needs}, {**removed, **self.also, **self.needs}
-        changed = [_change(name, old.get(name), new[name]) for name in new if name not in old or old[name] != new[name]]
+        changed = [_change(name, old.get(name), value) for name, value in new.items() if old.get(name) != value]
+        changed += [
+            f"recordings of {name}" for name, digest in done.recordings.items() if self.recordings.get(name, digest) != digest
+        ]
         return (["the previous stage"] if self.after != done.after else []) + changed
 
 
 @dataclass(frozen=True)
 class Record(Needs):
-    """The needs with which a stage was done, and an id of its result, on which the next stage depends."""
+    """The needs with which a stage was done, digests of its output, and an id of its result, for the next stage."""
 
-    result: str
+    result: str = ""
+    made: dict[str, str] = field(default_factory=dict)  # earlier versions did not record it
 
     @classmethod
-    def of(cls, needs: Needs, repeatable: bool) -> "Record":
+    def of(cls, needs: Needs, made: dict[str, str], repeatable: bool) -> "Record":
         """Make the record of a stage that has just ended; a repeatable stage has the same result for the same needs."""
-        content = json.dumps([needs.after, needs.needs], sort_keys=True)
-        result = hashlib.sha256(content.encode()).hexdigest() if repeatable else uuid.uuid4().hex
-        return cls(needs.after, needs.needs, needs.also, result)
+        content = json.dumps([needs.after, needs.needs, {} if repeatable else made], sort_keys=True)
+        return cls(**asdict(needs), result=hashlib.sha256(content.encode()).hexdigest(), made=made)
 
     @classmethod
     def read(cls, mark: Path) -> "Record | None":

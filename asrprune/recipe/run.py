@@ -1,16 +1,20 @@
 """Running the stages of a recipe that are not done."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from asrprune.recipe.command import run_command
-from asrprune.recipe.needs import contents_of, numbers_of
+from asrprune.recipe.needs import contents_of, numbers_of, recordings_of
+from asrprune.recipe.products import are_there, damaged, products_of
 from asrprune.recipe.record import Needs, Record, listed
 from asrprune.recipe.stage import Stage
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import locked
 
 _OUR_MISTAKE = 70  # exit status of asrprune after a bug, whose traceback is only in the log
 _TAIL = 20  # lines of the log to show then
@@ -28,7 +32,7 @@ class Recipe:
         """Run the stages ``first`` to ``last`` that are not done; call ``prepare`` once before.
 
         Raises:
-            UserError: a stage failed, or its input belongs to another experiment.
+            UserError: a stage failed, its input belongs to another experiment, or another experiment is using what it makes.
             KeyboardInterrupt: a signal ended the command of a stage; the stage is not done.
         """
         prepared = False
@@ -39,8 +43,9 @@ class Recipe:
             if not prepared:
                 prepare()
                 prepared = True
-            self.check_shared(stage)
-            self.run_stage(stage)
+            with self._lock(stage):
+                self.check_shared(stage)
+                self.run_stage(stage)
 
     def needs(self, stage: Stage) -> Needs:
         """Return the current needs of a stage."""
@@ -49,12 +54,17 @@ class Recipe:
             before.result if before else "",
             {**numbers_of(stage.needs, self.config), **contents_of(stage.reads), "options": list(stage.given)},
             {**numbers_of(stage.also_needs, self.config), **contents_of(stage.also_reads)},
+            recordings_of(stage.also_reads_audio),
         )
 
     def is_done(self, stage: Stage) -> bool:
-        """Return whether a stage was done with its current needs, and its output exists."""
+        """Return whether a stage was done with its current needs, and its output is there as it was made."""
         done = Record.read(stage.mark)
-        return done is not None and not self.needs(stage).differences(done) and all(path.exists() for path in stage.makes)
+        return done is not None and not self.changes(stage, done) and are_there(stage)
+
+    def changes(self, stage: Stage, done: Record) -> list[str]:
+        """Return what has changed since a stage was done: its needs, its output."""
+        return [*self.needs(stage).differences(done), *damaged(stage, done.made)]
 
     def check_shared(self, stage: Stage) -> None:
         """Check that the shared stages before ``stage`` were done with the needs of this recipe.
@@ -81,14 +91,21 @@ class Recipe:
         """
         started, needs, before = time.monotonic(), self.needs(stage), Record.read(stage.mark)
         stage.mark.unlink(missing_ok=True)  # a killed stage must not look done
-        if before and (changed := needs.differences(before)):
+        if before and (changed := self.changes(stage, before)):
             self.say(f"{stage}: runs again, changed: {listed(changed)}")
         self.say(f"{stage}: {stage.purpose}; log: {stage.log}")
         for command in stage.commands:
             if status := run_command(command, stage.log):
                 self._fail(stage, status)
-        Record.of(needs, stage.repeatable).write(stage.mark)
+        Record.of(needs, products_of(stage), stage.repeatable).write(stage.mark)
         self.say(f"{stage}: took {time.monotonic() - started:.0f} s")
+
+    def _lock(self, stage: Stage) -> AbstractContextManager[None]:
+        """Keep what experiments share as it is while a stage uses it, and other experiments off while a stage makes it."""
+        home = next((other.home for other in self.stages if other.shared), None)
+        if home is None or not os.access(home / ".done", os.W_OK):  # a data directory of somebody else, to be read only
+            return nullcontext()
+        return locked(home / ".done" / "lock", home, shared=stage.home != home)
 
     def _fail(self, stage: Stage, status: int) -> None:
         if status == _OUR_MISTAKE:

@@ -14,7 +14,7 @@ _COMMAND, _NEXT_COMMAND = "--", "--then"
 class Stage:
     """A stage of a recipe: what it depends on, what it makes, and its commands, which run in order.
 
-    A change of ``needs``, ``reads`` or ``given`` also reruns later stages; one of ``also_needs`` or ``also_reads`` does not.
+    A change of ``needs``, ``reads`` or ``given`` also reruns later stages; one of ``also_needs`` or ``also_reads...`` does not.
     """
 
     number: int
@@ -28,7 +28,9 @@ class Stage:
     given: tuple[str, ...] = ()  # other options
     also_needs: tuple[str, ...] = ()
     also_reads: tuple[Path, ...] = ()
-    makes: tuple[Path, ...] = ()  # output files and directories
+    also_reads_audio: tuple[Path, ...] = ()  # data directories whose recordings count
+    makes: tuple[Path, ...] = ()  # output files and directories; a name may be a pattern: plans/*.json
+    editable: bool = False  # people may change the output files
     repeatable: bool = False  # equal needs give equal results, so later stages stay done when it runs again
     shared: str = ""  # name of output that other experiments use and may replace: "features"
     on_failure_redo: int | None = None  # the stage to run again if this one fails
@@ -125,7 +127,9 @@ _OPTIONS: dict[str, tuple[str, Callable[[list[str]], Any]]] = {
     "--given": ("given", tuple),
     "--also-needs": ("also_needs", tuple),
     "--also-reads": ("also_reads", _paths),
+    "--also-reads-audio": ("also_reads_audio", _paths),
     "--makes": ("makes", _paths),
+    "--editable": ("editable", lambda values: True),
     "--repeatable": ("repeatable", lambda values: True),
     "--shared": ("shared", " ".join),
     "--on-failure-redo": ("on_failure_redo", lambda values: int(values[0])),

@@ -1,6 +1,6 @@
 """Collect the files of an experiment into `results.json`, the only source of tables and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -101,8 +101,8 @@ def collect(exp: Path) -> Results:
     if not decodes:
         raise UserError(f"{exp}/decode: nothing is decoded yet, so there is nothing to report; run stage 8 (`asrprune decode`)")
     model = ModelRecord.read(ExperimentPaths(exp).model)
-    usable, old_decodes = _usable(decodes, model.model_sha256)
     plans, old_plans = _read_plans(exp, model.model_sha256)
+    usable, old_decodes = _usable(decodes, model.model_sha256, plans)
     bench, old_bench = _read_bench(ExperimentPaths(exp).bench, model.model_sha256)
     _, old_matrices = similarities(exp, model.model_sha256)
     return Results(
@@ -134,13 +134,17 @@ def _title(exp: Path) -> str:
     return "/".join(exp.parts[-3:]) if exp.parent.name == "exp" else exp.name
 
 
-def _usable(decodes: Sequence[Path], model_sha256: str) -> tuple[list[tuple[Decoded, Score]], list[str]]:
-    """Return the pairs of decode and score of this model, and a sentence about each decode that is left out."""
+def _usable(
+    decodes: Sequence[Path], model_sha256: str, plans: Mapping[str, Search]
+) -> tuple[list[tuple[Decoded, Score]], list[str]]:
+    """Return the pairs of decode and score of this model and its plans, and a sentence about each decode that is left out."""
     usable, set_aside = [], []
     for path in decodes:
         decode, name = Decoded.read(path), "/".join(path.parts[-4:-1])
         if decode.model_sha256 != model_sha256:
             set_aside.append(_of_another_model(name, Decoded.made_by))
+        elif _replanned(decode, plans.get(decode.strategy)):
+            set_aside.append(f"Left out: {name}; it has the layers of an earlier plan, run {Decoded.made_by} again.")
         elif not path.with_name("score.json").exists():
             set_aside.append(f"Left out: {name}; it is not scored yet, {Score.made_by} does it.")
         else:
@@ -148,6 +152,11 @@ def _usable(decodes: Sequence[Path], model_sha256: str) -> tuple[list[tuple[Deco
     if not usable:
         raise UserError(f"{decodes[0].parents[2]}: nothing in it can be reported; the first reason: {set_aside[0]}")
     return usable, set_aside
+
+
+def _replanned(decode: Decoded, plan: Search | None) -> bool:
+    """Return whether the plan of the strategy has other layers at this depth."""
+    return any(step.depth == decode.depth and step.keep != decode.keep for step in (plan.steps if plan else ()))
 
 
 def _of_another_model(name: str, stage: str) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, did_you_mean
 from asrprune.runtime.executor import Executor, processes
 
 
@@ -23,7 +23,8 @@ def choose(name: str, num_jobs: int, num_gpus: int, sbatch: str, logs: Path) -> 
 
         return Slurm(num_jobs, sbatch, logs, num_gpus)
     if name != "local":
-        raise UserError(f"--executor {name}: no such executor; choose from local and slurm")
+        close = did_you_mean(name, ("local", "slurm"))
+        raise UserError(f"--executor {name}: no such executor; choose from local and slurm{close}")
     if sbatch:
         raise UserError(f"--sbatch '{sbatch}': sbatch options need a cluster; add --executor slurm, or remove --sbatch")
     if num_gpus:

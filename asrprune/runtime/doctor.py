@@ -39,6 +39,7 @@ REQUIRED = {
 OPTIONAL = {"espeakng-loader": ("espeakng_loader", "egs/mini"), "submitit": ("submitit", "--executor slurm")}
 _MIN_DISK_GIB = 1.0  # enough for egs/mini and its experiment
 _GIB = 2**30
+_SHM = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def diagnose() -> list[Check]:
     packages = [_package(name, module) for name, module in REQUIRED.items()]
     options = [_package(name, module, use) for name, (module, use) in OPTIONAL.items()]
     hardware = [_gpu(), _cpu(), _bf16()] if torch.ok else []
-    return [_python(), torch, _torchaudio(), *packages, *options, *hardware, _memory(), _disk(Path.cwd()), _locale()]
+    machine = [_memory(), *_shared_memory(), _disk(Path.cwd()), _locale()]
+    return [_python(), torch, _torchaudio(), *packages, *options, *hardware, *machine]
 
 
 def doctor_ok(checks: list[Check]) -> bool:
@@ -147,6 +149,15 @@ def _memory() -> Check:
     except (AttributeError, ValueError, OSError):  # the system does not offer these values
         return Check("memory", True, "unknown")
     return Check("memory", True, f"{total / _GIB:.1f} GiB{_available_memory()}")
+
+
+def _shared_memory() -> list[Check]:
+    """Check /dev/shm, through which several processes send batches; Docker makes it 64 MB."""
+    if not _SHM.is_dir():  # macOS
+        return []
+    total_gib = shutil.disk_usage(_SHM).total / _GIB
+    fix = "docker run --shm-size=8g or --ipc=host, or train with train.num_workers=0"
+    return [Check("shared memory", total_gib >= 1, f"{total_gib:.1f} GiB in {_SHM}", fix, required=False)]
 
 
 def _available_memory() -> str:

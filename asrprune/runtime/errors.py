@@ -1,8 +1,7 @@
-"""The exception for mistakes of the user, and the exit status of a script."""
+"""The exception for mistakes of the user, and what of a message can be printed."""
 
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Iterable
 
 # control characters but line feed and tab; marks that change the direction of writing; surrogates, from names not in UTF-8
 _COMMANDS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -20,14 +19,15 @@ def first_line(error: object) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def exit_status(work: Callable[[], object]) -> int:
-    """Run ``work`` and return the exit status of a script: 0, or 1 after a ``UserError``, which is printed on stderr."""
-    try:
-        work()
-    except UserError as error:
-        print(printable(str(error)), file=sys.stderr)
-        return 1
-    return 0
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that proposes the most similar of the ``known`` names; empty if none is similar.
+
+    >>> did_you_mean("itertive", ["iterative", "every"])
+    '; did you mean iterative?'
+    """
+    from difflib import get_close_matches  # only for an error
+
+    return "".join(f"; did you mean {close}?" for close in get_close_matches(name, list(known), 1, 0.65))
 
 
 def printable(text: str) -> str:

@@ -79,7 +79,7 @@ class Processes(Executor):
         packed, coming, waiting = pickle.dumps(work), iter(shards), deque[Future[Result]]()
         while True:
             for shard in islice(coming, 2 * self.num_jobs - len(waiting)):
-                with _interrupts_ignored():  # a process that starts here ignores Ctrl-C: the parent handles it
+                with _interrupts_blocked():  # a process that starts here never sees Ctrl-C: the parent handles it
                     waiting.append(self._pool.submit(_do, packed, shard))
             if not waiting:
                 return
@@ -154,9 +154,10 @@ def _num_threads() -> int:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C in this block, for this thread and the processes that it starts. If it comes, it is handled at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -21,8 +22,9 @@ from asrprune.runtime.planted import no_link, open_plain
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # the lock file of a directory that only one process may use at a time
 _TEMPORARY = re.compile(r"\..*\.(\w{8}|\d+)\.tmp(\.[^.]*)?")
-_OLD_S = 3600.0  # a file that is being written is never that old
-_MOST_DIGITS = 20  # of a whole number
+_OLD_S = 3600.0  # a file that is being written is never that old; for file systems without locks
+_HASHED_BYTES = 1 << 20
+LARGEST = 2**63 - 1  # the largest whole number of numpy and torch
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
@@ -36,31 +38,85 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path.parent)
-    handle, name = tempfile.mkstemp(f".tmp{path.suffix}", f".{path.stem}.", path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _locked_temporary(lambda: _make_file(path)) as temporary:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors and mkstemp make files that only their owner can read
         os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary directory beside ``path``; see ``atomic_path``. ``path`` must not exist, or be an empty directory.
+
+    The files in it must be on the disk when the block ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(path.parent)
+    with _locked_temporary(lambda: Path(tempfile.mkdtemp(".tmp", f".{path.name}.", path.parent))) as temporary:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_UMASK)
+        os.rename(temporary, path)
+
+
+def _make_file(path: Path) -> Path:
+    handle, name = tempfile.mkstemp(f".tmp{path.suffix}", f".{path.stem}.", path.parent)
+    os.close(handle)
+    return Path(name)
+
+
+@contextlib.contextmanager
+def _locked_temporary(make: Callable[[], Path]) -> Iterator[Path]:
+    """Yield a temporary file or directory, locked: the lock ends with the process, so the next one knows what is left over."""
+    while True:
+        temporary = make()
+        handle = os.open(temporary, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if temporary.exists():  # no other process has found it without the lock, and deleted it
+            break
+        os.close(handle)
+    try:
+        yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        _delete(temporary)
+        os.close(handle)
 
 
-def remove_temporaries(directory: Path, older_than_s: float = 0.0) -> None:
-    """Delete temporary files of killed processes in ``directory``. No process may be writing files that are so old."""
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Delete what killed processes left in ``directory``: temporary files and directories that no process has locked."""
     for path in directory.glob(".*.tmp*"):
-        with contextlib.suppress(OSError):  # another process may delete it, too, or it belongs to another user
-            if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime >= older_than_s:
-                path.unlink()
+        if _TEMPORARY.fullmatch(path.name):
+            with contextlib.suppress(OSError):  # another process may delete it, too, or it belongs to another user
+                if path.is_symlink() or not _in_use(path):
+                    _delete(path)
+
+
+def _in_use(path: Path) -> bool:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return time.time() - os.fstat(handle).st_mtime < _OLD_S
+    finally:
+        os.close(handle)
+    return False
 
 
 @functools.cache
 def _tidy(directory: Path) -> None:
-    """Delete old temporaries, once in a process for each directory that it writes to."""
-    remove_temporaries(directory, _OLD_S)
+    """Remove temporaries, once in a process for each directory that it writes to."""
+    remove_temporaries(directory)
 
 
 @contextlib.contextmanager
@@ -75,12 +131,14 @@ def held(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(lock: Path, target: Path) -> Iterator[None]:
-    """Lock the file ``lock``, which protects ``target``; see ``held``."""
+def locked(lock: Path, target: Path, shared: bool = False) -> Iterator[None]:
+    """Lock the file ``lock``, which protects ``target``; see ``held``. Several processes may hold a ``shared`` lock."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "ab", opener=no_link) as handle:
+    with open(lock, "a+b", opener=no_link) as handle:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, child processes do not inherit it
+            fcntl.lockf(
+                handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+            )  # unlike flock, child processes do not inherit it
         except (BlockingIOError, PermissionError):
             raise UserError(f"{target}: another process is using it; wait until it ends, or stop it") from None
         except OSError as error:
@@ -136,9 +194,9 @@ def parse_json(text: str) -> Any:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
+    if len(digits) > 20 or abs(value := int(digits)) > LARGEST:
         raise ValueError(f"a whole number of {len(digits)} digits")
-    return int(digits)
+    return value
 
 
 def sha256_of(path: Path) -> str:
@@ -148,3 +206,9 @@ def sha256_of(path: Path) -> str:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """Return what tells a changed file: the SHA-256 of a file of up to 1 MB, else the size, as hashing 100 GB takes minutes."""
+    size = path.stat().st_size
+    return f"{size} bytes" if size > _HASHED_BYTES else sha256_of(path)

@@ -59,11 +59,16 @@ def no_link(path: str, flags: int) -> int:
     """Open a file for writing without following links; used as ``open(..., opener=no_link)``.
 
     Raises:
-        UserError: it is a symbolic link, or a pipe that nobody reads.
+        UserError: it is a symbolic link or a pipe.
     """
+    handle = -1
     try:
-        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise UserError(f"{path}: is a symbolic link or a pipe, where a plain file belongs; remove it") from None
-        raise
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+    if handle >= 0:
+        if not stat.S_ISFIFO(os.fstat(handle).st_mode):
+            return handle
+        os.close(handle)
+    raise UserError(f"{path}: is a symbolic link or a pipe, where a plain file belongs; remove it")

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,8 +20,8 @@ def is_first() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
-def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Yield ``items`` and show the progress: a bar if stderr is a terminal, else a log line every 20 seconds.
+def track(items: Iterable[T], label: str, total: int | None = None, note: Callable[[], str] = lambda: "") -> Iterator[T]:
+    """Yield ``items`` and show the progress, and ``note()``: a bar if stderr is a terminal, else a log line every 20 seconds.
 
     With several training processes only the first one shows the progress.
     """
@@ -30,25 +30,29 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
     if not is_first():
         yield from items
     elif sys.stderr.isatty():
-        yield from _with_bar(items, label, total)
+        yield from _with_bar(items, label, total, note)
     else:
-        yield from _with_lines(items, label, total)
+        yield from _with_lines(items, label, total, note)
 
 
-def _with_bar(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+def _with_bar(items: Iterable[T], label: str, total: int, note: Callable[[], str]) -> Iterator[T]:
     from rich.console import Console
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=label)
+    last = TextColumn("{task.fields[note]}")
+    with Progress(*columns, last, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=total, note="")
+        for item in items:
+            yield item
+            progress.update(task, advance=1, note=note())
 
 
-def _with_lines(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+def _with_lines(items: Iterable[T], label: str, total: int, note: Callable[[], str]) -> Iterator[T]:
     started = said = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
         if now - said >= _LOG_EVERY_S:
             left = (now - started) / done * (total - done) if done else 0.0
-            logger.info("%s: %d/%d, %.0f s, about %.0f s left", label, done, total, now - started, left)
+            logger.info("%s: %d/%d, %.0f s, about %.0f s left%s", label, done, total, now - started, left, note())
             said = now
         yield item

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json, write_json
+
+Values = TypeVar("Values")
 
 
 class Record(BaseModel):
@@ -25,11 +27,7 @@ class Record(BaseModel):
         Raises:
             UserError: the file is missing or not valid.
         """
-        values = read_json(path, cls.made_by)
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise UserError(f"{path}: {_explain(error.errors()[0])}; remove it, {cls.made_by} makes it again") from None
+        return read_values(cls, path, cls.made_by)
 
     def write(self, path: Path) -> None:
         """Write a file, atomically."""
@@ -41,6 +39,19 @@ class Record(BaseModel):
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def read_values(kind: type[Values], path: Path, made_by: str) -> Values:
+    """Read a JSON file whose content has the type ``kind``, such as ``dict[str, int]``, or a ``Record``.
+
+    Raises:
+        UserError: the file is missing or not valid; the error names ``made_by``, the stage or command that writes it.
+    """
+    values = read_json(path, made_by)
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error.errors()[0])}; remove it, {made_by} makes it again") from None
 
 
 def _explain(error: Any) -> str:

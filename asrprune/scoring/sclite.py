@@ -21,11 +21,12 @@ _FILES = ("ref.trn", "hyp.trn", "utterances.tsv", "result.txt")
 _PIECE = 1 << 20  # bytes to copy at once
 
 
-def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts) -> Score:
+def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts, *, ignore_case: bool = False) -> Score:
     """Score and write ref.trn, hyp.trn, utterances.tsv, result.txt and, last, score.json into ``directory``.
 
     ``speakers`` are the rows of utt2spk. result.txt has the format of sclite's ``sum`` and ``pra`` reports. Only some numbers
     per utterance and the texts of a few thousand utterances are kept in memory.
+    Letter case counts, as with ``sclite -s``, unless ``ignore_case``.
 
     Raises:
         UserError: see ``check_texts``; or an utterance has no speaker.
@@ -35,22 +36,26 @@ def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts) -> S
     except UserError as error:
         raise UserError(f"{directory}: {error}, or remove this directory if you do not need it") from None
     _check_speakers(refs, speakers)
-    tally = Tally()
+    tally, alignments = Tally(), aligned(*(map(_lower, texts) if ignore_case else texts for texts in (refs, hyps)))
     with ExitStack() as files:
         ref_trn, hyp_trn, table, report = (files.enter_context(atomic_file(directory / name)) for name in _FILES)
         runs = _Runs(files.enter_context(TemporaryFile(dir=directory)))
         table.write("id\tref_words\tcor\tsub\tdel\tins\n")
-        for (key, speaker), (words, characters) in zip(_speakers_of(refs, speakers), aligned(refs, hyps), strict=True):
+        for (key, speaker), (words, characters) in zip(_speakers_of(refs, speakers), alignments, strict=True):
             name, c = f"({speaker}-{key})", words.counts
-            tally.add(c, characters.counts)
+            tally.add(c, characters.counts, words.case_errors)
             ref_trn.write(" ".join([*words.ref, name]) + "\n")
             hyp_trn.write(" ".join([*words.hyp, name]) + "\n")
             table.write(f"{key}\t{c.ref_words}\t{c.cor}\t{c.sub}\t{c.del_}\t{c.ins}\n")
             runs.add(speaker, _pra_block(name, words))
-        result = tally.score()
+        result = tally.score(ignore_case)
         _write_report(report.buffer, runs, tally.utterances)
     result.write(directory / "score.json")
     return result
+
+
+def _lower(row: tuple[str, str]) -> tuple[str, str]:
+    return row[0], row[1].lower()
 
 
 def _check_speakers(refs: Texts, speakers: Texts) -> None:

@@ -65,6 +65,12 @@ class Alignment:
     def counts(self) -> Counts:
         return Counts(*(self.edits.count(letter) for letter in "CSDI"))
 
+    @property
+    def case_errors(self) -> int:
+        """The number of substitutions of words that differ in letter case alone."""
+        pairs = zip(self.pairs, self.edits, strict=True) if "S" in self.edits else ()
+        return sum(edit == "S" and ref.lower() == hyp.lower() for (ref, hyp), edit in pairs if ref and hyp)
+
 
 class Score(Record):
     """score.json: the counts of a set, and the rates in percent, rounded to 4 digits."""
@@ -80,6 +86,8 @@ class Score(Record):
     ref_words: int
     utterances: int
     sentence_error: float
+    ignore_case: bool = False  # how it was counted
+    case_errors: int = 0  # substitutions of words that differ in letter case alone
 
 
 def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
@@ -95,7 +103,7 @@ def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
     check_texts(*ordered)
     tally = Tally()
     for words, characters in aligned(*ordered):
-        tally.add(words.counts, characters.counts)
+        tally.add(words.counts, characters.counts, words.case_errors)
     return tally.score()
 
 
@@ -105,9 +113,11 @@ class Tally:
     def __init__(self) -> None:
         self._utterances = array("i")
         self._characters = Counts(0, 0, 0, 0)
+        self._case_errors = 0
 
-    def add(self, words: Counts, characters: Counts) -> None:
+    def add(self, words: Counts, characters: Counts, case_errors: int = 0) -> None:
         """Add an utterance."""
+        self._case_errors += case_errors
         self._utterances.extend((words.cor, words.sub, words.del_, words.ins))
         self._characters += characters
 
@@ -116,8 +126,8 @@ class Tally:
         """The correct, substituted, deleted and inserted words of each utterance so far: (U, 4)."""
         return np.array(self._utterances, dtype=np.int32).reshape(-1, 4)
 
-    def score(self) -> Score:
-        """Return the score of the utterances so far."""
+    def score(self, ignore_case: bool = False) -> Score:
+        """Return the score of the utterances so far; ``ignore_case`` tells how they were counted."""
         counts = self.utterances
         total, errors = Counts(*counts.sum(axis=0).tolist()), counts[:, 1:].sum(axis=1)
         low, high = bootstrap_interval(errors, counts[:, :3].sum(axis=1))
@@ -125,7 +135,8 @@ class Tally:
             wer=round(100 * total.errors / total.ref_words, 4), wer_ci95=(round(low, 4), round(high, 4)),
             cer=round(100 * self._characters.errors / self._characters.ref_words, 4), sub=total.sub, del_=total.del_,
             ins=total.ins, cor=total.cor, ref_words=total.ref_words, utterances=len(counts),
-            sentence_error=round(100 * float(np.mean(errors > 0)), 4),
+            sentence_error=round(100 * float(np.mean(errors > 0)), 4), ignore_case=ignore_case,
+            case_errors=self._case_errors,
         )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Epoch, read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import sha256_of
 from asrprune.train.checkpoint import best_epochs, epoch_file, load_state
 
 
@@ -26,10 +27,17 @@ def average_best(exp: Path, count: int | None = None) -> list[Epoch]:
     if (count or 0) > config.train.keep_best:
         raise UserError(f"{exp}: --count {count}: only the best {config.train.keep_best} epochs are kept (train.keep_best)")
     epochs = best_epochs(records, count or config.train.average)
-    weights = mean_weights([epoch_file(ExperimentPaths(exp).checkpoints, epoch) for epoch in epochs])
     members = [Epoch(**record) for record in records if record["epoch"] in epochs]
+    weights = mean_weights([_checked(epoch_file(ExperimentPaths(exp).checkpoints, member.epoch), member) for member in members])
     save_model(exp, config, weights, members)
     return members
+
+
+def _checked(path: Path, member: Epoch) -> Path:
+    """Return ``path`` if the file is the one that training wrote; raise a ``UserError`` if it is not."""
+    if member.sha256 and path.exists() and sha256_of(path) != member.sha256:
+        raise UserError(f"{path}: is damaged; copy it again, or remove {path.parents[1]} and train again")
+    return path
 
 
 def mean_weights(paths: Sequence[Path]) -> dict[str, Tensor]:

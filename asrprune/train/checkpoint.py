@@ -5,10 +5,13 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from zipfile import BadZipFile, ZipFile
 
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from torch import nn
+from typing_extensions import TypedDict
 
 from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import atomic_path
@@ -19,7 +22,33 @@ STATE = "last.pt"
 PREVIOUS = "previous.pt"
 FORMAT = 4
 # what torch.load raises on broken files
-_BROKEN = (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError)
+_BROKEN = (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError, BadZipFile)
+
+
+class _Record(TypedDict):
+    """The dev results of an epoch; see ``experiment.store.Epoch``."""
+
+    epoch: int
+    wer: float
+    loss: float
+    mean_wer: float
+    mean_loss: float
+
+
+class _Progress(TypedDict):
+    """The part of the progress that other programs than the trainer read."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    records: list[_Record]
+
+
+class _State(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    format: int
+    progress: _Progress
+
+
+_STATE = TypeAdapter(_State)
 
 
 def save_state(directory: Path, state: dict[str, Any]) -> None:
@@ -42,10 +71,12 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     for path in present:
         try:
             with open_plain(path) as handle:
+                if damaged := ZipFile(handle).testzip():  # torch does not look at the checksums that it writes
+                    raise ValueError(f"{damaged} is damaged")
+                handle.seek(0)
                 state = torch.load(handle, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or not state.keys() >= {"format", "progress"}:
-                raise ValueError("it is no state of a training")
-            return state
+            _STATE.validate_python(state, strict=True)
+            return cast(dict[str, Any], state)
         except _BROKEN as error:
             logger.warning("%s cannot be read (%s); trying the previous state", path, first_line(error))
     if present:

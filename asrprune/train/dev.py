@@ -1,5 +1,6 @@
 """CTC loss and greedy WER of every exit on the dev set, from one pass."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,12 @@ class DevMetrics:
 
 
 @torch.inference_mode()
-def evaluate(runner: Runner, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric) -> DevMetrics:
+def evaluate(
+    runner: Runner, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric, check: Callable[[], None] = lambda: None
+) -> DevMetrics:
     """Measure the sub-models of layers 1..k for each tap k, and the full model; processes share each batch.
+
+    ``check`` is called after each batch and may raise an error.
 
     Raises:
         UserError: the transcripts have no words.
@@ -46,6 +51,7 @@ def evaluate(runner: Runner, corpus: Corpus, batches: list[np.ndarray], fabric: 
             paths = decoder.decode(log_probs, lens)
             losses[row] += counts * float(ctc_losses(log_probs, lens, batch.labels, batch.label_lens).sum())
             errors[row] += counts * sum(word_errors([path.labels for path in paths], references, corpus.tokenizer))
+        check()
     sums = torch.tensor([[*losses, 0], [*errors, words]], dtype=torch.float64, device=fabric.device)
     (*losses, _), (*errors, words) = add_up(sums, fabric).tolist()
     if words == 0:

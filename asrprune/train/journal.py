@@ -2,13 +2,45 @@
 
 import json
 import os
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import parse_json, write_text
 from asrprune.runtime.planted import no_link, open_plain
+
+OfExits = Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]+$")], float], Field(min_length=1)]
+
+
+class _Step(TypedDict):
+    """The fields of a line about some updates that are read again; there are more."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    kind: Literal["step"]
+    step: int
+    epoch: int
+    lr: float
+
+
+class _Epoch(TypedDict):
+    """The same of a line about an epoch; losses and error rates are by exit."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    kind: Literal["epoch"]
+    step: int
+    epoch: int
+    seconds: float
+    train_loss: float
+    dev_loss: OfExits
+    dev_wer: OfExits
+
+
+_LINE: TypeAdapter[Any] = TypeAdapter(Annotated[_Step | _Epoch, Field(discriminator="kind")])
 
 
 class Journal:
@@ -22,6 +54,7 @@ class Journal:
         from torch.utils.tensorboard import SummaryWriter  # seconds to import, and the report only reads
 
         self._board = SummaryWriter(str(exp / "tensorboard"), purge_step=step + 1)
+        threading.excepthook = _tell_error_of_thread
 
     def step(self, record: dict[str, Any]) -> None:
         """Record an update: loss, tap losses, learning rate, gradient norm, speed."""
@@ -51,6 +84,12 @@ class Journal:
     def _plot(self, step: int, scalars: dict[str, float]) -> None:
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
+
+
+def _tell_error_of_thread(failed: Any) -> None:
+    """Print the traceback of a thread, but not of tensorboard's: ``add_scalar`` raises its error again, such as a full disk."""
+    if type(failed.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(failed)
 
 
 class SilentJournal(Journal):
@@ -83,11 +122,13 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         lines = handle.read().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(parse_json(line.decode()))
+            record = parse_json(line.decode())
+            _LINE.validate_python(record, strict=True)
+            records.append(record)
         except ValueError:
             if number < len(lines):
                 raise UserError(
-                    f"{path}:{number}: not a JSON record; only the last line may be incomplete, so delete this line"
+                    f"{path}:{number}: not a JSON record of a training; only the last line may be incomplete; delete this line"
                 ) from None
     return records
 

@@ -1,34 +1,30 @@
 """The training loop. Random numbers depend on (seed, step) only, so a resumed run continues exactly."""
 
 import logging
-import math
+import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import compress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from torch import Tensor
-from torch.optim import Optimizer
+from pydantic import TypeAdapter
 
 from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.weights import save_weights
-from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
-from asrprune.model.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import sha256_of
 from asrprune.runtime.progress import track
-from asrprune.runtime.seeds import mix
+from asrprune.runtime.signals import Interrupted, deferred
 from asrprune.train.checkpoint import (
     FORMAT,
     best_epochs,
@@ -42,8 +38,9 @@ from asrprune.train.checkpoint import (
 )
 from asrprune.train.dev import evaluate
 from asrprune.train.journal import Journal, SilentJournal
-from asrprune.train.optim import learning_rate, make_optimizer, set_learning_rate
 from asrprune.train.ranks import add_up, share
+from asrprune.train.update import Updater
+from asrprune.train.window import Window
 
 logger = logging.getLogger(__name__)
 
@@ -63,18 +60,8 @@ class Progress:
     records: list[dict[str, Any]] = field(default_factory=list)  # epoch, wer, loss of each finished epoch
 
 
-@dataclass
-class Window:
-    """Sums over the updates since the last log line."""
-
-    losses: Tensor  # (E,) loss of each exit, summed over the utterances that reach it
-    reached: Tensor  # (E,) number of utterances that reach each exit
-    utterances: int = 0
-    frames: int = 0
-    layers_run: int = 0  # summed over updates
-    ended_at: Counter[int] = field(default_factory=Counter)  # layer -> updates that ended at it
-    grad_norm: float = 0.0  # of the last update, before clipping
-    started: float = field(default_factory=time.monotonic)
+class _Stopped(Exception):
+    """A signal stopped the training; its state is saved."""
 
 
 class Trainer:
@@ -91,18 +78,17 @@ class Trainer:
         self.train_corpus, self.dev_corpus = train, dev
         self.fabric = fabric
         self.writes = fabric.is_global_zero  # only the first of several processes writes files
-        self.probabilities = drop_probabilities(
-            config.model.num_layers, config.model.stochastic_depth.rate, config.model.stochastic_depth.mode
-        )
         self.kept = _feasible(train, exp, config, self.writes)
-        self.total_steps = self._count_updates() if isinstance(config.train.schedule, CosineConfig) else 0
-        model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
-        self.model = fabric.setup_module(model)
-        self.optimizer = cast(Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train)))  # after FSDP's split
+        total_steps = self._count_updates() if isinstance(config.train.schedule, CosineConfig) else 0
+        self.updater = Updater(config, model, train, fabric, total_steps)
         self.progress = Progress()
         self.journal: Journal | SilentJournal = SilentJournal()
         self.saved_at = time.monotonic()
         self.exits = [*map(str, config.model.exits)]
+        self.window = self._empty_window()
+        self.signals: list[int] = []  # those that asked the training to stop
+        self.last_loss: float | None = None
+        self.updates_left = 0  # of the training
 
     def begin(self) -> None:
         """Load the state of a killed run, if there is one, and open the log."""
@@ -114,14 +100,26 @@ class Trainer:
             self.journal = Journal(self.exp, self.progress.step, self.progress.epoch)
 
     def run(self) -> None:
-        """Train to the last epoch."""
+        """Train to the last epoch. At a signal, save the state after the running update and stop; a second one stops at once.
+
+        Raises:
+            Interrupted: a signal came, or another process of this training got one.
+        """
         self.begin()
+        try:
+            with deferred(insistent=True) as self.signals:
+                self._train()
+        except _Stopped:
+            if self.writes:  # else the first process ends the training
+                raise Interrupted(signal.SIGTERM) from None  # of another process; our own is raised at the end of the block
+        self.journal.close()
+
+    def _train(self) -> None:
         if self.progress.epoch <= self.config.train.epochs:
             self._try_largest_batches()
         while self.progress.epoch <= self.config.train.epochs:
             self._run_epoch()
             self._finish_epoch()
-        self.journal.close()
 
     # -- one epoch ---------------------------------------------------------------------------------------------------
 
@@ -137,18 +135,25 @@ class Trainer:
         return sum(len(self._updates(epoch)) for epoch in range(1, self.config.train.epochs + 1))
 
     def _run_epoch(self) -> None:
-        progress = self.progress
-        updates = self._updates(progress.epoch)[progress.update :]
+        progress, updates = self.progress, self._updates(self.progress.epoch)
+        self.updates_left = len(updates) * (self.config.train.epochs - progress.epoch + 1) - progress.update
+        updates = updates[progress.update :]
         batches = self._load([batch for update in updates for batch in update])
-        window = self._window()
-        self.model.train()
-        for update in track(updates, f"epoch {progress.epoch}/{self.config.train.epochs}"):
-            self._update([next(batches) for _ in update], window, [len(batch) for batch in update])
+        self.updater.model.train()
+        if not self.window.utterances:  # its time begins here; else it is that of a stopped run
+            self.window = self._empty_window()
+        for update in track(updates, f"epoch {progress.epoch}/{self.config.train.epochs}", note=self._outlook):
+            progress.step += 1
+            progress.update += 1
+            self.updates_left -= 1
+            self.updater.update(progress.step, [next(batches) for _ in update], [len(batch) for batch in update], self.window)
             if progress.step % self.config.train.log_every_steps == 0:
-                window = self._log(window)
-                self._save_if_due()  # only here, where the window is empty
-        if window.utterances:
-            self._log(window)
+                self._log()
+                self._save_if_due()
+            elif self.fabric.world_size == 1:  # several processes would have to agree after each update
+                self._stop_if_asked()
+        if self.window.utterances:
+            self._log()
 
     def _load(self, batches: list[np.ndarray]) -> Iterator[Batch]:
         """Yield the share of this process of each batch, read in advance, on its device."""
@@ -156,106 +161,46 @@ class Trainer:
         pin = self.fabric.device.type == "cuda"
         return (b.to(self.fabric.device) for b in self.train_corpus.loader(own, self.config.train.num_workers, pin))
 
-    def _update(self, batches: list[Batch], window: Window, sizes: list[int]) -> None:
-        """Do one update with the clipped gradient of the mean loss over the utterances of all micro-batches.
-
-        ``sizes``: utterances of each micro-batch, of all processes together.
-        """
-        progress = self.progress
-        progress.step += 1
-        progress.update += 1
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        torch.manual_seed(mix(self.config.seed, progress.step, 1 + rank))  # dropout and SpecAugment
-        depth = self._draw_depth()
-        keep = [layer for layer in draw_layers(self.probabilities, self.config.seed, progress.step) if layer <= depth]
-        utterances = sum(sizes)
-        set_learning_rate(self.optimizer, learning_rate(progress.step, self.total_steps, self.config.train.schedule))
-        self._clear_gradients(depth)
-        for number, (batch, size) in enumerate(zip(batches, sizes, strict=True), start=1):
-            counts = int(rank < size)  # 0 if this process only has a placeholder, see ``share``
-            with self.fabric.no_backward_sync(self.model, enabled=world > 1 and number < len(batches)):
-                losses = counts * self._losses(batch, keep, depth)
-                self.fabric.backward(self._module.total(losses) / utterances * world)  # DDP takes the mean over processes
-            window.losses[: len(losses)] += losses.detach()
-            window.frames += counts * int(self.train_corpus.lengths[batch.index].sum())  # batch.lens would wait for the GPU
-        for layer in self._module.encoder.layers[
-            depth:
-        ]:  # without gradient the optimiser leaves their weights and moments unchanged
-            layer.zero_grad(set_to_none=True)
-        norm = self.fabric.clip_gradients(
-            self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False
-        )
-        assert norm is not None
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP: a sum over the processes
-        window.grad_norm = float(norm)  # waits for the GPU; done before the optimiser step, which then runs asynchronously
-        if math.isfinite(window.grad_norm):
-            self.optimizer.step()
-        else:
-            logger.warning("step %d: the gradient is not finite; the update is skipped", progress.step)
-        window.reached[: len(losses)] += utterances
-        window.utterances += utterances
-        window.layers_run += len(keep)
-        window.ended_at[depth] += 1
-
-    def _clear_gradients(self, depth: int) -> None:
-        """Set the gradients of layers up to ``depth`` to 0, not None: skipped layers are then updated as with DDP."""
-        self.optimizer.zero_grad(set_to_none=False)
-        for parameter in self._module.encoder.layers[:depth].parameters():
-            if parameter.grad is None:  # the layer was above the depth of the last update
-                parameter.grad = torch.zeros_like(parameter)
-
-    def _draw_depth(self) -> int:
-        """Draw the exit at which this update ends. The first update runs all layers, so that all weights get moments."""
-        model, step = self.config.model, self.progress.step
-        return model.num_layers if step == 1 else draw_depth(model.truncated, model.num_layers, self.config.seed, step)
-
-    def _losses(self, batch: Batch, keep: list[int], depth: int | None = None) -> Tensor:
-        options = self.config.augment
-        features = self._module.normalise(change_vocal_tract(batch.features, self.config.frontend, options))
-        features = spec_augment(change_volume(features, self._module.cmvn_scale, options), options)
-        return self.model(features, batch.lens, batch.labels, batch.label_lens, keep, branch_scales(self.probabilities), depth)
-
-    @property
-    def _module(self) -> CtcModel:
-        return cast(CtcModel, self.model.module)  # without fabric's wrapper
-
     def _try_largest_batches(self) -> None:
         """Run the batches that need the most memory, without an update, so that a lack of memory shows at once.
 
         One is the batch with the most padded frames. Attention with relative positions also stores a value for each pair of
-        frames, so another one is the batch with the most pairs. This also gives every layer a gradient, so that a layer that
-        is skipped in the first update is treated as in any other update.
+        frames, so another one is the batch with the most pairs.
         """
         batches = [batch for update in self._updates(self.progress.epoch) for batch in update]
         lengths = self.train_corpus.lengths
         largest, pairs = (max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()) ** power) for power in (1, 2))
-        others = [pairs] if self._module.encoder.holds_pairs and pairs is not largest else []
+        others = [pairs] if self.updater.module.encoder.holds_pairs and pairs is not largest else []
         logger.info(
             "%d batches per epoch, %.1f %% of their frames are padding; largest: %d utterances x %d frames",
             len(batches), 100 * padding_share(lengths, batches), len(largest), int(lengths[largest].max()),
         )  # fmt: skip
-        self.model.train()
-        buffers = [(buffer, buffer.clone()) for buffer in self._module.buffers()]
+        self.updater.model.train()
         for batch in self._load([largest, *others]):
-            self.fabric.backward(self._module.total(self._losses(batch, list(range(1, self.config.model.num_layers + 1)))))
-            self.optimizer.zero_grad(set_to_none=False)
-        for buffer, before in buffers:  # BatchNorm must not count these batches: a resumed run would count them twice
-            buffer.copy_(before)
+            self.updater.try_out(batch)
 
     # -- bookkeeping -------------------------------------------------------------------------------------------------
 
-    def _window(self) -> Window:
-        exits, device = len(self.exits), self.fabric.device
-        return Window(torch.zeros(exits, device=device), torch.zeros(exits, device=device))
+    def _empty_window(self) -> Window:
+        return Window.empty(len(self.exits), self.fabric.device)
 
-    def _log(self, window: Window) -> Window:
-        """Write a log line for ``window``; return an empty window."""
-        progress, seconds = self.progress, time.monotonic() - window.started
+    def _outlook(self) -> str:
+        """Format the last loss, and the time that the rest of the training takes if it goes on like this."""
+        progress = self.progress
+        if self.last_loss is None or not progress.seconds:
+            return ""
+        left_s = progress.seconds / (progress.step - sum(self.window.ended_at.values())) * self.updates_left
+        return f"; loss {self.last_loss:.3f}; about {left_s:.0f} s left of the training"
+
+    def _log(self) -> None:
+        """Write a log line for the window, and empty it."""
+        progress, window = self.progress, self.window
+        seconds = window.seconds
         reached = window.reached > 0  # in a short window, high exits may not be reached
-        means = (add_up(window.losses, self.fabric) / window.reached)[reached]
+        losses, frames = window.added_up(self.fabric)
+        means = (losses / window.reached)[reached]
         weights = torch.tensor(self.config.model.exit_weights, device=means.device)[reached]
-        frames = float(add_up(torch.tensor(float(window.frames), device=means.device), self.fabric))
-        loss = float((weights * means).sum() / weights.sum())
+        self.last_loss = loss = float((weights * means).sum() / weights.sum())
         progress.epoch_loss += loss * window.utterances
         progress.epoch_utterances += window.utterances
         progress.epoch_layers += window.layers_run
@@ -267,10 +212,10 @@ class Trainer:
             "step": progress.step, "epoch": progress.epoch, "loss": loss,
             "tap_losses": dict(zip(compress(self.exits, reached.tolist()), means.tolist(), strict=True)),
             "layers_run": window.layers_run, "ended_at": ended_at,
-            "lr": self.optimizer.param_groups[0]["lr"], "grad_norm": window.grad_norm,
+            "lr": self.updater.optimizer.param_groups[0]["lr"], "grad_norm": window.grad_norm,
             "frames_per_s": frames / seconds, "elapsed_s": progress.seconds,
         })  # fmt: skip
-        return self._window()
+        self.window = self._empty_window()
 
     def _finish_epoch(self) -> None:
         progress, options = self.progress, self.config.train
@@ -286,11 +231,12 @@ class Trainer:
         """Measure the model on the dev set; save its weights if the epoch is one of the best."""
         progress, started = self.progress, time.monotonic()
         batches = sorted_batches(self.dev_corpus.lengths, self.config.decode.max_frames)
-        runner = Runner(self._module, self.fabric.device, self.config.train.precision)
-        metrics = evaluate(runner, self.dev_corpus, batches, self.fabric)
+        runner = Runner(self.updater.module, self.fabric.device, self.config.train.precision)
+        alone = self.fabric.world_size == 1
+        metrics = evaluate(runner, self.dev_corpus, batches, self.fabric, self._stop_if_asked if alone else lambda: None)
         progress.seconds += time.monotonic() - started
         full, exits = self.exits[-1], len(metrics.wer)
-        record = {
+        record: dict[str, Any] = {
             "epoch": progress.epoch, "wer": metrics.wer[full], "loss": metrics.loss[full],
             "mean_wer": sum(metrics.wer.values()) / exits, "mean_loss": sum(metrics.loss.values()) / exits,
         }  # fmt: skip
@@ -307,9 +253,10 @@ class Trainer:
                     progress.epoch, train_loss, record["loss"], rate, wers, progress.epoch_layers / progress.update,
                     self._shares(), progress.seconds)  # fmt: skip
         if progress.epoch in self._best_epochs():
-            weights = whole_weights(self._module)
+            weights, path = whole_weights(self.updater.module), epoch_file(self.checkpoints, progress.epoch)
             if self.writes:
-                save_weights(epoch_file(self.checkpoints, progress.epoch), weights)
+                save_weights(path, weights)
+                record["sha256"] = sha256_of(path)
 
     def _shares(self) -> str:
         """Format `` (30 % end at layer 2, 70 % end at layer 12)``; empty without truncated updates."""
@@ -325,15 +272,34 @@ class Trainer:
             delete_other_epochs(self.checkpoints, self._best_epochs())
 
     def _save_if_due(self) -> None:
-        due = time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s
-        if self.fabric.broadcast(due):  # all processes must take part in saving
+        """Save the state if it is time, or if a signal came. All processes must take part in saving, so they agree first."""
+        due = self.writes and time.monotonic() - self.saved_at >= self.config.train.checkpoint_every_s
+        votes = add_up(torch.tensor([due, bool(self.signals)], dtype=torch.float32, device=self.fabric.device), self.fabric)
+        due_anywhere, asked_anywhere = (votes > 0).tolist()
+        if asked_anywhere:
+            self._stop()
+        if due_anywhere:
             self._save()
 
+    def _stop_if_asked(self) -> None:
+        if self.signals:
+            self._stop()
+
+    def _stop(self) -> NoReturn:
+        self._save()
+        self.journal.close()
+        if not self.writes:
+            self.signals.clear()
+        logger.info("stopped by a signal; update %d of epoch %d is saved", self.progress.update, self.progress.epoch)
+        raise _Stopped
+
     def _save(self) -> None:
-        weights, moments = whole_weights(self._module), whole_moments(self._module, self.optimizer)
+        weights, moments = whole_weights(self.updater.module), whole_moments(self.updater.module, self.updater.optimizer)
+        window = self.window.state(self.fabric)
         if self.writes:
             self.journal.sync()
-            state = {"format": FORMAT, "model": weights, "optimizer": moments, "progress": asdict(self.progress)}
+            progress = asdict(self.progress)
+            state = {"format": FORMAT, "model": weights, "optimizer": moments, "progress": progress, "window": window}
             save_state(self.checkpoints, state)
         self.saved_at = time.monotonic()
 
@@ -346,8 +312,10 @@ class Trainer:
                 f"{self.checkpoints}: written by another version of asrprune; remove the directory to train from the start"
             )
         try:
-            restore(self._module, self.optimizer, state["model"], state["optimizer"])
-            self.progress = Progress(**state["progress"])
+            restore(self.updater.module, self.updater.optimizer, state["model"], state["optimizer"])
+            self.progress = TypeAdapter(Progress).validate_python(state["progress"])
+            if "window" in state:  # earlier versions saved states only when it was empty
+                self.window = Window.of(state["window"], self.fabric)
         except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
             raise UserError(
                 f"{self.checkpoints}: its state is not one of this model ({error!r}); remove it to train from the start"

@@ -7,7 +7,7 @@ driver=$(dirname "${BASH_SOURCE[0]}")/run.sh
 header=run.sh  # of the recipe, in whose directory we are
 if [ "${BASH_SOURCE[1]}" -ef "$driver" ]; then header=$driver; fi
 names=" $(sed -n '/^# options/,/^# end/s/^\([a-z_]*\)=.*/\1/p' "$header" | tr '\n' ' ')"
-rest=()
+rest=() given=" "
 
 show_help() {
     local title="Usage: $recipe [--name value ...]; names, their values here, and what they mean:"
@@ -19,8 +19,19 @@ show_help() {
         fi
     done
     if [ "$header" != "$driver" ]; then return; fi
-    echo "Stages: $(sed -n 's/^stage \([0-9]*\) \([a-z]*\) .*/\1 \2/p' "$driver" | paste -s -d , - | sed 's/,/, /g')"
+    echo "Stages: $(sed -n 's/^ *stage \([0-9]*\) \([a-z]*\) .*/\1 \2/p' "$driver" | paste -s -d , - | sed 's/,/, /g')"
     echo "Paths are relative to the recipe's directory, $PWD"
+}
+
+remember() {  # remember NAME: note the value of an option for the later runs on this datadir, which may leave it out
+    # shellcheck disable=SC2154  # datadir is in the driver's header
+    local note=$datadir/.done/$1 before=
+    if [ -f "$note" ]; then before=$(< "$note"); fi
+    if [[ $given != *" $1 "* ]]; then
+        printf -v "$1" '%s' "${before:-${!1}}"
+    elif [ "${!1}" != "$before" ]; then
+        mkdir -p "$datadir/.done" && printf '%s' "${!1}" > "$note"
+    fi
 }
 
 wrong_usage() {
@@ -56,6 +67,7 @@ while [ $# -gt 0 ]; do
             [ $# -gt 1 ] || wrong_usage "option $1 needs a value"
             if [[ ${!name} =~ ^[0-9]+$ && ! $2 =~ ^[0-9]+$ ]]; then wrong_usage "option $1 needs a number, not '$2'"; fi
             printf -v "$name" '%s' "$2"
+            given+="$name "
             shift 2
             ;;
         *)

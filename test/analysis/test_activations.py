@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from experiments import config_with, untrained, with_numbers
 from records import changed
 
 from asrprune.analysis.activations import activations
@@ -15,8 +16,6 @@ from asrprune.analysis.svcca import linear_cka, pwcca, similarity_matrix, subspa
 from asrprune.config.lengths import output_length
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
-from asrprune.experiment import provenance
-from asrprune.experiment import store as experiment
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
@@ -97,11 +96,7 @@ def test_the_seed_chooses_the_utterances(model: CtcModel, corpus: Corpus) -> Non
 @pytest.fixture
 def own_experiment(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
     """An untrained experiment that may be written to."""
-    exp = tmp_path / "exp"
-    config = tiny_config.model_copy(update={"prune": tiny_config.prune.model_copy(update={"svcca_frames": 165})})
-    provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), ())
-    return experiment.load(exp)
+    return untrained(tmp_path / "exp", config_with(tiny_config, "prune", svcca_frames=165), tiny_data)
 
 
 def test_what_is_stored_are_the_measures_of_the_activations(own_experiment: Experiment, tiny_data: Path) -> None:
@@ -134,9 +129,6 @@ def test_a_matrix_that_is_missing_or_of_another_model_names_stage_6(own_experime
 
 
 def test_too_small_a_set_is_refused_and_leaves_nothing(own_experiment: Experiment, tiny_data: Path) -> None:
-    object.__setattr__(own_experiment, "config", own_experiment.config.model_copy(
-        update={"prune": own_experiment.config.prune.model_copy(update={"svcca_frames": 159})}
-    ))  # fmt: skip
     with pytest.raises(UserError, match="159 frames are too few to compare layers of 16 dimensions"):
-        measure_layers(own_experiment, tiny_data / "train")
+        measure_layers(with_numbers(own_experiment, "prune", svcca_frames=159), tiny_data / "train")
     assert list((own_experiment.path / "svcca").iterdir()) == []

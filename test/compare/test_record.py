@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from records import cell_record, changed, plan_of, row_of
+from records import cell_record, changed, measures, plan_of, row_of
 
 from asrprune.compare import record
 from asrprune.compare.grid import Cell
@@ -39,8 +39,8 @@ def exp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def log(exp: Path, *steps: dict[str, int]) -> None:
-    lines = [{"kind": "step", "step": place, **step} for place, step in enumerate(steps, start=1)]
-    (exp / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"kind": "epoch"}]))
+    lines = [{"kind": "step", "step": place, "epoch": 1, "lr": 0.1, **step} for place, step in enumerate(steps, start=1)]
+    (exp / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_what_was_measured_of_the_layers_is_rounded_and_may_be_missing(tmp_path:
     assert record._measured(tmp_path, "x") == (None, None)
     path = tmp_path / "svcca/dev.npz"
     path.parent.mkdir()
-    np.savez(path, similarity=np.eye(2), model_sha256=np.array("x"))
+    np.savez(path, **measures("x", 2))
     assert record._measured(tmp_path, "x") == ([[1.0, 0.0], [0.0, 1.0]], None)
-    np.savez(path, similarity=np.eye(2), influence=np.array([0.123456]), model_sha256=np.array("x"))
+    np.savez(path, **measures("x", 2, influence=np.array([0.123456])))
     assert record._measured(tmp_path, "x")[1] == [0.1235]

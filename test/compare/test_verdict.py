@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from records import changed
 
-from asrprune.compare.grid import Grid
-from asrprune.compare.summary import ALL, Comparison, Margin, Role, Summary, System
+from asrprune.compare.grid import Grid, Role
+from asrprune.compare.summary import ALL, Comparison, Margin, Summary, System
 from asrprune.compare.verdict import listed, verdict
 
 GRID = Grid.model_validate(

@@ -30,7 +30,7 @@ def complaint(folder: Path, text: str | bytes, *overrides: str) -> str:
 def test_three_mistakes_are_three_lines_of_one_error(tmp_path: Path) -> None:
     lines = complaint(tmp_path, "model:\n  heads: 3\nbatch:\n  max_frame: 9\ntrain:\n  epochs: many\n").splitlines()
     assert sorted(lines) == [
-        "train.yaml: batch.max_frame: unknown key; known keys here: max_frames, accumulate",
+        "train.yaml: batch.max_frame: unknown key; known keys here: max_frames, accumulate; did you mean max_frames?",
         "train.yaml: model: dim must be a multiple of heads, but 256 is not one of 3",
         "train.yaml: train.epochs: input should be a valid integer, unable to parse string as an integer, got 'many'",
     ]
@@ -39,7 +39,7 @@ def test_three_mistakes_are_three_lines_of_one_error(tmp_path: Path) -> None:
 def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None:
     assert complaint(tmp_path, "sead: 1") == (
         "train.yaml: sead: unknown key; known keys here: seed, frontend, tokenizer, augment, batch, model, train, prune,"
-        " decode, scoring, bench"
+        " decode, scoring, bench; did you mean seed?"
     )
     assert complaint(tmp_path, "model: {stochastic_depth: {p: 0.1}}") == (
         "train.yaml: model.stochastic_depth.p: unknown key; known keys here: rate, mode"
@@ -50,6 +50,9 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
     ("text", "message"),
     [
         ("model: {stochastic_depth: {rate: 1.0}}", "model.stochastic_depth.rate: input should be less than 1, got 1.0"),
+        ("train: {weight_decay: .inf}", "train.weight_decay: input should be a finite number, got inf"),
+        ("train: {schedule: {peak: .inf}}", "train.schedule.peak: input should be a finite number, got inf"),
+        ("frontend: {low_freq: .nan}", "frontend.low_freq: input should be a finite number, got nan"),
         ("model: {num_layers: 4, taps: [2, 1]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 1]"),
         ("model: {num_layers: 4, taps: [2, 2]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [2, 2]"),
         (
@@ -109,13 +112,16 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ),
         (
             "model: {subsampling: {type: conv3d}}",
-            "model.subsampling.type: input should be one of 'conv2d', 'conv1d', got 'conv3d'",
+            "model.subsampling.type: input should be one of 'conv2d', 'conv1d', got 'conv3d'; did you mean conv2d?",
         ),
         ("model: {subsampling: {type: }}", "model.subsampling.type: input should be one of 'conv2d', 'conv1d', got 'None'"),
-        ("model: {subsampling: conv3d}", "model.subsampling.type: input should be one of 'conv2d', 'conv1d', got 'conv3d'"),
+        (
+            "model: {subsampling: conv3d}",
+            "model.subsampling.type: input should be one of 'conv2d', 'conv1d', got 'conv3d'; did you mean conv2d?",
+        ),
         (
             "model: {subsampling: {kernel: 3}}",
-            "model.subsampling.kernel: unknown key; known keys here: type, channels, factor",
+            "model.subsampling.kernel: unknown key; known keys here: type, channels, factor; did you mean model.layer.kernel?",
         ),
         (
             "model: {conv_channels: 32, subsampling: {channels: 32}}",
@@ -275,12 +281,44 @@ def test_overrides_win_and_the_last_wins_over_the_first(tmp_path: Path) -> None:
         ("seed=[1", "--set seed=[1: '[1' is not a YAML value"),
         ("seed.x=3", "--set seed.x=3: seed is a value, not a section"),
         ("train.epoch=3", "train.yaml: train.epoch: unknown key; known keys here: epochs, schedule"),
+        ("epochs=3", "train.yaml: epochs: unknown key; known keys here: seed, "),
         ("train.epochs=none", "train.yaml: train.epochs: input should be a valid integer"),
         ("train=3", "train.yaml: train: must be a section of `key: value` lines, got 3"),
     ],
 )
 def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
     assert complaint(tmp_path, "seed: 1", override).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "proposal"),
+    [
+        ("train: {epoch: 3}", "epochs"),
+        ("epochs: 3", "train.epochs"),
+        ("trian: {}", "train"),
+        ("prune: {strategies: [itertive]}", "iterative"),
+        ("decode: {decoder: beem}", "beam"),
+        ("model: {layer: conformr}", "conformer"),
+        ("prune: {metric: were}", "wer"),
+        ("model: {quux: 1}", ""),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_proposed(tmp_path: Path, text: str, proposal: str) -> None:
+    assert complaint(tmp_path, text).partition("; did you mean ")[2] == (f"{proposal}?" if proposal else "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 9223372036854775808", "train.yaml:1: not valid YAML: a whole number of more than 64 bits"),
+        ("seed: 1000000000", "train.yaml: seed: must lie between -1e9 and 1e9, got 1000000000"),
+        ("train: {weight_decay: .inf}", "train.yaml: train.weight_decay: input should be a finite number, got inf"),
+        ("train: {schedule: {peak: .nan}}", "train.yaml: train.schedule.peak: input should be a finite number, got nan"),
+        ("model: {num_layers: 1001}", "train.yaml: model.num_layers: input should be less than or equal to 1000, got 1001"),
+    ],
+)
+def test_numbers_have_a_size(tmp_path: Path, text: str, message: str) -> None:
+    assert complaint(tmp_path, text) == message
 
 
 # ---- what is written

@@ -12,7 +12,7 @@ from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus, feasible, needed_frames, write_dropped
 from asrprune.data.tables import read_table, write_table
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.features.ark import read_matrix
+from asrprune.features.ark import read_matrix, write_ark
 from asrprune.runtime.errors import UserError
 
 
@@ -205,3 +205,50 @@ def forget_features() -> Callable[[Path, str], None]:
         shorten(directory, {key: 0})
 
     return forget
+
+
+# ---- processes that read in advance
+
+
+def test_processes_that_cannot_send_are_told(dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the training waits for ever."""
+    corpus = Corpus(dev, None)
+    with monkeypatch.context() as patch:
+        patch.setattr("asrprune.data.dataset.arbitrary_address", lambda family: "/tmp/" + "x" * 100)
+        with pytest.raises(UserError, match=r"is too long a path for sockets .* set TMPDIR to a shorter one, or read them"):
+            corpus.loader([np.arange(2)], num_workers=1)
+        assert len(next(corpus.loader([np.arange(2)])).lens) == 2
+
+    def full(tensor: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(UserError, match=r"/dev/shm: has no room for the batches .*unable to allocate.*num_workers=0"):
+        next(corpus.loader([np.arange(2)], num_workers=1))
+
+
+# ---- what is not silently wrong
+
+
+def test_features_that_are_not_finite_name_their_utterance(dev: Path, tokenizer: Tokenizer) -> None:
+    entries = read_table(dev / "feats.scp")
+    matrices = {key: read_matrix(entry).copy() for key, entry in entries.items()}
+    bad = list(entries)[3]
+    matrices[bad][5, 7] = np.inf
+    ark = dev / "bad.ark"
+    write_table(dev / "feats.scp", write_ark(ark, ark, matrices.items()))
+    corpus = Corpus(dev, tokenizer)
+    assert len(list(corpus.loader([np.array([0, 1, 2, 4, 5])]))) == 1
+    with pytest.raises(UserError, match=rf"feats\.scp: {bad}: {ark}:\d+: contains features that are not finite; "):
+        corpus[3]
+
+
+def test_transcripts_in_other_letters_than_the_text_units_are_refused(dev: Path, tokenizer: Tokenizer) -> None:
+    texts = read_table(dev / "text")
+    write_table(dev / "text", {key: text.upper() for key, text in texts.items()})
+    total, first = sum(len(text.split()) for text in texts.values()), next(iter(texts.values())).split()[0].upper()
+    with pytest.raises(UserError, match=rf"text: {total} of {total} words, such as `{first}`, cannot be written in the text"):
+        Corpus(dev, tokenizer)
+    assert len(Corpus(dev, None)) == 6
+    write_table(dev / "text", {**texts, next(iter(texts)): "SOME NEW WORDS"})
+    assert len(Corpus(dev, tokenizer)) == 6

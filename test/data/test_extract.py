@@ -3,6 +3,7 @@
 That the filterbanks themselves are right is what test_fbank_oracle.py shows.
 """
 
+import os
 import shutil
 import struct
 import subprocess
@@ -18,8 +19,10 @@ import soundfile
 from asrprune.config.schema import FrontendConfig
 from asrprune.data import extract as fbank
 from asrprune.data.check import check_data_dir
+from asrprune.data.dataset import Corpus
 from asrprune.data.extract import compute_cmvn, extract
-from asrprune.data.kaldi import Utterance, read_data_dir, speed_copies, write_data_dir
+from asrprune.data.kaldi import Utterance, read_data_dir, write_data_dir
+from asrprune.data.perturb import write_speed_copies
 from asrprune.data.tables import read_table, write_table
 from asrprune.features.ark import read_matrix, write_ark
 from asrprune.features.cmvn import read_cmvn, write_cmvn
@@ -80,7 +83,7 @@ def test_tables_say_what_is_in_the_archives(data: Path) -> None:
         np.testing.assert_array_equal(matrix, compute_fbank(samples, OPTIONS))
         assert int(frames[utterance.id]) == len(matrix) == (len(samples) + 80) // 160
         assert float(seconds[utterance.id]) == pytest.approx(len(samples) / RATE, abs=0.005)
-    assert check_data_dir(data) == []
+    assert check_data_dir(data).faults == []
 
 
 def test_less_than_a_window_is_a_frame_and_less_than_half_a_frame_is_refused(data: Path) -> None:
@@ -129,7 +132,7 @@ def test_processes_compute_the_same_bits_and_a_fault_names_its_utterance(data: P
     assert archives(data) == parallel
 
 
-@pytest.mark.parametrize("suffix", [".ark", ".scp", ".frames"])
+@pytest.mark.parametrize("suffix", [".ark", ".scp", ".cmvn", ".json"])
 def test_only_what_a_killed_run_lacks_is_computed(data: Path, suffix: str) -> None:
     extract(data, OPTIONS, HERE)
     whole = archives(data)
@@ -144,11 +147,51 @@ def test_only_what_a_killed_run_lacks_is_computed(data: Path, suffix: str) -> No
     assert len(features(data)) == len(LENGTHS)
 
 
+@pytest.mark.parametrize("suffix", [".ark", ".scp", ".cmvn", ".json"])
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"", lambda content: content[:-9] + bytes([content[-9] ^ 4]) + content[-8:]]
+)
+def test_damaged_archives_are_computed_again(data: Path, suffix: str, damage: Callable[[bytes], bytes]) -> None:
+    extract(data, OPTIONS, HERE)
+    whole = archives(data)
+    path = sorted((data / "fbank").glob(f"*{suffix}"))[1]
+    path.write_bytes(damage(path.read_bytes()))
+    assert extract(data, OPTIONS, HERE) == 1
+    assert archives(data) == whole
+
+
+def test_a_replaced_recording_of_the_same_length_is_computed_anew(data: Path) -> None:
+    extract(data, OPTIONS, HERE)
+    before, sums = features(data), read_table(data / "utt2crc")
+    path = Path(next(utt.audio for utt in read_data_dir(data) if utt.id == "s0-u4"))
+    samples, rate = soundfile.read(path)
+    status = path.stat()
+    soundfile.write(path, samples[::-1], rate)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert extract(data, OPTIONS, HERE) == 1
+    assert not np.array_equal(features(data)["s0-u4"], before["s0-u4"])
+    assert {key for key, value in read_table(data / "utt2crc").items() if value != sums[key]} == {"s0-u4"}
+
+
+def test_a_flipped_bit_is_noticed_where_features_are_read(data: Path) -> None:
+    extract(data, OPTIONS, HERE)
+    corpus = Corpus(data, None)
+    assert [len(corpus[index][1]) for index in range(len(corpus))] == corpus.lengths.tolist()
+    path, _, offset = read_table(data / "feats.scp")["s0-u4"].rpartition(":")
+    with open(path, "r+b") as handle:
+        handle.seek(int(offset) + 40)
+        byte = handle.read(1)[0]
+        handle.seek(-1, os.SEEK_CUR)
+        handle.write(bytes([byte ^ 1]))
+    with pytest.raises(UserError, match=r"s0-u4: the features do not have the checksum in .*utt2crc.* delete .*\.ark and run"):
+        corpus[list(corpus.ids).index("s0-u4")]
+
+
 def test_a_fault_leaves_nothing_half_written_and_keeps_what_is_finished(data: Path) -> None:
     mend = spoil(data, "s0-u4")  # the second archive
     with pytest.raises(UserError, match=r"^s0-u4: "):
         extract(data, OPTIONS, HERE)
-    assert sorted(Path(name).suffix for name in archives(data)) == [".ark", ".cmvn", ".frames", ".scp"]
+    assert sorted(Path(name).suffix for name in archives(data)) == [".ark", ".cmvn", ".json", ".scp"]
     assert not (data / "feats.scp").exists()
     mend()
     assert extract(data, OPTIONS, HERE) == 3
@@ -170,7 +213,7 @@ def test_a_changed_utterance_costs_its_archive_alone(data: Path) -> None:
     write_data_dir(data, [*utterances[:-1], replace(utterances[-1], speed=1.1)])
     assert extract(data, OPTIONS, HERE) == 1
     assert len(features(data)[utterances[-1].id]) == pytest.approx(len(before) / 1.1, abs=1)
-    assert check_data_dir(data) == []
+    assert check_data_dir(data).faults == []
 
 
 def test_a_moved_directory_is_mended_without_computing(data: Path) -> None:
@@ -203,15 +246,32 @@ def test_speed_changes_length_and_pitch_by_its_factor(speed: float) -> None:
     assert np.abs(middle).max() == pytest.approx(0.5, rel=0.02)
 
 
+@pytest.mark.parametrize("speed", [0.9, 1.1])
+def test_a_changed_speed_adds_no_energy_beyond_the_band(speed: float) -> None:
+    """Slowed noise ends at 0.9 of the band; a tone that speed moves beyond the band is gone, not mirrored."""
+    if speed < 1:
+        sound = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE)
+    else:
+        sound = np.sin(2 * np.pi * 7700.0 * np.arange(4 * RATE) / RATE)
+    changed = change_speed(sound.astype(np.float32), RATE, speed)[1000:-1000]
+    power = np.abs(np.fft.rfft(changed * np.hanning(len(changed)))) ** 2
+    hertz = np.linspace(0, RATE / 2, len(power))
+    if speed < 1:
+        assert 10 * np.log10(power[hertz > 7300].mean() / power[hertz < 6500].mean()) < -80
+        assert 10 * np.log10(power[(hertz > 6500) & (hertz < 7000)].mean() / power[hertz < 6500].mean()) > -1
+    else:
+        assert np.abs(changed).max() < 1e-3
+
+
 def test_speed_one_is_the_signal_itself() -> None:
     tone = np.ones(100, dtype=np.float32)
     assert change_speed(tone, RATE, 1.0) is tone
 
 
 def test_speed_copies_are_speakers_and_utterances_of_their_own(data: Path) -> None:
-    utterances = read_data_dir(data)
-    copies = speed_copies(utterances, (0.9, 1.0, 1.1))
-    assert len(copies) == 3 * len(utterances)
+    utterances, target = read_data_dir(data), data.with_name("set_sp")
+    assert write_speed_copies(data, target, (0.9, 1.0, 1.1)) == 3 * len(utterances)
+    copies = read_data_dir(target)
     assert {copy.speaker for copy in copies} == {"s0", "s1", "sp0.9-s0", "sp0.9-s1", "sp1.1-s0", "sp1.1-s1"}
     assert [copy for copy in copies if copy.speed == 1.0] == utterances
     assert all(copy.id == f"sp{copy.speed:g}-{copy.id.partition('-')[2]}" for copy in copies if copy.speed != 1.0)
@@ -220,8 +280,8 @@ def test_speed_copies_are_speakers_and_utterances_of_their_own(data: Path) -> No
 
 def test_a_directory_of_speed_copies_is_a_good_one_with_changed_features(data: Path) -> None:
     target = data.with_name("set_sp")
-    write_data_dir(target, speed_copies(read_data_dir(data), (0.9, 1.0, 1.1)))
-    assert check_data_dir(target) == []
+    write_speed_copies(data, target, (0.9, 1.0, 1.1))
+    assert check_data_dir(target).faults == []
     extract(target, OPTIONS, HERE)
     extract(data, OPTIONS, HERE)
     plain, copies = features(data), features(target)
@@ -230,20 +290,37 @@ def test_a_directory_of_speed_copies_is_a_good_one_with_changed_features(data: P
         np.testing.assert_array_equal(copies[key], matrix)
         for speed in (0.9, 1.1):
             assert len(copies[f"sp{speed}-{key}"]) == pytest.approx(len(matrix) / speed, abs=1)
-    assert check_data_dir(target) == []
+    assert check_data_dir(target).faults == []
 
 
 def test_speed_copies_of_segments(data: Path) -> None:
     """Two segments of one recording stay segments of one, under its new name."""
     audio = read_data_dir(data)[2].audio
     segments = [Utterance(f"s-{i}", audio, 0.1 * i, 0.1 * i + 0.1, "s", "hello", recording="s-rec") for i in range(2)]
-    write_data_dir(data, speed_copies(segments, (1.0, 0.5)))
-    assert check_data_dir(data) == []
-    assert set(read_table(data / "wav.scp")) == {"s-rec", "sp0.5-s-rec"}
-    extract(data, OPTIONS, HERE)
-    assert {key: len(matrix) for key, matrix in features(data).items()} == {
+    write_data_dir(data, segments)
+    target = data.with_name("set_sp")
+    write_speed_copies(data, target, (1.0, 0.5))
+    assert check_data_dir(target).faults == []
+    assert set(read_table(target / "wav.scp")) == {"s-rec", "sp0.5-s-rec"}
+    extract(target, OPTIONS, HERE)
+    assert {key: len(matrix) for key, matrix in features(target).items()} == {
         "s-0": 10, "s-1": 10, "sp0.5-s-0": 20, "sp0.5-s-1": 20
     }  # fmt: skip
+
+
+def test_speed_copies_replace_a_directory_and_multiply_speeds(data: Path) -> None:
+    target = data.with_name("set_sp")
+    write_speed_copies(data, target, (1.0, 0.8))
+    extract(target, OPTIONS, HERE)
+    write_speed_copies(target, data.with_name("again"), (1.0, 2.0))
+    assert {utterance.speed for utterance in read_data_dir(data.with_name("again"))} == {1.0, 0.8, 2.0, 1.6}
+    write_speed_copies(data, target, (1.0,))
+    assert sorted(path.name for path in target.iterdir()) == ["fbank", "spk2utt", "text", "utt2spk", "wav.scp"]
+    assert read_data_dir(target) == read_data_dir(data)
+    with pytest.raises(UserError, match="set_sp: is the directory to copy; "):
+        write_speed_copies(target, target, (1.0, 0.8))
+    with pytest.raises(UserError, match=r"utt2spk: sp1\.1-s0-u0: two lines would have this id"):
+        write_speed_copies(data, target, (1.1, 1.1000001))
 
 
 # ---- CMVN

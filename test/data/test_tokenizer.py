@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asrprune.config.schema import TokenizerConfig
-from asrprune.data.tokenizer import Tokenizer, train_tokenizer
+from asrprune.data.tokenizer import UNKNOWN_LABEL, Tokenizer, train_tokenizer
 from asrprune.runtime.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -104,6 +104,13 @@ def test_training_again_gives_the_same_labels(tmp_path: Path, kind: str, size: i
     assert [loaded.encode(text) for text in texts] == [again.encode(text) for text in texts]
 
 
+def test_of_ten_words_the_proposed_type_works(tmp_path: Path) -> None:
+    texts = ["one two three four five six seven eight nine ten"]
+    with pytest.raises(UserError, match=r"set tokenizer\.type=char and tokenizer\.vocab_size=null"):
+        train(texts, tmp_path, "unigram", 500)
+    assert len(train(texts, tmp_path, "char", None)) > 10
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_too_many_units_name_the_most_that_there_can_be(tmp_path: Path, kind: str) -> None:
     texts = ["red green blue", "blue and red", "green and blue"] * 5
@@ -125,6 +132,25 @@ def test_fewer_units_than_characters_are_refused(tmp_path: Path) -> None:
 def test_no_transcripts_are_refused(tmp_path: Path, kind: str, texts: list[str]) -> None:
     with pytest.raises(UserError, match="no transcripts to train the text units on"):
         train(texts, tmp_path, kind, 10)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("bpe", 30), ("unigram", 19), ("char", None), ("word", None)])
+def test_a_transcript_of_any_length_counts(tmp_path: Path, kind: str, size: int | None) -> None:
+    """sentencepiece leaves out sentences of more than 4192 bytes, unless it is told otherwise."""
+    lecture = " ".join(["quiz", "zero", "vex"] * 500)
+    texts = ["the one here", "here one", lecture]
+    assert len(lecture) > 4192
+    assert_all_known(train(texts, tmp_path, kind, size), texts)
+    thai = ["ภาษาไทย" * 300]
+    assert len(thai[0].encode()) > 4192
+    if kind == "char":
+        assert_all_known(train(thai, tmp_path / "thai", kind, size), thai)
+
+
+def assert_all_known(tokenizer: Tokenizer, texts: list[str]) -> None:
+    for text in texts:
+        assert UNKNOWN_LABEL not in tokenizer.encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_nothing_is_nothing(tmp_path: Path) -> None:

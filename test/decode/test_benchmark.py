@@ -1,12 +1,12 @@
 """Real-time factors: seconds of a clock that is ours over seconds of audio, a row for each sub-model."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
+from experiments import with_numbers
 from torch import Tensor
 
 from asrprune.config.schema import BeamConfig
@@ -20,11 +20,6 @@ from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
 
 KEEPS = [(1, 2, 3, 4), (2, 4), (3,)]
-
-
-def with_bench(exp: Experiment, **values: object) -> Experiment:
-    options = exp.config.bench.model_copy(update=values)
-    return replace(exp, config=exp.config.model_copy(update={"bench": options}))
 
 
 def audio_seconds(directory: Path) -> list[float]:
@@ -57,7 +52,7 @@ def test_rtf_is_seconds_over_seconds_of_audio_without_the_warm_up(
     own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three repetitions that take 1, 4 and 9 hundredths a layer and utterance, median 4, and a second for the decoder."""
-    own = with_bench(own, utterances=100, repeats=3, batch=1)
+    own = with_numbers(own, "bench", utterances=100, repeats=3, batch=1)
     clock = Clock(own, per_pass=6 * sum(map(len, KEEPS)))
     monkeypatch.setattr(bench.time, "perf_counter", clock.perf_counter)
     monkeypatch.setattr(GREEDY, "decode", clock.decode, raising=False)
@@ -76,7 +71,7 @@ def test_rtf_is_seconds_over_seconds_of_audio_without_the_warm_up(
 
 
 def test_there_is_a_row_for_each_sub_model_and_the_conditions_are_stated(own: Experiment, tiny_data: Path) -> None:
-    path = bench.bench(with_bench(own, utterances=3, batch=2, repeats=2), tiny_data / "dev", KEEPS)
+    path = bench.bench(with_numbers(own, "bench", utterances=3, batch=2, repeats=2), tiny_data / "dev", KEEPS)
     assert path == own.path / "bench.json"
     written = json.loads(path.read_text())
     assert [(row["depth"], tuple(row["keep"])) for row in written["rows"]] == [(len(keep), keep) for keep in KEEPS]
@@ -93,8 +88,7 @@ def test_there_is_a_row_for_each_sub_model_and_the_conditions_are_stated(own: Ex
 
 
 def test_the_configured_decoder_is_timed(own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = own.config.decode.model_copy(update={"decoder": BeamConfig(width=3)})
-    own = replace(own, config=own.config.model_copy(update={"decode": decode}))
+    own = with_numbers(own, "decode", decoder=BeamConfig(width=3))
     decoded: list[int] = []
     real = PrefixBeam.decode
 
@@ -103,13 +97,14 @@ def test_the_configured_decoder_is_timed(own: Experiment, tiny_data: Path, monke
         return real(self, log_probs, lens)
 
     monkeypatch.setattr(PrefixBeam, "decode", watched)
-    written = json.loads(bench.bench(with_bench(own, utterances=2, repeats=1), tiny_data / "dev", [(1,)]).read_text())
+    own = with_numbers(own, "bench", utterances=2, repeats=1)
+    written = json.loads(bench.bench(own, tiny_data / "dev", [(1,)]).read_text())
     assert decoded == [3] * 4, "two utterances, warm-up and repetition"
     assert written["decoder"].startswith("beam width=3")
 
 
 def test_batches_hold_all_utterances_longest_first(own: Experiment, tiny_data: Path) -> None:
-    features, audio_s, _ = bench._features(own, tiny_data / "dev", with_bench(own, utterances=6).config.bench)
+    features, audio_s, _ = bench._features(own, tiny_data / "dev", with_numbers(own, "bench", utterances=6).config.bench)
     lengths = [len(matrix) for matrix in features]
     assert lengths == sorted(lengths, reverse=True)
     assert audio_s == pytest.approx(sum(audio_seconds(tiny_data / "dev")))
@@ -133,7 +128,7 @@ def test_threads_are_set_for_the_measurement_and_restored(
         return ()
 
     monkeypatch.setattr(bench, "measure", measure)
-    own = with_bench(own, threads=before + 1)
+    own = with_numbers(own, "bench", threads=before + 1)
     if fails:
         with pytest.raises(UserError):
             bench.bench(own, tiny_data / "dev", KEEPS)

@@ -196,10 +196,12 @@ def test_a_pruned_experiment_takes_the_language_model_and_its_weights_along(exp:
 
 
 def test_never_on_a_test_set(exp: Path, lm: Path, tiny_data: Path, tmp_path: Path) -> None:
-    test = Path(shutil.copytree(tiny_data / "dev", tmp_path / "test_dev"))
-    done = asrprune("tune-lm", "--exp", exp, "--dev", test, "--lm", lm)
-    assert done.code == 1
-    assert "weights must not be tuned on a test set" in done.err
+    test = Path(shutil.copytree(tiny_data / "dev", tmp_path / "test_clean"))
+    for command in (["tune-lm", "--lm", lm], ["search", "--strategy", "iterative"]):
+        done = asrprune(*command, "--exp", exp, "--dev", test)
+        assert done.code == 1
+        assert "nothing must be chosen on one; use a dev set, or add --yes-it-is-a-dev-set" in done.err
+    assert not (exp / "plans").exists()
     assert not (exp / "decoder.json").exists()
-    assert asrprune("tune-lm", "--exp", exp, "--dev", test, "--lm", lm, "--is-dev").code == 0
-    assert "no language model is given" in asrprune("tune-lm", "--exp", exp, "--dev", test, "--is-dev").err
+    assert asrprune("tune-lm", "--exp", exp, "--dev", test, "--lm", lm, "--yes-it-is-a-dev-set").code == 0
+    assert "no language model is given" in asrprune("tune-lm", "--exp", exp, "--dev", test, "--yes-it-is-a-dev-set").err

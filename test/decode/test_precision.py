@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from experiments import with_numbers
 
 from asrprune.data.dataset import Corpus
 from asrprune.decode.benchmark import bench
@@ -34,8 +35,7 @@ def score(exp: Experiment, dev: Path) -> None:
 
 
 def measure(exp: Experiment, dev: Path) -> None:
-    options = exp.config.bench.model_copy(update={"utterances": 1, "repeats": 1})
-    bench(replace(exp, config=exp.config.model_copy(update={"bench": options})), dev, [KEEP])
+    bench(with_numbers(exp, "bench", utterances=1, repeats=1), dev, [KEEP])
 
 
 @pytest.mark.parametrize("work", [transcribe, decode, score, measure])
@@ -46,7 +46,6 @@ def test_all_that_runs_a_trained_model_is_as_precise_as_it_should_be(
     seen = set()
     loaded.model.head.project.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
     for precision, expected in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        options = loaded.config.decode.model_copy(update={"precision": precision})
-        work(replace(loaded, config=loaded.config.model_copy(update={"decode": options})), tiny_data / "dev")
+        work(with_numbers(loaded, "decode", precision=precision), tiny_data / "dev")
         assert seen == {expected}
         seen.clear()

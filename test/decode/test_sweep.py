@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 import torch
 from emissions import emit
+from experiments import config_with, untrained, with_numbers
 from records import plan_of
 
-from asrprune.config.schema import Config, DecodeConfig
+from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import open_table, read_table, write_table
 from asrprune.decode import shards, sweep
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.sweep import SubModel, decode_set, sub_models
-from asrprune.experiment import provenance
-from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Step
 from asrprune.experiment.store import Experiment
-from asrprune.features.ark import write_ark
+from asrprune.features.ark import checksum, read_matrix, write_ark
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, processes
+from asrprune.runtime.files import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOWEST = plan_of("lowest", 4, (Step.of((1, 2, 3, 4)), Step.of((1, 2)), Step.of((1,))), "sha")
@@ -35,14 +35,23 @@ ODD = plan_of("odd", 4, (Step.of((1, 2, 3, 4)), Step.of((2, 4)), Step.of((1,))),
 @pytest.fixture
 def own(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
     """An untrained experiment that may be written to: it says something other at every depth."""
-    return make(tmp_path / "exp", tiny_config, tiny_data, seed=1)
+    return untrained(tmp_path / "exp", tiny_config, tiny_data)
 
 
-def make(exp: Path, config: Config, data: Path, seed: int) -> Experiment:
-    config = config.model_copy(update={"seed": seed})
-    provenance.start(exp, config, data / "lang/bpe.model", data / "cmvn")
-    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), ())
-    return experiment.load(exp)
+@pytest.fixture
+def other(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
+    """Another one."""
+    return untrained(tmp_path / "other", tiny_config.model_copy(update={"seed": 2}), tiny_data)
+
+
+@pytest.fixture
+def in_batches(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
+    """An experiment that decodes the tiny dev set in several batches."""
+    return untrained(tmp_path / "in_batches", config_with(tiny_config, "decode", max_frames=150), tiny_data)
+
+
+def texts_of(output: Path) -> dict[str, str]:
+    return dict(open_table(output / "text", allow_empty=True))
 
 
 @pytest.fixture
@@ -90,9 +99,8 @@ def test_texts_are_those_of_utterances_decoded_alone(own: Experiment, tiny_data:
         "decode/dev/lowest_d4", "decode/dev/lowest_d2", "decode/dev/odd_d4", "decode/dev/odd_d2"
     ]  # fmt: skip
     for output, keep in zip(outputs, [(1, 2, 3, 4), (1, 2), (1, 2, 3, 4), (2, 4)], strict=True):
-        found = dict(open_table(output / "text", allow_empty=True))
-        assert found == alone(own, tiny_data / "dev", keep)
-        assert any(found.values())
+        assert texts_of(output) == alone(own, tiny_data / "dev", keep)
+        assert any(texts_of(output).values())
 
 
 def test_no_open_file_is_removed(own: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,16 +126,11 @@ def test_the_record_says_what_was_decoded_by_what(own: Experiment, tiny_data: Pa
     assert record.pop("hours") == pytest.approx(frames / 360_000, abs=1e-4)
     assert record.pop("params_m") == pytest.approx(num_params(own.model, (2, 4)) / 1e6)
     assert len(record.pop("text_sha256")) == 64
+    assert record.pop("output_sha256") == sha256_of(output / "text")
     assert record == {
-        "format": 1,
-        "set": "dev",
-        "decoder": "greedy, float32",
-        "model_sha256": own.record.model_sha256,
-        "utterances": 6,
-        "strategy": "odd",
-        "depth": 2,
-        "keep": [2, 4],
-    }
+        "format": 1, "set": "dev", "decoder": "greedy, float32", "model_sha256": own.record.model_sha256, "utterances": 6,
+        "strategy": "odd", "depth": 2, "keep": [2, 4],
+    }  # fmt: skip
 
 
 def test_the_same_layers_are_run_once(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]]) -> None:
@@ -158,8 +161,33 @@ def test_what_is_missing_is_decoded_again(own: Experiment, tiny_data: Path, deco
     assert (second / "text").read_bytes() == text
 
 
+@pytest.mark.parametrize("name", ["text", "decode.json"])
+def test_what_is_damaged_is_decoded_again(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]], name: str) -> None:
+    _, second = decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
+    text = (second / "text").read_bytes()
+    (second / name).write_bytes((second / name).read_bytes()[:-9])
+    decoded.clear()
+    decode_set(own, tiny_data / "dev", sub_models([LOWEST], [4, 2]))
+    assert decoded == [(1, 2)]
+    assert (second / "text").read_bytes() == text
+
+
+def test_other_features_of_the_same_length_are_decoded_again(
+    own: Experiment, tiny_data: Path, tmp_path: Path, decoded: list[tuple[int, ...]]
+) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    for noise in (0.0, 1.0):
+        matrices = [(key, read_matrix(entry) + noise) for key, entry in read_table(dev / "feats.scp").items()]
+        write_table(dev / "feats.scp", write_ark(dev / "new.ark", dev / "new.ark", matrices))
+        write_table(dev / "utt2crc", {key: f"{checksum(matrix):08x}" for key, matrix in matrices})
+        decoded.clear()
+        for _ in range(2):
+            decode_set(own, dev, [SubModel("iterative", (1, 2))])
+        assert decoded == [(1, 2)], noise
+
+
 def test_another_model_other_layers_or_other_references_are_decoded_again(
-    own: Experiment, tiny_config: Config, tiny_data: Path, tmp_path: Path, decoded: list[tuple[int, ...]]
+    own: Experiment, other: Experiment, tiny_data: Path, tmp_path: Path, decoded: list[tuple[int, ...]]
 ) -> None:
     dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     (output,) = decode_set(own, dev, [SubModel("iterative", (1, 2))])
@@ -170,8 +198,7 @@ def test_another_model_other_layers_or_other_references_are_decoded_again(
     assert same == output
     assert not (output / "score.json").exists(), "the score of another text"
     assert decoded == [(1, 2), (3, 4)]
-    assert dict(open_table(output / "text", allow_empty=True)) == alone(own, dev, (3, 4))
-    other = make(tmp_path / "other", tiny_config, tiny_data, seed=2)
+    assert texts_of(output) == alone(own, dev, (3, 4))
     shutil.copytree(own.path / "decode", other.path / "decode")
     decode_set(other, dev, [SubModel("iterative", (3, 4))])
     assert decoded == [(1, 2), (3, 4), (3, 4)]
@@ -183,10 +210,9 @@ def test_another_model_other_layers_or_other_references_are_decoded_again(
 
 @pytest.mark.parametrize("killed_in", ["write_table", "write"])
 def test_killed_while_writing_no_text_is_beside_another_models_record(
-    own: Experiment, tiny_config: Config, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
+    own: Experiment, other: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
     (output,) = decode_set(own, tiny_data / "dev", [SubModel("iterative", (1, 2))])
-    other = make(tmp_path / "other", tiny_config, tiny_data, seed=2)
     shutil.copytree(own.path / "decode", other.path / "decode")
 
     def die(*_: object) -> None:
@@ -197,17 +223,8 @@ def test_killed_while_writing_no_text_is_beside_another_models_record(
         decode_set(other, tiny_data / "dev", [SubModel("iterative", (1, 2))])
     assert not (other.path / "decode/dev/iterative_d2/decode.json").exists()
     monkeypatch.undo()
-    decode_set(other, tiny_data / "dev", [SubModel("iterative", (1, 2))])
-    found = dict(open_table(other.path / "decode/dev/iterative_d2/text", allow_empty=True))
-    assert found == alone(other, tiny_data / "dev", (1, 2))
-    assert found != dict(open_table(output / "text", allow_empty=True))
-
-
-@pytest.fixture
-def in_batches(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Experiment:
-    """An experiment that decodes the tiny dev set in several batches."""
-    config = tiny_config.model_copy(update={"decode": DecodeConfig(max_frames=150)})
-    return make(tmp_path / "in_batches", config, tiny_data, seed=1)
+    (again,) = decode_set(other, tiny_data / "dev", [SubModel("iterative", (1, 2))])
+    assert texts_of(again) == alone(other, tiny_data / "dev", (1, 2)) != texts_of(output)
 
 
 def test_processes_write_the_same_bytes(in_batches: Experiment, tiny_data: Path) -> None:
@@ -243,17 +260,25 @@ def test_what_a_killed_run_has_finished_is_not_decoded_again(
     outputs = decode_set(in_batches, tiny_data / "dev", sub_models([LOWEST], again))
     assert sum(decoded[3:]) == (6 - before if kept else 6)
     for output, depth in zip(outputs, again, strict=True):
-        assert dict(open_table(output / "text", allow_empty=True)) == alone(in_batches, tiny_data / "dev", LOWEST.keep(depth))
+        assert texts_of(output) == alone(in_batches, tiny_data / "dev", LOWEST.keep(depth))
     assert not (in_batches.path / "decode/dev/shards").exists()
 
 
-def test_another_model_has_no_use_for_them(in_batches: Experiment, tiny_data: Path, tmp_path: Path) -> None:
-    other = make(tmp_path / "other", in_batches.config, tiny_data, seed=2)
+def test_another_model_has_no_use_for_them(in_batches: Experiment, other: Experiment, tiny_data: Path, tmp_path: Path) -> None:
+    other = with_numbers(other, "decode", max_frames=150)
     corpus, folder = Corpus(tiny_data / "dev", None), tmp_path / "shards"
     shards.decode_in_shards(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
     found = shards.decode_in_shards(other, corpus, [(1, 2)], folder, HERE, GREEDY)
-    assert found[1, 2] == alone(other, tiny_data / "dev", (1, 2))
-    assert found != shards.decode_in_shards(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
+    again = shards.decode_in_shards(in_batches, corpus, [(1, 2)], folder, HERE, GREEDY)
+    assert dict(found((1, 2))) == alone(other, tiny_data / "dev", (1, 2)) != dict(again((1, 2)))
+    for path in folder.glob("*"):  # damaged in two ways: as a whole, and in a text
+        path.write_bytes(b"\xff")
+    repaired = shards.decode_in_shards(other, corpus, [(1, 2)], folder, HERE, GREEDY)
+    assert dict(repaired((1, 2))) == dict(alone(other, tiny_data / "dev", (1, 2)))
+    for path in folder.glob("*"):
+        path.write_text('1,2\t{"a": 3}\n')
+    with pytest.raises(UserError, match=r"jsonl: is damaged; remove it, and stage 8"):
+        repaired((1, 2))
 
 
 def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> None:
@@ -279,9 +304,9 @@ def test_an_utterance_too_short_for_the_front_end_gets_an_empty_line(own: Experi
     write_table(dev / "utt2num_frames", {**frames, **{key: str(count) for key, count in lengths.items()}})
     (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2, 3, 4))])
     assert (output / "text").read_text().splitlines()[:3] == list(lengths)
-    texts = dict(open_table(output / "text", allow_empty=True))
+    texts = texts_of(output)
     (without,) = decode_set(own, tiny_data / "dev", [SubModel("lowest", (1, 2, 3, 4))])
-    assert texts == {**dict(open_table(without / "text", allow_empty=True)), **dict.fromkeys(lengths, "")}
+    assert texts == {**texts_of(without), **dict.fromkeys(lengths, "")}
 
 
 def test_what_was_decoded_under_the_older_name_of_a_strategy_is_decoded(

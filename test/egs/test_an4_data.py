@@ -104,7 +104,7 @@ def test_every_utterance_has_its_own_transcript_and_speaker(work: Path) -> None:
 def test_directories_are_valid_and_sets_share_no_speaker(work: Path) -> None:
     speakers = {}
     for name in SETS:
-        assert check_data_dir(work / "data" / name) == []
+        assert check_data_dir(work / "data" / name).faults == []
         speakers[name] = {utt.speaker for utt in read_data_dir(work / "data" / name)}
     assert not speakers["train"] & speakers["dev"]
     assert not (speakers["train"] | speakers["dev"]) & speakers["test"]

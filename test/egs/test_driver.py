@@ -30,25 +30,27 @@ while [ $# -gt 0 ]; do
     case $1 in
         --exp) exp=$2 ;;
         --cmvn) [ $command = train ] || touch "$2" ;;
-        *_sp) mkdir -p "$1"; touch "$1/text" ;;
-        */lang) mkdir -p "$1"; touch "$1/bpe.model" ;;
+        *_sp) mkdir -p "$1/fbank"; touch "$1/text" ;;
+        */lang) mkdir -p "$1"; touch "$1/bpe.model" "$1/tokens.txt" ;;
         *.txt) line="$line $(cat "$1")" ;;
         *.arpa) [ $command != lm ] || echo "$line" > "$1" ;;
     esac
     if [ -f "$1/text" ]; then
-        [ $command != fbank ] || touch "$1/feats.scp"
-        [ $command != decode ] || mkdir -p "$exp/decode/${1##*/}"
+        [ $command != fbank ] || { mkdir -p "$1/fbank"; touch "$1"/{feats.scp,utt2dur,utt2crc,fbank/feats_0.ark}; }
+        folder=$exp/decode/${1##*/}/iterative_d4
+        [ $command != decode ] || { mkdir -p "$folder"; touch "$folder/text" "$folder/decode.json"; }
+        [ $command != score ] || touch "$folder"/{score.json,result.txt}
     fi
     shift
 done
 case $command in
-    train) touch "$exp/config.yaml" "$exp/train.jsonl" ;;
-    average) touch "$exp/model.safetensors" ;;
-    svcca) mkdir -p "$exp/svcca" ;;
+    train) touch "$exp"/{config.yaml,bpe.model,tokens.txt,cmvn,dropped.tsv} ;;
+    average) touch "$exp"/model.{safetensors,json} ;;
+    svcca) mkdir -p "$exp/svcca"; touch "$exp"/svcca/dev{,_sp}.{npz,png} ;;
     tune-lm) touch "$exp/decoder.json" ;;
-    search) mkdir -p "$exp/plans" ;;
+    search) mkdir -p "$exp/plans"; touch "$exp/plans/iterative.json" ;;
     bench) touch "$exp/bench.json" ;;
-    report) touch "$exp/report.html" "$exp/results.json" ;;
+    report) mkdir -p "$exp/figures"; touch "$exp"/{report.html,results.json,RESULTS.md,figures/training.png} ;;
 esac
 """
 DATA_SH = r"""
@@ -319,6 +321,26 @@ def test_what_the_download_brought_and_somebody_deleted_is_brought_again(recipe:
     assert recipe.commands() == ["local/download.sh", "local/data.sh", "check-data"]
 
 
+def test_where_the_corpus_is_need_not_be_said_again(recipe: Recipe) -> None:
+    recipe.run("--download_dir", "/some where", "--local_opts", "--fast", "--stop_stage", "2")
+    assert recipe.calls()[0] == "local/data.sh /some where data 2 --fast"
+    recipe.run("--stop_stage", "2")
+    assert recipe.calls() == []
+    recipe.run("--download_dir", "/else where", "--stop_stage", "1")
+    assert recipe.calls()[0] == "local/data.sh /else where data 2 --fast"
+
+
+@pytest.mark.parametrize(("strategies", "runs"), [("[iterative, lowest]", False), ("[influence]", True)])
+def test_layers_are_measured_only_if_a_strategy_needs_it(strategies: str, runs: bool, recipe: Recipe) -> None:
+    recipe.config(f"prune: {{strategies: {strategies}}}")
+    recipe.run()
+    commands = recipe.commands()
+    assert ("svcca" in commands) is runs
+    assert "search" in commands
+    recipe.run()
+    assert recipe.calls() == []
+
+
 def test_ctrl_c_is_told_and_the_run_goes_on(recipe: Recipe) -> None:
     process = recipe.start_and_hang("train")
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
@@ -334,7 +356,7 @@ def test_a_signal_to_run_sh_alone_ends_the_command_too(recipe: Recipe) -> None:
     process = recipe.start_and_hang("train")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert "interrupted; run the same command again" in err
     assert recipe.commands()[-2:] == ["train", "train"], "the second is its own note that it was interrupted"
     assert not (recipe.folder / "exp/train/.done/4").exists()
@@ -369,11 +391,17 @@ def test_a_stage_that_is_run_again_and_killed_does_not_look_done(command: str, o
         ("data/dev", ["local/data.sh", "check-data"]),
         ("data/train_sp", ["perturb", "fbank"]),
         ("data/test2/feats.scp", ["perturb", "fbank"]),
+        ("data/test2/utt2crc", ["perturb", "fbank"]),
         ("exp/train/lang", ["bpe"]),
         ("exp/train/config.yaml", ["train"]),
-        ("exp/train/svcca", ["svcca", "search", "decode", "score", "bench", "report"]),
-        ("exp/train/decode", ["decode", "score", "bench", "report"]),
+        ("exp/train/svcca", ["svcca"]),
+        ("exp/train/svcca/dev.npz", ["svcca"]),
+        ("exp/train/model.json", ["average"]),
+        ("exp/train/plans/iterative.json", ["search"]),
+        ("exp/train/decode", ["decode", "score"]),
+        ("exp/train/decode/test2/iterative_d4/score.json", ["score"]),
         ("exp/train/report.html", ["report"]),
+        ("exp/train/figures", ["report"]),
     ],
 )
 def test_deleted_outputs_are_made_again(gone: str, made_again: list[str], finished: Recipe) -> None:

@@ -102,7 +102,7 @@ def test_sets_are_made_of_their_parts(subset: str, train: list[str], corpus: Pat
     chapters |= {"test_clean": ["61-70968"], "test_other": ["367-130732"]}
     for name in names:
         directory = tmp_path / "data" / name
-        assert check_data_dir(directory) == []
+        assert check_data_dir(directory).faults == []
         assert [utt.id for utt in read_data_dir(directory)] == [f"{key}-000{n}" for key in chapters[name] for n in (0, 1)]
         assert {utt.speaker for utt in read_data_dir(directory)} == {key.split("-")[0] for key in chapters[name]}
         for reader, gender in read_table(directory / "spk2gender").items():
@@ -341,7 +341,7 @@ def test_a_sample_holds_what_its_archives_hold(sets: tuple[str, ...], part: str,
 def test_sets_of_a_sample_are_valid_and_share_no_reader(sample: Path) -> None:
     readers = []
     for name in ("train_100", "dev", "test_clean", "test_other"):
-        assert check_data_dir(sample / "data" / name) == []
+        assert check_data_dir(sample / "data" / name).faults == []
         readers += sorted({utt.speaker for utt in read_data_dir(sample / "data" / name)})
         assert set(read_table(sample / "data" / name / "spk2gender").values()) <= {"f", "m"}
     assert len(readers) == len(set(readers)) == 127 + 1 + 5

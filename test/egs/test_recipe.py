@@ -100,7 +100,7 @@ def test_results_have_a_row_for_every_strategy_and_depth(mini: Mini) -> None:
 
 def test_every_stage_leaves_what_it_promises(mini: Mini) -> None:
     for name in SETS:
-        assert check_data_dir(mini.data / name) == []
+        assert check_data_dir(mini.data / name).faults == []
     for name in ("train_sp", "dev", "test"):
         ids = list(read_table(mini.data / name / "text"))
         assert list(read_table(mini.data / name / "feats.scp")) == ids

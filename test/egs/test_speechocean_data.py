@@ -86,7 +86,7 @@ def test_sets(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert speakers["dev"] == {"0020", "0021", "0022", "0023"}, "a girl, a woman, a boy and a man"
     assert speakers["train"] == {f"{number:04d}" for number in range(40)} - speakers["dev"]
     for name in SETS:
-        assert check_data_dir(tmp_path / "data" / name) == []
+        assert check_data_dir(tmp_path / "data" / name).faults == []
         for utt in read_data_dir(tmp_path / "data" / name):
             assert utt.id == f"0{utt.speaker}0011"
             assert utt.text == "HE'S NEAR"

@@ -100,7 +100,7 @@ def test_the_three_sets(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureF
     assert not (tmp_path / "work").exists()
     for name in SETS:
         directory = tmp_path / "data" / name
-        assert check_data_dir(directory) == []
+        assert check_data_dir(directory).faults == []
         assert read_table(directory / "text") == TEXTS[name]
         assert read_table(directory / "utt2spk") == {key: key.rpartition("-")[0].rpartition("-")[0] for key in TEXTS[name]}
         talks = {utt.recording for utt in read_data_dir(directory)}
@@ -155,7 +155,7 @@ def test_release_3_in_its_own_layout(corpus: Path, tmp_path: Path) -> None:
     assert _run("download", tmp_path, "--parts", "found", release="3") == 0
     assert _run("prepare", tmp_path, "--parts", "found", release="3") == 0
     for name in SETS:
-        assert check_data_dir(tmp_path / "data" / name) == []
+        assert check_data_dir(tmp_path / "data" / name).faults == []
         assert read_table(tmp_path / "data" / name / "text") == TEXTS[name]
 
 
@@ -242,7 +242,7 @@ def test_segments_beyond_their_recording(corpus: Path, tmp_path: Path, caplog: p
     ends = {utt.id: utt.end_s for name in SETS for utt in read_data_dir(tmp_path / "data" / name)}
     assert ends["AlGore_2006-0000300-0000450"] == ends["Cy-D_2011-0000350-0000425"] == 4.0
     assert not {"AlGore_2006-0000300-0000451", "AlGore_2006-0000400-0000420"} & ends.keys()
-    assert all(check_data_dir(tmp_path / "data" / name) == [] for name in SETS)
+    assert all(check_data_dir(tmp_path / "data" / name).faults == [] for name in SETS)
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [re.sub(".*/", "", line.split(": ")[0]) for line in said] == [
         "AlGore_2006.stm:5", "AlGore_2006.stm:6", "AlGore_2006.stm:7", "Cy-D_2011.stm:4"
@@ -297,7 +297,7 @@ def test_a_sample_holds_what_its_archive_holds(name: str, size: tuple[int, int],
     joined = {key: text.replace(" '", "'") for key, text in facts.items()}
     assert {(utt.recording, utt.start_s, utt.end_s): utt.text for utt in utts} == joined
     assert (len(utts), sum(len(text.split()) for text in joined.values())) == size
-    assert check_data_dir(sample / "data" / name) == []
+    assert check_data_dir(sample / "data" / name).faults == []
     talks = {talk for talk, _, _ in facts}
     assert read_table(sample / "data" / name / "wav.scp").keys() == talks
 

@@ -58,17 +58,25 @@ def test_another_config_is_refused_with_all_differences(begin: Callable[[Config]
     exp = begin(tiny_config_with())
     with pytest.raises(UserError) as caught:
         begin(
-            tiny_config_with("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=3", "decode.max_frames=100")
+            tiny_config_with("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=1", "decode.max_frames=100")
         )
     message = str(caught.value).splitlines()
     assert message[0] == f"{exp} has a run with another config; use another --exp, in run.sh --exp_tag, or remove it:"
     assert sorted(message[1:]) == [
         "  model.taps: was [1, 2], is [2]",
         "  seed: was 1, is 2",
-        "  train.epochs: was 2, is 3",
+        "  train.epochs: was 2, is 1",
         "  train.schedule.peak: was 0.003, is 0.01",
     ]
     assert read_experiment_config(exp).seed == 1
+
+
+def test_a_damaged_copy_is_copied_again(exp: Path, tiny_config: Config, tiny_data: Path) -> None:
+    whole = {name: (exp / name).read_bytes() for name in ("bpe.model", "cmvn")}
+    for name in whole:
+        (exp / name).write_bytes(b"damaged")
+    start(exp, tiny_config, tiny_data / "lang" / "bpe.model", tiny_data / "cmvn")
+    assert {name: (exp / name).read_bytes() for name in whole} == whole
 
 
 def test_a_mapping_that_was_empty_is_a_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
@@ -225,6 +233,25 @@ def test_average_is_of_the_best_epochs_and_names_them(exp: Path) -> None:
     assert torch.equal(load_weights(exp / "model.safetensors")[name], weights[best["epoch"] - 1][name])
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_the_weights_of_an_epoch_is_noticed(exp: Path) -> None:
+    flip(epoch_file(exp / "checkpoints", 1))
+    with pytest.raises(UserError, match=r"epoch0001\.safetensors: is damaged; copy it again, or remove .*exp and train again"):
+        average_best(exp, 2)
+
+
+def test_other_text_units_than_those_of_the_model_are_refused(exp: Path) -> None:
+    average_best(exp)
+    flip(exp / "bpe.model")
+    with pytest.raises(UserError, match=r"bpe\.model: (does not have the SHA-256 of model\.json|not a sentencepiece model)"):
+        load(exp)
+
+
 def test_unfinished_training_is_not_averaged(exp: Path) -> None:
     state = load_state(exp / "checkpoints")
     assert state is not None
@@ -269,6 +296,14 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(exp: Path) -> None:
     ) as caught:
         load(exp)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_refused(exp: Path) -> None:
+    weights = load_weights(exp / "model.safetensors")
+    weights["head.project.bias"][1] = torch.nan
+    save_weights(exp / "model.safetensors", weights)
+    with pytest.raises(UserError, match=r"model\.safetensors: head\.project\.bias contains numbers that are not finite"):
+        load(exp)
 
 
 def test_weights_of_another_model_are_refused(exp: Path) -> None:

@@ -1,17 +1,22 @@
 """The audio reader against the files' own bytes, and one sentence for each way in which a recording can be wrong."""
 
+import os
 import re
 import struct
 import tarfile
+import threading
 import tracemalloc
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import kaldiio
 import numpy as np
 import pytest
 import soundfile
 
-from asrprune.features.audio import AudioInfo, audio_info, check_audio, read_audio
+from asrprune.features import audio
+from asrprune.features.audio import AudioInfo, audio_info, check_audio, open_audio, read_audio
 from asrprune.runtime.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -170,12 +175,103 @@ def test_a_chunk_of_odd_length_before_the_samples(tmp_path: Path, noise: np.ndar
         read_audio(str(path), RATE)
 
 
-def test_a_wav_written_to_a_pipe_knows_no_length_and_is_read_to_its_end(tmp_path: Path, noise: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    "length", [0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFF00, 0xFFFFFFFF], ids=lambda length: f"{length:08x}"
+)
+def test_a_wav_written_to_a_pipe_knows_no_length_and_is_read_to_its_end(tmp_path: Path, noise: np.ndarray, length: int) -> None:
+    """As sox, arecord, ffmpeg and others write it."""
     path = tmp_path / "a.wav"
     soundfile.write(path, noise, RATE)
     data = path.read_bytes()
-    path.write_bytes(data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:])
+    path.write_bytes(
+        data[:4] + struct.pack("<I", min(length + 36, 0xFFFFFFFF)) + data[8:40] + struct.pack("<I", length) + data[44:]
+    )
     np.testing.assert_array_equal(read_audio(str(path), RATE) * 32768, noise)
+    assert check_audio(str(path)).num_samples == len(noise)
+
+
+KINDS = ["AIFF", "AU", "W64", "OGG", "VOC", "CAF", "FLAC", "MP3", "RF64", "WAV"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("piped", [False, True], ids=["file", "pipe"])
+def test_half_a_recording_is_refused(tmp_path: Path, noise: np.ndarray, kind: str, piped: bool) -> None:
+    path = tmp_path / "audio"
+    subtype = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}.get(kind, "PCM_16")
+    soundfile.write(path, np.tile(noise, 20), RATE, format=kind, subtype=subtype)
+    entry = f"cat {path} |" if piped else str(path)
+    assert len(read_audio(entry, RATE, allow_pipes=True)) == pytest.approx(20 * len(noise), abs=2000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    audio._output_of.cache_clear()
+    with pytest.raises(UserError, match=r"truncated|is not audio|length"):
+        read_audio(entry, RATE, allow_pipes=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [("WAV", "GSM610"), ("WAV", "IMA_ADPCM"), ("WAV", "MS_ADPCM"), ("WAV", "ALAW"), ("AU", "G721_32"), ("AIFF", "IMA_ADPCM")],
+)
+def test_compressed_kinds_and_their_segments(tmp_path: Path, noise: np.ndarray, kind: str, subtype: str) -> None:
+    path = tmp_path / "audio"
+    soundfile.write(path, noise, RATE, format=kind, subtype=subtype)
+    expected = soundfile.read(path, frames=soundfile.info(path).frames, dtype="float32")[0]
+    np.testing.assert_array_equal(read_audio(str(path), RATE), expected)
+    assert check_audio(str(path)).num_samples == len(expected)
+    np.testing.assert_array_equal(read_audio(str(path), RATE, 0.25, 0.5), expected[RATE // 4 : RATE // 2])
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "W64"])
+def test_two_recordings_in_one_file_are_refused_and_tags_are_not(tmp_path: Path, noise: np.ndarray, kind: str) -> None:
+    path = tmp_path / "audio"
+    soundfile.write(path, noise, RATE, format=kind)
+    one = path.read_bytes()
+    for tail in (b"TAG".ljust(128, b"x"), bytes(4096)) if kind != "W64" else ():  # libsndfile reads them with W64
+        path.write_bytes(one + tail)
+        np.testing.assert_array_equal(read_audio(str(path), RATE) * 32768, noise)
+    path.write_bytes(one + one)
+    with pytest.raises(UserError, match=rf"gives {len(one)} bytes, but the file has {2 * len(one)}: the rest"):
+        read_audio(str(path), RATE)
+
+
+@pytest.mark.parametrize("write_function", [None, "soundfile"])
+def test_a_recording_in_an_archive_of_espnet(tmp_path: Path, noise: np.ndarray, write_function: str | None) -> None:
+    ark, scp = tmp_path / "wav.ark", tmp_path / "wav.scp"
+    kaldiio.save_ark(str(ark), {"a": (RATE, noise), "b": (RATE, noise[::-1])}, scp=str(scp), write_function=write_function)
+    entry = scp.read_text().split()[3]
+    np.testing.assert_array_equal(read_audio(entry, RATE) * 32768, noise[::-1])
+    assert check_audio(entry) == AudioInfo(RATE, len(noise), 1)
+    with pytest.raises(UserError, match=r"wav\.ark:1: there is no recording at this offset"):
+        read_audio(f"{ark}:1", RATE)
+    ark.write_bytes(ark.read_bytes()[:-5])
+    with pytest.raises(UserError, match="the archive ends within this recording"):
+        read_audio(entry, RATE)
+    with pytest.raises(UserError, match=r"none\.ark: cannot be read"):
+        read_audio(f"{tmp_path}/none.ark:3", RATE)
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path, noise: np.ndarray) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.wav")
+    with open(path, "wb") as handle:
+        soundfile.write(handle, noise, RATE, format="WAV")
+    np.testing.assert_array_equal(read_audio(os.fsdecode(path), RATE) * 32768, noise)
+
+
+def test_a_named_pipe_is_read_only_as_a_stream(tmp_path: Path, noise: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        read_audio(str(pipe), RATE)
+    for end, message in ((None, ""), (0, "is empty"), (20000, "is truncated")):
+        content = (tmp_path / "a.wav").read_bytes()[:end]
+        writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+        writer.start()
+        try:
+            refused = pytest.raises(UserError, match=f"pipe: {message}") if message else nullcontext()
+            with refused, open_audio(str(pipe), RATE, streams=True) as recording:
+                np.testing.assert_array_equal(recording.read(4000, 8000) * 32768, noise[4000:12000])
+        finally:
+            writer.join()
 
 
 # ---- what is refused
@@ -219,6 +315,17 @@ def not_finite(path: Path, flac: Path) -> None:
     soundfile.write(path, samples, RATE, format="WAV", subtype="FLOAT")
 
 
+def one_huge_sample(path: Path, flac: Path) -> None:
+    samples = np.zeros(RATE, np.float32)
+    samples[7] = -1e20
+    soundfile.write(path, samples, RATE, format="WAV", subtype="FLOAT")
+
+
+def not_divided(path: Path, flac: Path) -> None:
+    samples = np.random.default_rng(0).integers(-(2**15), 2**15, RATE).astype(np.float64)
+    soundfile.write(path, samples, RATE, format="WAV", subtype="DOUBLE")
+
+
 FAULTS: list[tuple[Callable[[Path, Path], object], str]] = [
     (lambda path, _: None, r"cannot be read \(No such file or directory\); correct the path, or download"),
     (lambda path, _: path.mkdir(), r"cannot be read \(Is a directory\); "),
@@ -236,6 +343,8 @@ FAULTS: list[tuple[Callable[[Path, Path], object], str]] = [
     (stereo, r"has 2 channels, but recordings must be mono; mix them: ffmpeg -i IN -ac 1 OUT.wav"),
     (telephone, r"is sampled at 8000 Hz, but must be at 16000 Hz; convert it: ffmpeg -i IN -ar 16000 OUT.wav"),
     (not_finite, r"contains samples that are not finite numbers; "),
+    (one_huge_sample, r"its largest sample is 1e\+20, but samples lie in \[-1, 1\); "),
+    (not_divided, r"its largest sample is 3276\d, but samples lie in \[-1, 1\); divide 16-bit integers by 32768, "),
 ]
 
 
@@ -248,7 +357,7 @@ def test_one_sentence_for_each_fault(tmp_path: Path, flac: Path, make: Callable[
     assert re.fullmatch(f"{re.escape(str(path))}: {message}.*", str(caught.value))
 
 
-@pytest.mark.parametrize("make", [cut_flac, cut_sphere, shorten])
+@pytest.mark.parametrize("make", [cut_flac, cut_sphere, shorten, not_finite, one_huge_sample])
 def test_check_audio_finds_the_end_missing(tmp_path: Path, flac: Path, make: Callable[[Path, Path], object]) -> None:
     make(tmp_path / "audio", flac)
     with pytest.raises(UserError):
@@ -310,7 +419,7 @@ def test_pipes_are_run_only_on_request(tmp_path: Path, noise: np.ndarray) -> Non
     [
         ("echo one >&2; echo two >&2; exit 3", "failed with exit status 3: two; run it by hand"),
         ("exit 4", "failed with exit status 4: it printed no message; "),
-        ("true", "is not audio that libsndfile reads"),
+        ("true", "is empty"),
     ],
 )
 def test_a_failing_pipe_says_why(command: str, message: str) -> None:

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from experiments import losses, talking
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,17 +21,16 @@ from asrprune.config.schema import Config, ModelConfig
 from asrprune.data.dataset import Corpus
 from asrprune.decode.shards import hypotheses
 from asrprune.experiment.plan import Keep
-from asrprune.experiment.store import Experiment, load
+from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
-from asrprune.model.head import BLANK, ctc_losses
+from asrprune.model.head import ctc_losses
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.strategies.iterative import iterative
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.executor import Executor
 from asrprune.train import ranks
 from asrprune.train.checkpoint import load_state
-from asrprune.train.journal import read_journal
 from asrprune.train.loop import Trainer
 from asrprune.train.start import train
 
@@ -77,14 +77,7 @@ def near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
 @pytest.fixture(params=MODELS)
 def model(request: pytest.FixtureRequest) -> CtcModel:
     torch.manual_seed(0)
-    sizes = {
-        "num_layers": 4,
-        "dim": 64,
-        "heads": 4,
-        "ffn": 128,
-        "subsampling": {"channels": 16},
-        "taps": [1, 2],
-    }
+    sizes = {"num_layers": 4, "dim": 64, "heads": 4, "ffn": 128, "subsampling": {"channels": 16}, "taps": [1, 2]}
     return CtcModel(ModelConfig.model_validate({**sizes, "dropout": 0.0, **MODELS[request.param]}), 80, 30)
 
 
@@ -155,11 +148,7 @@ def test_dropout_and_masks_are_drawn_from_the_seed_alone() -> None:
 
 @pytest.fixture
 def experiment(tiny_experiment: Path) -> Experiment:
-    """One that says something, after two epochs: blanks are made less probable."""
-    experiment = load(tiny_experiment)
-    with torch.no_grad():
-        experiment.model.head.project.bias[BLANK] -= 2.0
-    return experiment
+    return talking(tiny_experiment)
 
 
 @pytest.fixture
@@ -212,11 +201,6 @@ def train_there(tiny_data: Path, tmp_path: Path) -> TrainThere:
         return losses(exp)
 
     return run
-
-
-def losses(exp: Path) -> list[float]:
-    records = read_journal(exp / "train.jsonl")
-    return [value for r in records for value in ([r["loss"]] if r["kind"] == "step" else r["dev_loss"].values())]
 
 
 @pytest.mark.parametrize("layer", ["transformer", "conformer", "ebranchformer"])

@@ -17,9 +17,23 @@ FIXTURES = Path(__file__).resolve().parents[1] / "fixtures/espnet"
 CASES = ("t67", "t120", "t203", "batch")
 VARIANTS = ("plain", "conditioned", "plain_keep", "conditioned_keep")
 FRONT_END = {
-    "embed.conv.0.": "subsampling.conv1.",
-    "embed.conv.2.": "subsampling.conv2.",
-    "embed.out.0.": "subsampling.linear.",
+    f"embed.{theirs}.": f"subsampling.{ours}."
+    for theirs, ours in (("conv.0", "conv1"), ("conv.2", "conv2"), ("out.0", "linear"))
+}
+MACARON = {
+    ".norm_ff_macaron.": ".norm_macaron.",
+    ".feed_forward_macaron.w_1.": ".macaron.expand.",
+    ".feed_forward_macaron.w_2.": ".macaron.contract.",
+    ".norm_mha.": ".norm_attention.",
+    "attn.linear_out.": "attention.project.",
+    "attn.linear_pos.": "attention.position.",
+    "attn.pos_bias_u": "attention.content_bias",
+    "attn.pos_bias_v": "attention.position_bias",
+    ".self_attention.": ".attention.",
+    ".norm_ff.": ".norm_ffn.",
+    ".feed_forward.w_1.": ".ffn.expand.",
+    ".feed_forward.w_2.": ".ffn.contract.",
+    ".norm_final.": ".norm_out.",
 }
 RENAMED = {
     "transformer": {
@@ -30,32 +44,13 @@ RENAMED = {
         ".feed_forward.w_2.": ".contract.",
     },
     "conformer": {
-        ".norm_ff_macaron.": ".norm_macaron.",
-        ".feed_forward_macaron.w_1.": ".macaron.expand.",
-        ".feed_forward_macaron.w_2.": ".macaron.contract.",
-        ".norm_mha.": ".norm_attention.",
-        ".self_attn.linear_out.": ".attention.project.",
-        ".self_attn.linear_pos.": ".attention.position.",
-        ".self_attn.pos_bias_u": ".attention.content_bias",
-        ".self_attn.pos_bias_v": ".attention.position_bias",
         ".conv_module.pointwise_conv1.": ".conv.widen.",
         ".conv_module.depthwise_conv.": ".conv.depthwise.",
         ".conv_module.norm.": ".conv.norm.",
         ".conv_module.pointwise_conv2.": ".conv.project.",
-        ".norm_ff.": ".norm_ffn.",
-        ".feed_forward.w_1.": ".ffn.expand.",
-        ".feed_forward.w_2.": ".ffn.contract.",
-        ".norm_final.": ".norm_out.",
+        **MACARON,
     },
     "ebranchformer": {
-        ".norm_ff_macaron.": ".norm_macaron.",
-        ".feed_forward_macaron.w_1.": ".macaron.expand.",
-        ".feed_forward_macaron.w_2.": ".macaron.contract.",
-        ".norm_mha.": ".norm_attention.",
-        ".attn.linear_out.": ".attention.project.",
-        ".attn.linear_pos.": ".attention.position.",
-        ".attn.pos_bias_u": ".attention.content_bias",
-        ".attn.pos_bias_v": ".attention.position_bias",
         ".norm_mlp.": ".norm_cgmlp.",
         ".cgmlp.channel_proj1.0.": ".cgmlp.expand.",
         ".cgmlp.csgu.norm.": ".cgmlp.norm.",
@@ -63,10 +58,7 @@ RENAMED = {
         ".cgmlp.channel_proj2.": ".cgmlp.contract.",
         ".depthwise_conv_fusion.": ".merge.depthwise.",
         ".merge_proj.": ".merge.project.",
-        ".norm_ff.": ".norm_ffn.",
-        ".feed_forward.w_1.": ".ffn.expand.",
-        ".feed_forward.w_2.": ".ffn.contract.",
-        ".norm_final.": ".norm_out.",
+        **MACARON,
     },
 }
 QKV = {  # their three linear layers, and ours

@@ -3,15 +3,15 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from emissions import emit
+from experiments import with_numbers
 from rapidfuzz.distance import Levenshtein
 
-from asrprune.config.schema import Config, DecodeConfig
+from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.decode.greedy import GREEDY
@@ -42,8 +42,7 @@ def exp(request: pytest.FixtureRequest, tiny_config: Config, corpus: Corpus) -> 
 
 
 def scorer_of(exp: Experiment, corpus: Corpus, metric: str, max_frames: int, executor: Executor = HERE) -> DevScorer:
-    config = exp.config.model_copy(update={"decode": DecodeConfig(max_frames=max_frames)})
-    return DevScorer(replace(exp, config=config), corpus, metric, executor)
+    return DevScorer(with_numbers(exp, "decode", max_frames=max_frames), corpus, metric, executor)
 
 
 def naive(model: CtcModel, corpus: Corpus, batches: list, keep: tuple[int, ...]) -> tuple[float, float]:

@@ -6,11 +6,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments import with_numbers
+from records import measures
 
 from asrprune.analysis.matrices import similarity_path
 from asrprune.analysis.measure import measure_layers
@@ -30,9 +31,11 @@ from asrprune.runtime.executor import HERE, processes
 MEASURED = ("svcca", "influence")  # strategies that need what stage 6 measures
 
 
-def with_prune(exp: Experiment, **values: object) -> Experiment:
-    prune = exp.config.prune.model_copy(update=values)
-    return replace(exp, config=exp.config.model_copy(update={"prune": prune}))
+def measured(exp: Experiment, **arrays: np.ndarray) -> None:
+    """Write these measures of the layers as those of the dev set."""
+    path = similarity_path(exp.path, "dev")
+    path.parent.mkdir()
+    np.savez(path, **measures(exp.record.model_sha256, 5, **arrays))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -60,7 +63,7 @@ def dev_scorer(exp: Experiment, dev: Path, metric: str) -> DevScorer:
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
 @pytest.mark.parametrize("beam", [1, 2])
 def test_iterative_is_the_search_with_the_dev_scores(own: Experiment, tiny_data: Path, metric: str, beam: int) -> None:
-    plan = make_plan(with_prune(own, metric=metric, depths=(3, 2), beam=beam), "iterative", tiny_data / "dev")
+    plan = make_plan(with_numbers(own, "prune", metric=metric, depths=(3, 2), beam=beam), "iterative", tiny_data / "dev")
     scorer = dev_scorer(own, tiny_data / "dev", metric)
     assert plan.steps == iterative(4, scorer, 2, beam)
     assert plan.metric == metric
@@ -118,7 +121,7 @@ def test_processes_find_the_same_plan(own: Experiment, tiny_data: Path, metric: 
 def test_the_dev_set_chooses_among_proposals_of_svcca(own: Experiment, tiny_data: Path) -> None:
     measure_layers(own, tiny_data / "train")
     plain = make_plan(own, "svcca", tiny_data / "train")
-    chosen = make_plan(with_prune(own, rerank=6, metric="ctc"), "svcca", tiny_data / "train")
+    chosen = make_plan(with_numbers(own, "prune", rerank=6, metric="ctc"), "svcca", tiny_data / "train")
     scorer = dev_scorer(own, tiny_data / "train", "ctc")
     assert (plain.metric, chosen.metric, chosen.rerank) == (None, "ctc", 6)
     for before, after in zip(plain.steps, chosen.steps, strict=True):  # six are all sets of 2 of 4 layers
@@ -131,25 +134,19 @@ def test_svcca_is_the_search_on_the_measured_matrix(own: Experiment, tiny_data: 
     matrix = np.full((5, 5), 0.2)
     matrix[1, 2] = matrix[2, 3] = 0.9
     matrix[1, 3] = 0.95
-    path = similarity_path(own.path, "dev")
-    path.parent.mkdir()
-    np.savez(path, similarity=matrix, model_sha256=np.array(own.record.model_sha256))
-    plan = make_plan(with_prune(own, depths=(4, 2)), "svcca", tiny_data / "dev")
+    measured(own, similarity=matrix)
+    plan = make_plan(with_numbers(own, "prune", depths=(4, 2)), "svcca", tiny_data / "dev")
     assert [step.keep for step in plan.steps] == [(1, 2, 3, 4), (1, 4)]
 
 
 def test_influence_keeps_the_layers_that_were_measured_to_change_most(own: Experiment, tiny_data: Path) -> None:
-    path = similarity_path(own.path, "dev")
-    path.parent.mkdir()
-    np.savez(path, influence=np.array([0.9, 0.1, 0.2, 0.3]), model_sha256=np.array(own.record.model_sha256))
-    plan = make_plan(with_prune(own, depths=(4, 3, 1)), "influence", tiny_data / "dev")
+    measured(own, influence=np.array([0.9, 0.1, 0.2, 0.3]))
+    plan = make_plan(with_numbers(own, "prune", depths=(4, 3, 1)), "influence", tiny_data / "dev")
     assert [step.keep for step in plan.steps] == [(1, 2, 3, 4), (1, 3, 4), (1,)]
 
 
 def test_a_file_of_an_older_asrprune_has_no_influence_and_stage_6_is_named(own: Experiment, tiny_data: Path) -> None:
-    path = similarity_path(own.path, "dev")
-    path.parent.mkdir()
-    np.savez(path, similarity=np.eye(5), model_sha256=np.array(own.record.model_sha256))
+    measured(own, similarity=np.eye(5))
     check_measured(own, ["svcca", "iterative", "lowest"], "dev")
     for asked in (lambda: make_plan(own, "influence", tiny_data / "dev"), lambda: check_measured(own, ["influence"], "dev")):
         with pytest.raises(UserError, match=r"svcca/dev\.npz: has no influence, .*; run stage 6"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from emissions import emit
+from experiments import config_with
 
 from asrprune.config.load import parse_config, read_yaml, resolved
 from asrprune.config.schema import Config
@@ -16,7 +17,6 @@ from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
-from asrprune.prune import surgery
 from asrprune.prune.surgery import prune, pruned_config
 from asrprune.runtime.errors import UserError
 
@@ -28,9 +28,8 @@ def full(
     request: pytest.FixtureRequest, tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Experiment:
     """Six untrained layers with taps 2, 4 and 6: (2, 4) ends on a tap, (1, 3, 5) has none."""
-    changed = {"num_layers": 6, "taps": (2, 4, 6), "self_conditioning": request.param}
-    model = tiny_config.model.model_copy(update=changed)
-    config = tiny_config.model_copy(update={"model": model, "seed": 5})
+    config = config_with(tiny_config, "model", num_layers=6, taps=(2, 4, 6), self_conditioning=request.param)
+    config = config.model_copy(update={"seed": 5})
     exp = tmp_path_factory.mktemp("full")
     provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
     weights = experiment.build_model(config, exp).state_dict()
@@ -89,20 +88,13 @@ def test_without_a_tap_below_the_last_layer_nothing_is_conditioned(full: Experim
 
 
 def test_no_update_of_a_pruned_model_is_truncated(full: Experiment) -> None:
-    model = full.config.model.model_copy(update={"truncated": {2: 0.3, 6: 0.1}})
-    cut = pruned_config(full.config.model_copy(update={"model": model}), (1, 2, 4, 5))
+    cut = pruned_config(config_with(full.config, "model", truncated={2: 0.3, 6: 0.1}), (1, 2, 4, 5))
     assert parse_config(resolved(cut), "pruned").model.truncated == {}
 
 
 def test_the_config_resolves_and_its_depths_fit(full: Experiment) -> None:
-    for prune_options in (
-        {"depths": (6, 3)},
-        {"depths": (5, 2), "min_depth": 2},
-        {"depths": None},
-        {"depths": None, "min_depth": 4},
-    ):
-        options = full.config.prune.model_copy(update=prune_options)
-        config = full.config.model_copy(update={"prune": options})
+    for depths, min_depth in (((6, 3), 1), ((5, 2), 2), (None, 1), (None, 4)):
+        config = config_with(full.config, "prune", depths=depths, min_depth=min_depth)
         for keep in KEEPS:
             cut = pruned_config(config, keep)
             again = parse_config(resolved(cut), "pruned")
@@ -153,29 +145,26 @@ def test_layers_that_the_model_lacks_are_refused_before_anything_is_written(
     assert not (tmp_path / "pruned").exists()
 
 
-@pytest.mark.parametrize("killed_in", ["write_config", "pruned_weights", "save_model"])
-def test_killed_half_way_it_is_no_experiment(
+@pytest.mark.parametrize("killed_in", ["write_config", "pruned_weights", "save_model", "ModelRecord.write"])
+def test_killed_half_way_it_leaves_nothing_and_can_be_run_again(
     full: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(surgery, killed_in, die)
-    with pytest.raises(KeyboardInterrupt):
-        prune(full, (1, 2), tmp_path / "pruned")
-    with pytest.raises(UserError, match=r"no config\.yaml|model\.json: no such file"):
-        experiment.load(tmp_path / "pruned")
+    target = tmp_path / "pruned"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"asrprune.prune.surgery.{killed_in}", die)
+        with pytest.raises(KeyboardInterrupt):
+            prune(full, (1, 2), target)
+    assert list(tmp_path.iterdir()) == []
+    prune(full, (1, 2), target)
+    assert experiment.load(target).num_layers == 2
 
 
-def test_killed_between_weights_and_facts_it_is_no_experiment(
-    full: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiment.ModelRecord, "write", die)
-    with pytest.raises(KeyboardInterrupt):
-        prune(full, (1, 2), tmp_path / "pruned")
-    assert (tmp_path / "pruned/model.safetensors").exists()
-    with pytest.raises(UserError, match=r"model\.json: no such file"):
-        experiment.load(tmp_path / "pruned")
+def test_what_a_killed_run_left_is_removed_by_the_next(full: Experiment, tmp_path: Path) -> None:
+    left = tmp_path / ".pruned.abcd1234.tmp"
+    left.mkdir()
+    (left / "cmvn").touch()
+    prune(full, (1, 2), tmp_path / "pruned")
+    assert [path.name for path in tmp_path.iterdir()] == ["pruned"]

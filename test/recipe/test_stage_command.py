@@ -16,6 +16,8 @@ PARENT = """
 import sys
 from pathlib import Path
 from asrprune.recipe.command import run_command
+from asrprune.runtime.signals import raise_interrupts
+raise_interrupts()
 try:
     print("status", run_command(sys.argv[2:], Path(sys.argv[1])))
 except KeyboardInterrupt:
@@ -64,8 +66,8 @@ def test_a_command_that_is_not_there_is_told(tmp_path: Path, capfd: pytest.Captu
     assert capfd.readouterr().err == "no-such-program: command not found\n"
 
 
-@pytest.mark.parametrize("code", ["exit 130", "kill -INT $$"])
-def test_a_command_that_noticed_ctrl_c_first_was_interrupted(code: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", ["exit 130", "kill -INT $$", "exit 143", "kill -TERM $$"])
+def test_a_command_that_noticed_the_signal_first_was_interrupted(code: str, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_command(["bash", "-c", code], tmp_path / "log")
 
@@ -95,6 +97,17 @@ def test_a_signal_reaches_the_command_which_is_waited_for(number: signal.Signals
     assert out == f"got {number.name[3:]}\ninterrupted\n", "even if the command ended well"
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_a_killed_run_ends_its_command(tmp_path: Path) -> None:
+    process, child = _start(tmp_path)
+    process.kill()
+    process.communicate(timeout=30)
+    until = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_nohup_stays_nohup(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The mark of a stage, and how needs differ from it."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,25 @@ def test_differences_are_named(now: Needs, said: list[str]) -> None:
 
 
 def test_a_mark_holds_what_was_written(tmp_path: Path) -> None:
-    record = Record.of(DONE, repeatable=False)
+    record = Record.of(DONE, {"a": "1 bytes"}, repeatable=False)
     record.write(tmp_path / "mark")
     assert Record.read(tmp_path / "mark") == record
     assert Record.read(tmp_path / "none") is None
 
 
-def test_equal_needs_give_equal_results_only_if_that_is_known() -> None:
-    assert Record.of(DONE, True).result == Record.of(_with(also={}), True).result
-    assert Record.of(DONE, True).result != Record.of(_with(seed=2), True).result
-    assert Record.of(DONE, True).result != Record.of(_with(after="b"), True).result
-    assert Record.of(DONE, False).result != Record.of(DONE, False).result
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_equal_needs_give_equal_results_if_the_output_is_equal_or_that_is_known(repeatable: bool) -> None:
+    result = Record.of(DONE, {"a": "1"}, repeatable).result
+    assert Record.of(_with(also={}), {"a": "1"}, repeatable).result == result
+    assert Record.of(_with(seed=2), {"a": "1"}, repeatable).result != result
+    assert Record.of(_with(after="b"), {"a": "1"}, repeatable).result != result
+    assert (Record.of(DONE, {"a": "2"}, repeatable).result == result) is repeatable
+
+
+def test_recordings_count_if_they_were_recorded() -> None:
+    now, replaced = (dataclasses.replace(DONE, recordings={"train": digest}) for digest in ("1", "2"))
+    assert now.differences(DONE) == now.differences(now) == DONE.differences(now) == []
+    assert replaced.differences(now) == ["recordings of train"]
 
 
 def test_few_of_many_phrases_are_listed() -> None:

@@ -3,12 +3,15 @@
 import contextlib
 import dataclasses
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from asrprune.recipe.products import are_there, damaged, products_of
 from asrprune.recipe.run import Recipe, make_homes
 from asrprune.recipe.stage import Stage, read_stage
 from asrprune.runtime.errors import UserError
@@ -146,9 +149,61 @@ def test_lost_outputs_are_made_again_and_what_follows_unless_they_are_the_same(d
     (done.root / "exp/model").unlink()
     assert done.run() == ["config", "train"]
     (done.root / "exp/plans").unlink()
-    assert done.run() == ["search", "bench"]
+    assert done.run() == ["search"]
     (done.root / "exp/.done/7").unlink()
+    assert done.run() == ["search"]
+
+
+def test_damaged_outputs_are_made_again(done: Toy) -> None:
+    (done.root / "exp/plans").write_text("half")
+    assert done.run() == ["search"]
+    assert any("stage 7 (search): runs again, changed: plans" in line for line in done.said)
+    (done.root / "exp/plans").write_text("")
+    (done.root / "exp/bench").unlink()
     assert done.run() == ["search", "bench"]
+
+
+def test_what_people_may_edit_counts_only_if_it_is_gone(done: Toy) -> None:
+    stages = [dataclasses.replace(stage, editable=True) for stage in done.stages]
+    recipe = Recipe(stages, done.config, done.said.append)
+    for stage in stages:
+        stage.mark.unlink()
+    recipe.run(0, 11, lambda: None)
+    (done.root / "exp/plans").write_text("edited")
+    assert all(map(recipe.is_done, stages))
+    (done.root / "exp/plans").unlink()
+    assert [recipe.is_done(stage) for stage in stages] == [True, True, False, True]
+
+
+def test_a_pattern_stands_for_files_of_which_there_is_at_least_one(toy: Toy) -> None:
+    stage = dataclasses.replace(toy.stages[2], makes=(toy.root / "exp/*/pl*",))
+    assert not are_there(stage)
+    (toy.root / "exp/a").mkdir(parents=True)
+    (toy.root / "exp/a/plan").write_text("x")
+    assert are_there(stage)
+    made = products_of(stage)
+    assert list(made) == ["a/plan"]
+    (toy.root / "exp/a/plan2").write_text("one more")
+    assert damaged(stage, made) == []
+    (toy.root / "exp/a/plan").write_text("y")
+    assert damaged(stage, made) == ["a/plan"]
+
+
+def test_shared_data_stay_as_they_are_while_an_experiment_uses_them(done: Toy) -> None:
+    code = "import sys; from pathlib import Path; from asrprune.runtime.files import locked"
+    code += "; lock = locked(Path(sys.argv[1]), Path('x'), shared=True); lock.__enter__(); print(flush=True); input()"
+    lock = str(done.root / "data/.done/lock")
+    command = [sys.executable, "-c", code, lock]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        done.config["search"]["beam"] = 4
+        assert done.run() == ["config", "train", "search", "bench"], "others may use them, too"
+        done.config["features"]["mels"] = 40
+        with pytest.raises(UserError, match=r"data: another process is using it; wait until it ends, or stop it"):
+            done.run()
+        other.kill()
+    assert done.run() == ["fbank", "config", "train", "search", "bench"]
 
 
 def test_a_mark_of_another_format_is_none(done: Toy) -> None:
@@ -220,7 +275,7 @@ def test_an_interrupted_stage_does_not_look_done(error: type[BaseException], don
         done.run()
     (done.root / "exp/plans").write_text("half of them")
     done.failing = {}
-    assert done.run() == ["search", "bench"]
+    assert done.run() == ["search"]
 
 
 def test_a_failing_command_ends_the_run(toy: Toy) -> None:

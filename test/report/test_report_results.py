@@ -2,13 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from records import measures
 
 from asrprune.config.load import resolved
 from asrprune.decode.benchmark import Bench
@@ -44,10 +44,7 @@ def test_every_row_is_what_its_files_say(experiment: Path) -> None:
 
 def test_rows_are_in_the_order_of_the_tables(experiment: Path) -> None:
     order = [(row.set, row.strategy, row.depth) for row in collect(experiment).rows]
-    assert order[:8] == [("dev", "iterative", depth) for depth in (12, 10, 8, 6, 4, 2)] + [
-        ("dev", "svcca", 12),
-        ("dev", "svcca", 10),
-    ]
+    assert order[:12] == [("dev", strategy, depth) for strategy in ("iterative", "svcca") for depth in (12, 10, 8, 6, 4, 2)]
     assert order[-1] == ("test", "lowest", 2)
 
 
@@ -92,6 +89,7 @@ def test_the_full_model_is_the_highest_layer_number_not_the_last_word(experiment
     """As text, "9" comes after "12"."""
     log = experiment / "train.jsonl"
     line = {"kind": "epoch", "epoch": 1, "step": 1, "dev_wer": {"9": 1.0, "12": 2.0}, "seconds": 1.0}
+    line |= {"train_loss": 1.0, "dev_loss": {"9": 1.0, "12": 2.0}}
     log.write_text(json.dumps(line) + "\n", encoding="utf-8")
     training = collect(experiment).training
     assert training is not None
@@ -154,33 +152,16 @@ def test_a_config_that_was_cut_short_is_told(experiment: Path) -> None:
 
 def test_decodes_of_other_transcripts_are_both_named(experiment: Path) -> None:
     change(experiment / "decode/dev/lowest_d4/decode.json", text_sha256="others")
-    with pytest.raises(UserError, match=r"decode/dev/lowest_d4: .* not those of decode/dev/every_d10; .* remove those"):
+    with pytest.raises(UserError, match=r"decode/dev/lowest_d4: .* not those of decode/dev/every_d10; .* remove the dir"):
         collect(experiment)
 
 
-def stale_decode(exp: Path) -> str:
-    change(exp / "decode/dev/lowest_d4/decode.json", model_sha256="0" * 64)
-    return "decode/dev/lowest_d4"
-
-
-def stale_plan(exp: Path) -> str:
-    change(exp / "plans/lowest.json", model_sha256="0" * 64)
-    return "plans/lowest.json"
-
-
-def stale_bench(exp: Path) -> str:
-    change(exp / "bench.json", model_sha256="0" * 64)
-    return "bench.json"
-
-
-def stale_svcca(exp: Path) -> str:
-    np.savez(exp / "svcca/dev.npz", model_sha256=np.array("0" * 64))
-    return "svcca/dev.npz"
-
-
-@pytest.mark.parametrize("spoil", [stale_decode, stale_plan, stale_bench, stale_svcca])
-def test_what_another_model_made_is_left_out_and_named(experiment: Path, spoil: Callable[[Path], str]) -> None:
-    name = spoil(experiment)
+@pytest.mark.parametrize("name", ["decode/dev/lowest_d4", "plans/lowest.json", "bench.json", "svcca/dev.npz"])
+def test_what_another_model_made_is_left_out_and_named(experiment: Path, name: str) -> None:
+    if name.endswith(".npz"):
+        np.savez(experiment / name, **measures("0" * 64, 13))
+    else:
+        change(experiment / (name if name.endswith(".json") else f"{name}/decode.json"), model_sha256="0" * 64)
     results = collect(experiment)
     (sentence,) = results.missing
     assert name in sentence
@@ -188,6 +169,15 @@ def test_what_another_model_made_is_left_out_and_named(experiment: Path, spoil: 
     assert {row.model_sha256 for row in results.rows} == {results.model.model_sha256}
     assert ("lowest" in results.search) == (name != "plans/lowest.json")
     assert (results.bench is None) == (name == "bench.json")
+
+
+def test_what_has_the_layers_of_an_earlier_plan_is_left_out_and_named(experiment: Path) -> None:
+    change(experiment / "decode/dev/lowest_d4/decode.json", keep=[2, 3, 4, 5])
+    results = collect(experiment)
+    assert results.missing == (
+        "Left out: decode/dev/lowest_d4; it has the layers of an earlier plan, run stage 8 (`asrprune decode`) again.",
+    )
+    assert ("dev", "lowest", 4) not in {(row.set, row.strategy, row.depth) for row in results.rows}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -14,7 +16,7 @@ import pytest
 
 from asrprune.runtime.choose import choose
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.executor import HERE, processes
+from asrprune.runtime.executor import HERE, _interrupts_blocked, processes
 from asrprune.runtime.files import atomic_path
 
 
@@ -132,6 +134,24 @@ def test_an_interruption_ends_them_at_once_and_removes_what_is_half_written(tmp_
     finally:
         signal.signal(signal.SIGINT, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_a_process_starts_comes_afterwards_and_not_to_the_process() -> None:
+    reached = []
+    seen = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+
+    def start() -> None:
+        with _interrupts_blocked():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append(subprocess.run([sys.executable, "-c", seen], stdout=subprocess.PIPE, text=True).stdout)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reached == ["True\n"]
 
 
 def test_a_process_that_is_killed_is_told() -> None:

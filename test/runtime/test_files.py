@@ -7,12 +7,26 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path, held, read_json, remove_temporaries, sha256_of, write_json, write_text
+from asrprune.runtime.files import (
+    atomic_directory,
+    atomic_path,
+    held,
+    read_json,
+    remove_temporaries,
+    sha256_of,
+    write_json,
+    write_text,
+)
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
 
 
 def names(directory: Path) -> list[str]:
@@ -64,14 +78,62 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
 def test_killed_writer_leaves_what_the_next_one_removes(tmp_path: Path) -> None:
     write_text(tmp_path / "model.pt", "old")
     write_text(tmp_path / ".hidden", "kept")
-    steps = ("import os, pathlib, asrprune.runtime.files as f", "t = f.atomic_path(pathlib.Path('model.pt')).__enter__()")
-    code = "; ".join((*steps, "t.write_text('half')", "os.kill(os.getpid(), 9)"))
+    steps = ("import os, pathlib, asrprune.runtime.files as f", "c = f.atomic_path(pathlib.Path('model.pt'))")
+    code = "; ".join((*steps, "c.__enter__().write_text('half')", "os.kill(os.getpid(), 9)"))
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
     assert len(names(tmp_path)) == 3
     remove_temporaries(tmp_path)
     assert names(tmp_path) == [".hidden", "model.pt"]
     assert (tmp_path / "model.pt").read_text() == "old"
     remove_temporaries(tmp_path / "absent")
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    code = "import pathlib, asrprune.runtime.files as f; c = f.atomic_path(pathlib.Path('model.pt'))"
+    code += "; print(c.__enter__().name, flush=True); input()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        name = writer.stdout.readline().strip()
+        remove_temporaries(tmp_path)
+        assert names(tmp_path) == [name]
+        writer.kill()
+    remove_temporaries(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_without_locks_age_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for name, age_s in ((".a.abcd1234.tmp", 7200), (".b.abcd1234.tmp", 0)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    write_text(tmp_path / "c", "")
+    assert names(tmp_path) == [".b.abcd1234.tmp", "c"]
+
+
+def test_a_directory_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new"
+    with atomic_directory(path) as temporary:
+        (temporary / "file").touch()
+        assert not path.exists()
+    assert names(path) == ["file"]
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(_made(tmp_path / "plain").stat().st_mode)
+
+
+def test_failure_leaves_no_directory(tmp_path: Path) -> None:
+    def fail_half_way() -> None:
+        with atomic_directory(tmp_path / "new") as temporary:
+            (temporary / "file").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert names(tmp_path) == []
+
+
+def _made(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
@@ -105,9 +167,6 @@ def test_hash_is_sha256(tmp_path: Path, size: int) -> None:
 def test_file_system_without_locks_is_used_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     with held(tmp_path / "new"):
         assert (tmp_path / "new").is_dir()

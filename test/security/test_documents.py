@@ -16,6 +16,7 @@ import pytest
 import torch
 from attacks import Canary, refused
 from commands import asrprune
+from records import measures
 
 from asrprune.analysis.matrices import read_matrices
 from asrprune.cli.screen import say
@@ -41,6 +42,7 @@ def sentence(call: Callable[[], object], *parts: str) -> None:
 JSON = {
     "deep list": b"[" * 100_000,
     "deep object": b'{"a":' * 100_000,
+    "more than 64 bits": b'{"format": 9223372036854775808}',
     "5,000 digits": b'{"format": ' + b"9" * 5000 + b"}",
     "minus 5,000 digits": b'{"format": -' + b"9" * 5000 + b"}",
     "UTF-16": '{"format": 1}'.encode("utf-16"),
@@ -66,7 +68,7 @@ def test_json_in_an_experiment(content: str, tiny_experiment: Path, tiny_data: P
 
 
 def test_numbers_of_any_usual_length_are_read() -> None:
-    assert parse_json("[18446744073709551615, -9223372036854775808, 1e5]") == [2**64 - 1, -(2**63), 1e5]
+    assert parse_json("[9223372036854775807, -9223372036854775807, 1e5]") == [2**63 - 1, 1 - 2**63, 1e5]
 
 
 YAML = {
@@ -178,8 +180,8 @@ def test_npz(content: str, tmp_path: Path, canary: Canary, monkeypatch: pytest.M
 def test_measures_of_another_number_of_layers(tiny_experiment: Path, tiny_data: Path, copy: Callable[[Path], Path]) -> None:
     exp = copy(tiny_experiment)
     (exp / "svcca").mkdir()
-    sha = npy(np.array(json.loads((exp / "model.json").read_text())["model_sha256"]))
-    (exp / "svcca" / "dev.npz").write_bytes(npz(model_sha256=sha, similarity=npy(np.eye(9)), influence=npy(np.ones((2, 2)))))
+    sha = json.loads((exp / "model.json").read_text())["model_sha256"]
+    np.savez(exp / "svcca" / "dev.npz", **measures(sha, 9, influence=np.ones(8)))
     for strategy in ("svcca", "influence"):
         done = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", strategy)
         refused(done, "search", "is not that of 4 layers")

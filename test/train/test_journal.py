@@ -1,6 +1,7 @@
 """train.jsonl: what a resumed run forgets, and lines that a kill cut short."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,21 @@ def test_curves_of_a_resumed_run_have_every_step_once(exp: Path) -> None:
     events = EventAccumulator(str(exp / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [2, 4, 6, 8]
+
+
+def test_a_full_disk_under_the_curves_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    journal = Journal(tmp_path, 0, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    journal._board._get_file_writer().event_writer._async_writer._writer.write = full
+
+    def write_lines() -> None:
+        for number in range(1, 100):
+            journal.step(step(number, 1))
+            time.sleep(0.01)
+
+    with pytest.raises(OSError, match="No space left"):
+        write_lines()
+    assert capfd.readouterr().err == ""

@@ -18,8 +18,9 @@ from asrprune.experiment import store as experiment
 from asrprune.model.stochastic_depth import draw_depth, draw_layers
 from asrprune.runtime.errors import UserError
 from asrprune.train.journal import read_journal
-from asrprune.train.loop import Trainer, Window
+from asrprune.train.loop import Trainer
 from asrprune.train.ranks import make_fabric
+from asrprune.train.window import Window
 
 ConfigWith = Callable[..., Config]
 # of tiny_experiment: in all, at layers 1, 2 and 4
@@ -45,7 +46,7 @@ def make_trainer(tiny_data: Path, tmp_path: Path) -> Iterator[Callable[..., Trai
         trainer = Trainer(config, tmp_path / "exp", model, *corpora, make_fabric(config.train.precision, 0))
         trainer.begin()
         made.append(trainer)
-        trainer.model.train()
+        trainer.updater.model.train()
         return trainer
 
     yield make
@@ -58,17 +59,20 @@ def batches_of(trainer: Trainer, *positions: range) -> list[Batch]:
 
 
 def update(trainer: Trainer, batches: list[Batch], window: Window) -> None:
-    trainer._update(batches, window, [len(batch.lens) for batch in batches])
+    trainer.progress.step += 1
+    trainer.updater.update(trainer.progress.step, batches, [len(batch.lens) for batch in batches], window)
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {
-        name: parameter.grad.clone() for name, parameter in trainer._module.named_parameters() if parameter.grad is not None
+        name: parameter.grad.clone()
+        for name, parameter in trainer.updater.module.named_parameters()
+        if parameter.grad is not None
     }
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer._module.state_dict().items()}
+    return {name: value.clone() for name, value in trainer.updater.module.state_dict().items()}
 
 
 # -- numbers that a refactor must not change --------------------------------------------------------------------------
@@ -103,7 +107,7 @@ def test_micro_batches_add_up_to_one_batch(tiny_config_with: ConfigWith, make_tr
     trainer = make_trainer(tiny_config_with(*CALM, "train.grad_clip=1e9", "train.schedule.peak=1e-12"))
     collected, windows = [], []
     for parts in ((range(8),), (range(6), range(6, 8))):
-        windows.append(trainer._window())
+        windows.append(trainer._empty_window())
         update(trainer, batches_of(trainer, *parts), windows[-1])
         collected.append(gradients(trainer))
     for name, expected in collected[0].items():
@@ -119,11 +123,11 @@ def test_gradient_is_that_of_the_mean_over_utterances(
 ) -> None:
     trainer = make_trainer(tiny_config_with(*CALM, "train.grad_clip=1e9"))
     batch = batches_of(trainer, range(4))[0]
-    features = trainer._module.normalise(batch.features)
-    losses = trainer._module(features, batch.lens, batch.labels, batch.label_lens)
-    (trainer._module.total(losses) / 4).backward()
+    features = trainer.updater.module.normalise(batch.features)
+    losses = trainer.updater.module(features, batch.lens, batch.labels, batch.label_lens)
+    (trainer.updater.module.total(losses) / 4).backward()
     expected = gradients(trainer)
-    update(trainer, [batch], trainer._window())
+    update(trainer, [batch], trainer._empty_window())
     torch.testing.assert_close(gradients(trainer), expected)
 
 
@@ -131,7 +135,7 @@ def test_gradient_is_clipped_and_its_norm_is_logged_unclipped(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
 ) -> None:
     trainer = make_trainer(tiny_config_with("train.grad_clip=0.5"))
-    window = trainer._window()
+    window = trainer._empty_window()
     update(trainer, batches_of(trainer, range(4)), window)
     norm = torch.stack([gradient.square().sum() for gradient in gradients(trainer).values()]).sum().sqrt()
     assert float(norm) == pytest.approx(0.5, rel=1e-4)
@@ -142,20 +146,31 @@ def test_update_without_a_finite_gradient_is_left_out(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_trainer(tiny_config_with(*CALM))
-    window = trainer._window()
+    window = trainer._empty_window()
     batch = batches_of(trainer, range(4))[0]
     update(trainer, [batch], window)
-    before, moments = weights(trainer), trainer.optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    before, moments = weights(trainer), trainer.updater.optimizer.state_dict()["state"][0]["exp_avg"].clone()
     batch.features[1, 5] = float("nan")
     update(trainer, [batch], window)
-    assert "step 2: the gradient is not finite; the update is skipped" in caplog.text
+    named = ", ".join(trainer.train_corpus.ids[int(index)] for index in batch.index)
+    assert f"step 2: the gradient is not finite; utterances: {named}; the update is skipped" in caplog.text
     torch.testing.assert_close(weights(trainer), before, rtol=0.0, atol=0.0)
-    assert torch.equal(trainer.optimizer.state_dict()["state"][0]["exp_avg"], moments)
+    assert torch.equal(trainer.updater.optimizer.state_dict()["state"][0]["exp_avg"], moments)
     update(trainer, batches_of(trainer, range(4)), window)
     assert trainer.progress.step == 3
     after = weights(trainer)
     assert all(value.isfinite().all() for value in after.values())
     assert not torch.equal(after["head.project.weight"], before["head.project.weight"])
+
+
+def test_training_ends_when_no_gradient_is_finite(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer(tiny_config_with(*CALM))
+    good, bad = batches_of(trainer, range(4)), batches_of(trainer, range(4))
+    bad[0].features[1, 5] = float("inf")
+    for batches in [bad, bad, bad, bad, good, bad, bad, bad, bad]:
+        update(trainer, batches, trainer._empty_window())
+    with pytest.raises(UserError, match=f"{trainer.train_corpus.ids[1]}.*; 5 updates in a row were skipped"):
+        update(trainer, bad, trainer._empty_window())
 
 
 def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
@@ -165,13 +180,15 @@ def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
     trainer._try_largest_batches()
     skipped_before = set()
     for step in range(1, 6):
-        update(trainer, batches_of(trainer, range(4)), trainer._window())
+        update(trainer, batches_of(trainer, range(4)), trainer._empty_window())
         ran = draw_layers([0.7] * 4, trainer.config.seed, step)
-        for number, layer in enumerate(trainer._module.encoder.layers, start=1):
+        for number, layer in enumerate(trainer.updater.module.encoder.layers, start=1):
             gradient = layer.qkv.weight.grad
             assert gradient is not None, (step, number)
             assert bool(gradient.any()) == (number in ran), (step, number)
-            assert layer.qkv.weight in trainer.optimizer.state  # zero gradients move Adam's moments, on one process as on many
+            assert (
+                layer.qkv.weight in trainer.updater.optimizer.state
+            )  # zero gradients move Adam's moments, on one process as on many
         skipped_before |= {1, 2, 3, 4} - set(ran)
     assert skipped_before == {1, 2, 3, 4}
 
@@ -182,10 +199,10 @@ def test_randomness_of_an_update_depends_on_its_number_alone(
     trainer = make_trainer(tiny_config_with())
     before, collected = weights(trainer), []
     for step in (7, 7, 8):
-        trainer._module.load_state_dict(before)
+        trainer.updater.module.load_state_dict(before)
         torch.manual_seed(len(collected))
         trainer.progress.step = step - 1
-        update(trainer, batches_of(trainer, range(4)), trainer._window())
+        update(trainer, batches_of(trainer, range(4)), trainer._empty_window())
         collected.append(gradients(trainer))
     torch.testing.assert_close(collected[1], collected[0], rtol=0.0, atol=0.0)
     assert not torch.allclose(collected[2]["head.project.weight"], collected[0]["head.project.weight"], rtol=1e-2)
@@ -196,8 +213,8 @@ def test_learning_rate_of_an_update_is_the_schedules(
 ) -> None:
     trainer = make_trainer(tiny_config_with("train.schedule.peak=5e-3", "train.schedule.warmup_steps=4"))
     for _ in range(2):
-        update(trainer, batches_of(trainer, range(2)), trainer._window())
-    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([2.5e-3, 2.5e-3])
+        update(trainer, batches_of(trainer, range(2)), trainer._empty_window())
+    assert [group["lr"] for group in trainer.updater.optimizer.param_groups] == pytest.approx([2.5e-3, 2.5e-3])
 
 
 def test_truncated_updates_leave_the_layers_above_as_they_are(
@@ -205,11 +222,12 @@ def test_truncated_updates_leave_the_layers_above_as_they_are(
 ) -> None:
     """Not even their moments decay: a gradient of None, not of zero."""
     trainer = make_trainer(tiny_config_with(*CALM, 'model.truncated={"1": 0.3, "2": 0.4}', "train.weight_decay=0.5"))
-    window, seen = trainer._window(), set()
+    window, seen = trainer._empty_window(), set()
     for step in range(1, 13):
-        layers = [list(layer.parameters()) for layer in trainer._module.encoder.layers]
+        layers = [list(layer.parameters()) for layer in trainer.updater.module.encoder.layers]
         before = [[p.detach().clone() for p in layer] for layer in layers]
-        moments = [[trainer.optimizer.state[p]["exp_avg"].clone() if step > 1 else None for p in layer] for layer in layers]
+        state = trainer.updater.optimizer.state
+        moments = [[state[p]["exp_avg"].clone() if step > 1 else None for p in layer] for layer in layers]
         update(trainer, batches_of(trainer, range(4)), window)
         depth = 4 if step == 1 else draw_depth({1: 0.3, 2: 0.4}, 4, trainer.config.seed, step)
         seen.add(depth)
@@ -217,7 +235,7 @@ def test_truncated_updates_leave_the_layers_above_as_they_are(
             moved = [not torch.equal(p, old) for p, old in zip(parameters, before[number - 1], strict=True)]
             assert all(moved) if number <= depth else not any(moved), (step, number)
             if number > depth:
-                states = [trainer.optimizer.state[p]["exp_avg"] for p in parameters]
+                states = [state[p]["exp_avg"] for p in parameters]
                 assert all(torch.equal(now, old) for now, old in zip(states, moments[number - 1], strict=True))
     assert seen == {1, 2, 4}
     assert window.layers_run == sum(depth * count for depth, count in window.ended_at.items())
@@ -229,9 +247,8 @@ def test_logged_loss_is_that_of_the_exits_that_were_reached(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
 ) -> None:
     trainer = make_trainer(tiny_config_with(*CALM, "model.tap_weight=0.8"))
-    window = trainer._window()
-    window.losses, window.reached, window.utterances = torch.tensor([8.0, 6.0, 0.0]), torch.tensor([4.0, 2.0, 0.0]), 4
-    trainer._log(window)
+    trainer.window = Window(torch.tensor([8.0, 6.0, 0.0]), torch.tensor([4.0, 2.0, 0.0]), 4)
+    trainer._log()
     (record,) = read_journal(trainer.journal.path)
     assert record["tap_losses"] == {"1": 2.0, "2": 3.0}
     assert record["loss"] == pytest.approx(2.5)
@@ -255,7 +272,7 @@ def test_an_epoch_says_where_its_updates_ended(
 def test_logged_losses_are_means_over_utterances(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
     """Without anything random, and at a learning rate of nearly 0, the epoch's loss is the untrained model's."""
     trainer = make_trainer(tiny_config_with(*CALM, "train.epochs=1", "train.schedule.peak=1e-12", "train.log_every_steps=3"))
-    model = trainer._module
+    model = trainer.updater.module
     batch = batches_of(trainer, range(len(trainer.train_corpus)))[0]
     with torch.inference_mode():
         losses = model(model.normalise(batch.features), batch.lens, batch.labels, batch.label_lens) / len(trainer.train_corpus)
@@ -272,13 +289,13 @@ def test_largest_batch_is_tried_first_and_changes_nothing(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(tiny_config_with())
-    seen, losses = [], trainer._losses
+    seen, losses = [], trainer.updater.losses
 
     def watched(batch: Batch, keep: list[int], depth: int | None = None) -> torch.Tensor:
         seen.append((batch.features.shape[0] * batch.features.shape[1], keep))
         return losses(batch, keep, depth)
 
-    monkeypatch.setattr(trainer, "_losses", watched)
+    monkeypatch.setattr(trainer.updater, "losses", watched)
     before = weights(trainer)
     trainer._try_largest_batches()
     assert seen[0][1] == [1, 2, 3, 4]
@@ -292,12 +309,13 @@ def test_where_layers_hold_pairs_of_frames_the_batch_with_most_of_them_is_tried_
     layer: str, tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(tiny_config_with(f"model.layer={layer}"))
-    corpus, seen, losses = trainer.train_corpus, [], trainer._losses
+    corpus, seen, updater = trainer.train_corpus, [], trainer.updater
+    losses = updater.losses
     monkeypatch.setattr(Corpus, "__getitem__", lambda own, i: (i, np.zeros((own.lengths[i], 80), np.float32), own.labels(i)))
     corpus.lengths[:] = 50
     corpus.lengths[3] = 70  # alone it has fewer frames than three of 50, and more pairs
     monkeypatch.setattr(trainer, "_updates", lambda epoch: [[np.array([0, 1])], [np.array([3])]])
-    monkeypatch.setattr(trainer, "_losses", lambda batch, keep: (seen.append(batch.index.tolist()), losses(batch, keep))[1])
+    monkeypatch.setattr(updater, "losses", lambda batch, keep: (seen.append(batch.index.tolist()), losses(batch, keep))[1])
     trainer._try_largest_batches()
     assert seen == [[0, 1]], "70^2 is less than 2 * 50^2"
     corpus.lengths[3] = 80
@@ -313,7 +331,7 @@ def test_every_utterance_is_seen_once_an_epoch_in_the_planned_updates(
     updates = trainer._updates(1)
     assert sorted(index for update in updates for batch in update for index in batch) == list(range(24))
     assert [len(update) for update in updates[:-1]] == [3] * (len(updates) - 1)
-    assert trainer.total_steps == len(updates) + len(trainer._updates(2))
+    assert trainer.updater.total_steps == len(updates) + len(trainer._updates(2))
 
 
 def test_dev_set_is_measured_every_so_many_epochs_and_after_the_last(

@@ -109,7 +109,10 @@ def test_a_run_whose_process_is_killed_ends_with_a_sentence_and_goes_on(
     while len([r for r in read_journal(exp / "train.jsonl") if r["kind"] == "epoch"]) <= done_before:
         time.sleep(0.1)
     process.terminate()
-    assert process.wait(60) == 130
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert "stopped by a signal; update" in said
+    assert LOST_PEER not in said
 
 
 def test_a_model_that_was_split_goes_on_whole(

@@ -18,8 +18,11 @@ import torch
 from asrprune.config.load import write_config
 from asrprune.config.schema import Config
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.signals import ENDING, Interrupted, raise_interrupts
+from asrprune.train import dev
 from asrprune.train.checkpoint import load_state, save_state
 from asrprune.train.journal import Journal, read_journal
+from asrprune.train.update import Updater
 
 TIMES = ("elapsed_s", "frames_per_s", "seconds")
 RunTraining = Callable[[Config, Path], None]
@@ -57,9 +60,6 @@ class Witness:
             torn = self.copy() / journal.path.name
             torn.write_bytes(whole[:-9])
 
-        patch.setattr(
-            os, "getpid", lambda: 1
-        )  # a killed process had another number, which is in the names of its temporary files
         patch.setattr(os, "replace", watched_replace)
         patch.setattr(Path, "unlink", watched_unlink)
         patch.setattr(Journal, "_write", watched_write)
@@ -108,8 +108,9 @@ def assert_same_state(ours: Path, theirs: Path, parts: Sequence[str]) -> None:
         state["progress"] = without_times(state["progress"])
         for group in state["optimizer"]["param_groups"]:
             group["betas"] = tuple(group["betas"])  # a list after it was restored
-    groups = [state["optimizer"].pop("param_groups") for state in states if state]
-    assert groups[0] == groups[1]
+    plain = [(state["optimizer"].pop("param_groups"), state["progress"].pop("records")) for state in states if state]
+    assert plain[0] == plain[1] or "progress" not in parts
+    assert plain[0][0] == plain[1][0]
     for part in parts:
         torch.testing.assert_close(*(state[part] for state in states if state), rtol=0.0, atol=0.0)
 
@@ -179,6 +180,76 @@ def test_other_layer_types_go_on_exactly(
     assert theirs is not None
     assert ("encoder.layers.0.conv.norm.running_mean" in ours["model"]) == (layer == "conformer")
     torch.testing.assert_close(ours["model"], theirs["model"], rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("signalled", ["update 1", "update 4", "update 6", "update 9", "evaluation"])
+def test_a_signal_saves_the_state_and_stops_and_the_run_goes_on_exactly(
+    signalled: str,
+    run_training: RunTraining,
+    tiny_config_with: Callable[..., Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In the middle of a log line, at its end, in the middle of an evaluation: no state would have been due."""
+    config = tiny_config_with(*OVERRIDES, "train.log_every_steps=3", "train.checkpoint_every_s=1e9")
+    run_training(config, tmp_path / "whole")
+    update, word_errors = Updater.update, dev.word_errors
+
+    def update_and_signal(updater: Updater, step: int, *arguments: Any) -> None:
+        update(updater, step, *arguments)
+        if signalled == f"update {step}":
+            signal.raise_signal(signal.SIGTERM)
+
+    def evaluate_and_signal(*arguments: Any) -> list[int]:
+        if signalled == "evaluation":
+            signal.raise_signal(signal.SIGTERM)
+        return word_errors(*arguments)
+
+    before = {number: signal.getsignal(number) for number in ENDING}
+    raise_interrupts()
+    with monkeypatch.context() as patch, caplog.at_level("INFO"):
+        patch.setattr(Updater, "update", update_and_signal)
+        patch.setattr(dev, "word_errors", evaluate_and_signal)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            run_training(config, tmp_path / "stopped")
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    step = 4 if signalled == "evaluation" else int(signalled.split()[1])
+    assert f"stopped by a signal; update {(step - 1) % 4 + 1} of epoch {(step - 1) // 4 + 1} is saved" in caplog.text
+    run_training(config, tmp_path / "stopped")
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_more_epochs_go_on_where_the_run_ended(
+    run_training: RunTraining, tiny_config_with: Callable[..., Config], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = ("train.keep_best=4", "train.average=1")
+    run_training(tiny_config_with(*numbers, "train.epochs=1"), tmp_path / "longer")
+    for exp in ("longer", "whole"):
+        run_training(tiny_config_with(*numbers, "train.epochs=2"), tmp_path / exp)
+    assert_same_run(tmp_path / "longer", tmp_path / "whole")
+    assert "cosine" not in caplog.text
+    cosine = (*numbers, "train.schedule.name=cosine")
+    for epochs in (1, 2):
+        run_training(tiny_config_with(*cosine, f"train.epochs={epochs}"), tmp_path / "cosine")
+    assert "train.epochs was 1, is 2: the learning rate now follows the cosine of 2 epochs" in caplog.text
+    with pytest.raises(UserError, match="another config"):
+        run_training(tiny_config_with(*cosine, "train.epochs=1"), tmp_path / "cosine")
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
+def test_a_flipped_bit_in_a_state_is_noticed(
+    at: float, reference: Path, config: Config, run_training: RunTraining, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(reference / "exp", tmp_path / "exp")
+    last = tmp_path / "exp" / "checkpoints" / "last.pt"
+    content = bytearray(last.read_bytes())
+    content[int(at * len(content))] ^= 1
+    last.write_bytes(content)
+    run_training(config, tmp_path / "exp")
+    assert "last.pt cannot be read" in caplog.text
+    assert_same_run(tmp_path / "exp", reference / "exp")
 
 
 def interrupt(*_: object) -> None:

@@ -28,7 +28,8 @@ from asrprune.data.dataset import Corpus
 from asrprune.experiment.plan import plan_path
 from asrprune.experiment.store import load
 from asrprune.prune.find import find_plan
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.failures import exit_status
 from asrprune.runtime.files import read_json, write_json
 from asrprune.runtime.hardware import environment, has_fast_bf16
 

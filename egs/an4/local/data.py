@@ -13,7 +13,8 @@ from pathlib import Path
 from asrprune.data.download import fetch
 from asrprune.data.kaldi import Utterance, write_data_dir
 from asrprune.data.unpack import unpack
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.failures import exit_status
 
 logger = logging.getLogger("an4")
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_raw.bigendian.tar.gz"

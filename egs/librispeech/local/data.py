@@ -11,7 +11,8 @@ from pathlib import Path
 from asrprune.data.download import Archive, find, obtain, take
 from asrprune.data.kaldi import Utterance, describe, write_data_dir
 from asrprune.data.tables import raise_faults, write_table
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.failures import exit_status
 
 logger = logging.getLogger("librispeech")
 AGAIN = "unpack the part again"

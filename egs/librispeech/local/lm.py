@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asrprune.data.download import fetch
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.failures import exit_status
 from asrprune.runtime.files import atomic_path
 
 MD5_SUMS = {  # as OpenSLR publishes them

@@ -24,14 +24,16 @@ from corpus import MAX_BABBLE_VOICES, CorpusConfig, SetConfig, read_config
 from espeak import SAMPLE_RATE, Voice, check_voice, installed_version, say
 
 from asrprune.data.kaldi import Utterance, write_data_dir
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import processes
+from asrprune.runtime.failures import exit_status
 from asrprune.runtime.files import atomic_path, held, read_json, remove_temporaries, write_json
 from asrprune.runtime.progress import track
 
 logger = logging.getLogger(__name__)
 VERSION = 2  # raise it when the same configuration gives other audio than before
 SET_NAMES = ("train", "dev", "test")
+TABLES = ("wav.scp", "segments", "text", "utt2spk", "spk2utt")
 _GRAIN = 160  # samples; lengths are multiples of it, so that times in `segments` are short numbers
 
 
@@ -164,7 +166,7 @@ def make_corpus(config: CorpusConfig, data_dir: Path, jobs: int) -> None:
 
 def _write_data_dirs(config: CorpusConfig, data_dir: Path, everyone: list[Speaker]) -> None:
     for name in SET_NAMES:
-        if not (data_dir / name / "wav.scp").exists():
+        if not all((data_dir / name / table).exists() for table in TABLES):
             ours = (speaker for speaker in everyone if speaker.set_name == name)
             write_data_dir(
                 data_dir / name, [utt for speaker in ours for utt in utterances(config, data_dir / "audio", speaker)]

@@ -7,6 +7,7 @@ the pitch flutter), which even espeak_Terminate does not reset, so each call loa
 
 import _ctypes
 import ctypes
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,13 +18,30 @@ import numpy as np
 import numpy.typing as npt
 
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.signals import deferred
 
 SAMPLE_RATE = 22050  # Hz, of espeak-ng's formant voices
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: samples go to the callback, espeak_Synth returns when all are there
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4  # espeak_PARAMETER
 _HALF_VOLUME = 50  # at the default, 100, espeak-ng's limiter squashes the louder variants
 _UTF8 = 1  # espeakCHARS_UTF8
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_WORD = 1  # espeak_EVENT_TYPE; 0 ends a list of events
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (  # espeak_EVENT of speak_lib.h
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,11 @@ def say(voice: Voice, texts: Sequence[str]) -> list[npt.NDArray[np.int16]]:
 
     The first text costs a few milliseconds more than the others (loading, looking for the voice).
     """
+    return [samples for samples, _ in say_with_times(voice, texts)]
+
+
+def say_with_times(voice: Voice, texts: Sequence[str]) -> list[tuple[npt.NDArray[np.int16], list[int]]]:
+    """Return samples (N,) of each text, and the sample at which each of its words begins; see ``say``."""
     library = _load()
     try:
         _set_voice(library, voice)
@@ -89,17 +112,21 @@ def _set_voice(library: ctypes.CDLL, voice: Voice) -> None:
         library.espeak_SetParameter(parameter, value, 0)
 
 
-def _say(library: ctypes.CDLL, text: str) -> npt.NDArray[np.int16]:
+def _say(library: ctypes.CDLL, text: str) -> tuple[npt.NDArray[np.int16], list[int]]:
     pieces: list[npt.NDArray[np.int16]] = []
+    words: list[int] = []
 
     def collect(samples: Any, count: int, events: Any) -> int:
         if samples and count > 0:
             pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        listed = itertools.takewhile(lambda event: event.type != 0, (events[i] for i in itertools.count()))
+        words.extend(event.sample for event in listed if event.type == _WORD)
         return 0
 
     callback = _CALLBACK(collect)  # must live until espeak_Synth returns
     library.espeak_SetSynthCallback(callback)
     encoded = text.encode()
-    failed = library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
+    with deferred():  # ctypes would swallow the error that a signal raises in the callback, and a piece would be missing
+        failed = library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
     assert failed == 0, f"espeak_Synth returned {failed}"
-    return np.concatenate(pieces)
+    return np.concatenate(pieces), words

@@ -14,7 +14,8 @@ from asrprune.data.download import Archive, find, obtain
 from asrprune.data.kaldi import Utterance, write_data_dir
 from asrprune.data.tables import raise_faults, write_table
 from asrprune.features.audio import audio_info, check_format
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.failures import exit_status
 
 logger = logging.getLogger("speechocean762")
 AGAIN = "get the corpus again"

@@ -14,7 +14,8 @@ from asrprune.data.download import Archive, find, obtain, take
 from asrprune.data.kaldi import Utterance, describe, write_data_dir
 from asrprune.data.tables import raise_faults
 from asrprune.features.audio import OVERSHOOT_S, audio_info
-from asrprune.runtime.errors import UserError, exit_status
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.failures import exit_status
 
 logger = logging.getLogger("tedlium")
 AGAIN = "unpack the corpus again"

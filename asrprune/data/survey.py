@@ -1,0 +1,46 @@
+"""The sizes of data directories, what they share, and what training does not know of the others."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+from asrprune.data.check import Checked
+from asrprune.data.tables import Table, joined, some
+
+
+def sizes(sets: Sequence[Checked]) -> Iterator[str]:
+    """Yield a sentence about the size of each set, and about words and characters that the first set, for training, lacks."""
+    known = _words(sets[0].tables["text"])
+    for one in sets:
+        count = sum(len(text.split()) for _, text in one.tables["text"])
+        words = known if one is sets[0] else _words(one.tables["text"])
+        hours = "" if one.audio_s is None else f", {one.audio_s / 3600:.2f} hours"
+        yield (
+            f"{one.path}: {len(one.tables['utt2spk'])} utterances, {len(one.tables['spk2utt'])} speakers{hours}, {count} words,"
+            f" {len(words)} of them different, {len(set().union(*words))} characters"
+        )
+        for what, new in (("words", words - known), ("characters", set().union(*words) - set().union(*known))):
+            if new:
+                yield f"{one.path}: {len(new)} {what} that {sets[0].path} lacks: {some(sorted(new))}"
+
+
+def leaks(sets: Sequence[Checked]) -> Iterator[str]:
+    """Yield a sentence about the utterances, recordings and speakers that two sets share."""
+    for one, other in combinations(sets, 2):
+        shared = {
+            "utterances": _shared(one.tables["utt2spk"], other.tables["utt2spk"]),
+            "recordings": sorted(
+                {entry for _, entry in one.tables["wav.scp"]} & {entry for _, entry in other.tables["wav.scp"]}
+            ),
+            "speakers": _shared(one.tables["spk2utt"], other.tables["spk2utt"]),
+        }
+        for what, names in shared.items():
+            if names:
+                yield f"{other.path}: {len(names)} {what} are also in {one.path}: {some(names)}; its results look too good"
+
+
+def _words(text: Table) -> set[str]:
+    return {word for _, words in text for word in words.split()}
+
+
+def _shared(one: Table, other: Table) -> list[str]:
+    return [a[0] for a, b in joined(one, other) if a and b]

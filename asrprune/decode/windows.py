@@ -1,0 +1,111 @@
+"""Decoding long recordings in overlapping windows, because attention needs memory for each pair of frames that run together."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asrprune.config.schema import Config
+from asrprune.decode.decoder import Decoder
+from asrprune.experiment.plan import Keep
+from asrprune.model.head import BLANK
+
+ONE_PIECE_S = 60.0  # a recording up to this length is not divided
+WINDOW_S, OVERLAP_S = 30.0, 4.0
+_NEAR = 6  # encoder frames around a cut that should have no label; 0.24 s with a factor of 4
+
+Emit = Callable[[int, int], Iterable[tuple[Keep, Tensor]]]
+
+
+@dataclass
+class Found:
+    """The labels of a recording."""
+
+    labels: list[int] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)  # first encoder frame of each label, counted over all windows
+    last: list[int] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)  # 0..1: mean probability of each label on its frames
+
+
+def decode_in_windows(frames: int, config: Config, decoder: Decoder, emit: Emit) -> dict[Keep, Found]:
+    """Decode one recording with several sub-models. Memory does not grow with its length.
+
+    The emissions of two windows are joined in the middle half of their overlap, at the frame around which both windows are
+    surest of the blank. So each label lies on the same side of the cut in both, and none is lost or doubled.
+
+    Args:
+        frames: the number of feature frames of the recording.
+        config: the frame shift and the factor of the front end.
+        decoder: the decoder; it decodes each joined piece by itself.
+        emit: a function of a window, (first feature frame, the one after the last), which yields the log-probabilities
+            (T', V) of each sub-model.
+    """
+    joiners: dict[Keep, _Joiner] = {}
+    for start, stop in windows(frames, config):
+        for keep, log_probs in emit(start, stop):
+            joiners.setdefault(keep, _Joiner(decoder)).add(start // config.model.subsampling.factor, log_probs)
+    return {keep: joiner.finish() for keep, joiner in joiners.items()}
+
+
+def windows(frames: int, config: Config) -> Iterator[tuple[int, int]]:
+    """Yield the windows of a recording of ``frames`` feature frames: (first frame, the one after the last).
+
+    All of them begin at a multiple of the factor of the front end, so that their encoder frames coincide.
+    """
+    if not is_long(frames, config):
+        yield 0, frames
+        return
+    factor = config.model.subsampling.factor
+    length, overlap = (
+        int(seconds * 1000 / config.frontend.frame_shift_ms) // factor * factor for seconds in (WINDOW_S, OVERLAP_S)
+    )
+    for start in range(0, frames - overlap, length - overlap):
+        yield start, min(start + length, frames)
+
+
+def is_long(frames: int, config: Config) -> bool:
+    """Return whether a recording of ``frames`` feature frames is decoded in windows."""
+    return frames * config.frontend.frame_shift_ms > ONE_PIECE_S * 1000
+
+
+class _Joiner:
+    """The joined emissions of a sub-model; pieces are decoded as soon as they are complete."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder, self._found = decoder, Found()
+        self._begin, self._held = 0, torch.empty(0, 0)  # emissions since the last cut, and their first frame
+
+    def add(self, begin: int, log_probs: Tensor) -> None:
+        """Add the emissions (T', V) of the next window, which starts at encoder frame ``begin``."""
+        if len(self._held):
+            cut = _quietest(self._held[begin - self._begin :], log_probs)
+            self._decode(self._held[: begin - self._begin + cut])
+            begin, log_probs = begin + cut, log_probs[cut:]
+        self._begin, self._held = begin, log_probs
+
+    def finish(self) -> Found:
+        """Decode the last piece and return the labels."""
+        self._decode(self._held)
+        return self._found
+
+    def _decode(self, log_probs: Tensor) -> None:
+        """Append the labels of a piece (T', V), which starts at the frame ``_begin``."""
+        (path,) = self._decoder.decode(log_probs.unsqueeze(0), torch.tensor([len(log_probs)]))
+        found, probs = self._found, log_probs.exp()
+        for label, first, last in zip(path.labels, path.first, path.last, strict=True):
+            found.confidences.append(float(probs[first : last + 1, label].mean()))
+        found.labels += path.labels
+        found.first += [self._begin + frame for frame in path.first]
+        found.last += [self._begin + frame for frame in path.last]
+
+
+def _quietest(before: Tensor, after: Tensor) -> int:
+    """Return where to cut two windows, as a frame of their overlap: (O, V) of the first one, (T', V) of the second one."""
+    frames = min(len(before), len(after))
+    blank = before[:frames, BLANK] + after[:frames, BLANK]  # (O,) log-probability that both windows have no label
+    near = F.avg_pool1d(F.pad(blank[None, None], (_NEAR, _NEAR), mode="replicate"), 2 * _NEAR + 1, stride=1)[0, 0]
+    distance = (torch.arange(frames, device=near.device) - frames // 2).abs()
+    near = torch.where(distance <= frames // 4, near - 1e-4 * distance, -torch.inf)  # of equal frames, the one in the middle
+    return int(near.argmax())

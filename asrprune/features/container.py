@@ -1,0 +1,173 @@
+"""The length that the headers of an audio file give, compared with the file: libsndfile reads a truncated file in silence."""
+
+import os
+import re
+import struct
+from collections.abc import Callable
+from typing import BinaryIO
+
+from asrprune.runtime.errors import UserError
+
+End = Callable[[str, BinaryIO, int], int | None]  # name, file, its size -> the byte after the recording, None: not known
+
+_TAG_BYTES = 1024  # behind the recording; a tag or padding is not longer, and lasts 32 ms at 16 kHz if it is audio after all
+_OGG_PAGE_BYTES = 65307  # the longest page
+_W64_CHUNK = "<16sQ"
+_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the end of the name of every chunk of a W64 file
+
+
+def check_complete(name: str, handle: BinaryIO) -> None:
+    """Check that a recording is as long as its header says. Kinds that libsndfile checks itself (flac, mp3, caf) pass.
+
+    Args:
+        name: the name of the recording for messages.
+        handle: the file, open for reading bytes, which can be sought.
+
+    Raises:
+        UserError: the file is empty or truncated, or contains more than its header gives.
+    """
+    size = handle.seek(0, os.SEEK_END)
+    if size == 0:
+        raise UserError(f"{name}: is empty; copy or unpack it again")
+    handle.seek(0)
+    magic = handle.read(20)
+    end = next((find(name, handle, size) for start, find in _ENDS.items() if magic.startswith(start)), None)
+    if end is None:
+        return
+    if end > size:
+        raise UserError(f"{name}: is truncated: its header gives {end} bytes, but the file has {size}; copy or unpack it again")
+    if size - end > _TAG_BYTES and not _only_zeros(handle, end):
+        raise UserError(
+            f"{name}: its header gives {end} bytes, but the file has {size}: the rest would not be read; correct the header, or"
+            " convert the file: ffmpeg -ignore_length 1 -i IN OUT.wav"
+        )
+
+
+def is_unfinished(handle: BinaryIO) -> bool:
+    """Return whether a file is a wav whose header says that it has no samples, although some follow."""
+    handle.seek(0)
+    head = handle.read(4096)
+    samples = head.find(b"data\0\0\0\0") + 8
+    return head.startswith(b"RIFF") and samples >= 8 and handle.seek(0, os.SEEK_END) - samples > _TAG_BYTES
+
+
+def _is_unknown(length: int) -> bool:
+    """Return whether a program that could not seek wrote this length: 0, or nearly 2^31 or 2^32 (sox, arecord, ffmpeg)."""
+    return length == 0 or 0x7F000000 <= length <= 0x80000000 or length >= 0xFFFFF000
+
+
+def _end_of_chunks(handle: BinaryIO, size: int, order: str, data: bytes) -> int | None:
+    """Return the end of a RIFF or AIFF file. Only the chunk ``data`` must be complete; the others do not hold samples."""
+    place, long_length, end_of_data = 12, 0, None
+    while place + 8 <= size:
+        handle.seek(place)
+        name, length = struct.unpack(f"{order}4sI", handle.read(8))
+        if (name == data and end_of_data) or name in (b"RIFF", b"RIFX", b"FORM") or not re.fullmatch(rb"[ -~]{4}", name):
+            break  # not a chunk, but samples or another file
+        place += 8
+        if name == b"ds64":  # RF64: the 64-bit sizes of the file and of the data chunk
+            long_length = int.from_bytes(handle.read(16)[8:], "little")
+        if name == data:
+            length = long_length or length
+            if _is_unknown(length) and not long_length:
+                return None
+            end_of_data = place + length
+            if end_of_data > size:
+                return end_of_data
+        handle.seek(place + length)
+        place += length + int(length % 2 == 1 and handle.read(1) == b"\0")  # some programs do not pad a chunk of odd length
+    return None if end_of_data is None else min(place, size)
+
+
+def _end_of_wav(name: str, handle: BinaryIO, size: int) -> int | None:
+    handle.seek(0)
+    return _end_of_chunks(handle, size, ">" if handle.read(4) == b"RIFX" else "<", b"data")
+
+
+def _end_of_aiff(name: str, handle: BinaryIO, size: int) -> int | None:
+    return _end_of_chunks(handle, size, ">", b"SSND")
+
+
+def _end_of_w64(name: str, handle: BinaryIO, size: int) -> int | None:
+    """Return the end of a Sony Wave64 file: chunks with 16-byte names and 64-bit lengths that count the chunk's header."""
+    place = 40
+    while place + 24 <= size:
+        handle.seek(place)
+        chunk, length = struct.unpack(_W64_CHUNK, handle.read(24))
+        if not chunk.endswith(_W64_TAIL) or length < 24:
+            break
+        place += length if chunk.startswith(b"data") else -(-length // 8) * 8
+    return place
+
+
+def _end_of_au(name: str, handle: BinaryIO, size: int) -> int | None:
+    handle.seek(0)
+    order = ">" if handle.read(4) == b".snd" else "<"
+    start, length = struct.unpack(f"{order}II", handle.read(8).ljust(8, b"\0"))
+    return None if _is_unknown(length) else start + length
+
+
+def _end_of_voc(name: str, handle: BinaryIO, size: int) -> int | None:
+    """Return the end of a Creative Voice file: blocks of a type and a 24-bit length, the last of which has the type 0."""
+    handle.seek(20)
+    place = int.from_bytes(handle.read(2), "little")
+    while place < size:
+        handle.seek(place)
+        kind, *length = handle.read(4)
+        if kind == 0:
+            return None  # what follows is not audio
+        place += 4 + int.from_bytes(bytes(length), "little")
+    return place
+
+
+def _end_of_ogg(name: str, handle: BinaryIO, size: int) -> int | None:
+    """Check that the last page (of Vorbis, Opus, ...) has the mark of a last page, flag 4."""
+    handle.seek(max(0, size - 2 * _OGG_PAGE_BYTES))
+    tail = handle.read()
+    page = tail.rfind(b"OggS\0")
+    if not tail[page + 5 : page + 6] or not tail[page + 5] & 4:
+        raise UserError(
+            f"{name}: is truncated: the page that ends an Ogg file is missing; copy or unpack it again, or if it can be played"
+            " to its end, convert it: ffmpeg -i IN OUT.wav"
+        )
+    return None
+
+
+def _end_of_sphere(name: str, handle: BinaryIO, size: int) -> int | None:
+    handle.seek(0)
+    head = handle.read(1024)
+    fields = dict(re.findall(rb"^(\w+) -\w+ (.*?)\s*$", head, re.MULTILINE))
+    coding = fields.get(b"sample_coding", b"pcm").decode("ascii", "replace")
+    if "embedded" in coding:
+        raise UserError(
+            f"{name}: is compressed ({coding}), which libsndfile does not read; convert it: sph2pipe -f wav IN OUT.wav,"
+            " or ffmpeg -i IN OUT.wav"
+        )
+    try:
+        sample = int(fields[b"sample_n_bytes"]) * int(fields[b"channel_count"])
+        return int(head.split()[1]) + int(fields[b"sample_count"]) * sample
+    except (KeyError, ValueError, IndexError):
+        return None
+
+
+def _only_zeros(handle: BinaryIO, start: int) -> bool:
+    """Return whether the file contains only zeros from ``start``: padding to the block size of a disk."""
+    handle.seek(start)
+    while block := handle.read(1 << 20):
+        if block.count(0) < len(block):
+            return False
+    return True
+
+
+_ENDS: dict[bytes, End] = {
+    b"RIFF": _end_of_wav,
+    b"RIFX": _end_of_wav,
+    b"RF64": _end_of_wav,
+    b"FORM": _end_of_aiff,
+    b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000"): _end_of_w64,
+    b".snd": _end_of_au,
+    b"dns.": _end_of_au,
+    b"Creative Voice File\x1a": _end_of_voc,
+    b"OggS": _end_of_ogg,
+    b"NIST_1A": _end_of_sphere,
+}

@@ -1,0 +1,75 @@
+"""What an experiment holds, without what a clock measured: equal contents are equal results."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+CLOCK = {"seconds", "elapsed_s", "frames_per_s", "rtf", "rtf_min", "rtf_max", "decoder_rtf", "features_rtf", "speedup"}
+VERSION = {"asrprune"}  # of the code, which has the commit's hash
+MARKS = {"after", "result", "made", "recordings"}  # hashes of files that hold measured times
+DRAWN = (".html", ".md", ".png")  # of measured times
+LOGS = {"log", "tensorboard", "scores"}  # the last digits of scores depend on the batches, which differ after a kill
+LOCKS = {".lock", "lock"}
+TEMPORARY = re.compile(r"\..*\.tmp(\.[^.]*)?|\.fixed")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return a digest of each file by its path."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not LOGS.intersection(parts) and path.name not in LOCKS and not TEMPORARY.fullmatch(path.name):
+            try:
+                content = _timeless(path)
+            except Exception:  # a damaged file, which is equal to nothing
+                content = path.read_bytes()
+            found["/".join(parts)] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def temporaries(folder: Path) -> list[Path]:
+    """Return what a killed process has left."""
+    return [path for path in folder.rglob(".*") if TEMPORARY.fullmatch(path.name)]
+
+
+def _timeless(path: Path) -> bytes:
+    if path.suffix in DRAWN and path.parent.name != "svcca":
+        return str(path.stat().st_size > 0).encode()
+    if path.suffix == ".pt":
+        return _state(path)
+    if path.parent.name == ".done" and path.name.isdecimal():
+        return _json(path.read_text(), MARKS)
+    if path.suffix == ".json":
+        return _json(path.read_text(), CLOCK | VERSION)
+    if path.suffix == ".jsonl":
+        return b"\n".join(_json(line, CLOCK) for line in path.read_text().splitlines())
+    return path.read_bytes()
+
+
+def _json(text: str, without: set[str]) -> bytes:
+    return json.dumps(_strip(json.loads(text), without), sort_keys=True).encode()
+
+
+def _strip(value: Any, without: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _strip(item, without) for key, item in value.items() if key not in without}
+    return [_strip(item, without) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _state(path: Path) -> bytes:
+    import torch
+
+    state = torch.load(path, weights_only=True)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items() if key not in CLOCK}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    if path.name == "previous.pt":
+        return b"any state before the last"
+    return json.dumps(plain({name: state[name] for name in ("model", "optimizer", "progress")}), sort_keys=True).encode()

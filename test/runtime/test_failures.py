@@ -1,0 +1,52 @@
+"""The end of a script: one sentence and a status, whatever stopped it; a bug keeps its traceback."""
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.failures import exit_status
+from asrprune.runtime.signals import ENDING
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("no speech here"), "no speech here\n"),
+        (OSError(28, "", "x.wav"), "x.wav: no space left on device; free some disk space, then run the command again\n"),
+        (BrokenProcessPool("terminated abruptly"), "a worker process was killed, perhaps for lack of memory; lower --nj"),
+    ],
+)
+def test_an_error_that_the_user_can_mend_is_one_sentence(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert exit_status(fail) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_script_as_ctrl_c_does(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    assert exit_status(lambda: signal.raise_signal(number)) == 128 + number
+    assert capsys.readouterr().err == "interrupted; no file is incomplete, run the same command again\n"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        exit_status(lambda: 1 / 0)
+    assert exit_status(lambda: None) == 0
