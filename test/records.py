@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from asrprune.compare.grid import Grid
 from asrprune.compare.record import CellRecord, CellRow
 from asrprune.config.schema import Config
 from asrprune.experiment.plan import Plan, Step
@@ -33,6 +34,14 @@ def row_of(strategy: str, depth: int, **values: Any) -> Row:
         "ref_words": 9, "rtf": None, "decoder": "greedy, float32", "speedup": None, "model_sha256": "cd", "utterances": 3,
     }  # fmt: skip
     return Row(**{**made_up, **values}, strategy=strategy, depth=depth, keep=tuple(range(1, depth + 1)))
+
+
+def grid_of(*depths: int, **values: Any) -> Grid:
+    """A grid of the paper's methods, with models trained for these depths."""
+    methods: dict[str, Any] = {"plain": {}, "interctc": {}, "both": {}}
+    alone = {"methods": ["plain", "interctc"], "depths": depths}
+    roles = {"prunable": "both", "plain": "plain", "baseline": "interctc"}
+    return Grid.model_validate({"config": "x.yaml", "methods": methods, "alone": alone, **roles, **values})
 
 
 def cell_row(strategy: str, depth: int, errors: str, **values: Any) -> CellRow:

@@ -26,11 +26,11 @@ class Alone(Section):
 
     methods: tuple[str, ...]
     depths: tuple[Positive, ...]
-    unpruned: tuple[str, ...] = ()  # the methods of which also the model of all layers is not pruned
+    unpruned: tuple[str, ...] = ()  # methods whose model of all layers is not pruned either
 
 
 class Published(Section):
-    """Figures that others have published: a row in the table of the set, which nothing is computed from."""
+    """Figures that others have published. They are a row in the table of the set; nothing is computed from them."""
 
     model: str
     source: str  # authors and publication

@@ -110,7 +110,7 @@ class Summary(Record):
     tests: tuple[Comparison, ...]
     speed: tuple[Speed, ...]
     cost: tuple[Cost, ...]
-    update_overhead: float | None  # f of the function of this name
+    update_overhead: float | None  # f of ``update_overhead`` in summarise.py
     removals: dict[str, Removals | None]  # of the plain and the prunable model, like the next two
     similarity: dict[str, list[list[float]] | None]
     influence: dict[str, list[float] | None]

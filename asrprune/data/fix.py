@@ -126,7 +126,7 @@ def _replace_files(path: Path, rows: Rows) -> list[str]:
     """Back up and rewrite the files whose bytes change: prepare all of them in a directory, then put them in place."""
     new = {name: render(rows.get(name, {})).encode() for name in FILES}
     old = {name: (path / name).read_bytes() for name in FILES if (path / name).is_file()}
-    changed = [name for name in FILES if new[name] != old.get(name, b"")]
+    changed = [name for name in FILES if (new[name] or None) != old.get(name)]  # an empty file is removed
     if not changed:
         return []
     with atomic_directory(inside(path, _PREPARED)) as prepared:

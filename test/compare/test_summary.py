@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from records import cell_record, cell_row, changed, plan_of
+from records import cell_record, cell_row, changed, grid_of, plan_of
 
 from asrprune.compare.figures import CAPTIONS, _figures, draw, similarity
 from asrprune.compare.grid import Grid
@@ -28,17 +28,7 @@ RNG = np.random.default_rng(0)
 UTTERANCES = 300
 WORDS = RNG.integers(3, 9, size=UTTERANCES)
 SPEAKERS = np.repeat(np.arange(30), 10)
-GRID = Grid.model_validate(
-    {
-        "config": "conf/train.yaml",
-        "seeds": [1, 2],
-        "methods": {"plain": {}, "interctc": {}, "both": {}},
-        "alone": {"methods": ["plain", "interctc"], "depths": [2]},
-        "prunable": "both",
-        "plain": "plain",
-        "baseline": "interctc",
-    }
-)
+GRID = grid_of(2, seeds=[1, 2])
 RATES = {  # errors per word
     ("plain", ALONE, 2): 0.30, ("interctc", ALONE, 2): 0.20, ("plain", FULL, 4): 0.15, ("interctc", FULL, 4): 0.12,
     ("both", FULL, 4): 0.10, ("both", "iterative", 2): 0.21, ("both", "lowest", 2): 0.35,

@@ -3,22 +3,13 @@
 from typing import Any
 
 import pytest
-from records import changed
+from records import changed, grid_of
 
-from asrprune.compare.grid import Grid, Role
+from asrprune.compare.grid import Role
 from asrprune.compare.summary import ALL, Comparison, Margin, Summary, System
 from asrprune.compare.verdict import listed, verdict
 
-GRID = Grid.model_validate(
-    {
-        "config": "conf/train.yaml",
-        "methods": {"plain": {}, "interctc": {}, "both": {}},
-        "alone": {"methods": ["plain", "interctc"], "depths": [6, 4, 2]},
-        "prunable": "both",
-        "plain": "plain",
-        "baseline": "interctc",
-    }
-)
+GRID = grid_of(6, 4, 2)
 
 
 def case(depth: int, role: Role, outcome: str, **other: Any) -> Comparison:

@@ -239,7 +239,7 @@ def test_marks_that_nobody_sees_are_refused_and_fixed(tmp_path: Path) -> None:
     """Also sentencepiece's mark of the start of a word. Joiners belong to the spelling of Persian and Hindi."""
     marks = ["\xad", "\u200e", "\u200f", "\u061c", "\u2060", "\u2581"]
     lay(tmp_path, PLAIN | {"text": f"al-1 {''.join(marks[:5])}yes\nal-2 yes\u2581no\nbo-1 می\u200cخواهم क्\u200dष\n"})
-    faults = check_data_dir(tmp_path, audio=False)
+    faults = check_data_dir(tmp_path, audio=False).faults
     assert [fault.removeprefix(f"{tmp_path}/") for fault in faults] == [
         rf"text:1: al-1: holds '\xad', which is not visible, but makes another word; remove it, {FIX}",
         rf"text:2: al-2: holds '\u2581', but only plain spaces separate words; replace it, {FIX}",

@@ -210,8 +210,3 @@ def test_nothing_but_the_dev_set_is_opened(own: Experiment, tiny_data: Path, tmp
         assert not below
         assert not features
     assert any(path.is_relative_to(own.path.resolve()) for path in paths), "the watch works"
-
-
-def test_iterative_works_without_any_other_set(own: Experiment, tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "only/dev"))
-    assert make_plan(own, "iterative", dev).steps == make_plan(own, "iterative", tiny_data / "dev").steps

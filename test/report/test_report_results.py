@@ -96,17 +96,11 @@ def test_the_full_model_is_the_highest_layer_number_not_the_last_word(experiment
     assert training.best_dev_wer == 2.0
 
 
-def test_nothing_decoded_names_stage_8(experiment: Path) -> None:
-    for path in experiment.glob("decode/*/*/decode.json"):
+@pytest.mark.parametrize(("name", "stage"), [("decode", 8), ("score", 9)])
+def test_nothing_decoded_or_scored_names_its_stage(experiment: Path, name: str, stage: int) -> None:
+    for path in experiment.glob(f"decode/*/*/{name}.json"):
         path.unlink()
-    with pytest.raises(UserError, match=r"stage 8 \(`asrprune decode`\)"):
-        collect(experiment)
-
-
-def test_nothing_scored_names_stage_9(experiment: Path) -> None:
-    for path in experiment.glob("decode/*/*/score.json"):
-        path.unlink()
-    with pytest.raises(UserError, match=r"stage 9 \(`asrprune score`\)"):
+    with pytest.raises(UserError, match=rf"stage {stage} \(`asrprune {name}`\)"):
         collect(experiment)
 
 
