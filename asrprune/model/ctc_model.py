@@ -115,12 +115,14 @@ class CtcModel(nn.Module):
 
     @property
     def _between(self) -> Between | None:
-        return None if self.condition is None else self._self_condition
+        if self.condition is None:
+            return None
+        return lambda x, after: self.self_condition(x) if after in self.config.tap_layers else x
 
-    def _self_condition(self, x: Tensor, after: int) -> Tensor:
-        """Add Linear(softmax(CTC logits)) to the stream (B, T', D) if layer ``after`` is a tap."""
+    def self_condition(self, x: Tensor) -> Tensor:
+        """Add Linear(softmax(CTC logits)) to the stream (B, T', D)."""
         assert self.condition is not None
-        return x + self.condition(self.head(x).exp()) if after in self.config.tap_layers else x
+        return x + self.condition(self.head(x).exp())
 
     def _touch(self, keep: Sequence[int] | None) -> Tensor | float:
         """Return 0 times the sum of parameters that a step may not use: skipped layers, self-conditioning."""

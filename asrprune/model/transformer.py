@@ -18,10 +18,7 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
     """Return sinusoids (N, dim) of (N,) float32 positions, with sines in even columns (arXiv 1706.03762, section 3.5)."""
     rates = torch.exp(torch.arange(0, dim, 2, dtype=torch.float32, device=positions.device) * -(math.log(10000.0) / dim))
     angles = positions.unsqueeze(1) * rates
-    table = torch.empty(len(positions), dim, device=positions.device)
-    table[:, 0::2] = torch.sin(angles)
-    table[:, 1::2] = torch.cos(angles[:, : dim // 2])
-    return table
+    return torch.stack((torch.sin(angles), torch.cos(angles)), dim=2).flatten(1)[:, :dim]
 
 
 def make_layer(config: ModelConfig) -> "TransformerLayer":

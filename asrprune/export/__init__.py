@@ -1,0 +1,1 @@
+"""Writing a model as an ONNX file for other runtimes."""

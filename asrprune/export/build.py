@@ -1,0 +1,167 @@
+"""`asrprune export`: a model as one ONNX file that runs at any depth, or at one, checked before it is written."""
+
+import json
+import logging
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from asrprune.config.schema import FrontendConfig
+from asrprune.experiment.plan import Keep, Plan
+from asrprune.experiment.store import Experiment
+from asrprune.export.check import Check
+from asrprune.export.onnx_file import (
+    any_depth,
+    default_keep,
+    import_onnx,
+    metadata,
+    one_depth,
+    set_default,
+    set_metadata,
+    write,
+)
+from asrprune.model.ctc_model import num_params
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import atomic_path, write_text
+from asrprune.runtime.records import Record
+from asrprune.runtime.version import version
+
+logger = logging.getLogger(__name__)
+CHECKED = 50  # utterances of a dev set whose texts are compared
+_FACTS = "asrprune"  # key of the metadata that holds the record
+
+
+class ExportedDepth(Record):
+    """One depth of an exported model."""
+
+    depth: int
+    keep: Keep
+    score: float | None  # of the plan, on the dev set
+    params_m: float
+
+
+class Exported(Record):
+    """FILE.json, and the metadata of the ONNX file."""
+
+    made_by: ClassVar[str] = "`asrprune export`"
+    format: Literal[1]
+    form: Literal["any-depth", "depth"]
+    depth: int  # the depth that runs by default
+    depths: tuple[ExportedDepth, ...]  # deepest first
+    num_layers: int
+    strategy: str
+    metric: str | None
+    dev_set: str | None
+    factor: int  # feature frames per frame of the output
+    frontend: FrontendConfig  # how features are computed from samples in [-1, 1)
+    vocab_size: int
+    model_sha256: str
+    asrprune: str
+
+    def at(self, depth: int) -> ExportedDepth:
+        """Return a depth; raise a ``UserError`` if the file does not have it."""
+        for row in self.depths:
+            if row.depth == depth:
+                return row
+        known = ", ".join(str(row.depth) for row in self.depths)
+        raise UserError(f"--depth {depth}: the model has no such depth; it has {known}")
+
+
+def export(experiment: Experiment, plan: Plan, path: Path, depth: int | None, alone: bool, dev: Path | None) -> Exported:
+    """Write ``path``, a JSON file of the same name with its depths, and tokens.txt beside it.
+
+    Args:
+        experiment: the model.
+        plan: the layers of each depth.
+        path: FILE.onnx.
+        depth: the depth that runs by default; None: all layers.
+        alone: write only the layers of ``depth``.
+        dev: a data directory with features, of which some texts are compared, too.
+
+    Raises:
+        UserError: the plan lacks the depth, a package is missing, or onnxruntime gives other numbers than torch.
+    """
+    if path.suffix != ".onnx":
+        raise UserError(f"--to {path}: the name of the file must end in .onnx")
+    exported = _describe(experiment, plan, depth, alone)
+    keep = exported.at(exported.depth).keep
+    model = experiment.model.cpu().eval()
+    file = one_depth(model, keep) if alone else any_depth(model)
+    if not alone:
+        set_default(file, _as_mask(keep, exported.num_layers))
+    for_peers = {"vocab_size": exported.vocab_size, "subsampling_factor": exported.factor}
+    set_metadata(file, {_FACTS: exported.plain(), **for_peers})
+    keeps = [row.keep for row in exported.depths]
+    with atomic_path(path) as temporary:
+        write(file, temporary)
+        check = Check(experiment, temporary, keeps, not alone)
+        worst = check.numbers()
+        logger.info("onnxruntime and torch differ by at most %.1e in log-probabilities, at %d depths", worst, len(keeps))
+        if dev is not None:
+            count = check.texts(dev, CHECKED)
+            logger.info("the texts of %d utterances of %s are equal at every depth", count, dev)
+    exported.write(path.with_suffix(".json"))
+    pieces = enumerate(experiment.tokenizer.pieces)
+    write_text(path.with_name("tokens.txt"), "".join(f"{piece} {label}\n" for label, piece in pieces))
+    return exported
+
+
+def set_depth(path: Path, depth: int) -> Exported:
+    """Rewrite the depth that an any-depth file runs by default, in the file and in its JSON file.
+
+    Raises:
+        UserError: this is no any-depth file of asrprune, or it does not have the depth.
+    """
+    file, exported = read_exported(path)
+    if exported.form != "any-depth" or default_keep(file) is None:
+        raise UserError(f"{path}: has the layers of one depth only; export it with --form any-depth")
+    row = exported.at(depth)
+    exported = exported.model_copy(update={"depth": depth})
+    set_default(file, _as_mask(row.keep, exported.num_layers))
+    set_metadata(file, {_FACTS: exported.plain()})
+    with atomic_path(path) as temporary:
+        write(file, temporary)
+    exported.write(path.with_suffix(".json"))
+    return exported
+
+
+def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":  # noqa: F821
+    """Read an ONNX file that ``export`` wrote; raise a ``UserError`` if it is another one."""
+    onnx = import_onnx()
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `asrprune export` makes it")
+    try:
+        file = onnx.load(str(path), load_external_data=False)
+        exported = Exported.model_validate(json.loads(metadata(file)[_FACTS]))
+    except (KeyError, ValueError, ValidationError) as error:
+        raise UserError(f"{path}: not a model that `asrprune export` wrote ({type(error).__name__})") from None
+    except Exception as error:  # protobuf's DecodeError: a class that depends on its version
+        if "DecodeError" not in type(error).__name__:
+            raise
+        raise UserError(f"{path}: not an ONNX file, or a truncated one; export it again") from None
+    return file, exported
+
+
+def _describe(experiment: Experiment, plan: Plan, depth: int | None, alone: bool) -> Exported:
+    """Make the record of a file, with all layers as a depth, even if the plan does not have it."""
+    layers = experiment.num_layers
+    steps = {step.depth: (step.keep, step.score) for step in plan.steps}
+    steps.setdefault(layers, (tuple(range(1, layers + 1)), None))
+    exported = Exported(
+        format=1, form="depth" if alone else "any-depth", depth=depth or layers, num_layers=layers, strategy=plan.strategy,
+        depths=tuple(_row(experiment, *steps[at]) for at in sorted(steps, reverse=True)), metric=plan.metric,
+        dev_set=plan.dev_set, factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
+        vocab_size=len(experiment.tokenizer), model_sha256=experiment.record.model_sha256, asrprune=version(),
+    )  # fmt: skip
+    row = exported.at(exported.depth)
+    return exported.model_copy(update={"depths": (row,)}) if alone else exported
+
+
+def _row(experiment: Experiment, keep: Keep, score: float | None) -> ExportedDepth:
+    return ExportedDepth(depth=len(keep), keep=keep, score=score, params_m=num_params(experiment.model, keep) / 1e6)
+
+
+def _as_mask(keep: Keep, num_layers: int) -> np.ndarray:
+    return np.isin(np.arange(1, num_layers + 1), keep)

@@ -1,0 +1,69 @@
+"""The model as torch.export traces it: normalisation, front end, layers and head, with lengths and layers as inputs."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asrprune.config.lengths import min_frames, output_length
+from asrprune.features.fbank import INT16_SCALE
+from asrprune.model.ctc_model import CtcModel
+from asrprune.model.encoder import Context, real_frames
+
+UNIT_SCALE = 2 * math.log(INT16_SCALE)  # what log-mel energies of samples in [-1, 1) lack to those of 16-bit integers
+
+
+class _Graph(nn.Module):
+    """The parts that both forms share."""
+
+    def __init__(self, model: CtcModel) -> None:
+        super().__init__()
+        self.model = model
+        self.factor = model.config.subsampling.factor
+
+    def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Context]:
+        """Return x_0 (B, T', D) and the context, for features (B, T, F) of any length, of samples in [-1, 1).
+
+        The convolutions need ``min_frames`` feature frames, so frames are added at the end, and what they give is cut off.
+        The mask is always computed: whether a batch has padding is known only when the graph runs.
+        """
+        padded = F.pad(features + UNIT_SCALE, (0, 0, 0, min_frames(self.factor) - 1))
+        x, _ = self.model.encoder.embed(self.model.normalise(padded), lens)
+        x = x[:, : torch.sym_max(output_length(features.shape[1], self.factor), 1)]
+        lens = output_length(lens, self.factor)
+        return x, Context(lens, real_frames(lens, x.shape[1]))
+
+
+class AnyDepth(_Graph):
+    """All layers; ``keep`` (L,) bool says which of them run."""
+
+    def forward(self, features: Tensor, lens: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features (B, T, F) and lengths (B,) to log-probabilities (B, T', V) and their lengths (B,)."""
+        x, context = self.embed(features, lens)
+        assert context.mask is not None
+        tapped = torch.zeros((), dtype=torch.bool)  # whether the last layer that ran is a tap, for self-conditioning
+        for number, layer in enumerate(self.model.encoder.layers, start=1):
+            runs = keep[number - 1]
+            if self.model.condition is not None:
+                x = torch.cond(runs & tapped, self.model.self_condition, torch.clone, (x,))
+                tapped = (runs & (number in self.model.config.tap_layers)) | (~runs & tapped)
+            x = torch.cond(runs, lambda x, mask, layer=layer: layer(x, mask, 1.0), lambda x, mask: x.clone(), (x, context.mask))
+        return self.model.head(x), context.lens
+
+
+class OneDepth(_Graph):
+    """The layers of one sub-model."""
+
+    def __init__(self, model: CtcModel, keep: Sequence[int]) -> None:
+        super().__init__(model)
+        self.keep = tuple(keep)
+
+    def forward(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features (B, T, F) and lengths (B,) to log-probabilities (B, T', V) and their lengths (B,)."""
+        x, context = self.embed(features, lens)
+        after = 0
+        for layer in self.keep:
+            x, after = self.model.step(x, layer, context, after), layer
+        return self.model.head(x), context.lens

@@ -1,0 +1,121 @@
+"""The ONNX file: tracing, default depth, metadata. Names and order of inputs and outputs are those of sherpa-onnx."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from asrprune.config.lengths import min_frames
+from asrprune.experiment.plan import Keep
+from asrprune.export.graph import AnyDepth, OneDepth
+from asrprune.model.ctc_model import CtcModel
+from asrprune.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUTS, OUTPUTS, KEEP = ("x", "x_lens"), ("log_probs", "log_probs_lens"), "keep"
+OPSET = 18
+_FRAMES = 93  # of the traced batch: no other dimension has this size, or the exporter would take the two for one
+
+
+def any_depth(model: CtcModel) -> "onnx.ModelProto":
+    """Trace all layers, one ``If`` for each; the input ``keep`` (L,) bool says which of them run, by default all."""
+    keep = torch.ones(model.config.num_layers, dtype=torch.bool)
+    file = _trace(model, AnyDepth(model), keep)
+    set_default(file, keep.numpy())
+    return file
+
+
+def one_depth(model: CtcModel, keep: Keep) -> "onnx.ModelProto":
+    """Trace the kept layers only."""
+    return _trace(model, OneDepth(model, keep))
+
+
+def set_default(file: "onnx.ModelProto", keep: np.ndarray) -> None:
+    """Set the layers (L,) bool that run if the input ``keep`` is not given: the value of an initialiser of that name.
+
+    onnxruntime shows such an input as optional, so programs that know two inputs load the file unchanged.
+    """
+    onnx = import_onnx()
+    found = [tensor for tensor in file.graph.initializer if tensor.name == KEEP]
+    for tensor in found or [file.graph.initializer.add()]:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(keep, KEEP))
+
+
+def default_keep(file: "onnx.ModelProto") -> np.ndarray | None:
+    """Return the layers (L,) bool that run by default; None: the file has one depth."""
+    values = [tensor for tensor in file.graph.initializer if tensor.name == KEEP]
+    return import_onnx().numpy_helper.to_array(values[0]) if values else None
+
+
+def metadata(file: "onnx.ModelProto") -> dict[str, str]:
+    """Return the metadata of a file."""
+    return {entry.key: entry.value for entry in file.metadata_props}
+
+
+def set_metadata(file: "onnx.ModelProto", facts: dict[str, Any]) -> None:
+    """Write facts into the metadata; what is no text is written as JSON."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    import_onnx().helper.set_model_props(file, {**metadata(file), **texts})
+
+
+def import_onnx() -> ModuleType:
+    """Import onnx; raise a ``UserError`` that says how to install it."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # torch's exporter needs it
+    except ImportError as error:
+        raise UserError(f"{error.name} is missing; run: pip install 'asrprune[export]'") from None
+    return onnx
+
+
+def _trace(model: CtcModel, graph: nn.Module, *others: torch.Tensor) -> "onnx.ModelProto":
+    import_onnx()
+    dim = torch.export.Dim
+    frames = max(_FRAMES, 2 * min_frames(model.config.subsampling.factor) + 1)
+    example = (torch.randn(2, frames, len(model.cmvn_mean)), torch.tensor([frames, frames - 7]), *others)
+    batch = dim("batch")
+    shapes = ({0: batch, 1: dim("frames")}, {0: batch}, *(None for _ in others))
+    with _quiet():
+        program = torch.onnx.export(
+            graph.eval(),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            input_names=[*INPUTS, *([KEEP] if others else [])],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what the exporter prints and warns of: packages that it could use, names of dimensions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def write(file: "onnx.ModelProto", path: Path) -> None:
+    """Write a file to a path that ``atomic_path`` gave."""
+    import_onnx().save(file, str(path))

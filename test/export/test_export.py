@@ -1,0 +1,154 @@
+"""Exported files, run by onnxruntime and by sherpa-onnx: the numbers and texts of torch at every depth."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from asrprune.config.schema import ModelConfig
+from asrprune.experiment.store import Experiment
+from asrprune.export import build
+from asrprune.export.build import Exported, export, set_depth
+from asrprune.export.graph import UNIT_SCALE
+from asrprune.export.onnx_file import any_depth
+from asrprune.export.session import Session
+from asrprune.infer.runner import Runner
+from asrprune.model.ctc_model import CtcModel
+from asrprune.prune.find import find_plan
+from asrprune.recognizer import Recognizer
+from asrprune.runtime.errors import UserError
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'asrprune[export]'")
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_experiment: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny experiment as an any-depth file. Read it only."""
+    from asrprune.experiment.store import load
+
+    experiment = load(tiny_experiment)
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export(experiment, find_plan(experiment, None), path, depth=None, alone=False, dev=tiny_data / "dev")
+    return path
+
+
+LAYERS: dict[str, dict[str, Any]] = {
+    "conformer": {"layer": {"type": "conformer", "kernel": 3}, "subsampling": {"type": "conv1d", "factor": 8}},
+    "ebranchformer": {
+        "layer": {"type": "ebranchformer", "kernel": 3, "merge_kernel": 3},
+        "subsampling": {"type": "conv2d", "channels": 4},
+    },
+    "self-conditioning": {"self_conditioning": True, "taps": [1, 2], "subsampling": {"type": "conv1d"}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_choice_of_layers_gives_the_numbers_of_torch(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape = {"num_layers": 3, "dim": 16, "heads": 2, "ffn": 16, "taps": [1]}
+    model = CtcModel(ModelConfig.model_validate({**shape, **LAYERS[kind]}), 80, 12).eval()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(any_depth(model).SerializeToString())
+    session, runner = Session(path), Runner(model, torch.device("cpu"), "float32")
+    keeps = [(1, 2, 3), (1, 2), (1, 3), (2, 3), (2,), (3,)]
+    for frames in (3, 40, 93, 151):
+        features, lens = torch.randn(2, frames, 80), torch.tensor([frames, max(1, frames - 20)])
+        for keep, emissions in runner.emissions(features, lens, keeps):
+            log_probs, found = session.run((features - UNIT_SCALE).numpy(), lens.numpy(), keep)
+            assert found.tolist() == emissions.lens.tolist()
+            for row, length in enumerate(found):
+                np.testing.assert_allclose(log_probs[row, :length], emissions.log_probs[row, :length].numpy(), atol=1e-4)
+
+
+def test_the_file_says_what_it_holds(exported: Path) -> None:
+    record = Exported.read(exported.with_suffix(".json"))
+    assert [row.depth for row in record.depths] == [4, 3, 2, 1]
+    assert json.loads(Session(exported).metadata["asrprune"]) == record.plain()
+    tokens = [line.split() for line in exported.with_name("tokens.txt").read_text(encoding="utf-8").splitlines()]
+    assert tokens[0] == ["<blk>", "0"]
+    assert len(tokens) == record.vocab_size
+
+
+def test_the_default_depth_changes_without_a_new_export(exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exported.read_bytes())
+    rng = np.random.default_rng(0)
+    features, lens = rng.normal(size=(1, 120, 80)).astype(np.float32), np.array([120])
+    full = Session(path).run(features, lens)[0]
+    np.testing.assert_array_equal(full, Session(path).run(features, lens, (1, 2, 3, 4))[0])
+    assert set_depth(path, 2).depth == 2
+    session = Session(path)
+    np.testing.assert_array_equal(session.run(features, lens)[0], session.run(features, lens, (1, 2))[0])
+    assert np.abs(session.run(features, lens)[0] - full).max() > 1e-3
+    with pytest.raises(UserError, match="no such depth; it has 4, 3, 2, 1"):
+        set_depth(path, 9)
+
+
+def test_one_depth_has_only_its_layers(own: Experiment, exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "two.onnx"
+    export(own, find_plan(own, None), path, depth=2, alone=True, dev=None)
+    assert path.stat().st_size < 0.8 * exported.stat().st_size
+    features, lens = np.random.default_rng(0).normal(size=(2, 90, 80)).astype(np.float32), np.array([90, 60])
+    np.testing.assert_allclose(
+        Session(path).run(features, lens)[0][0], Session(exported).run(features, lens, (1, 2))[0][0], atol=1e-4
+    )
+    with pytest.raises(UserError, match="one depth only"):
+        set_depth(path, 1)
+
+
+def test_sherpa_onnx_loads_the_file_unchanged(exported: Path, own: Experiment) -> None:
+    sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed")
+    recognizer = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
+        str(exported), str(exported.with_name("tokens.txt")), num_threads=1
+    )
+    ours, rng = Recognizer(own, None), np.random.default_rng(0)
+    for seconds in (0.5, 1.0, 2.3):
+        samples = rng.normal(0.0, 0.1, int(16000 * seconds)).astype(np.float32)
+        stream = recognizer.create_stream()
+        stream.accept_waveform(16000, samples)
+        recognizer.decode_stream(stream)
+        assert stream.result.text.split() == ours.transcribe(samples).text.split()
+
+
+def test_a_file_with_other_numbers_is_not_written(own: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(model: CtcModel) -> Any:
+        with torch.no_grad():
+            model.head.project.bias += 1.0 * torch.arange(len(model.head.project.bias))
+        file = any_depth(model)
+        with torch.no_grad():
+            model.head.project.bias -= 1.0 * torch.arange(len(model.head.project.bias))
+        return file
+
+    monkeypatch.setattr(build, "any_depth", damaged)
+    with pytest.raises(UserError, match="differ from those of torch"):
+        export(own, find_plan(own, None), tmp_path / "model.onnx", depth=None, alone=False, dev=None)
+    assert list(tmp_path.glob("*.onnx")) == list(tmp_path.glob("model.*")) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "not a model that `asrprune export` wrote"),
+        (b"\x08\x07garbage", "not an ONNX file"),
+        (None, "no such file"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        set_depth(path, 2)
+
+
+def test_a_truncated_file_is_refused(exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exported.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="truncated"):
+        set_depth(path, 2)
+    with pytest.raises(UserError, match="cannot load it"):
+        Session(path)
