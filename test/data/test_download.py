@@ -370,7 +370,7 @@ def test_not_an_archive(tmp_path: Path) -> None:
 
 def test_failure_while_unpacking(tmp_path: Path) -> None:
     archive = _archive(tmp_path / "corpus.tar.gz", ("c/a/1", FILE, b"x"), ("c/a", FILE, b"a directory is in its place"))
-    assert "unpacked/c/a: Is a directory" in _sentence(lambda: unpack(archive, tmp_path / "out"))
+    assert ".tmp/c/a: Is a directory" in _sentence(lambda: unpack(archive, tmp_path / "out"))
     assert _names(tmp_path) == ["corpus.tar.gz"]
 
 
@@ -380,13 +380,13 @@ def test_killed_while_unpacking(tmp_path: Path) -> None:
     script = "import sys; from pathlib import Path; from asrprune.data.unpack import unpack; unpack(*map(Path, sys.argv[1:]))"
     child = subprocess.Popen([sys.executable, "-c", script, str(archive), str(tmp_path / "out")])
     deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".out.*.tmp/unpacked/c/50")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".out.*.tmp/c/50")) and time.monotonic() < deadline:
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     child.wait()
     (left,) = tmp_path.glob(".out.*.tmp")  # it was killed on the way
     assert not (tmp_path / "out").exists()
-    (left / "unpacked" / "rubbish").touch()
+    (left / "rubbish").touch()
     small = _archive(tmp_path / "small.tar", *members[:10], mode="w")
     unpack(small, tmp_path / "out")
     assert _names(tmp_path) == ["corpus.tar", "out", "small.tar"]

@@ -149,7 +149,11 @@ def test_no_command_runs_a_pickle(
         for name in ("*.cmvn", "*.ark"):
             for path in (data / "dev" / "fbank").glob(name):
                 path.write_bytes(b"PKL" + pickle.dumps(canary))
-    refused(asrprune(command, *run[command]), command, "no binary Kaldi matrix")
+    done = asrprune(command, *run[command])
+    if command == "fbank":  # archives that are not what it wrote are made again
+        assert done.code == 0, done.err
+    else:
+        refused(done, command, "no binary Kaldi matrix")
     assert canary.is_alive()
 
 
