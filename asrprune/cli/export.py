@@ -14,7 +14,7 @@ from asrprune.runtime.errors import UserError
 @app.command()
 def export(
     exp: ExpDir,
-    to: Annotated[Path, typer.Option("--to", help="ONNX file to write; its depths go into a JSON file of the same name")],
+    to: Annotated[Path, typer.Option("--to", help="ONNX file to write; its depths go into FILE.onnx.json")],
     form: Annotated[
         Literal["any-depth", "depth"], typer.Option("--form", help="all layers, run at any depth; or the layers of one depth")
     ] = "any-depth",

@@ -43,7 +43,7 @@ class ExportedDepth(Record):
 
 
 class Exported(Record):
-    """FILE.json, and the metadata of the ONNX file."""
+    """FILE.onnx.json, and the metadata of the ONNX file."""
 
     made_by: ClassVar[str] = "`asrprune export`"
     format: Literal[1]
@@ -70,7 +70,7 @@ class Exported(Record):
 
 
 def export(experiment: Experiment, plan: Plan, path: Path, depth: int | None, alone: bool, dev: Path | None) -> Exported:
-    """Write ``path``, a JSON file of the same name with its depths, and tokens.txt beside it.
+    """Write ``path``, ``path``.json with its depths, and tokens.txt beside it.
 
     Args:
         experiment: the model.
@@ -102,7 +102,7 @@ def export(experiment: Experiment, plan: Plan, path: Path, depth: int | None, al
         if dev is not None:
             count = check.texts(dev, CHECKED)
             logger.info("the texts of %d utterances of %s are equal at every depth", count, dev)
-    exported.write(path.with_suffix(".json"))
+    exported.write(_record_path(path))
     pieces = enumerate(experiment.tokenizer.pieces)
     write_text(path.with_name("tokens.txt"), "".join(f"{piece} {label}\n" for label, piece in pieces))
     return exported
@@ -123,7 +123,7 @@ def set_depth(path: Path, depth: int) -> Exported:
     set_metadata(file, {_FACTS: exported.plain()})
     with atomic_path(path) as temporary:
         write(file, temporary)
-    exported.write(path.with_suffix(".json"))
+    exported.write(_record_path(path))
     return exported
 
 
@@ -161,6 +161,11 @@ def _describe(experiment: Experiment, plan: Plan, depth: int | None, alone: bool
 
 def _row(experiment: Experiment, keep: Keep, score: float | None) -> ExportedDepth:
     return ExportedDepth(depth=len(keep), keep=keep, score=score, params_m=num_params(experiment.model, keep) / 1e6)
+
+
+def _record_path(path: Path) -> Path:
+    """Return FILE.onnx.json; an experiment has a model.json of its own."""
+    return path.with_name(f"{path.name}.json")
 
 
 def _as_mask(keep: Keep, num_layers: int) -> np.ndarray:

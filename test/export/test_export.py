@@ -65,7 +65,7 @@ def test_every_choice_of_layers_gives_the_numbers_of_torch(kind: str, tmp_path: 
 
 
 def test_the_file_says_what_it_holds(exported: Path) -> None:
-    record = Exported.read(exported.with_suffix(".json"))
+    record = Exported.read(exported.with_name("model.onnx.json"))
     assert [row.depth for row in record.depths] == [4, 3, 2, 1]
     assert json.loads(Session(exported).metadata["asrprune"]) == record.plain()
     tokens = [line.split() for line in exported.with_name("tokens.txt").read_text(encoding="utf-8").splitlines()]
