@@ -159,7 +159,8 @@ def try_all(room: Path, file: str, commands: tuple[str, ...], ways: list[tuple[s
             refused += fine(room, command, f"{file}: {what}")
             shutil.rmtree(room / "out", ignore_errors=True)
             path.write_bytes(before)
-    assert refused or file.endswith(".ark"), "not one of them was noticed"
+    mended = file == "exp/cmvn"  # it is copied again
+    assert refused or mended or file.endswith(".ark"), "not one of them was noticed"
 
 
 def as_json(document: Any) -> bytes:

@@ -208,7 +208,7 @@ def test_another_model_other_layers_or_other_references_are_decoded_again(
     assert len(decoded) == 4
 
 
-@pytest.mark.parametrize("killed_in", ["write_table", "write"])
+@pytest.mark.parametrize("killed_in", ["write_ascending", "write"])
 def test_killed_while_writing_no_text_is_beside_another_models_record(
     own: Experiment, other: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
@@ -218,7 +218,7 @@ def test_killed_while_writing_no_text_is_beside_another_models_record(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep if killed_in == "write_table" else sweep.Decoded, killed_in, die)
+    monkeypatch.setattr(sweep if killed_in == "write_ascending" else sweep.Decoded, killed_in, die)
     with pytest.raises(KeyboardInterrupt):
         decode_set(other, tiny_data / "dev", [SubModel("iterative", (1, 2))])
     assert not (other.path / "decode/dev/iterative_d2/decode.json").exists()
