@@ -46,7 +46,7 @@ _LIMIT = 1e9
 def _number(value: Any) -> Any:
     if isinstance(value, bool):  # Python treats it as 1 or 0
         raise ValueError(f"must be no true or false, got {str(value).lower()}")
-    if isinstance(value, int | float) and _LIMIT <= abs(value) < math.inf:  # as a size, it overflows in torch
+    if isinstance(value, int | float) and _LIMIT < abs(value) < math.inf:  # as a size, it overflows in torch
         raise ValueError(f"must lie between -1e9 and 1e9, got {value}")
     return value
 

@@ -36,7 +36,13 @@ REQUIRED = {
     "jinja2": "jinja2",
 }
 # distribution: (module, what needs it)
-OPTIONAL = {"espeakng-loader": ("espeakng_loader", "egs/mini"), "submitit": ("submitit", "--executor slurm")}
+OPTIONAL = {
+    "espeakng-loader": ("espeakng_loader", "egs/mini"),
+    "submitit": ("submitit", "--executor slurm"),
+    "onnx": ("onnx", "asrprune export"),
+    "onnxscript": ("onnxscript", "asrprune export"),
+    "onnxruntime": ("onnxruntime", "asrprune export"),
+}
 _MIN_DISK_GIB = 1.0  # enough for egs/mini and its experiment
 _GIB = 2**30
 _SHM = Path("/dev/shm")

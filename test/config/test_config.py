@@ -311,7 +311,7 @@ def test_a_name_that_is_nearly_right_is_proposed(tmp_path: Path, text: str, prop
     ("text", "message"),
     [
         ("seed: 9223372036854775808", "train.yaml:1: not valid YAML: a whole number of more than 64 bits"),
-        ("seed: 1000000000", "train.yaml: seed: must lie between -1e9 and 1e9, got 1000000000"),
+        ("seed: 1000000001", "train.yaml: seed: must lie between -1e9 and 1e9, got 1000000001"),
         ("train: {weight_decay: .inf}", "train.yaml: train.weight_decay: input should be a finite number, got inf"),
         ("train: {schedule: {peak: .nan}}", "train.yaml: train.schedule.peak: input should be a finite number, got nan"),
         ("model: {num_layers: 1001}", "train.yaml: model.num_layers: input should be less than or equal to 1000, got 1001"),
