@@ -87,14 +87,15 @@ def export(experiment: Experiment, plan: Plan, path: Path, depth: int | None, al
         raise UserError(f"--to {path}: the name of the file must end in .onnx")
     exported = _describe(experiment, plan, depth, alone)
     keep = exported.at(exported.depth).keep
-    model = experiment.model.cpu().eval()
-    file = one_depth(model, keep) if alone else any_depth(model)
-    if not alone:
-        set_default(file, _as_mask(keep, exported.num_layers))
-    for_peers = {"vocab_size": exported.vocab_size, "subsampling_factor": exported.factor}
-    set_metadata(file, {_FACTS: exported.plain(), **for_peers})
     keeps = [row.keep for row in exported.depths]
-    with atomic_path(path) as temporary:
+    model = experiment.model.cpu().eval()
+    with atomic_path(path) as temporary:  # before the tracing, so that a path that cannot be written is told at once
+        logger.info("tracing %d layers; this takes a minute", len(keep) if alone else exported.num_layers)
+        file = one_depth(model, keep) if alone else any_depth(model)
+        if not alone:
+            set_default(file, _as_mask(keep, exported.num_layers))
+        for_peers = {"vocab_size": exported.vocab_size, "subsampling_factor": exported.factor}
+        set_metadata(file, {_FACTS: exported.plain(), **for_peers})
         write(file, temporary)
         check = Check(experiment, temporary, keeps, not alone)
         worst = check.numbers()

@@ -104,16 +104,17 @@ def _trace(model: CtcModel, graph: nn.Module, *others: torch.Tensor) -> "onnx.Mo
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the exporter prints and warns of: packages that it could use, names of dimensions."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Hide what the exporter prints and warns of: packages that it could use, names of dimensions, merged constants."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnxscript", "onnx_ir"))}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def write(file: "onnx.ModelProto", path: Path) -> None:
