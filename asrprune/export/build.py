@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import ValidationError
@@ -27,6 +27,9 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, write_text
 from asrprune.runtime.records import Record
 from asrprune.runtime.version import version
+
+if TYPE_CHECKING:
+    import onnx
 
 logger = logging.getLogger(__name__)
 CHECKED = 50  # utterances of a dev set whose texts are compared
@@ -128,13 +131,13 @@ def set_depth(path: Path, depth: int) -> Exported:
     return exported
 
 
-def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":  # noqa: F821
+def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":
     """Read an ONNX file that ``export`` wrote; raise a ``UserError`` if it is another one."""
-    onnx = import_onnx()
+    reader = import_onnx()
     if not path.is_file():
         raise UserError(f"{path}: no such file; `asrprune export` makes it")
     try:
-        file = onnx.load(str(path), load_external_data=False)
+        file = reader.load(str(path), load_external_data=False)
         exported = Exported.model_validate(json.loads(metadata(file)[_FACTS]))
     except (KeyError, ValueError, ValidationError) as error:
         raise UserError(f"{path}: not a model that `asrprune export` wrote ({type(error).__name__})") from None
