@@ -79,18 +79,23 @@ def train(
     return update, {**facts, "threads": torch.get_num_threads(), "shares": {} if compiled else where_it_goes(update)}
 
 
-def updater(fabric: Fabric, module: CtcModel, inputs: tuple[Tensor, ...], rate: float) -> Work:
-    """An update on a batch, on the device of ``fabric``; ``rate`` is that of stochastic depth."""
+def updater(fabric: Fabric, module: CtcModel, inputs: tuple[Tensor, ...], rate: float, depths: Sequence[int] = ()) -> Work:
+    """An update on a batch, on the device of ``fabric``; ``rate`` is that of stochastic depth.
+
+    With ``depths`` the updates end at these layers, in turn, and the layers above get no gradient.
+    """
     model, optimizer = fabric.setup(module, make_optimizer(module, TrainConfig()))
     model.train()
     set_learning_rate(optimizer, 1e-4)
     inputs = tuple(tensor.to(fabric.device) for tensor in inputs)
     probabilities = drop_probabilities(module.config.num_layers, rate, "linear")
-    draws = typical_draws(probabilities)
+    draws, ends_at = typical_draws(probabilities), itertools.cycle(depths or [module.config.num_layers])
 
     def update() -> None:
-        optimizer.zero_grad(set_to_none=False)
-        losses = model(*inputs, next(draws), branch_scales(probabilities))
+        optimizer.zero_grad(set_to_none=bool(depths))
+        depth = next(ends_at)
+        keep = [layer for layer in next(draws) if layer <= depth]
+        losses = model(*inputs, keep, branch_scales(probabilities), depth)
         fabric.backward(module.total(losses) / len(inputs[0]))
         fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
         optimizer.step()
@@ -102,22 +107,11 @@ def recipe_updates(config: str, truncated: bool, utterances: int, frames: int, l
     """Twenty updates of a recipe's model in float32: truncated as its config says, or those of the same model without taps."""
     options = read_config(Path(config), () if truncated else ("model.taps=[]", "model.truncated={}")).model
     torch.manual_seed(0)
-    fabric, module = make_fabric("float32"), CtcModel(options, 80, VOCAB_SIZE)
     torch.set_flush_denormal(True)
-    model, optimizer = fabric.setup(module, make_optimizer(module, TrainConfig()))
-    model.train()
-    set_learning_rate(optimizer, 1e-4)
-    inputs, depths = batch(utterances, frames, labels), ends(options)
-
-    def work() -> None:
-        for depth in depths:
-            optimizer.zero_grad(set_to_none=True)
-            losses = model(*inputs, range(1, depth + 1), None, depth)
-            fabric.backward(module.total(losses) / utterances)
-            fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
-            optimizer.step()
-
-    return work, {"depths": depths, "warm_up": 1}
+    depths = ends(options)
+    module = CtcModel(options, 80, VOCAB_SIZE)
+    update = updater(make_fabric("float32"), module, batch(utterances, frames, labels), 0.0, depths)
+    return lambda: [update() for _ in depths], {"depths": depths, "warm_up": 1}
 
 
 def ends(model: ModelConfig, count: int = 20) -> list[int]:
