@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from asrprune.config.schema import FrontendConfig
+from asrprune.data.tokenizer import write_tokens
 from asrprune.experiment.plan import Keep, Plan
 from asrprune.experiment.store import Experiment
 from asrprune.export.check import Check
@@ -24,7 +25,7 @@ from asrprune.export.onnx_file import (
 )
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path, write_text
+from asrprune.runtime.files import atomic_path
 from asrprune.runtime.records import Record
 from asrprune.runtime.version import version
 
@@ -107,8 +108,7 @@ def export(experiment: Experiment, plan: Plan, path: Path, depth: int | None, al
             count = check.texts(dev, CHECKED)
             logger.info("the texts of %d utterances of %s are equal at every depth", count, dev)
     exported.write(_record_path(path))
-    pieces = enumerate(experiment.tokenizer.pieces)
-    write_text(path.with_name("tokens.txt"), "".join(f"{piece} {label}\n" for label, piece in pieces))
+    write_tokens(path.with_name("tokens.txt"), experiment.tokenizer)
     return exported
 
 
