@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from scripts import ROOT, load_script
+from waiting import alive, wait_for
 
 sys.modules["gpu_check"] = check = load_script("tools/gpu_check/check.py")  # its dataclasses look themselves up
 missing = load_script("tools/gpu_check/missing.py")
@@ -48,18 +49,7 @@ def test_a_process_is_stopped_at_its_limit_with_its_children(options: Any, tmp_p
     assert check.run("sleeper", command, options, 1.0) == "stopped after 1 s; see sleeper.log"
     assert (tmp_path / "sleeper.log").read_text() == "begun\n"
     child = int((tmp_path / "child").read_text())
-    deadline = time.monotonic() + 60.0
-    while alive(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def alive(process: int) -> bool:
-    """Whether it runs; one that has ended may wait for its parent to look."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    wait_for(lambda: not alive(child))
 
 
 def test_what_a_process_said_last_is_told(options: Any) -> None:

@@ -1,15 +1,13 @@
 """Running a grid: what is in the way is said first, one failing run does not stop the others, and records are checked."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from records import cell_record, cell_row
+from waiting import alive, wait_for
 
 from asrprune.compare import run
 from asrprune.compare.grid import Cell, cells, read_grid
@@ -152,29 +150,14 @@ def test_when_the_terminal_is_gone_nothing_trains_on(recipe: Path, how: signal.S
         [*command, "--expdir", "exp", "--output", "paper"], stderr=subprocess.PIPE, text=True, preexec_fn=_with_a_terminal
     ) as grid:
         child = recipe / "exp/child"
-        _wait(lambda: child.exists() and child.read_text().strip() != "")
+        wait_for(lambda: child.exists() and child.read_text().strip() != "")
         grid.send_signal(how)
         assert grid.stderr is not None
         assert "interrupted; no file is incomplete" in grid.stderr.read()
     assert grid.returncode == 128 + how
-    _wait(lambda: not _alive(int(child.read_text())))
+    wait_for(lambda: not alive(int(child.read_text())))
 
 
 def _with_a_terminal() -> None:
     """These tests may themselves run under nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _wait(ready: Any) -> None:
-    end = time.monotonic() + 30
-    while not ready():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -6,11 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["perturb", "fbank", "bpe", "train", "average", "svcca", "search", "decode", "score", "bench", "report"]  # 2 has two
@@ -122,7 +121,7 @@ class Recipe:
         """A run that is in the middle of ``command``."""
         (self.root / f"hang_{command}").touch()
         process = self.start(*options)
-        _wait_for((self.root / "hanging").exists)
+        wait_for((self.root / "hanging").exists)
         (self.root / f"hang_{command}").unlink()
         (self.root / "hanging").unlink()
         return process
@@ -136,13 +135,6 @@ def _script(path: Path, text: str) -> None:
 
 def _shebang_and_cd() -> str:
     return '#!/usr/bin/env bash\ncd "$(dirname "${BASH_SOURCE[0]}")" || exit 1\n'
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from commands import asrprune
+from waiting import has_lines, wait_for
 
 from asrprune.data.check import check_data_dir
 from asrprune.data.tables import read_table
@@ -163,11 +164,8 @@ def test_a_run_killed_in_training_ends_with_the_same_numbers(mini: Mini) -> None
 
 
 def _wait_for_lines(path: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 300
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert process.poll() is None, "the run ended before it trained"
-        assert time.monotonic() < until, "no training"
-        time.sleep(0.005)
+    wait_for(lambda: has_lines(path, count) or process.poll() is not None, 300.0, "no training")
+    assert process.poll() is None, "the run ended before it trained"
 
 
 def _lines(exp: Path) -> list[dict[str, Any]]:

@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from commands import Done, asrprune
+from waiting import wait_for
 
 from asrprune.config.schema import Config, DecodeConfig
 from asrprune.data import extract as fbank
@@ -51,20 +51,13 @@ def here(cluster: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(slurm, "_ASK_S", 2.0)
     monkeypatch.setattr(fbank, "SHARD_UTTERANCES", 2)
     yield
-    _wait_for(lambda: in_queue() == [])
+    wait_for(lambda: in_queue() == [])
 
 
 def in_queue() -> list[str]:
     """Jobs that have not ended."""
     asked = ["squeue", "--noheader", "--array", "--format=%i"]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.1)
 
 
 def refused(done: Done, *parts: str) -> None:
@@ -190,7 +183,7 @@ def meanwhile(act: Callable[[], object], when: Callable[[], bool]) -> None:
     """Do something as soon as something else is so, beside what goes on."""
 
     def watch() -> None:
-        _wait_for(when)
+        wait_for(when)
         act()
 
     threading.Thread(target=watch, daemon=True).start()
@@ -203,7 +196,7 @@ def test_a_cancelled_job_is_told_and_what_is_finished_is_kept(data: Path, tiny_c
     refused(
         asrprune(*command), "job ", " was cancelled; run the same command again, finished results are kept; log of the job: "
     )
-    _wait_for(lambda: in_queue() == [])
+    wait_for(lambda: in_queue() == [])
     finished = {path: path.stat().st_mtime_ns for path in (data / "fbank").glob("*.scp")}
     assert 0 < len(finished) < 3
     done = asrprune(*command)
@@ -219,7 +212,7 @@ def test_an_interruption_cancels_the_jobs(data: Path, tiny_config_file: Path, nu
     done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM, "--allow-pipes")
     assert done.code == 128 + number
     assert done.err.splitlines()[-1].startswith("asrprune fbank: error: interrupted")
-    _wait_for(lambda: in_queue() == [], 20)
+    wait_for(lambda: in_queue() == [], 20)
     assert list((data / "fbank").glob(".*.tmp*")) == []
     assert list((data.parent / "log/slurm").glob(".*")) == []
 

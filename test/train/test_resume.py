@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from waiting import has_lines, wait_for
 
 from asrprune.config.load import write_config
 from asrprune.config.schema import Config
@@ -274,21 +276,15 @@ def test_killed_commands_go_on_exactly(reference: Path, config: Config, tiny_dat
     ]
     seed = random.randrange(1000)
     rng = random.Random(seed)
+    journal = exp / "train.jsonl"
     for lines in (rng.randrange(1, 5), rng.randrange(5, 9)):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        wait_for_lines(exp / "train.jsonl", lines)
+        wait_for(partial(has_lines, journal, lines))
         time.sleep(rng.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         assert process.wait() in (-signal.SIGKILL, 0), seed  # 0: it was faster
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     assert_same_run(exp, reference / "exp")
-
-
-def wait_for_lines(path: Path, count: int, limit_s: float = 120.0) -> None:
-    end = time.monotonic() + limit_s
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
 
 
 def test_records_are_json_lines_with_every_number(reference: Path) -> None:
