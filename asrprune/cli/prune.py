@@ -21,6 +21,7 @@ from asrprune.cli.options import (
     Where,
     check_dev,
     decoder_given,
+    distinct,
     kept_layers,
     load_experiment,
     workers_of,
@@ -86,6 +87,40 @@ def search(
                 score = "" if step.score is None else f", dev {metric} {step.score:.2f}"
                 say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")
             say(f"{plan_path(exp, name)}")
+
+
+@app.command("early-exit")
+def early_exit(
+    exp: ExpDir,
+    dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
+    sets: Annotated[list[Path] | None, typer.Argument(help="other directories, on which the threshold is measured")] = None,
+    margin: Annotated[float, typer.Option("--margin", min=0.0, help="points of WER that it may cost on the dev set")] = 0.5,
+    is_dev: IsDev = False,
+    executor: Where = "local",
+    nj: Jobs = 1,
+    sbatch: Sbatch = "",
+    ngpu: Gpus = 0,
+) -> None:
+    """Choose how sure an exit must be so that no further layers run. Writes early_exit.json and a figure."""
+    from asrprune.data.dataset import Corpus
+    from asrprune.decode.choose import decoder_of
+    from asrprune.decode.threshold import early_exit as run
+    from asrprune.experiment.paths import ExperimentPaths
+    from asrprune.report.early_exit import draw_early_exit
+
+    check_dev(dev, is_dev)
+    _, *others = distinct([dev, *(sets or [])])
+    workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
+    corpora = [Corpus(path, experiment.tokenizer) for path in (dev, *others)]
+    with workers:
+        made = run(experiment, corpora[0], corpora[1:], margin, decoder_of(experiment), workers)
+    path, rate = ExperimentPaths(exp).early_exit, experiment.config.scoring.in_units("WER")
+    made.write(path)
+    draw_early_exit(made, rate, path.with_suffix(".png"))
+    say(f"{path}: threshold {made.threshold:.4g}")
+    for name, curve in made.curves.items():
+        last = curve.by_exit[-1]
+        say(f"{name}: {curve.chosen.layers:.1f} layers, {rate} {curve.chosen.wer:.2f} %; all {last.layers:g}: {last.wer:.2f} %")
 
 
 @app.command()

@@ -73,6 +73,11 @@ class ExperimentPaths:
         return self.root / "decoder.json"
 
     @property
+    def early_exit(self) -> Path:
+        """The threshold of early exit that was chosen on a dev set; its figure is beside it, as .png."""
+        return self.root / "early_exit.json"
+
+    @property
     def bench(self) -> Path:
         """The real-time factors by depth."""
         return self.root / "bench.json"

@@ -1,0 +1,46 @@
+"""Early exit: for each utterance, layers run until an exit of the model is sure enough."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asrprune.infer.runner import Runner
+from asrprune.model.ctc_model import Emissions
+from asrprune.model.head import BLANK
+from asrprune.runtime.hardware import inference
+
+
+def confidence(emissions: Emissions) -> Tensor:
+    """Return how sure the model is of each utterance, (B,): the mean probability of the best label where it is no blank.
+
+    Most frames are blank with a probability near 1 at any depth, so they say nothing. An utterance of blanks alone has 0.
+    """
+    best, labels = emissions.log_probs.exp().max(dim=-1)  # (B, T')
+    real = torch.arange(best.shape[1], device=best.device) < emissions.lens.unsqueeze(1)
+    spoken = real & (labels != BLANK)
+    return (best * spoken).sum(dim=1) / spoken.sum(dim=1).clamp(min=1)
+
+
+def run_until_sure(runner: Runner, features: Tensor, exits: Sequence[int], threshold: float) -> tuple[int, Emissions]:
+    """Run the layers of one utterance up to the first exit whose confidence is at least ``threshold``.
+
+    Args:
+        runner: the model, its device and precision.
+        features: (T, F), before normalisation.
+        exits: layers, ascending.
+        threshold: 0..1; the last exit is taken whatever its confidence.
+
+    Returns:
+        The number of layers that ran, and the emissions (1, T', V).
+    """
+    model, after = runner.model, 0
+    with inference(runner.precision, runner.device):
+        x, context = model.embed(features.unsqueeze(0).to(runner.device), torch.tensor([len(features)], device=runner.device))
+        for layer in range(1, exits[-1] + 1):
+            x, after = model.step(x, layer, context, after), layer
+            if layer in exits:
+                emissions = Emissions(model.head(x), context.lens)
+                if layer == exits[-1] or float(confidence(emissions)[0]) >= threshold:
+                    break
+    return after, emissions
