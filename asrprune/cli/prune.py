@@ -18,11 +18,13 @@ from asrprune.cli.options import (
     LmFile,
     PlanName,
     Sbatch,
+    Threads,
     Where,
     check_dev,
     decoder_given,
     kept_layers,
     load_experiment,
+    use_threads,
     workers_of,
 )
 from asrprune.cli.screen import say
@@ -31,9 +33,13 @@ from asrprune.config.strategies import STRATEGY_NAMES
 
 @app.command()
 def svcca(
-    exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0
+    exp: ExpDir,
+    data: Annotated[Path, typer.Option("--data", help="dev directory, with features")],
+    ngpu: Gpus = 0,
+    threads: Threads = None,
 ) -> None:
     """Measure the similarity and the influence of the layers. Writes svcca/SET.npz and a figure."""
+    use_threads(threads)
     from asrprune.analysis.measure import measure_layers
     from asrprune.report.plots import draw_svcca
 
@@ -64,8 +70,10 @@ def search(
     nj: Jobs = 1,
     sbatch: Sbatch = "",
     ngpu: Gpus = 0,
+    threads: Threads = None,
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
+    use_threads(threads, executor)
     from asrprune.config.load import changed
     from asrprune.decode.choose import decoder_of
     from asrprune.experiment.plan import plan_path
