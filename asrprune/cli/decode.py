@@ -115,10 +115,12 @@ def score(
 ) -> None:
     """Score decoded sets, as `sclite -s` does. Writes score.json and result.txt beside each text."""
     from asrprune.data.tables import open_table
+    from asrprune.decode.sweep import check_same_set
     from asrprune.experiment.store import read_experiment_config
     from asrprune.scoring.sclite import write_score
 
     for directory in distinct(directories):
+        check_same_set(ExperimentPaths(exp).decoded(directory.name), directory)
         references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
         decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"))
         if not decoded:
