@@ -84,7 +84,7 @@ def search(
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
     options = changed(experiment.config.prune, given, "asrprune search")
-    check_measured(experiment, options.strategies, dev.name)  # before the search, which may take hours
+    check_measured(experiment, options.strategies, dev)  # before the search, which may take hours
     chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
         for name in options.strategies:
