@@ -169,6 +169,11 @@ def test_decode_and_score_of_chosen_layers(exp: Path, tiny_data: Path) -> None:
     scored = asrprune("score", "--exp", exp, tiny_data / "dev")
     wer = json.loads((output / "score.json").read_text())["wer"]
     assert f"{output}: WER {wer:.2f} % (" in scored.out
+    noisy = Path(shutil.copytree(tiny_data / "dev", exp.parent / "noisy/dev"))  # the same ids and transcripts
+    (noisy / "utt2num_frames").write_text((noisy / "utt2num_frames").read_text().replace("1", "2"))
+    refused = asrprune("score", "--exp", exp, noisy)
+    assert refused.code == 1
+    assert f"decode/dev: has results of {tiny_data / 'dev'}, and {noisy} has the same name" in refused.err
 
 
 def test_decode_takes_the_depths_it_is_told(exp: Path, tiny_data: Path) -> None:

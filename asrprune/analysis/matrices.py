@@ -18,7 +18,8 @@ def similarity_path(exp: Path, set_name: str) -> Path:
 
 
 def read_matrices(path: Path) -> dict[str, np.ndarray]:
-    """Read the file of ``measure_layers``: matrices, influence (older files lack it), layers, frames, model_sha256.
+    """Read the file of ``measure_layers``: matrices, influence, layers, frames, model_sha256, utterances (older
+    files lack influence and utterances).
 
     Raises:
         UserError: the file is missing or broken.

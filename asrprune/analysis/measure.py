@@ -9,6 +9,7 @@ from asrprune.analysis.activations import activations
 from asrprune.analysis.influence import influence
 from asrprune.analysis.matrices import similarity_path
 from asrprune.data.dataset import Corpus
+from asrprune.experiment.provenance import utterances_of
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
 from asrprune.runtime.files import atomic_path
@@ -17,7 +18,8 @@ from asrprune.runtime.files import atomic_path
 def measure_layers(experiment: Experiment, directory: Path) -> Path:
     """Write ``svcca/<set>.npz`` and return its path.
 
-    The file contains similarity, pwcca and cka (L + 1, L + 1), influence (L,), layers (L + 1,), frames and model_sha256.
+    The file contains similarity, pwcca and cka (L + 1, L + 1), influence (L,), layers (L + 1,), frames, model_sha256 and
+    a hash of the utterances.
     """
     config = experiment.config
     corpus = Corpus(directory, None)
@@ -35,5 +37,6 @@ def measure_layers(experiment: Experiment, directory: Path) -> Path:
             layers=np.arange(len(streams)),
             frames=np.array(len(streams[0])),
             model_sha256=np.array(experiment.record.model_sha256),
+            utterances=np.array(utterances_of(corpus)),
         )
     return path

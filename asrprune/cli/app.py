@@ -18,6 +18,7 @@ from asrprune.runtime.failures import INTERRUPTED, user_message
 from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
 from asrprune.runtime.signals import raise_interrupts, status_of
+from asrprune.runtime.threads import wait_briefly
 from asrprune.runtime.version import version
 
 
@@ -35,6 +36,7 @@ class _Commands(TyperGroup):
         """Run the command."""
         raise_interrupts()
         keep_freed_memory()
+        wait_briefly()
         _open_many_files()
         try:
             return super().invoke(ctx)

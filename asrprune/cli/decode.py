@@ -20,11 +20,13 @@ from asrprune.cli.options import (
     Layers,
     LmFile,
     Sbatch,
+    Threads,
     Where,
     check_dev,
     decoder_given,
     distinct,
     load_experiment,
+    use_threads,
     workers_of,
 )
 from asrprune.cli.screen import say
@@ -50,8 +52,10 @@ def decode(
     nj: Jobs = 1,
     sbatch: Sbatch = "",
     ngpu: Gpus = 0,
+    threads: Threads = None,
 ) -> None:
     """Decode sets at every depth of every plan. Writes decode/SET/STRATEGY_dDEPTH/text."""
+    use_threads(threads, executor)
     from asrprune.decode.choose import decoder_of
     from asrprune.decode.sweep import SubModel, decode_set, sub_models
     from asrprune.experiment.plan import parse_layers
@@ -83,8 +87,10 @@ def tune_lm(
     nj: Jobs = 1,
     sbatch: Sbatch = "",
     ngpu: Gpus = 0,
+    threads: Threads = None,
 ) -> None:
     """Choose the weights of a language model on a dev set. Writes decoder.json, which beam search reads."""
+    use_threads(threads, executor)
     from asrprune.config.schema import BeamConfig
     from asrprune.decode.choose import decoder_options
     from asrprune.decode.tune import tune
@@ -109,10 +115,12 @@ def score(
 ) -> None:
     """Score decoded sets, as `sclite -s` does. Writes score.json and result.txt beside each text."""
     from asrprune.data.tables import open_table
+    from asrprune.decode.sweep import check_same_set
     from asrprune.experiment.store import read_experiment_config
     from asrprune.scoring.sclite import write_score
 
     for directory in distinct(directories):
+        check_same_set(ExperimentPaths(exp).decoded(directory.name), directory)
         references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
         decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"))
         if not decoded:
@@ -163,8 +171,10 @@ def transcribe(
     context: Context = None,
     words: Annotated[bool, typer.Option("--words", help="JSON lines with start, end and confidence of each word")] = False,
     ngpu: Gpus = 0,
+    threads: Threads = None,
 ) -> None:
     """Transcribe audio files at any depth. A file that cannot be read is reported at the end, after the others."""
+    use_threads(threads)
     from dataclasses import asdict
 
     from asrprune.experiment.plan import parse_layers

@@ -9,6 +9,7 @@ import typer
 
 from asrprune.config.strategies import PREFERRED
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.threads import set_threads
 
 if TYPE_CHECKING:
     from asrprune.experiment.store import Experiment
@@ -22,6 +23,10 @@ AllowPipes = Annotated[bool, typer.Option("--allow-pipes", help="run `cmd |` ent
 Jobs = Annotated[int, typer.Option("--nj", min=1, help="number of processes or jobs")]
 Where = Annotated[str, typer.Option("--executor", help="local: processes of this machine, slurm: jobs of a cluster")]
 Sbatch = Annotated[str, typer.Option("--sbatch", help='options of sbatch for these jobs: "--partition=gpu --time=60"')]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads of all processes together; default: the cores that are not busy"),
+]
 Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="0: the CPU, 1: the GPU")]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="number of layers to run; --plan gives the layers")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
@@ -49,6 +54,12 @@ def distinct(directories: list[Path]) -> list[Path]:
     return paths
 
 
+def use_threads(threads: int | None, executor: str = "local", num_processes: int = 1) -> None:
+    """Set the number of threads of ``--threads``. Call this first: torch reads it when it is imported."""
+    if threads or executor == "local":  # a job of a cluster has the cores of its own machine
+        set_threads(threads, num_processes)
+
+
 def workers_of(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int = 0) -> "Executor":
     """Return the executor of ``--executor``, ``--nj`` and ``--sbatch``; job logs go to ``home``/log/slurm."""
     from asrprune.runtime.choose import choose
@@ -62,7 +73,7 @@ def check_dev(dev: Path, is_dev: bool) -> None:
     if "test" in name and "dev" not in name and not is_dev:
         raise UserError(
             f"{dev}: its name says that it is a test set, and nothing must be chosen on one; use a dev set, or add"
-            " --yes-it-is-a-dev-set if it is one"
+            " --yes-it-is-a-dev-set (run.sh: --is_dev true) if it is one"
         )
 
 

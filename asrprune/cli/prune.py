@@ -18,12 +18,14 @@ from asrprune.cli.options import (
     LmFile,
     PlanName,
     Sbatch,
+    Threads,
     Where,
     check_dev,
     decoder_given,
     distinct,
     kept_layers,
     load_experiment,
+    use_threads,
     workers_of,
 )
 from asrprune.cli.screen import say
@@ -32,9 +34,13 @@ from asrprune.config.strategies import STRATEGY_NAMES
 
 @app.command()
 def svcca(
-    exp: ExpDir, data: Annotated[Path, typer.Option("--data", help="dev directory, with features")], ngpu: Gpus = 0
+    exp: ExpDir,
+    data: Annotated[Path, typer.Option("--data", help="dev directory, with features")],
+    ngpu: Gpus = 0,
+    threads: Threads = None,
 ) -> None:
     """Measure the similarity and the influence of the layers. Writes svcca/SET.npz and a figure."""
+    use_threads(threads)
     from asrprune.analysis.measure import measure_layers
     from asrprune.report.plots import draw_svcca
 
@@ -65,8 +71,10 @@ def search(
     nj: Jobs = 1,
     sbatch: Sbatch = "",
     ngpu: Gpus = 0,
+    threads: Threads = None,
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
+    use_threads(threads, executor)
     from asrprune.config.load import changed
     from asrprune.decode.choose import decoder_of
     from asrprune.experiment.plan import plan_path
@@ -77,7 +85,7 @@ def search(
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
     options = changed(experiment.config.prune, given, "asrprune search")
-    check_measured(experiment, options.strategies, dev.name)  # before the search, which may take hours
+    check_measured(experiment, options.strategies, dev)  # before the search, which may take hours
     chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
         for name in options.strategies:

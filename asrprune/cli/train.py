@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from asrprune.cli.app import app
-from asrprune.cli.options import ConfigFile, ExpDir, IsDev, Overrides, check_dev
+from asrprune.cli.options import ConfigFile, ExpDir, IsDev, Overrides, Threads, check_dev, use_threads
 from asrprune.cli.screen import say
 
 
@@ -22,9 +22,11 @@ def train(
     ngpu: Annotated[int, typer.Option("--ngpu", min=0, help="GPUs of each machine, one process per GPU; 0: the CPU")] = 0,
     nproc: Annotated[int, typer.Option("--nproc", min=1, help="processes of each machine, on the CPU")] = 1,
     num_nodes: Annotated[int, typer.Option("--num-nodes", min=1, help="number of machines; start this command on each")] = 1,
+    threads: Threads = None,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Train a model, or continue a killed run."""
+    use_threads(threads, num_processes=max(ngpu, nproc))
     from asrprune.config.load import read_config
     from asrprune.train.start import train as run
 

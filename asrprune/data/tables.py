@@ -3,6 +3,7 @@
 The format of a fault is ``file:line: id: what is wrong; how to fix it``.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
@@ -156,6 +157,14 @@ def joined(left: Iterable[Left], right: Iterable[Right]) -> Iterator[tuple[Left 
         else:
             yield None, b
             b = next(rights, None)
+
+
+def sha256_of_rows(rows: Iterable[tuple[str, str]]) -> str:
+    """Return the SHA-256 of rows, in hexadecimal; records name the transcripts of a set by it."""
+    digest = hashlib.sha256()
+    for key, value in rows:
+        digest.update(f"{key} {value}\n".encode())
+    return digest.hexdigest()
 
 
 def write_table(path: Path, rows: Mapping[str, str]) -> None:

@@ -1,6 +1,5 @@
 """Decoding a set with several sub-models: depths and strategies of one model."""
 
-import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import ClassVar, Literal
 
 from asrprune.config.strategies import spellings
 from asrprune.data.dataset import Corpus
-from asrprune.data.tables import write_ascending
+from asrprune.data.tables import sha256_of_rows, write_ascending
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import decode_in_shards
@@ -18,11 +17,13 @@ from asrprune.experiment.plan import Keep, Plan, StrategyLabel, file_of
 from asrprune.experiment.provenance import features_of
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
-from asrprune.runtime.errors import UserError
+from asrprune.runtime.errors import UserError, printable
 from asrprune.runtime.executor import HERE, Executor
 from asrprune.runtime.files import held, read_json, sha256_of
 from asrprune.runtime.planted import inside
 from asrprune.runtime.records import Record
+
+_DATA = ("text", "utt2num_frames", "utt2crc")  # the files that tell one set from another
 
 
 class Decoded(Record):
@@ -36,6 +37,7 @@ class Decoded(Record):
     utterances: int
     hours: float
     text_sha256: str  # hash of the transcripts
+    directory: str | None = None  # of the data; earlier versions did not record it
     features: str | None = None  # hash of the checksums of the features, if they have any
     strategy: StrategyLabel
     depth: int
@@ -84,6 +86,7 @@ def decode_set(
         return list(models)
     shards = inside(ExperimentPaths(experiment.path).decoded(directory.name), "shards")
     with held(shards.parent):  # not ``shards``: on NFS the open lock file would remain there and block its removal
+        check_same_set(shards.parent, directory)
         texts = decode_in_shards(experiment, corpus, keeps, shards, executor, decoder)
         for output in missing:
             for stale in ("decode.json", "score.json"):
@@ -95,6 +98,36 @@ def decode_set(
     return list(models)
 
 
+def check_same_set(folder: Path, directory: Path) -> None:
+    """Check that the results in ``folder``, which has the name of a set, are not of another set of this name.
+
+    A set that was moved, copied or made anew is not another one.
+
+    Raises:
+        UserError: results were made from another directory, which is still there and has other data.
+    """
+    for path in sorted(folder.glob("*/decode.json")):
+        made_from = _directory_of(path)
+        if made_from is not None and not made_from.samefile(directory) and _data_of(made_from) != _data_of(directory):
+            raise UserError(
+                f"{folder}: has results of {made_from}, and {directory} has the same name, but other data; rename one of the"
+                f" two sets, or remove {folder}"
+            )
+
+
+def _directory_of(record: Path) -> Path | None:
+    """Return the data directory that a decode.json names, if it is still there."""
+    try:
+        named = read_json(record).get("directory")
+    except (UserError, AttributeError):  # damaged; it is decoded again
+        return None
+    return Path(named) if isinstance(named, str) and Path(named).is_dir() else None
+
+
+def _data_of(directory: Path) -> list[str | None]:
+    return [sha256_of(file) if (file := directory / name).is_file() else None for name in _DATA]
+
+
 def _is_decoded(output: Path, record: Decoded) -> bool:
     written = output / "decode.json"
     if not ((output / "text").exists() and written.exists()):
@@ -103,26 +136,25 @@ def _is_decoded(output: Path, record: Decoded) -> bool:
         known = read_json(written)  # of another version it may have other fields, and is decoded again
     except UserError:  # damaged
         return False
-    made = known.pop("output_sha256", None) if isinstance(known, dict) else None
-    if made is not None and made != sha256_of(output / "text"):
+    if not isinstance(known, dict) or known.pop("output_sha256", made := sha256_of(output / "text")) != made:
         return False
+    known["directory"] = record.directory  # data may be moved
     return any(known == {**record.plain(), "strategy": name} for name in spellings(record.strategy))
 
 
 def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: Iterable[SubModel]) -> list[Decoded]:
-    text_sha256 = hashlib.sha256()
-    for key, text in zip(corpus.ids, corpus.texts, strict=True):
-        text_sha256.update(f"{key} {text}\n".encode())
+    text_sha256 = sha256_of_rows(zip(corpus.ids, corpus.texts, strict=True))
     config, features = experiment.config, features_of(corpus)
     return [
         Decoded(
             format=1,
             set=corpus.directory.name,
+            directory=printable(str(corpus.directory.resolve())),
             decoder=f"{decoder.identity}, {config.decode.precision}",
             model_sha256=experiment.record.model_sha256,
             utterances=len(corpus),
             hours=round(float(corpus.lengths.sum()) * config.frontend.frame_shift_ms / 3.6e6, 4),
-            text_sha256=text_sha256.hexdigest(),
+            text_sha256=text_sha256,
             features=features,
             strategy=model.strategy,
             depth=len(model.keep),

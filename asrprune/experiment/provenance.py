@@ -118,6 +118,11 @@ def features_of(corpus: Corpus) -> str | None:
     return None if corpus.checksums is None else _hash_of_lines(map(str, corpus.checksums))
 
 
+def utterances_of(corpus: Corpus) -> str:
+    """Return a hash of the ids, lengths and features of a corpus: of all that a model sees of it."""
+    return _hash_of_lines((_hash_of_lines(corpus.ids), _hash_of_lines(map(str, corpus.lengths)), str(features_of(corpus))))
+
+
 def _hash_of_lines(lines: Iterable[str]) -> str:
     """Hash lines, joined by line feeds, without holding all of them in memory."""
     digest = hashlib.sha256()

@@ -11,7 +11,7 @@ from asrprune.config.schema import PruneConfig
 from asrprune.data.dataset import Corpus
 from asrprune.decode.decoder import Decoder
 from asrprune.experiment.plan import file_of, plan_path
-from asrprune.experiment.provenance import fingerprint
+from asrprune.experiment.provenance import fingerprint, utterances_of
 from asrprune.experiment.store import Experiment
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.score_cache import CachedScorer
@@ -36,12 +36,12 @@ class Evidence:
     @cached_property
     def similarity(self) -> np.ndarray:
         """The SVCCA similarities of x_0..x_L: (L + 1, L + 1)."""
-        return read_measure(self._experiment, self._dev.name, "similarity")
+        return read_measure(self._experiment, self._dev, "similarity")
 
     @cached_property
     def influence(self) -> np.ndarray:
         """The influence of layers 1..L: (L,)."""
-        return read_measure(self._experiment, self._dev.name, "influence")
+        return read_measure(self._experiment, self._dev, "influence")
 
     @cached_property
     def score(self) -> CachedScorer:
@@ -54,16 +54,20 @@ class Evidence:
         return CachedScorer(DevScorer(experiment, corpus, metric, self._executor, self._decoder), path, made_by)
 
 
-def read_measure(experiment: Experiment, set_name: str, measure: Measure) -> np.ndarray:
+def read_measure(experiment: Experiment, dev: Path, measure: Measure) -> np.ndarray:
     """Read the similarity or influence of the layers of this model on a set.
 
     Raises:
-        UserError: the file is missing, or belongs to another model, or lacks the measure.
+        UserError: the file is missing, or belongs to another model or other data, or lacks the measure.
     """
-    path = similarity_path(experiment.path, set_name)
+    path = similarity_path(experiment.path, dev.name)
     stored = read_matrices(path)
     if str(stored["model_sha256"]) != experiment.record.model_sha256:
         raise UserError(f"{path}: measured on another model; run stage 6 (`asrprune svcca`) again")
+    if "utterances" in stored and str(stored["utterances"]) != utterances_of(Corpus(dev, None)):
+        raise UserError(
+            f"{path}: measured on other features than those of {dev}; run stage 6 (`asrprune svcca`) again, with this set"
+        )
     if measure not in stored:
         raise UserError(f"{path}: has no {measure}, as an older asrprune wrote it; run stage 6 (`asrprune svcca`) again")
     width = experiment.num_layers

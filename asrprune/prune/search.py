@@ -38,7 +38,7 @@ def make_plan(
         decoder: decodes the dev set.
 
     Raises:
-        UserError: there is no such strategy; a measurement is missing, or was made on another model.
+        UserError: there is no such strategy; a measurement is missing, or was made on another model or other data.
     """
     name, options = strategy_name(strategy), options or experiment.config.prune
     if name not in STRATEGIES:
@@ -61,9 +61,9 @@ def make_plan(
     return plan
 
 
-def check_measured(experiment: Experiment, strategies: Iterable[str], set_name: str) -> None:
-    """Raise a ``UserError`` if the measurement that one of these strategies needs is missing."""
+def check_measured(experiment: Experiment, strategies: Iterable[str], dev: Path) -> None:
+    """Raise a ``UserError`` if the measurement that one of these strategies needs is missing or of other data."""
     for name in strategies:
         needs = STRATEGIES[name].needs
         if needs is not None and needs != "score":
-            read_measure(experiment, set_name, needs)
+            read_measure(experiment, dev, needs)

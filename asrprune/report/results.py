@@ -175,10 +175,14 @@ def _read_score(path: Path, utterances: int) -> Score:
 
 
 def _data(usable: Sequence[tuple[Decoded, Score]]) -> dict[str, SetData]:
-    """Describe the decoded sets; all decodes of a set must have the same utterances and transcripts."""
+    """Describe the decoded sets; all results of a set must have the same utterances and transcripts.
+
+    The transcripts are those of the score: they may have been corrected since the decoding.
+    """
     first: dict[str, tuple[str, SetData]] = {}
-    for decode, _ in usable:
-        seen = SetData(utterances=decode.utterances, hours=decode.hours, text_sha256=decode.text_sha256)
+    for decode, score in usable:
+        text = score.text_sha256 or decode.text_sha256
+        seen = SetData(utterances=decode.utterances, hours=decode.hours, text_sha256=text)
         name = f"decode/{decode.set}/{decode.strategy}_d{decode.depth}"
         other, expected = first.setdefault(decode.set, (name, seen))
         if seen != expected:

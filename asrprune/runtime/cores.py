@@ -1,10 +1,53 @@
-"""The number of CPU cores."""
+"""The CPU cores of this machine: how many there are, and how many are busy."""
 
 from __future__ import annotations  # an old Python must be able to import this file and report its version
 
 import os
+import time
+from pathlib import Path
+
+_STAT = Path("/proc/stat")  # Linux
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+_IDLE = (3, 4)  # fields of a line of /proc/stat: idle, and waiting for a disk
+_TIMES = 8  # the fields that follow are counted in the first ones, too
 
 
 def usable_cores() -> int:
     """Return the number of CPU cores that this process may use; in a cluster job this may be less than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(_usable())
+
+
+def physical_cores() -> int:
+    """Return the number of usable cores where the two hyperthreads of a core count once: so many threads torch uses."""
+    try:
+        return len({Path(_SIBLINGS.format(core)).read_text() for core in _usable()})
+    except OSError:  # the system does not tell
+        return usable_cores()
+
+
+def busy_cores(interval_s: float = 0.2) -> float:
+    """Measure how many of the usable cores are busy, on average of ``interval_s``; 0.0 on systems without /proc/stat (macOS).
+
+    This process sleeps meanwhile, so others keep them busy.
+    """
+    if not _STAT.exists():
+        return 0.0
+    before = _ticks()
+    time.sleep(interval_s)
+    spent = [(busy - before[core][0], idle - before[core][1]) for core, (busy, idle) in _ticks().items() if core in before]
+    return sum(busy / max(1, busy + idle) for busy, idle in spent)
+
+
+def _usable() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
+
+
+def _ticks() -> dict[int, tuple[int, int]]:
+    """Return the times (busy, idle) of each usable core since the start of the machine, in 1/100 s."""
+    names, found = {f"cpu{core}": core for core in _usable()}, {}
+    for name, *fields in map(str.split, _STAT.read_text(encoding="ascii").splitlines()):
+        if name in names:
+            times = [int(field) for field in fields[:_TIMES]]
+            idle = sum(times[field] for field in _IDLE)
+            found[names[name]] = sum(times) - idle, idle
+    return found

@@ -12,7 +12,7 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from asrprune.data.packed import Packed
-from asrprune.data.tables import joined, some
+from asrprune.data.tables import joined, sha256_of_rows, some
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_file
 from asrprune.scoring.wer import Alignment, Score, Tally, Texts, aligned, check_texts
@@ -48,7 +48,7 @@ def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts, *, i
             hyp_trn.write(" ".join([*words.hyp, name]) + "\n")
             table.write(f"{key}\t{c.ref_words}\t{c.cor}\t{c.sub}\t{c.del_}\t{c.ins}\n")
             runs.add(speaker, _pra_block(name, words))
-        result = tally.score(ignore_case)
+        result = tally.score(ignore_case).model_copy(update={"text_sha256": sha256_of_rows(refs)})
         _write_report(report.buffer, runs, tally.utterances)
     result.write(directory / "score.json")
     return result

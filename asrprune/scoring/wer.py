@@ -88,6 +88,7 @@ class Score(Record):
     sentence_error: float
     ignore_case: bool = False  # how it was counted
     case_errors: int = 0  # substitutions of words that differ in letter case alone
+    text_sha256: str | None = None  # hash of the references; earlier versions did not record it
 
 
 def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:

@@ -12,6 +12,7 @@ executor=local          # slurm: features, search and decoding are done by nj jo
 sbatch=                 # options for these jobs, as sbatch has them: "--partition=gpu --gres=gpu:1 --time=60"
 ngpu=0                  # GPUs of this machine that train together (other stages use one); 0: the CPU
 nproc=1                 # without GPUs: processes that train together
+threads=                # CPU threads of a command; default: the cores that no other program keeps busy
 num_nodes=1             # machines that train together: run stage 4 on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set
 config=conf/train.yaml  # all numbers
 config_opts=            # other values for some of them: "--set train.epochs=10 --set seed=2"
@@ -24,6 +25,7 @@ dev_set=dev             # the same of the development set, which chooses epochs 
 test_sets="test"        # the same of the test sets: "test_clean test_other"
 lm_text=                # sentences, one a line, that decode.decoder.lm is trained on; default: those of train_set
 local_opts=             # passed on to local/download.sh and local/data.sh; later runs remember it
+is_dev=false            # true: dev_set is a dev set, although its name contains "test"
 allow_pipes=false       # true: run the `command |` entries of wav.scp, which are arbitrary shell
 results_dir=            # where to copy RESULTS.md and figures/ at the end
 # end
@@ -44,9 +46,10 @@ for name in $test_sets; do tests+=("$datadir/$name") decoded+=("$exp/decode/$nam
 search_dir=$dev copied= decoders=$nj own_gpus=$ngpu  # layers are chosen on it
 if [ "$speeds" != "[1.0]" ]; then copied=prune.speeds search_dir=${dev}_sp; fi  # or on copies of it at these speeds
 sets=("$train" "$dev" "${tests[@]}") features=("$train_sp" "$dev" "${tests[@]}" ${copied:+"$search_dir"})
-jobs=(--executor "$executor" ${sbatch:+--sbatch "$sbatch"})
+jobs=(--executor "$executor" ${sbatch:+--sbatch "$sbatch"}) cores=(--ngpu "$ngpu" ${threads:+--threads "$threads"})
 if [ "$executor" = slurm ]; then own_gpus=0; elif [ "$ngpu" != 0 ]; then decoders=1; fi  # a GPU here is busy with one process
 if [ "$allow_pipes" = true ]; then pipes=--allow-pipes; else pipes=; fi
+if [ "$is_dev" = true ]; then sure=--yes-it-is-a-dev-set; else sure=; fi
 if [ -f local/download.sh ]; then download=local/download.sh; else download=/dev/null; fi
 lm_file=$exp/lang/$lm  # decode.decoder.lm
 made_lm=$lm_file make_lm=(asrprune lm "${lm_text:-$train/text}" ${lm_text:+--plain})  # trained,
@@ -78,7 +81,7 @@ stage 4 train "training with $config, in $exp; curves: tensorboard --logdir $exp
     --needs seed augment batch model train --reads "$train_sp/utt2crc" "$dev/utt2crc" --also-needs all \
     --makes "$exp/"{config.yaml,bpe.model,tokens.txt,cmvn,dropped.tsv} \
     -- asrprune train "${numbers[@]}" --exp "$exp" --train "$train_sp" --dev "$dev" --bpe "$exp/lang/bpe.model" \
-    --cmvn "$train_sp/cmvn" --ngpu "$ngpu" --nproc "$nproc" --num-nodes "$num_nodes"
+    --cmvn "$train_sp/cmvn" "${cores[@]}" --nproc "$nproc" --num-nodes "$num_nodes" $sure
 stage 5 average "the average of the best epochs, in $exp/model.safetensors" --in "$exp" --after 4 --on-failure-redo 4 \
     --makes "$exp/model.safetensors" "$exp/model.json" -- asrprune average --exp "$exp"
 measured=5
@@ -86,15 +89,15 @@ if [[ $strategies =~ svcca|influence ]]; then  # a small dev set may be too shor
     measured=6
     stage 6 svcca "similarity of the layers on $search_dir, in $exp/svcca" --in "$exp" --after 5 \
         --needs decode prune.svcca_variance prune.svcca_frames prune.speeds --reads "$search_dir/utt2crc" \
-        --makes "$exp/svcca/${search_dir##*/}".{npz,png} -- asrprune svcca --exp "$exp" --data "$search_dir" --ngpu "$ngpu"
+        --makes "$exp/svcca/${search_dir##*/}".{npz,png} -- asrprune svcca --exp "$exp" --data "$search_dir" "${cores[@]}"
 fi
 stage 7 search "which layers to remove, judged on $search_dir, in $exp/plans" --in "$exp" --after "$measured" \
     --needs prune --reads "$search_dir/utt2crc" ${lm:+"$lm_file"} --makes "$exp/plans/*.json" ${lm:+"$exp/decoder.json"} \
-    -- ${lm:+asrprune tune-lm --exp "$exp" --dev "$dev" "${jobs[@]}" --nj "$decoders" --ngpu "$ngpu" --then} \
-    asrprune search --exp "$exp" --dev "$search_dir" "${jobs[@]}" --nj "$decoders" --ngpu "$ngpu"
+    -- ${lm:+asrprune tune-lm --exp "$exp" --dev "$dev" $sure "${jobs[@]}" --nj "$decoders" "${cores[@]}" --then} \
+    asrprune search --exp "$exp" --dev "$search_dir" $sure "${jobs[@]}" --nj "$decoders" "${cores[@]}"
 stage 8 decode "$test_sets at every depth, in $exp/decode" --in "$exp" --after 7 \
     --reads "${tests[@]}" "${tests[@]/%//utt2crc}" --makes "${decoded[@]/%//text}" "${decoded[@]/%//decode.json}" \
-    -- asrprune decode --exp "$exp" "${tests[@]}" "${jobs[@]}" --nj "$decoders" --ngpu "$ngpu"
+    -- asrprune decode --exp "$exp" "${tests[@]}" "${jobs[@]}" --nj "$decoders" "${cores[@]}"
 stage 9 score "word error rates, in $exp/decode" --in "$exp" --after 8 --needs scoring \
     --makes "${decoded[@]/%//score.json}" "${decoded[@]/%//*.t*}" \
     -- asrprune score --exp "$exp" "${tests[@]}"

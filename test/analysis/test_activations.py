@@ -1,5 +1,6 @@
 """Activations: real frames only, the same ones for every layer, whatever the batch; and what is stored of them."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from asrprune.analysis.svcca import linear_cka, pwcca, similarity_matrix, subspa
 from asrprune.config.lengths import output_length
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
+from asrprune.data.tables import read_table, write_table
 from asrprune.experiment.store import Experiment
+from asrprune.features.ark import checksum, read_matrix
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
 from asrprune.prune.evidence import read_measure
@@ -114,18 +117,29 @@ def test_what_is_stored_are_the_measures_of_the_activations(own_experiment: Expe
         assert int(stored["frames"]) == 165
         assert str(stored["model_sha256"]) == own_experiment.record.model_sha256
         similarity = stored["similarity"]
-    np.testing.assert_array_equal(read_measure(own_experiment, "train", "similarity"), similarity)
-    np.testing.assert_array_equal(read_measure(own_experiment, "train", "influence"), influence(streams))
+    np.testing.assert_array_equal(read_measure(own_experiment, tiny_data / "train", "similarity"), similarity)
+    np.testing.assert_array_equal(read_measure(own_experiment, tiny_data / "train", "influence"), influence(streams))
     assert [entry.name for entry in path.parent.iterdir()] == ["train.npz"]
 
 
 def test_a_matrix_that_is_missing_or_of_another_model_names_stage_6(own_experiment: Experiment, tiny_data: Path) -> None:
     with pytest.raises(UserError, match=r"svcca/train\.npz: no such file; stage 6"):
-        read_measure(own_experiment, "train", "similarity")
+        read_measure(own_experiment, tiny_data / "train", "similarity")
     measure_layers(own_experiment, tiny_data / "train")
     own_experiment = replace(own_experiment, record=changed(own_experiment.record, model_sha256="another"))
     with pytest.raises(UserError, match=r"train\.npz: measured on another model; run stage 6"):
-        read_measure(own_experiment, "train", "similarity")
+        read_measure(own_experiment, tiny_data / "train", "similarity")
+
+
+def test_measures_of_other_features_are_refused(own_experiment: Experiment, tiny_data: Path, tmp_path: Path) -> None:
+    train = Path(shutil.copytree(tiny_data / "train", tmp_path / "train"))
+    checksums = {key: f"{checksum(read_matrix(entry)):08x}" for key, entry in read_table(train / "feats.scp").items()}
+    write_table(train / "utt2crc", checksums)
+    measure_layers(own_experiment, train)
+    read_measure(own_experiment, train, "similarity")
+    write_table(train / "utt2crc", {**checksums, next(iter(checksums)): "00000008"})
+    with pytest.raises(UserError, match=rf"train\.npz: measured on other features than those of {train}; run stage 6"):
+        read_measure(own_experiment, train, "similarity")
 
 
 def test_too_small_a_set_is_refused_and_leaves_nothing(own_experiment: Experiment, tiny_data: Path) -> None:

@@ -129,7 +129,7 @@ def test_the_record_says_what_was_decoded_by_what(own: Experiment, tiny_data: Pa
     assert record.pop("output_sha256") == sha256_of(output / "text")
     assert record == {
         "format": 1, "set": "dev", "decoder": "greedy, float32", "model_sha256": own.record.model_sha256, "utterances": 6,
-        "strategy": "odd", "depth": 2, "keep": [2, 4],
+        "strategy": "odd", "depth": 2, "keep": [2, 4], "directory": str((tiny_data / "dev").resolve()),
     }  # fmt: skip
 
 
@@ -206,6 +206,29 @@ def test_another_model_other_layers_or_other_references_are_decoded_again(
     write_table(dev / "text", {**texts, next(iter(texts)): "five five"})
     decode_set(own, dev, [SubModel("iterative", (3, 4))])
     assert len(decoded) == 4
+
+
+def test_another_set_of_the_same_name_does_not_replace_results(
+    own: Experiment, tiny_data: Path, tmp_path: Path, decoded: list[tuple[int, ...]]
+) -> None:
+    wanted, first, second = sub_models([LOWEST], [2]), tmp_path / "a/dev", tmp_path / "b/dev"
+    shutil.copytree(tiny_data / "dev", first)
+    shutil.copytree(tiny_data / "train", second)
+    (output,) = decode_set(own, first, wanted)
+    before = snapshot(own.path)
+    for strategies in ([LOWEST], [ODD]):  # of which the second one has no result yet
+        with pytest.raises(UserError, match=rf"decode/dev: has results of {first}, and {second} has the same name, but other"):
+            decode_set(own, second, sub_models(strategies, [2]))
+    assert {name: file for name, file in snapshot(own.path).items() if not name.endswith(".lock")} == {
+        name: file for name, file in before.items() if not name.endswith(".lock")
+    }
+    shutil.copytree(first, tmp_path / "copy/dev")
+    assert decode_set(own, tmp_path / "copy/dev", wanted) == [output]
+    assert decoded == [(1, 2)]
+    first.rename(tmp_path / "moved")  # then it is the same set, with other data
+    assert decode_set(own, second, wanted) == [output]
+    assert decoded == [(1, 2), (1, 2)]
+    assert list(texts_of(output)) == list(read_table(second / "text"))
 
 
 @pytest.mark.parametrize("killed_in", ["write_ascending", "write"])
@@ -305,6 +328,7 @@ def test_an_utterance_too_short_for_the_front_end_gets_an_empty_line(own: Experi
     (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2, 3, 4))])
     assert (output / "text").read_text().splitlines()[:3] == list(lengths)
     texts = texts_of(output)
+    shutil.rmtree(output.parent)
     (without,) = decode_set(own, tiny_data / "dev", [SubModel("lowest", (1, 2, 3, 4))])
     assert texts == {**texts_of(without), **dict.fromkeys(lengths, "")}
 

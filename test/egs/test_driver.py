@@ -190,6 +190,16 @@ def test_options_reach_the_commands(recipe: Recipe) -> None:
     assert next(call for call in calls if call.startswith("local")) == "local/data.sh downloads data 5"
 
 
+def test_threads_and_the_word_for_a_dev_set_reach_the_commands(finished: Recipe) -> None:
+    beam(finished, "3gram.arpa")
+    finished.run("--threads", "3", "--is_dev", "true", "--stage", "3")
+    calls = finished.calls()
+    assert [call.split()[0] for call in calls if "--threads 3" in call] == ["train", "svcca", "tune-lm", "search", "decode"]
+    assert [call.split()[0] for call in calls if "--yes-it-is-a-dev-set" in call] == ["train", "tune-lm", "search"]
+    finished.run()
+    assert finished.calls() == [], "neither changes results"
+
+
 def test_the_cluster_does_what_it_can(recipe: Recipe) -> None:
     sbatch = "--partition=gpu --time=60"
     recipe.run("--executor", "slurm", "--nj", "9", "--ngpu", "1", "--sbatch", sbatch)

@@ -150,6 +150,16 @@ def test_decodes_of_other_transcripts_are_both_named(experiment: Path) -> None:
         collect(experiment)
 
 
+def test_scores_against_other_transcripts_are_told(experiment: Path) -> None:
+    scores = list(experiment.glob("decode/dev/*/score.json"))
+    for path in scores:  # all of them have been scored again, after a correction
+        change(path, text_sha256="corrected")
+    assert collect(experiment).data["dev"].text_sha256 == "corrected"
+    change(experiment / "decode/dev/lowest_d4/score.json", text_sha256="others")
+    with pytest.raises(UserError, match=r"decode/dev/lowest_d4: its utterances or transcripts are not those of"):
+        collect(experiment)
+
+
 @pytest.mark.parametrize("name", ["decode/dev/lowest_d4", "plans/lowest.json", "bench.json", "svcca/dev.npz"])
 def test_what_another_model_made_is_left_out_and_named(experiment: Path, name: str) -> None:
     if name.endswith(".npz"):

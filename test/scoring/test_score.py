@@ -113,7 +113,8 @@ def test_utterances_and_speakers_add_up(scored: tuple[Score, Path]) -> None:
 def test_score_json(scored: tuple[Score, Path]) -> None:
     result, directory = scored
     written = json.loads((directory / "score.json").read_text())
-    assert list(written) == ["wer", "wer_ci95", "cer", "sub", "del", "ins", "cor", "ref_words", "utterances", "sentence_error"]
+    names = ["wer", "wer_ci95", "cer", "sub", "del", "ins", "cor", "ref_words", "utterances", "sentence_error", "text_sha256"]
+    assert list(written) == names
     assert Score.read(directory / "score.json") == result
     assert written["wer"] == round(100 * (written["sub"] + written["del"] + written["ins"]) / written["ref_words"], 4)
     average = next(line for line in TABLE if "Sum/Avg" in line).replace("|", " ").split()
