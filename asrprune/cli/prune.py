@@ -66,7 +66,7 @@ def search(
     ngpu: Gpus = 0,
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
-    from asrprune.config.load import changed
+    from asrprune.config.mistakes import changed
     from asrprune.decode.choose import decoder_of
     from asrprune.experiment.plan import plan_path
     from asrprune.prune.search import check_measured, make_plan
