@@ -1,106 +1,77 @@
-"""The public runtime: transcribe with a trained model at any depth."""
+"""The public runtime: transcribe at any depth, with a trained experiment or with an exported file."""
 
+import functools
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from asrprune.data.tokenizer import WORD_START
-from asrprune.decode.choose import decoder_of
+from asrprune.config.lengths import output_length
+from asrprune.data.units import BLANK
 from asrprune.decode.decoder import Decoder
-from asrprune.decode.greedy import GREEDY
-from asrprune.decode.windows import Found, decode_in_windows
-from asrprune.experiment.plan import Keep, Plan, check_layers
-from asrprune.experiment.store import Experiment, load
+from asrprune.decode.windows import decode_in_windows
+from asrprune.decode.words import Hypothesis, Word, words_of
+from asrprune.experiment.plan import Keep, Plan
 from asrprune.features.audio import check_samples, open_audio
-from asrprune.features.fbank import Read, fbank_of_part, num_frames
-from asrprune.infer.runner import Runner
-from asrprune.prune.find import find_plan
+from asrprune.features.fbank import Read, num_frames
+from asrprune.features.resample import at_rate
 from asrprune.runtime.errors import UserError
+from asrprune.transcribe.model import Model
 
-WORD_TAIL_S = 0.25  # the longest time that a word lasts after its last label; docs/decoding.md has the measurement
+__all__ = ["Hypothesis", "Recognizer", "Word"]
+
+logger = logging.getLogger(__name__)
 FIT_AUDIO_S = 5.0
 FIT_REPEATS = 3
 
 
-@dataclass(frozen=True)
-class Word:
-    """A recognised word.
-
-    A CTC model marks the beginning of a word or of a piece, most often by a single frame. So a word begins at the first frame
-    of its first label. It ends where the next word begins, but at most ``WORD_TAIL_S`` after the last frame of its last label.
-    """
-
-    text: str
-    start_s: float
-    end_s: float
-    confidence: float  # 0..1: mean probability of the labels on their frames
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """The recognised text, its words, and the layers that ran."""
-
-    text: str
-    words: tuple[Word, ...]
-    layers: tuple[int, ...]
-
-
 class Recognizer:
-    """A trained model for transcription. A change of depth reloads nothing.
+    """A model for transcription. A change of depth reloads nothing. Several threads may use the same recogniser.
 
     Attributes:
+        model: the model; see ``transcribe.model``.
+        decoder: what turns its output into labels.
         layers: the layers that run by default.
     """
 
-    def __init__(self, experiment: Experiment, plan: str | Path | None, decoder: Decoder = GREEDY) -> None:
+    def __init__(self, model: Model, decoder: Decoder | None = None) -> None:
         """Use ``Recognizer.load``."""
-        self.experiment, self.decoder = experiment, decoder
-        self.runner = Runner.of(experiment)
-        self._plan = plan
-        self.layers: tuple[int, ...] = tuple(range(1, experiment.num_layers + 1))
+        self.model = model
+        self.decoder = model.decoder({}) if decoder is None else decoder
+        self.layers: tuple[int, ...] = model.default
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
-        """The plan with the layers of each depth; read on first use."""
-        return find_plan(self.experiment, self._plan)
+        """The plan with the layers of each depth."""
+        return self.model.plan
 
     @classmethod
     def load(
         cls,
-        exp: str | Path,
+        path: str | Path,
         plan: str | Path | None = None,
         device: str = "cpu",
         decoder: Mapping[str, Any] | None = None,
     ) -> "Recognizer":
-        """Load an experiment directory.
+        """Load an experiment, which runs in torch, or an exported file, which runs in onnxruntime without torch.
 
         Args:
-            exp: a directory made by a recipe (stage 5 or later) or by `asrprune prune`.
-            plan: the plan with the layers of each depth: a strategy (``exp/plans/NAME.json``) or a file; None: the plan
-                ``iterative`` if it exists, else the lowest layers.
-            device: "cpu" or "cuda".
+            path: a directory made by a recipe (stage 5 or later) or by `asrprune prune`; or FILE.onnx of `asrprune export`.
+            plan: of an experiment: the plan with the layers of each depth, which is a strategy (``exp/plans/NAME.json``) or a
+                file; None: the plan ``iterative`` if it exists, else the lowest layers. An exported file has its own.
+            device: "cpu" or "cuda"; "cpu" for an exported file.
             decoder: numbers that replace those of ``decode.decoder`` in the config:
                 ``{"type": "beam", "lm": "3gram.arpa", "context": ["Lynde"]}``.
 
         Raises:
             UserError: a file is missing or broken.
         """
-        experiment = load(Path(exp).absolute(), device)  # the plan is read later, perhaps in another working directory
-        if plan is not None and str(plan).endswith(".json"):
-            plan = Path(plan).absolute()
-        recognizer = cls(experiment, plan, decoder_of(experiment, decoder))
-        if plan is not None:
-            find_plan(recognizer.experiment, plan)  # reports a missing plan at once
-        return recognizer
+        model = _exported(Path(path), plan, device) if str(path).endswith(".onnx") else _trained(Path(path), plan, device)
+        return cls(model, model.decoder(decoder or {}))
 
     def transcribe(
         self,
@@ -109,80 +80,108 @@ class Recognizer:
         layers: Sequence[int] | None = None,
         sample_rate: int | None = None,
     ) -> Hypothesis:
-        """Transcribe a file, or (N,) float32 samples in [-1, 1) at the model's sample rate.
+        """Transcribe a file, or (N,) floating-point samples in [-1, 1).
 
-        A recording of more than a minute is decoded in overlapping windows; memory does not grow with its length.
+        Channels are mixed, and other sample rates are resampled to that of the model. A recording of more than a minute is
+        decoded in overlapping windows; memory does not grow with its length. A recording of digital silence has no words.
 
         Args:
             audio: path or samples. A named pipe is read to its end, and so is standard input for ``-``.
-            depth: the number of layers to run; the plan gives the layers. None: ``layers``, or the result of ``fit``, or all.
+            depth: the number of layers to run; the plan gives the layers. None: ``layers``, or the result of ``fit``, or those
+                that the model runs by default: all, or what `asrprune set-depth` chose.
             layers: exactly these layers.
-            sample_rate: the rate of samples in Hz, if it shall be checked. That of a file is always checked.
+            sample_rate: the rate of samples in Hz; None: that of the model.
 
         Raises:
-            UserError: the audio cannot be read, the samples have another type, scale or rate, or the depth or a layer does
-                not exist.
+            UserError: the audio cannot be read, the samples have another type or scale, or the depth or a layer does not exist.
         """
-        keep = self.layers_of(depth, layers)
-        config = self.experiment.config
+        model, keep = self.model, self.layers_of(depth, layers)
         with self._opened(audio, sample_rate) as (read, num_samples):
 
-            def emit(start: int, stop: int) -> list[tuple[Keep, Tensor]]:
-                return [(keep, self._emit(fbank_of_part(read, num_samples, start, stop, config.frontend), keep))]
+            def emit(start: int, stop: int) -> list[tuple[Keep, np.ndarray]]:
+                return [(keep, self._emit(model.features(read, num_samples, start, stop), keep))]
 
-            found = decode_in_windows(num_frames(num_samples, config.frontend), config, self.decoder, emit)[keep]
-        words = self._words(found, num_samples / config.frontend.sample_rate)
+            found = decode_in_windows(num_frames(num_samples, model.frontend), model.timing, self.decoder, emit)[keep]
+        seconds = num_samples / model.frontend.sample_rate
+        words = words_of(found, model.units, model.timing.frame_s, seconds, model.word_tail_s)
         return Hypothesis(" ".join(word.text for word in words), words, keep)
 
-    @contextmanager
-    def _opened(self, audio: str | Path | np.ndarray, sample_rate: int | None) -> Iterator[tuple[Read, int]]:
-        """Open a file or samples; yield a function that reads parts of it, and the number of samples."""
-        rate = self.experiment.config.frontend.sample_rate
-        if isinstance(audio, np.ndarray):
-            if sample_rate not in (None, rate):
-                raise UserError(f"the samples have {sample_rate} Hz, but the model needs {rate} Hz; resample them")
-            samples = _checked(audio)
-            yield lambda start, count: samples[start : start + count], len(samples)
-        else:
-            with open_audio(str(audio), rate, streams=True) as recording:
-                yield recording.read, recording.info.num_samples
+    def fit(
+        self,
+        rtf: float | None = None,
+        params_m: float | None = None,
+        memory_mb: float | None = None,
+        seconds: float = FIT_AUDIO_S,
+    ) -> int:
+        """Select the deepest sub-model of the plan that meets one budget; return its depth.
 
-    def fit(self, rtf: float, seconds: float = FIT_AUDIO_S) -> int:
-        """Select the deepest sub-model of the plan that has at most the real-time factor ``rtf`` here; return its depth.
+        Later calls of ``transcribe`` use it. Give exactly one of:
 
-        Later calls of ``transcribe`` use it. Transcription of ``seconds`` of noise is timed: the median of three runs.
+        Args:
+            rtf: largest real-time factor on this machine. Transcription of ``seconds`` of noise is timed: the median of three
+                runs.
+            params_m: largest number of parameters, in millions.
+            memory_mb: largest size of the weights, in 10^6 bytes. It is the memory of a model that has only these layers
+                (`asrprune prune`, `asrprune export --form depth`); one that can run at every depth has all weights in memory.
+            seconds: length of the noise.
 
         Raises:
-            UserError: all sub-models are too slow.
+            UserError: all sub-models are above the budget, or no budget or several are given.
         """
+        given = {"rtf": rtf, "params_m": params_m, "memory_mb": memory_mb}
+        budgets = [(name, budget) for name, budget in given.items() if budget is not None]
+        if len(budgets) != 1:
+            raise UserError("fit needs exactly one of rtf, params_m and memory_mb")
+        ((name, budget),) = budgets
+        ways: dict[str, tuple[str, Callable[[Keep], float]]] = {
+            "rtf": (f"a real-time factor of {budget} or less here", lambda keep: self._rtf(keep, seconds)),
+            "params_m": (f"{budget} million parameters or less", self.model.params_m),
+            "memory_mb": (f"{budget} MB of weights or less", self.model.memory_mb),
+        }
+        what, measure = ways[name]
         taken = float("inf")
         for step in sorted(self.plan.steps, key=lambda step: -step.depth):
-            taken = self._rtf(step.keep, seconds)
-            if taken <= rtf:
+            taken = measure(step.keep)
+            if taken <= budget:
                 self.layers = step.keep
                 return step.depth
-        raise UserError(
-            f"no depth of plan {self.plan.strategy} has a real-time factor of {rtf} or less here; the smallest has {taken:.4f}"
-        )
+        raise UserError(f"no depth of plan {self.plan.strategy} has {what}; the smallest has {taken:.4f}")
 
     def layers_of(self, depth: int | None = None, layers: Sequence[int] | None = None) -> tuple[int, ...]:
         """Return the layers that ``transcribe`` runs; raise a ``UserError`` if the depth or a layer does not exist."""
         if depth is not None and layers is not None:
             raise UserError("give a depth or layers, not both")
         if layers is not None:
-            check_layers(layers, self.experiment.num_layers, "layers")
+            self.model.check_layers(layers)
             return tuple(layers)
         return self.layers if depth is None else self.plan.keep(depth)
 
-    def _emit(self, features: np.ndarray, keep: tuple[int, ...]) -> Tensor:
-        """Compute log-probabilities (T', V), on the CPU, of features (T, F)."""
-        batch = torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)])
-        ((_, emissions),) = self.runner.emissions(*batch, [keep])
-        return emissions.log_probs[0, : int(emissions.lens[0])].cpu()
+    @contextmanager
+    def _opened(self, audio: str | Path | np.ndarray, sample_rate: int | None) -> Iterator[tuple[Read, int]]:
+        """Open a file or samples; yield a function that reads parts at the rate of the model, and the number of samples."""
+        rate = self.model.frontend.sample_rate
+        if isinstance(audio, np.ndarray):
+            samples = _checked(audio)
+            own = rate if sample_rate is None else sample_rate
+            yield at_rate("samples", lambda start, count: samples[start : start + count], len(samples), own, rate)
+        else:
+            with open_audio(str(audio), None, streams=True) as recording:
+                info = recording.info
+                _tell(info.sample_rate, info.channels, rate)
+                yield at_rate(str(audio), recording.read_mono, info.num_samples, info.sample_rate, rate)
 
-    def _rtf(self, keep: tuple[int, ...], seconds: float) -> float:
-        options = self.experiment.config.frontend
-        noise = np.random.default_rng(0).normal(0.0, 0.1, int(seconds * options.sample_rate)).astype(np.float32)
+    def _emit(self, features: np.ndarray, keep: Keep) -> np.ndarray:
+        """Compute log-probabilities (T', V) of features (T, F). Digital silence, whose energies are all equal, is blank."""
+        if features.size and np.ptp(features) > 0.0:
+            return self.model.emissions(features, keep)
+        frames = output_length(len(features), self.model.timing.factor)
+        blank = np.full((frames, len(self.model.units)), -np.inf, dtype=np.float32)
+        blank[:, BLANK] = 0.0
+        return blank
+
+    def _rtf(self, keep: Keep, seconds: float) -> float:
+        rate = self.model.frontend.sample_rate
+        noise = np.random.default_rng(0).normal(0.0, 0.1, int(seconds * rate)).astype(np.float32)
         times = []
         for _ in range(FIT_REPEATS + 1):
             started = time.perf_counter()
@@ -190,21 +189,29 @@ class Recognizer:
             times.append(time.perf_counter() - started)
         return float(np.median(times[1:])) / seconds
 
-    def _words(self, found: Found, seconds: float) -> tuple[Word, ...]:
-        """Return the words of a recording that is ``seconds`` long."""
-        config = self.experiment.config
-        frame_s = config.model.subsampling.factor * config.frontend.frame_shift_ms / 1000
-        pieces = self.experiment.tokenizer.pieces
-        groups = _group_by_word([pieces[label] for label in found.labels])
-        begins = [found.first[group[0]] * frame_s for group in groups]
-        words: list[Word] = []
-        for group, begin, following in zip(groups, begins, [*begins[1:], seconds], strict=False):
-            text = self.experiment.tokenizer.decode([found.labels[i] for i in group])
-            spoken = (found.last[group[-1]] + 1) * frame_s
-            end = max(min(spoken + WORD_TAIL_S, following), min(spoken, seconds))
-            if text:
-                words.append(Word(text, round(begin, 3), round(end, 3), fmean(found.confidences[i] for i in group)))
-        return tuple(words)
+
+def _exported(path: Path, plan: str | Path | None, device: str) -> Model:
+    from asrprune.transcribe.exported import ExportedModel
+
+    if plan is not None:
+        raise UserError(f"{path}: has a plan of its own; `asrprune export --plan` chooses it")
+    if device != "cpu":
+        raise UserError(f"{path}: an exported file runs on the CPU, not on {device}; load the experiment")
+    return ExportedModel(path)
+
+
+def _trained(path: Path, plan: str | Path | None, device: str) -> Model:
+    from asrprune.transcribe.trained import TrainedModel  # here, because it imports torch
+
+    return TrainedModel.load(path, plan, device)
+
+
+@functools.cache  # once for each kind of recording
+def _tell(rate: int, channels: int, wanted: int) -> None:
+    mixed = [f"{channels} channels are mixed into one"] if channels > 1 else []
+    resampled = [f"{rate} Hz are resampled to {wanted} Hz"] if rate != wanted else []
+    if mixed or resampled:
+        logger.info("recordings with %d Hz and %d channels: %s", rate, channels, ", ".join(mixed + resampled))
 
 
 def _checked(samples: np.ndarray) -> np.ndarray:
@@ -215,13 +222,3 @@ def _checked(samples: np.ndarray) -> np.ndarray:
         )
     check_samples("samples", samples)
     return samples
-
-
-def _group_by_word(pieces: Sequence[str]) -> list[list[int]]:
-    """Return the indices of the pieces of each word; a piece with sentencepiece's word mark begins a word."""
-    groups: list[list[int]] = []
-    for position, piece in enumerate(pieces):
-        if piece.startswith(WORD_START) or not groups:
-            groups.append([])
-        groups[-1].append(position)
-    return groups

@@ -20,11 +20,14 @@ from asrprune.decode.sweep import SubModel, decode_set
 from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Step, plan_path
+from asrprune.experiment.weights import load_weights
+from asrprune.features.fbank import SPEED_FILTER
 from asrprune.prune.find import find_plan
 from asrprune.prune.surgery import prune
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE
+from asrprune.runtime.torch_pair import import_torchaudio
 
 ITERATIVE = (Step.of((1, 2, 3, 4), 5.0), Step.of((1, 3, 4), 6.0), Step.of((3,), 7.0))
 
@@ -98,7 +101,7 @@ def test_depth_is_per_call_and_nothing_sticks(asr: Recognizer, wav: Path) -> Non
 
 
 def test_a_pruned_experiment_says_what_the_full_one_says_with_these_layers(asr: Recognizer, wav: Path, tmp_path: Path) -> None:
-    prune(asr.experiment, (1, 3, 4), tmp_path / "pruned")
+    prune(asr.model.experiment, (1, 3, 4), tmp_path / "pruned")
     pruned = Recognizer.load(tmp_path / "pruned")
     expected = asr.transcribe(wav, depth=3)
     found = pruned.transcribe(wav)
@@ -124,11 +127,11 @@ def test_words_ascend_within_the_audio(asr: Recognizer, wavs: dict[str, Path]) -
 
 def emit(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, frames: list[tuple[str, float]]) -> None:
     """Let the recogniser emit, frame by frame, a piece with a probability; the rest is spread over the others."""
-    pieces = recognizer.experiment.tokenizer.pieces
+    pieces = recognizer.model.units.pieces
     rows = torch.stack([torch.full((len(pieces),), (1 - p) / (len(pieces) - 1)) for _, p in frames])
     for row, (piece, p) in zip(rows, frames, strict=True):
         row[pieces.index(piece)] = p
-    monkeypatch.setattr(recognizer, "_emit", lambda *_: rows.log())
+    monkeypatch.setattr(recognizer, "_emit", lambda *_: rows.log().numpy())
 
 
 def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +236,7 @@ def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
         soundfile.write(tmp_path / f"{seconds}.wav", rng.normal(0.0, 0.1, seconds * 16000 + 77), 16000)
         utterances.append(Utterance(f"s-{seconds}", str(tmp_path / f"{seconds}.wav"), 0.0, None, "s", "one"))
     write_data_dir(directory, utterances)
-    extract(directory, asr.experiment.config.frontend, HERE)
+    extract(directory, asr.model.frontend, HERE)
     own = experiment.load(Path(shutil.copytree(exp, tmp_path / "exp")))
     (output,) = decode_set(own, directory, [SubModel("lowest", (1, 2, 3, 4))])
     texts = dict(open_table(output / "text", allow_empty=True))
@@ -286,6 +289,21 @@ def test_fit_measures_the_median_run_after_a_warm_up(asr: Recognizer, monkeypatc
     assert runs == [(1, 2, 3, 4)] * 4 + [(1, 3, 4)] * 4
 
 
+def test_fit_by_parameters_and_by_memory(asr: Recognizer) -> None:
+    """The head, the front end and each layer have their parameters; a float32 has four bytes."""
+    weights = load_weights(asr.model.experiment.path / "model.safetensors")
+    layer = sum(weight.numel() for name, weight in weights.items() if name.startswith("encoder.layers.0."))
+    whole = sum(weight.numel() for name, weight in weights.items() if not name.startswith("cmvn"))
+    assert asr.fit(params_m=(whole - layer) / 1e6) == 3
+    assert asr.fit(params_m=(whole - layer - 1) / 1e6) == 1
+    assert asr.fit(memory_mb=4 * whole / 1e6) == 4
+    with pytest.raises(UserError, match=r"no depth of plan iterative has 0\.01 MB of weights or less; the smallest has 0\.0\d"):
+        asr.fit(memory_mb=0.01)
+    for budgets in ({}, {"rtf": 1.0, "params_m": 1.0}):
+        with pytest.raises(UserError, match="exactly one of rtf, params_m and memory_mb"):
+            asr.fit(**budgets)
+
+
 def test_fit_really_runs(asr: Recognizer) -> None:
     assert asr.fit(1000.0, seconds=0.5) == 4
 
@@ -302,10 +320,34 @@ def test_empty_and_too_short_audio_is_the_empty_hypothesis(asr: Recognizer, tmp_
     assert asr.transcribe(np.full(1040, 0.1, dtype=np.float32)).layers == (1, 2, 3, 4)  # 7 frames, one of the encoder
 
 
-def test_another_sample_rate_is_refused(asr: Recognizer, tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "narrow.wav", np.zeros(8000), 8000)
-    with pytest.raises(UserError, match=r"narrow\.wav: is sampled at 8000 Hz, but must be at 16000 Hz"):
-        asr.transcribe(tmp_path / "narrow.wav")
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_other_rates_and_channels_are_those_of_the_model(
+    asr: Recognizer, tmp_path: Path, rate: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same samples, resampled by torchaudio; one sentence in the log."""
+    noise = np.random.default_rng(0).normal(0.0, 0.1, (2 * rate, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "stereo.wav", noise, rate, subtype="FLOAT")
+    resample = import_torchaudio().functional.resample
+    expected = asr.transcribe(resample(torch.from_numpy(noise.mean(axis=1)), rate, 16000, **SPEED_FILTER).numpy())
+    module._tell.cache_clear()
+    with caplog.at_level("INFO"):
+        found = [asr.transcribe(tmp_path / "stereo.wav") for _ in range(2)]
+    assert [hypothesis.text for hypothesis in found] == [expected.text] * 2 != ["", ""]
+    sentence = f"recordings with {rate} Hz and 2 channels: 2 channels are mixed into one, {rate} Hz are resampled to 16000 Hz"
+    assert caplog.messages == [sentence]
+
+
+def test_a_rate_that_has_no_speech_is_refused(asr: Recognizer, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "slow.wav", np.zeros(100), 50)
+    with pytest.raises(UserError, match=r"slow\.wav: is sampled at 50 Hz, but only 4000 to 192000 Hz are resampled"):
+        asr.transcribe(tmp_path / "slow.wav")
+
+
+def test_digital_silence_says_nothing(asr: Recognizer) -> None:
+    silence = np.zeros(90 * 16000, np.float32)
+    assert asr.transcribe(silence).text == ""
+    features = asr.model.features(lambda start, count: silence[start : start + count], 16000, 0, 100)
+    assert asr.model.emissions(features, (1, 2, 3, 4)).argmax(1).any(), "the model itself says something"
 
 
 def test_a_missing_file_is_refused(asr: Recognizer, tmp_path: Path) -> None:
@@ -334,11 +376,11 @@ def test_samples_of_another_scale_are_refused(asr: Recognizer, value: float, mes
         asr.transcribe(samples)
 
 
-def test_the_rate_of_samples_is_checked_if_it_is_given(asr: Recognizer) -> None:
-    samples = np.full(16000, 0.1, np.float32)
+def test_samples_of_another_rate_are_resampled(asr: Recognizer, tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).normal(0.0, 0.1, 16000).astype(np.float32)
     assert asr.transcribe(samples, sample_rate=16000) == asr.transcribe(samples)
-    with pytest.raises(UserError, match="the samples have 8000 Hz, but the model needs 16000 Hz"):
-        asr.transcribe(samples, sample_rate=8000)
+    soundfile.write(tmp_path / "narrow.wav", samples, 8000, subtype="FLOAT")
+    assert asr.transcribe(samples, sample_rate=8000) == asr.transcribe(tmp_path / "narrow.wav") != asr.transcribe(samples)
 
 
 def test_the_working_directory_may_change(exp: Path, wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

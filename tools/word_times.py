@@ -19,7 +19,6 @@ sys.path.insert(0, str(ROOT / "egs/mini/local"))
 from corpus import read_config  # noqa: E402
 from espeak import SAMPLE_RATE, Voice, say_with_times  # noqa: E402
 
-import asrprune.recognizer  # noqa: E402
 from asrprune.recognizer import Recognizer, Word  # noqa: E402
 from asrprune.runtime.failures import exit_status  # noqa: E402
 from asrprune.runtime.torch_pair import import_torchaudio  # noqa: E402
@@ -62,12 +61,12 @@ def differences(found: list[Word], times: np.ndarray) -> tuple[np.ndarray, np.nd
 def run(exp: Path, count: int) -> None:
     """Print a table."""
     recognizer = Recognizer.load(exp)
-    spoken = sentences(count, recognizer.experiment.config.frontend.sample_rate)
+    spoken = sentences(count, recognizer.model.frontend.sample_rate)
     print(
         "| longest tail (s) | beginnings, mean error (s) | ends, mean error (s) | within 0.1 s |\n| ---: | ---: | ---: | ---: |"
     )
     for tail in TAILS_S:
-        asrprune.recognizer.WORD_TAIL_S = tail
+        recognizer.model.word_tail_s = tail
         heard = [(recognizer.transcribe(audio).words, words, times) for audio, words, times in spoken]
         right = [differences(list(found), times) for found, words, times in heard if [word.text for word in found] == words]
         begins, ends = (np.abs(np.concatenate(part)) for part in zip(*right, strict=True))

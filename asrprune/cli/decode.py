@@ -184,7 +184,7 @@ def transcribe(
     if plan is not None and depth is None:
         raise UserError("--plan needs a depth; add --depth N")
     recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)), decoder_given(decoder, lm, context))
-    keep = None if layers is None else parse_layers(layers, recognizer.experiment.num_layers)
+    keep = None if layers is None else parse_layers(layers, recognizer.model.num_layers)
     keep = recognizer.layers_of(depth, keep)
     faults = []
     for file in files:

@@ -75,7 +75,7 @@ def search(
 ) -> None:
     """Find the layers to remove. Writes plans/STRATEGY.json."""
     use_threads(threads, executor)
-    from asrprune.config.load import changed
+    from asrprune.config.mistakes import changed
     from asrprune.decode.choose import decoder_of
     from asrprune.experiment.plan import plan_path
     from asrprune.prune.search import check_measured, make_plan
@@ -108,8 +108,10 @@ def early_exit(
     nj: Jobs = 1,
     sbatch: Sbatch = "",
     ngpu: Gpus = 0,
+    threads: Threads = None,
 ) -> None:
     """Choose how sure an exit must be so that no further layers run. Writes early_exit.json and a figure."""
+    use_threads(threads, executor)
     from asrprune.data.dataset import Corpus
     from asrprune.decode.choose import decoder_of
     from asrprune.decode.threshold import early_exit as run

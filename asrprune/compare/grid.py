@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from asrprune.config.load import check, read_config, read_yaml, resolved
+from asrprune.config.load import read_config, read_yaml, resolved
+from asrprune.config.mistakes import check
 from asrprune.config.names import names_affecting, only, sections
 from asrprune.config.schema import Config, ModelConfig, PruneConfig, StrategyName
 from asrprune.config.section import Positive, Section

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from asrprune.config.lengths import output_length
 from asrprune.data.packed import Packed
 from asrprune.data.tables import is_count, stream_table
-from asrprune.data.tokenizer import UNKNOWN_LABEL, Tokenizer
+from asrprune.data.tokenizer import Tokenizer
+from asrprune.data.units import UNKNOWN_LABEL
 from asrprune.features.ark import checksum, read_matrix
 from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import write_text

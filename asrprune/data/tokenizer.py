@@ -8,16 +8,15 @@ from pathlib import Path
 import sentencepiece
 
 from asrprune.config.schema import TokenizerConfig
+from asrprune.data.units import BLANK_PIECE, WORD_START, Units, write_tokens
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path, write_text
+from asrprune.runtime.files import atomic_path
 
 logger = logging.getLogger(__name__)
-WORD_START = "▁"
 UNKNOWN = "<unk>"
-UNKNOWN_LABEL = 1  # the label of piece 0 of sentencepiece
 
 
-class Tokenizer:
+class Tokenizer(Units):
     """The conversion of text to labels and back. Label 0 is the blank, label i + 1 is piece i of sentencepiece (0: unknown)."""
 
     def __init__(self, model: Path) -> None:
@@ -29,17 +28,14 @@ class Tokenizer:
             pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         except (RuntimeError, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{model}: not a sentencepiece model ({error}); run stage 3 (`asrprune bpe`) again") from None
-        self.path, self.pieces = model, ["<blk>", *pieces]
+        super().__init__([BLANK_PIECE, *pieces])
+        self.path = model
         unknown, start = self._processor.unk_id(), self._processor.piece_to_id(WORD_START)
         self._unknown = [unknown] if start == unknown else [start, unknown]  # to words as units, <unk> is one
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[Path]]:
         """Pickle the path only; the receiving process loads the model."""
         return Tokenizer, (self.path,)
-
-    def __len__(self) -> int:
-        """Return the vocabulary size, including the blank."""
-        return len(self.pieces)
 
     def encode(self, text: str) -> list[int]:
         """Return the labels of a text. The word ``<unk>`` becomes the unknown piece.
@@ -49,11 +45,6 @@ class Tokenizer:
         encode = self._processor.encode  # with a list it would start threads at each call
         own = (self._unknown if word == UNKNOWN else encode(word) for word in text.split())
         return [piece + 1 for pieces in own for piece in pieces]
-
-    def decode(self, labels: Sequence[int]) -> str:
-        """Return the text of labels (without blanks); an unknown piece becomes `<unk>`."""
-        joined = "".join(self.pieces[label] for label in labels)
-        return " ".join(joined.replace(WORD_START, " ").split())
 
 
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Path) -> Tokenizer:
@@ -97,11 +88,6 @@ def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Pa
     tokenizer = Tokenizer(directory / "bpe.model")
     write_tokens(directory / "tokens.txt", tokenizer)
     return tokenizer
-
-
-def write_tokens(path: Path, tokenizer: Tokenizer) -> None:
-    """Write the list of text units: ``token label`` a line, as sherpa-onnx has it."""
-    write_text(path, "".join(f"{piece} {label}\n" for label, piece in enumerate(tokenizer.pieces)))
 
 
 def _without_unknown(texts: Sequence[str]) -> Iterator[str]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from asrprune.data.units import BLANK
 from asrprune.decode.decoder import BestPath
-from asrprune.model.head import BLANK
 
 
 def align(log_probs: np.ndarray, labels: Sequence[int]) -> BestPath:

@@ -3,21 +3,23 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from asrprune.config.load import check
+from asrprune.config.mistakes import check
 from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding, GreedyConfig
-from asrprune.data.tokenizer import UNKNOWN_LABEL, Tokenizer
+from asrprune.data.units import Units
 from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.language_model import LanguageModel
 from asrprune.decode.prefix_beam import PrefixBeam
 from asrprune.experiment.paths import ExperimentPaths
-from asrprune.experiment.store import Experiment
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
 from asrprune.runtime.records import Record
+
+if TYPE_CHECKING:
+    from asrprune.experiment.store import Experiment
 
 logger = logging.getLogger(__name__)
 LM_WEIGHT, WORD_BONUS = 0.5, 0.0  # defaults, if neither the config nor `asrprune tune-lm` sets them
@@ -45,8 +47,12 @@ class Tuned(Record):
     width: int
     tried: tuple[Weights, ...]
 
+    def fits(self, lm: Path) -> bool:
+        """Return whether the weights are those of this language model; a missing one is reported elsewhere."""
+        return not lm.is_file() or self.lm_sha256 == sha256_of(lm)
 
-def decoder_of(experiment: Experiment, given: Mapping[str, Any] | None = None) -> Decoder:
+
+def decoder_of(experiment: "Experiment", given: Mapping[str, Any] | None = None) -> Decoder:
     """Make the decoder of an experiment.
 
     Args:
@@ -58,30 +64,34 @@ def decoder_of(experiment: Experiment, given: Mapping[str, Any] | None = None) -
     """
     options = decoder_options(experiment, given or {})
     if isinstance(options, BeamConfig) and options.lm is not None and None in (options.lm_weight, options.word_bonus):
-        options = _with_weights(options, _tuned(experiment, Path(options.lm)))
+        options = with_weights(options, tuned_of(experiment, Path(options.lm)))
     return make_decoder(options, experiment.tokenizer)
 
 
-def decoder_options(experiment: Experiment, given: Mapping[str, Any]) -> Decoding:
-    """Return ``decode.decoder`` of the config, with the numbers in ``given`` replaced.
+def decoder_options(experiment: "Experiment", given: Mapping[str, Any]) -> Decoding:
+    """Return ``decode.decoder`` of the config, with the numbers in ``given`` replaced; see ``replaced``."""
+    return replaced(experiment.config.decode.decoder, given, ExperimentPaths(experiment.path).lang)
 
-    If ``given`` has another ``type``, the numbers of the config are not used. The file of a language model is searched in the
-    experiment first.
+
+def replaced(configured: Decoding, given: Mapping[str, Any], folder: Path) -> Decoding:
+    """Return the numbers of a decoder, with those in ``given`` replaced.
+
+    If ``given`` has another ``type``, the configured numbers are not used. The file of a language model is searched in
+    ``folder`` first.
 
     Raises:
         UserError: the numbers do not fit together.
     """
-    configured = experiment.config.decode.decoder
     same = given.get("type", configured.type) == configured.type
     values = {**(configured.model_dump() if same else {}), **given}
     options = check(DecodeConfig, {"decoder": values}, "decode").decoder
     if not isinstance(options, BeamConfig) or options.lm is None:
         return options
-    own = ExperimentPaths(experiment.path).lang / options.lm
+    own = folder / options.lm
     return options.model_copy(update={"lm": str(own)}) if own.is_file() else options
 
 
-def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
+def make_decoder(options: Decoding, units: Units) -> Decoder:
     """Make a decoder.
 
     Raises:
@@ -90,30 +100,31 @@ def make_decoder(options: Decoding, tokenizer: Tokenizer) -> Decoder:
     if isinstance(options, GreedyConfig):
         return GREEDY
     if options.lm is None:
-        return make_beam(options, tokenizer, None, "")
-    return make_beam(_with_weights(options, None), tokenizer, ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)))
+        return make_beam(options, units, None, "")
+    return make_beam(with_weights(options, None), units, ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)))
 
 
-def make_beam(options: BeamConfig, tokenizer: Tokenizer, lm: LanguageModel | None, lm_sha256: str) -> PrefixBeam:
+def make_beam(options: BeamConfig, units: Units, lm: LanguageModel | None, lm_sha256: str) -> PrefixBeam:
     """Make a beam search with a language model that is already loaded."""
     for phrase in options.context:
-        if not phrase.split() or UNKNOWN_LABEL in tokenizer.encode(phrase):
+        if not phrase.split() or not units.can_write(phrase):
             raise UserError(f"decode.decoder.context: {phrase!r} cannot be written in the text units; remove it")
-    return PrefixBeam(tokenizer.pieces, options, lm, lm_sha256)
+    return PrefixBeam(units.pieces, options, lm, lm_sha256)
 
 
-def _tuned(experiment: Experiment, lm: Path) -> Tuned | None:
+def tuned_of(experiment: "Experiment", lm: Path) -> Tuned | None:
+    """Return the weights that were tuned for this model and language model, if there are any."""
     path = ExperimentPaths(experiment.path).decoder
     if not path.exists():
         return None
     tuned = Tuned.read(path)
-    if tuned.model_sha256 != experiment.record.model_sha256 or (lm.is_file() and tuned.lm_sha256 != sha256_of(lm)):
+    if tuned.model_sha256 != experiment.record.model_sha256 or not tuned.fits(lm):
         logger.warning("%s: belongs to another model or language model and is ignored; run `asrprune tune-lm` again", path)
         return None
     return tuned
 
 
-def _with_weights(options: BeamConfig, tuned: Tuned | None) -> BeamConfig:
+def with_weights(options: BeamConfig, tuned: Tuned | None) -> BeamConfig:
     """Return the options with values for the weights that they leave open."""
     weights = {
         "lm_weight": tuned.lm_weight if tuned else LM_WEIGHT,

@@ -1,9 +1,14 @@
 """The interface of a decoder, which turns emissions into labels."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
-from torch import Tensor
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array: TypeAlias = Union["Tensor", np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,15 @@ class Decoder(Protocol):
     def identity(self) -> str:
         """The name of the decoder and all numbers on which its labels depend, for cache keys and records."""
 
-    def decode(self, log_probs: Tensor, lens: Tensor) -> list[BestPath]:
+    def decode(self, log_probs: Array, lens: Array) -> list[BestPath]:
         """Decode a batch.
 
         Args:
-            log_probs: (B, T', V).
+            log_probs: (B, T', V) float32.
             lens: (B,) numbers of encoder frames; 0 frames give no labels.
         """
+
+
+def on_cpu(values: Array) -> np.ndarray:
+    """Return a tensor of any device as an array, which shares its memory if it is on the CPU; an array as it is."""
+    return values if isinstance(values, np.ndarray) else values.cpu().numpy()

@@ -1,10 +1,9 @@
 """Greedy CTC decoding of a batch."""
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from asrprune.decode.decoder import BestPath
-from asrprune.model.head import BLANK
+from asrprune.data.units import BLANK
+from asrprune.decode.decoder import Array, BestPath, on_cpu
 
 
 class Greedy:
@@ -12,19 +11,18 @@ class Greedy:
 
     identity = "greedy"
 
-    def decode(self, log_probs: Tensor, lens: Tensor) -> list[BestPath]:
+    def decode(self, log_probs: Array, lens: Array) -> list[BestPath]:
         """Decode a batch; see ``Decoder.decode``."""
-        best = log_probs.argmax(dim=-1)  # (B, T')
-        frames = torch.arange(best.shape[1], device=best.device)
-        real = frames < lens.unsqueeze(1)
-        changes = torch.ones(best.shape[0], best.shape[1] + 1, dtype=torch.bool, device=best.device)  # before each frame
+        best, lens = on_cpu(log_probs.argmax(-1)), on_cpu(lens)  # (B, T'), found where the emissions are
+        real = np.arange(best.shape[1]) < lens[:, None]
+        changes = np.ones((best.shape[0], best.shape[1] + 1), dtype=bool)  # before each frame
         changes[:, 1:-1] = best[:, 1:] != best[:, :-1]
-        changes.scatter_(1, lens.clamp(max=best.shape[1]).unsqueeze(1), True)  # a change at the end of the utterance
+        np.put_along_axis(changes, np.minimum(lens, best.shape[1])[:, None], True, axis=1)  # at the end of the utterance
         label = real & (best != BLANK)
         begins, ends = changes[:, :-1] & label, changes[:, 1:] & label
-        counts = begins.sum(dim=1).tolist()
-        columns = (best[begins], begins.nonzero()[:, 1], ends.nonzero()[:, 1])
-        parts = (column.cpu().split(counts) for column in columns)
+        bounds = np.cumsum(begins.sum(axis=1))[:-1]  # of utterances, among the labels of the batch
+        columns = (best[begins], begins.nonzero()[1], ends.nonzero()[1])
+        parts = (np.split(column, bounds) for column in columns)
         return [BestPath(*(part.tolist() for part in row)) for row in zip(*parts, strict=True)]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from asrprune.data.tokenizer import WORD_START
+from asrprune.data.units import WORD_START
 
 _ROOT = 0
 

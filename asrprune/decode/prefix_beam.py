@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 import numpy as np
-from torch import Tensor
 
 from asrprune.config.schema import BeamConfig
-from asrprune.data.tokenizer import WORD_START
+from asrprune.data.units import BLANK, WORD_START
 from asrprune.decode.alignment import align
-from asrprune.decode.decoder import BestPath
+from asrprune.decode.decoder import Array, BestPath, on_cpu
 from asrprune.decode.language_model import END, LanguageModel
 from asrprune.decode.phrases import Phrases
-from asrprune.model.head import BLANK
 
 _MOST_GAIN = 600.0  # largest gain or loss of one label, in nats; its exp must fit into a float
 _LN_10 = math.log(10.0)
@@ -86,10 +84,10 @@ class PrefixBeam:
         self._expected = {word for phrase in options.context for word in phrase.split()}
         self._least = math.log(options.min_prob) if options.min_prob else -math.inf
 
-    def decode(self, log_probs: Tensor, lens: Tensor) -> list[BestPath]:
+    def decode(self, log_probs: Array, lens: Array) -> list[BestPath]:
         """Decode a batch; see ``Decoder.decode``."""
-        rows = log_probs.float().cpu().numpy()
-        return [self.finish(self.advance(self.start(), row[:length])) for row, length in zip(rows, lens.tolist(), strict=True)]
+        pairs = zip(on_cpu(log_probs), lens.tolist(), strict=True)
+        return [self.finish(self.advance(self.start(), row[:length])) for row, length in pairs]
 
     def start(self) -> Beam:
         """Return a search before the first frame."""

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from asrprune.config.load import resolved
 from asrprune.config.names import only
-from asrprune.config.schema import Config
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.data.packed import Packed
-from asrprune.decode.decoder import Decoder
+from asrprune.decode.decoder import Decoder, on_cpu
 from asrprune.decode.greedy import GREEDY
-from asrprune.decode.windows import Found, decode_in_windows, is_long
+from asrprune.decode.windows import Found, Timing, decode_in_windows, is_long
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
@@ -123,13 +122,13 @@ def hypotheses(
     decoder: Decoder = GREEDY,
 ) -> Texts:
     """Decode the utterances of ``batches`` with every sub-model, on the CPU or the GPU."""
-    runner, tokenizer = Runner.of(experiment, num_gpus), experiment.tokenizer
+    runner, tokenizer, timing = Runner.of(experiment, num_gpus), experiment.tokenizer, Timing.of(experiment.config)
     texts: Texts = {keep: {} for keep in keeps}
     for batch in runner.batches(corpus, batches):
         ids = [corpus.ids[i] for i in batch.index]
-        if is_long(batch.features.shape[1], experiment.config):
+        if is_long(batch.features.shape[1], timing):
             for key, features, frames in zip(ids, batch.features, batch.lens.tolist(), strict=True):
-                found = _in_windows(runner, experiment.config, features[:frames], keeps, decoder)
+                found = _in_windows(runner, timing, features[:frames], keeps, decoder)
                 for keep in keeps:
                     texts[keep][key] = tokenizer.decode(found[keep].labels)
             continue
@@ -139,11 +138,11 @@ def hypotheses(
     return texts
 
 
-def _in_windows(runner: Runner, config: Config, features: Tensor, keeps: Sequence[Keep], decoder: Decoder) -> dict[Keep, Found]:
+def _in_windows(runner: Runner, timing: Timing, features: Tensor, keeps: Sequence[Keep], decoder: Decoder) -> dict[Keep, Found]:
     """Decode one utterance, (T, F) features, as ``Recognizer.transcribe`` does."""
 
-    def emit(start: int, stop: int) -> Iterator[tuple[Keep, Tensor]]:
+    def emit(start: int, stop: int) -> Iterator[tuple[Keep, np.ndarray]]:
         for keep, emissions in runner.emissions(features[None, start:stop], torch.tensor([stop - start]), keeps):
-            yield keep, emissions.log_probs[0, : int(emissions.lens[0])]
+            yield keep, on_cpu(emissions.log_probs[0, : int(emissions.lens[0])])
 
-    return decode_in_windows(len(features), config, decoder, emit)
+    return decode_in_windows(len(features), timing, decoder, emit)

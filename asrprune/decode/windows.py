@@ -3,20 +3,47 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
 
 from asrprune.config.schema import Config
+from asrprune.data.units import BLANK
 from asrprune.decode.decoder import Decoder
 from asrprune.experiment.plan import Keep
-from asrprune.model.head import BLANK
+from asrprune.runtime.records import Record
 
-ONE_PIECE_S = 60.0  # a recording up to this length is not divided
-WINDOW_S, OVERLAP_S = 30.0, 4.0
 _NEAR = 6  # encoder frames around a cut that should have no label; 0.24 s with a factor of 4
 
-Emit = Callable[[int, int], Iterable[tuple[Keep, Tensor]]]
+Emit = Callable[[int, int], Iterable[tuple[Keep, np.ndarray]]]
+
+
+class Windows(Record):
+    """How long recordings are divided."""
+
+    one_piece_s: float  # a recording up to this length is not divided
+    window_s: float
+    overlap_s: float
+
+
+WINDOWS = Windows(one_piece_s=60.0, window_s=30.0, overlap_s=4.0)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The frames of a model, and its windows."""
+
+    shift_ms: float  # between two feature frames
+    factor: int  # feature frames for each encoder frame
+    windows: Windows
+
+    @classmethod
+    def of(cls, config: Config) -> "Timing":
+        """Return the frames of the models of a config."""
+        return cls(config.frontend.frame_shift_ms, config.model.subsampling.factor, WINDOWS)
+
+    @property
+    def frame_s(self) -> float:
+        """The time between two encoder frames."""
+        return self.factor * self.shift_ms / 1000
 
 
 @dataclass
@@ -29,7 +56,7 @@ class Found:
     confidences: list[float] = field(default_factory=list)  # 0..1: mean probability of each label on its frames
 
 
-def decode_in_windows(frames: int, config: Config, decoder: Decoder, emit: Emit) -> dict[Keep, Found]:
+def decode_in_windows(frames: int, timing: Timing, decoder: Decoder, emit: Emit) -> dict[Keep, Found]:
     """Decode one recording with several sub-models. Memory does not grow with its length.
 
     The emissions of two windows are joined in the middle half of their overlap, at the frame around which both windows are
@@ -37,37 +64,35 @@ def decode_in_windows(frames: int, config: Config, decoder: Decoder, emit: Emit)
 
     Args:
         frames: the number of feature frames of the recording.
-        config: the frame shift and the factor of the front end.
+        timing: the frames of the model.
         decoder: the decoder; it decodes each joined piece by itself.
         emit: a function of a window, (first feature frame, the one after the last), which yields the log-probabilities
             (T', V) of each sub-model.
     """
     joiners: dict[Keep, _Joiner] = {}
-    for start, stop in windows(frames, config):
+    for start, stop in windows(frames, timing):
         for keep, log_probs in emit(start, stop):
-            joiners.setdefault(keep, _Joiner(decoder)).add(start // config.model.subsampling.factor, log_probs)
+            joiners.setdefault(keep, _Joiner(decoder)).add(start // timing.factor, log_probs)
     return {keep: joiner.finish() for keep, joiner in joiners.items()}
 
 
-def windows(frames: int, config: Config) -> Iterator[tuple[int, int]]:
+def windows(frames: int, timing: Timing) -> Iterator[tuple[int, int]]:
     """Yield the windows of a recording of ``frames`` feature frames: (first frame, the one after the last).
 
     All of them begin at a multiple of the factor of the front end, so that their encoder frames coincide.
     """
-    if not is_long(frames, config):
+    if not is_long(frames, timing):
         yield 0, frames
         return
-    factor = config.model.subsampling.factor
-    length, overlap = (
-        int(seconds * 1000 / config.frontend.frame_shift_ms) // factor * factor for seconds in (WINDOW_S, OVERLAP_S)
-    )
+    factor, sizes_s = timing.factor, (timing.windows.window_s, timing.windows.overlap_s)
+    length, overlap = (int(seconds * 1000 / timing.shift_ms) // factor * factor for seconds in sizes_s)
     for start in range(0, frames - overlap, length - overlap):
         yield start, min(start + length, frames)
 
 
-def is_long(frames: int, config: Config) -> bool:
+def is_long(frames: int, timing: Timing) -> bool:
     """Return whether a recording of ``frames`` feature frames is decoded in windows."""
-    return frames * config.frontend.frame_shift_ms > ONE_PIECE_S * 1000
+    return frames * timing.shift_ms > timing.windows.one_piece_s * 1000
 
 
 class _Joiner:
@@ -75,9 +100,9 @@ class _Joiner:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder, self._found = decoder, Found()
-        self._begin, self._held = 0, torch.empty(0, 0)  # emissions since the last cut, and their first frame
+        self._begin, self._held = 0, np.empty((0, 0), dtype=np.float32)  # emissions since the last cut, and their first frame
 
-    def add(self, begin: int, log_probs: Tensor) -> None:
+    def add(self, begin: int, log_probs: np.ndarray) -> None:
         """Add the emissions (T', V) of the next window, which starts at encoder frame ``begin``."""
         if len(self._held):
             cut = _quietest(self._held[begin - self._begin :], log_probs)
@@ -90,22 +115,23 @@ class _Joiner:
         self._decode(self._held)
         return self._found
 
-    def _decode(self, log_probs: Tensor) -> None:
+    def _decode(self, log_probs: np.ndarray) -> None:
         """Append the labels of a piece (T', V), which starts at the frame ``_begin``."""
-        (path,) = self._decoder.decode(log_probs.unsqueeze(0), torch.tensor([len(log_probs)]))
-        found, probs = self._found, log_probs.exp()
+        (path,) = self._decoder.decode(log_probs[None], np.array([len(log_probs)]))
+        found = self._found
         for label, first, last in zip(path.labels, path.first, path.last, strict=True):
-            found.confidences.append(float(probs[first : last + 1, label].mean()))
+            found.confidences.append(float(np.exp(log_probs[first : last + 1, label]).mean()))
         found.labels += path.labels
         found.first += [self._begin + frame for frame in path.first]
         found.last += [self._begin + frame for frame in path.last]
 
 
-def _quietest(before: Tensor, after: Tensor) -> int:
+def _quietest(before: np.ndarray, after: np.ndarray) -> int:
     """Return where to cut two windows, as a frame of their overlap: (O, V) of the first one, (T', V) of the second one."""
     frames = min(len(before), len(after))
     blank = before[:frames, BLANK] + after[:frames, BLANK]  # (O,) log-probability that both windows have no label
-    near = F.avg_pool1d(F.pad(blank[None, None], (_NEAR, _NEAR), mode="replicate"), 2 * _NEAR + 1, stride=1)[0, 0]
-    distance = (torch.arange(frames, device=near.device) - frames // 2).abs()
-    near = torch.where(distance <= frames // 4, near - 1e-4 * distance, -torch.inf)  # of equal frames, the one in the middle
+    padded, width = np.pad(blank, _NEAR, mode="edge"), 2 * _NEAR + 1
+    near = sum(padded[place : place + frames] for place in range(width)) / np.float32(width)
+    distance = np.abs(np.arange(frames, dtype=np.float32) - frames // 2)
+    near = np.where(distance <= frames // 4, near - 1e-4 * distance, -np.inf)  # of equal frames, the one in the middle
     return int(near.argmax())

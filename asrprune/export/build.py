@@ -1,15 +1,17 @@
 """`asrprune export`: a model as one ONNX file that runs at any depth, or at one, checked before it is written."""
 
-import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ValidationError
 
-from asrprune.config.schema import FrontendConfig
-from asrprune.data.tokenizer import write_tokens
+from asrprune.config.schema import BeamConfig, Decoding
+from asrprune.data.units import write_tokens
+from asrprune.decode.choose import Tuned, tuned_of
+from asrprune.decode.windows import WINDOWS
+from asrprune.decode.words import WORD_TAIL_S
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan
 from asrprune.experiment.store import Experiment
 from asrprune.export.check import Check
@@ -23,10 +25,10 @@ from asrprune.export.onnx_file import (
     set_metadata,
     write,
 )
+from asrprune.export.record import FACTS, Exported, ExportedDepth
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
-from asrprune.runtime.records import Record
 from asrprune.runtime.version import version
 
 if TYPE_CHECKING:
@@ -34,43 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 CHECKED = 50  # utterances of a dev set whose texts are compared
-_FACTS = "asrprune"  # key of the metadata that holds the record
-
-
-class ExportedDepth(Record):
-    """One depth of an exported model."""
-
-    depth: int
-    keep: Keep
-    score: float | None  # of the plan, on the dev set
-    params_m: float
-
-
-class Exported(Record):
-    """FILE.onnx.json, and the metadata of the ONNX file."""
-
-    made_by: ClassVar[str] = "`asrprune export`"
-    format: Literal[1]
-    form: Literal["any-depth", "depth"]
-    depth: int  # the depth that runs by default
-    depths: tuple[ExportedDepth, ...]  # deepest first
-    num_layers: int
-    strategy: str
-    metric: str | None
-    dev_set: str | None
-    factor: int  # feature frames per frame of the output
-    frontend: FrontendConfig  # how features are computed from samples in [-1, 1)
-    vocab_size: int
-    model_sha256: str
-    asrprune: str
-
-    def at(self, depth: int) -> ExportedDepth:
-        """Return a depth; raise a ``UserError`` if the file does not have it."""
-        for row in self.depths:
-            if row.depth == depth:
-                return row
-        known = ", ".join(str(row.depth) for row in self.depths)
-        raise UserError(f"--depth {depth}: the model has no such depth; it has {known}")
 
 
 def export(experiment: Experiment, plan: Plan, path: Path, depth: int | None, alone: bool, dev: Path | None) -> Exported:
@@ -99,7 +64,7 @@ def export(experiment: Experiment, plan: Plan, path: Path, depth: int | None, al
         if not alone:
             set_default(file, _as_mask(keep, exported.num_layers))
         for_peers = {"vocab_size": exported.vocab_size, "subsampling_factor": exported.factor}
-        set_metadata(file, {_FACTS: exported.plain(), **for_peers})
+        set_metadata(file, {FACTS: exported.plain(), **for_peers})
         write(file, temporary)
         check = Check(experiment, temporary, keeps, not alone)
         worst = check.numbers()
@@ -124,7 +89,7 @@ def set_depth(path: Path, depth: int) -> Exported:
     row = exported.at(depth)
     exported = exported.model_copy(update={"depth": depth})
     set_default(file, _as_mask(row.keep, exported.num_layers))
-    set_metadata(file, {_FACTS: exported.plain()})
+    set_metadata(file, {FACTS: exported.plain()})
     with atomic_path(path) as temporary:
         write(file, temporary)
     exported.write(_record_path(path))
@@ -138,14 +103,11 @@ def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":
         raise UserError(f"{path}: no such file; `asrprune export` makes it")
     try:
         file = reader.load(str(path), load_external_data=False)
-        exported = Exported.model_validate(json.loads(metadata(file)[_FACTS]))
-    except (KeyError, ValueError, ValidationError) as error:
-        raise UserError(f"{path}: not a model that `asrprune export` wrote ({type(error).__name__})") from None
     except Exception as error:  # protobuf's DecodeError: a class that depends on its version
         if "DecodeError" not in type(error).__name__:
             raise
         raise UserError(f"{path}: not an ONNX file, or a truncated one; export it again") from None
-    return file, exported
+    return file, Exported.of_metadata(path, metadata(file))
 
 
 def _describe(experiment: Experiment, plan: Plan, depth: int | None, alone: bool) -> Exported:
@@ -153,14 +115,27 @@ def _describe(experiment: Experiment, plan: Plan, depth: int | None, alone: bool
     layers = experiment.num_layers
     steps = {step.depth: (step.keep, step.score) for step in plan.steps}
     steps.setdefault(layers, (tuple(range(1, layers + 1)), None))
+    decoder, tuned = _decoder(experiment)
     exported = Exported(
         format=1, form="depth" if alone else "any-depth", depth=depth or layers, num_layers=layers, strategy=plan.strategy,
         depths=tuple(_row(experiment, *steps[at]) for at in sorted(steps, reverse=True)), metric=plan.metric,
         dev_set=plan.dev_set, factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
-        vocab_size=len(experiment.tokenizer), model_sha256=experiment.record.model_sha256, asrprune=version(),
+        vocab_size=len(experiment.tokenizer), units=tuple(experiment.tokenizer.pieces), windows=WINDOWS,
+        word_tail_s=WORD_TAIL_S, decoder=decoder, tuned=tuned, model_sha256=experiment.record.model_sha256, asrprune=version(),
     )  # fmt: skip
     row = exported.at(exported.depth)
     return exported.model_copy(update={"depths": (row,)}) if alone else exported
+
+
+def _decoder(experiment: Experiment) -> tuple[Decoding, Tuned | None]:
+    """Return the decoder of the config, which names the file of its language model only, and the weights tuned for that."""
+    options = experiment.config.decode.decoder
+    if not isinstance(options, BeamConfig) or options.lm is None:
+        return options, None
+    own = ExperimentPaths(experiment.path).lang / options.lm
+    tuned = tuned_of(experiment, own if own.is_file() else Path(options.lm))
+    known = options.model_copy(update={"lm": Path(options.lm).name})
+    return known, tuned and tuned.model_copy(update={"tried": ()})
 
 
 def _row(experiment: Experiment, keep: Keep, score: float | None) -> ExportedDepth:

@@ -13,8 +13,8 @@ from asrprune.data.dataset import Corpus
 from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
-from asrprune.export.graph import UNIT_SCALE
 from asrprune.export.session import Session
+from asrprune.features.fbank import UNIT_SCALE
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import Emissions
 from asrprune.runtime.errors import UserError
@@ -68,7 +68,7 @@ class Check:
         for batch in corpus.loader([chosen[part] for part in batches]):
             for keep, emissions, log_probs, frames in self._both(batch.features, batch.lens):
                 ours = GREEDY.decode(emissions.log_probs, emissions.lens)
-                theirs = GREEDY.decode(torch.from_numpy(log_probs), torch.from_numpy(frames))
+                theirs = GREEDY.decode(log_probs, frames)
                 for index, a, b in zip(batch.index, ours, theirs, strict=True):
                     if a.labels != b.labels:
                         layers = ",".join(map(str, keep))

@@ -1,6 +1,5 @@
 """The model as torch.export traces it: normalisation, front end, layers and head, with lengths and layers as inputs."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,11 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config.lengths import min_frames, output_length
-from asrprune.features.fbank import INT16_SCALE
+from asrprune.features.fbank import UNIT_SCALE
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.encoder import Context, real_frames
-
-UNIT_SCALE = 2 * math.log(INT16_SCALE)  # what log-mel energies of samples in [-1, 1) lack to those of 16-bit integers
 
 
 class _Graph(nn.Module):

@@ -17,13 +17,13 @@ from torch import nn
 from asrprune.config.lengths import min_frames
 from asrprune.experiment.plan import Keep
 from asrprune.export.graph import AnyDepth, OneDepth
+from asrprune.export.session import INPUTS, KEEP, OUTPUTS
 from asrprune.model.ctc_model import CtcModel
 from asrprune.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import onnx
 
-INPUTS, OUTPUTS, KEEP = ("x", "x_lens"), ("log_probs", "log_probs_lens"), "keep"
 OPSET = 18
 _FRAMES = 93  # of the traced batch: no other dimension has this size, or the exporter would take the two for one
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from asrprune.experiment.plan import Keep
-from asrprune.export.onnx_file import INPUTS, KEEP
 from asrprune.runtime.errors import UserError
+
+INPUTS, OUTPUTS, KEEP = ("x", "x_lens"), ("log_probs", "log_probs_lens"), "keep"  # those of sherpa-onnx, and the layers
 
 
 class Session:
@@ -17,7 +18,7 @@ class Session:
         try:
             import onnxruntime
         except ImportError:
-            raise UserError("onnxruntime is missing; run: pip install 'asrprune[export]'") from None
+            raise UserError("onnxruntime is missing; run: pip install 'asrprune[runtime]'") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         try:

@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import kaldiio
 import numpy as np
 
 from asrprune.runtime.errors import UserError
@@ -25,6 +24,8 @@ def write_ark(ark: Path, final_path: Path, matrices: Iterable[tuple[str, np.ndar
 
     ``final_path`` is the path of the archive after it is renamed.
     """
+    import kaldiio  # only where archives are written, so that transcription does without it
+
     entries = {}
     with open(ark, "wb") as handle:
         for key, matrix in matrices:
@@ -61,6 +62,8 @@ def checksum(matrix: np.ndarray) -> int:
 
 def write_matrix(path: Path, matrix: np.ndarray) -> None:
     """Write one matrix in Kaldi's binary format, without an id (as compute-cmvn-stats does)."""
+    import kaldiio
+
     kaldiio.save_mat(str(path), matrix)
 
 

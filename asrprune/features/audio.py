@@ -68,7 +68,11 @@ class Recording:
         return AudioInfo(self.sound.samplerate, self.sound.frames, self.sound.channels)
 
     def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
-        """Read ``count`` samples from ``start``; raise an error if there are fewer, as libsndfile itself may not."""
+        """Read ``count`` samples from ``start``: (N,), or (N, channels) of several channels.
+
+        Raises:
+            UserError: there are fewer, which libsndfile itself may not tell, or they are damaged.
+        """
         try:
             self.sound.seek(start)
             samples: npt.NDArray[np.float32] = self.sound.read(count, dtype="float32")
@@ -81,6 +85,11 @@ class Recording:
             )
         check_samples(self.entry, samples)
         return samples
+
+    def read_mono(self, start: int, count: int) -> npt.NDArray[np.float32]:
+        """Read ``count`` samples (N,) from ``start``; see ``read``. Channels are mixed: the result is their mean."""
+        samples = self.read(start, count)
+        return samples if samples.ndim == 1 else samples.mean(axis=1)
 
 
 def audio_info(entry: str, allow_pipes: bool = False) -> AudioInfo:
@@ -114,12 +123,12 @@ def read_audio(
 
 
 @contextmanager
-def open_audio(entry: str, sample_rate: int, allow_pipes: bool = False, streams: bool = False) -> Iterator[Recording]:
+def open_audio(entry: str, sample_rate: int | None, allow_pipes: bool = False, streams: bool = False) -> Iterator[Recording]:
     """Open a recording, to read parts of it.
 
     Args:
         entry: the recording.
-        sample_rate: the sample rate that it must have, in Hz.
+        sample_rate: the sample rate that it must have, in Hz; it must be mono, too. None: any rate, any number of channels.
         allow_pipes: run ``command |``.
         streams: read a named pipe, and standard input for ``-``, to the end first.
 
@@ -129,7 +138,8 @@ def open_audio(entry: str, sample_rate: int, allow_pipes: bool = False, streams:
     """
     with _open(entry, allow_pipes, streams) as sound:
         recording = Recording(entry, sound)
-        check_format(entry, recording.info, sample_rate)
+        if sample_rate is not None:
+            check_format(entry, recording.info, sample_rate)
         yield recording
 
 

@@ -1,19 +1,22 @@
 """Log-mel filterbanks of samples, computed as in kaldi-native-fbank and sherpa-onnx."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from asrprune.config.schema import FrontendConfig
 from asrprune.runtime.torch_pair import import_torchaudio
 
 INT16_SCALE = 32768.0  # Kaldi computes filterbanks on 16-bit integers
+UNIT_SCALE = 2 * math.log(INT16_SCALE)  # what log-mel energies of samples in [-1, 1) lack to those of 16-bit integers
+PREEMPHASIS = 0.97
 SPEED_FILTER: dict[str, Any] = {  # of ``change_speed``, in torchaudio's words
     "lowpass_filter_width": 64, "rolloff": 0.97, "resampling_method": "sinc_interp_kaiser", "beta": 9.0
 }  # fmt: skip
 Read = Callable[[int, int], np.ndarray]
+ComputeFbank = Callable[[np.ndarray, FrontendConfig], np.ndarray]
 
 
 def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
@@ -26,7 +29,9 @@ def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
     Returns:
         (T, num_mels) float32 at 16-bit scale; T = N / shift, rounded half up.
     """
-    padded, frames = _pad(samples, options)
+    import torch  # here, because a recogniser of exported models does without it
+
+    padded, frames = pad_edges(samples, options)
     if frames == 0:
         return np.zeros((0, options.num_mels), dtype=np.float32)
     features = import_torchaudio().compliance.kaldi.fbank(
@@ -38,7 +43,7 @@ def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
         low_freq=options.low_freq,
         high_freq=options.high_freq,
         window_type="povey",
-        preemphasis_coefficient=0.97,
+        preemphasis_coefficient=PREEMPHASIS,
         remove_dc_offset=True,
         dither=0.0,
     )
@@ -47,38 +52,46 @@ def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
 
 def num_frames(num_samples: int, options: FrontendConfig) -> int:
     """Return the number of frames of ``compute_fbank``."""
-    shift, _ = _sizes(options)
+    shift, _ = frame_sizes(options)
     return (num_samples + shift // 2) // shift
 
 
-def fbank_of_part(read: Read, num_samples: int, start: int, stop: int, options: FrontendConfig) -> np.ndarray:
-    """Compute the frames ``start`` to ``stop`` - 1 of a recording as ``compute_fbank`` does, from the samples that they need.
+def fbank_of_part(
+    read: Read,
+    num_samples: int,
+    start: int,
+    stop: int,
+    options: FrontendConfig,
+    compute: ComputeFbank = compute_fbank,
+) -> np.ndarray:
+    """Compute the frames ``start`` to ``stop`` - 1 of a recording as ``compute`` does, from the samples that they need.
 
     Args:
         read: a function that returns ``count`` samples from a position: ``read(position, count)``.
         num_samples: the length of the recording.
         start, stop: feature frames.
         options: sample rate, frames and filters.
+        compute: ``compute_fbank``, or a function that gives the same.
     """
-    shift, window = _sizes(options)
+    shift, window = frame_sizes(options)
     margin = window // shift  # frames; a frame begins less than half a window before its shift
     first = max(0, start - margin)
     begin, end = first * shift, num_samples if stop == num_frames(num_samples, options) else (stop + margin) * shift
-    features = compute_fbank(read(begin, min(end, num_samples) - begin), options)
+    features = compute(read(begin, min(end, num_samples) - begin), options)
     return features[start - first : stop - first]
 
 
-def _sizes(options: FrontendConfig) -> tuple[int, int]:
+def frame_sizes(options: FrontendConfig) -> tuple[int, int]:
     """Return the shift and the length of a frame, in samples."""
     return int(options.sample_rate * options.frame_shift_ms / 1000), int(options.sample_rate * options.frame_length_ms / 1000)
 
 
-def _pad(samples: np.ndarray, options: FrontendConfig) -> tuple[np.ndarray, int]:
+def pad_edges(samples: np.ndarray, options: FrontendConfig) -> tuple[np.ndarray, int]:
     """Mirror the edges as Kaldi does with ``snip_edges=False``; return the samples and the number of frames.
 
     torchaudio has the same option, but it fails on a signal shorter than one window.
     """
-    shift, window = _sizes(options)
+    shift, window = frame_sizes(options)
     frames = num_frames(len(samples), options)
     if frames == 0:
         return samples, 0
@@ -95,5 +108,7 @@ def change_speed(samples: np.ndarray, sample_rate: int, speed: float) -> np.ndar
     """
     if speed == 1.0:
         return samples
+    import torch
+
     resample = import_torchaudio().functional.resample
     return resample(torch.from_numpy(samples), round(sample_rate * speed), sample_rate, **SPEED_FILTER).numpy()

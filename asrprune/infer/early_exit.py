@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from asrprune.data.units import BLANK
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import Emissions
-from asrprune.model.head import BLANK
 from asrprune.runtime.hardware import inference
 
 

@@ -3,9 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asrprune.data.units import BLANK
 from asrprune.model.transformer import NORM_EPS
-
-BLANK = 0
 
 
 class CtcHead(nn.Module):

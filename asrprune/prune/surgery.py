@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asrprune.config.load import write_config
 from asrprune.config.schema import Config
-from asrprune.data.tokenizer import write_tokens
+from asrprune.data.units import write_tokens
 from asrprune.decode.choose import Tuned
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import check_layers

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from asrprune.config.load import changed, parse_config, read_config, resolved, write_config
+from asrprune.config.load import parse_config, read_config, resolved, write_config
+from asrprune.config.mistakes import changed
 from asrprune.config.names import numbers
 from asrprune.config.schema import Config, ConformerConfig, CosineConfig, NoamConfig, PruneConfig, TransformerConfig
 from asrprune.runtime.errors import UserError

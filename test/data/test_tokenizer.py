@@ -4,12 +4,14 @@ import functools
 import gzip
 import re
 import tarfile
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from asrprune.config.schema import TokenizerConfig
-from asrprune.data.tokenizer import UNKNOWN_LABEL, Tokenizer, train_tokenizer
+from asrprune.data.tokenizer import Tokenizer, train_tokenizer
+from asrprune.data.units import UNKNOWN_LABEL
 from asrprune.runtime.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -182,6 +184,15 @@ def test_what_nobody_could_transcribe_is_the_unknown_piece(tmp_path: Path, kind:
     assert labels.count(1) == 3
     assert tokenizer.decode(labels) == "<unk> yes <unk> <unk> no"
     assert not any(">" in piece for piece in tokenizer.pieces[2:])
+
+
+@pytest.mark.parametrize(("kind", "size"), [("bpe", 12), ("unigram", 9), ("char", None), ("word", None)])
+def test_what_units_can_write_is_what_sentencepiece_encodes(tmp_path: Path, kind: str, size: int | None) -> None:
+    tokenizer = train(["yes no", "no yes go"], tmp_path, kind, size)
+    assert tokenizer.can_write("go yes no")
+    for word in map("".join, product("yesnogx", repeat=3)):
+        for text in (word, f"no {word}"):
+            assert tokenizer.can_write(text) == (UNKNOWN_LABEL not in tokenizer.encode(text)), text
 
 
 def test_word_marks_without_a_word_leave_no_double_space(tmp_path: Path) -> None:

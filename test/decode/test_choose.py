@@ -19,6 +19,7 @@ from asrprune.decode.choose import decoder_of, decoder_options
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.prefix_beam import PrefixBeam
 from asrprune.decode.windows import decode_in_windows
+from asrprune.decode.words import words_of
 from asrprune.experiment.store import load
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
@@ -154,9 +155,9 @@ def test_the_recognisers_words_are_those_of_the_decoder(exp: Path, lm: Path, tin
     features, keep = corpus[0][1], (1, 2, 3, 4)
     log_probs = recognizer._emit(features.copy(), keep)
     (path,) = recognizer.decoder.decode(log_probs[None], np.array([len(log_probs)]))
-    found = decode_in_windows(len(features), recognizer.experiment.config, recognizer.decoder, lambda *_: [(keep, log_probs)])
-    words = recognizer._words(found[keep], len(features) / 100)
-    assert " ".join(word.text for word in words) == recognizer.experiment.tokenizer.decode(path.labels)
+    found = decode_in_windows(len(features), recognizer.model.timing, recognizer.decoder, lambda *_: [(keep, log_probs)])
+    words = words_of(found[keep], recognizer.model.units, recognizer.model.timing.frame_s, len(features) / 100, 0.25)
+    assert " ".join(word.text for word in words) == recognizer.model.units.decode(path.labels)
     assert all(0 <= word.start_s < word.end_s and 0 < word.confidence <= 1 for word in words)
 
 

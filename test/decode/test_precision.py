@@ -18,12 +18,13 @@ from asrprune.experiment.store import Experiment
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.executor import HERE
+from asrprune.transcribe.trained import TrainedModel
 
 KEEP = (1, 2)
 
 
 def transcribe(exp: Experiment, dev: Path) -> None:
-    Recognizer(exp, None, GREEDY).transcribe(np.random.default_rng(0).normal(0, 0.1, 16000), layers=KEEP)
+    Recognizer(TrainedModel(exp), GREEDY).transcribe(np.random.default_rng(0).normal(0, 0.1, 16000), layers=KEEP)
 
 
 def decode(exp: Experiment, dev: Path) -> None:

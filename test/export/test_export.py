@@ -11,15 +11,17 @@ import torch
 from asrprune.config.schema import ModelConfig
 from asrprune.experiment.store import Experiment
 from asrprune.export import build
-from asrprune.export.build import Exported, export, set_depth
-from asrprune.export.graph import UNIT_SCALE
+from asrprune.export.build import export, set_depth
 from asrprune.export.onnx_file import any_depth, import_onnx
+from asrprune.export.record import Exported
 from asrprune.export.session import Session
+from asrprune.features.fbank import UNIT_SCALE
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
 from asrprune.prune.find import find_plan
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
+from asrprune.transcribe.trained import TrainedModel
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'asrprune[export]'")
 
@@ -105,7 +107,7 @@ def test_sherpa_onnx_loads_the_file_unchanged(exported: Path, own: Experiment) -
     recognizer = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
         str(exported), str(exported.with_name("tokens.txt")), num_threads=1
     )
-    ours, rng = Recognizer(own, None), np.random.default_rng(0)
+    ours, rng = Recognizer(TrainedModel(own)), np.random.default_rng(0)
     for seconds in (0.5, 1.0, 2.3):
         samples = rng.normal(0.0, 0.1, int(16000 * seconds)).astype(np.float32)
         stream = recognizer.create_stream()

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from asrprune.config.load import check, read_yaml
+from asrprune.config.load import read_yaml
+from asrprune.config.mistakes import check
 from asrprune.config.schema import Positive, Section
 
 MAX_BABBLE_VOICES = 20

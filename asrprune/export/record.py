@@ -1,0 +1,83 @@
+"""What an exported file says of itself: all that running it needs. Other programs read it as JSON."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import PlainSerializer, ValidationError
+
+from asrprune.config.schema import Decoding, FrontendConfig
+from asrprune.config.section import Section
+from asrprune.decode.choose import Tuned
+from asrprune.decode.windows import Windows
+from asrprune.experiment.plan import Keep, Plan, Step
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import parse_json
+from asrprune.runtime.records import Record
+
+FACTS = "asrprune"  # key of the metadata that holds the record
+
+
+def _whole(section: Section) -> dict[str, object]:
+    return section.model_dump(mode="json")
+
+
+Whole = PlainSerializer(_whole)  # with numbers that have their defaults, for readers that do not know these
+
+
+class ExportedDepth(Record):
+    """One depth of an exported model."""
+
+    depth: int
+    keep: Keep
+    score: float | None  # of the plan, on the dev set
+    params_m: float
+
+
+class Exported(Record):
+    """FILE.onnx.json, and the metadata of the ONNX file."""
+
+    made_by: ClassVar[str] = "`asrprune export`"
+    format: Literal[1]
+    form: Literal["any-depth", "depth"]
+    depth: int  # the depth that runs by default
+    depths: tuple[ExportedDepth, ...]  # deepest first
+    num_layers: int
+    strategy: str
+    metric: str | None
+    dev_set: str | None
+    factor: int  # feature frames per frame of the output
+    frontend: Annotated[FrontendConfig, Whole]  # how features are computed from samples in [-1, 1)
+    vocab_size: int
+    units: tuple[str, ...]  # the text of each label
+    windows: Windows
+    word_tail_s: float  # the longest time that a word lasts after its last label
+    decoder: Annotated[Decoding, Whole]  # that of the config; a language model is a file beside the ONNX file
+    tuned: Tuned | None = None  # the weights of the language model
+    model_sha256: str
+    asrprune: str
+
+    @classmethod
+    def of_metadata(cls, path: Path, metadata: Mapping[str, str]) -> "Exported":
+        """Read the metadata of an ONNX file; raise a ``UserError`` if `asrprune export` did not write them."""
+        try:
+            return cls.model_validate(parse_json(metadata[FACTS]))
+        except (KeyError, ValueError, ValidationError) as error:
+            what = "no facts of asrprune" if isinstance(error, KeyError) else "facts of another version"
+            raise UserError(f"{path}: not a model that `asrprune export` wrote ({what}); export it again") from None
+
+    def at(self, depth: int) -> ExportedDepth:
+        """Return a depth; raise a ``UserError`` if the file does not have it."""
+        for row in self.depths:
+            if row.depth == depth:
+                return row
+        known = ", ".join(str(row.depth) for row in self.depths)
+        raise UserError(f"--depth {depth}: the model has no such depth; it has {known}")
+
+    def plan(self) -> Plan:
+        """Return the layers of each depth."""
+        steps = tuple(Step(depth=row.depth, keep=row.keep, score=row.score) for row in self.depths)
+        return Plan(
+            format=1, num_layers=self.num_layers, strategy=self.strategy, metric=self.metric, dev_set=self.dev_set,
+            model_sha256=self.model_sha256, steps=steps,
+        )  # fmt: skip

@@ -1,0 +1,85 @@
+"""Resampling by the filter of ``change_speed``, in numpy: a recording at the rate of a model, of which any part can be read."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from asrprune.features.fbank import SPEED_FILTER, Read
+from asrprune.runtime.errors import UserError
+
+RATES = range(4000, 192_001)  # Hz
+_AT_ONCE = 256  # rows of filters that are computed at a time
+
+
+def at_rate(name: str, read: Read, num_samples: int, source: int, target: int) -> tuple[Read, int]:
+    """Return a function that reads parts of a recording at the rate ``target``, and the number of samples at this rate.
+
+    Args:
+        name: the name of the recording, for messages.
+        read: a function that returns ``count`` samples from a position: ``read(position, count)``.
+        num_samples: the length of the recording.
+        source: its sample rate in Hz.
+        target: the sample rate that is needed, in Hz.
+
+    Raises:
+        UserError: the sample rate of the recording is not that of speech.
+    """
+    if source == target:
+        return read, num_samples
+    if source not in RATES:
+        raise UserError(
+            f"{name}: is sampled at {source} Hz, but only {RATES[0]} to {RATES[-1]} Hz are resampled; record it at {target} Hz"
+        )
+    common = math.gcd(source, target)
+    resampled = _Resampled(read, num_samples, source // common, target // common)
+    return resampled.read, resampled.num_samples
+
+
+class _Resampled:
+    """A recording with ``new`` samples for each ``old`` ones. The result is the same in parts of any size."""
+
+    def __init__(self, read: Read, num_samples: int, old: int, new: int) -> None:
+        self._read, self._length, filters = read, num_samples, _filters(old, new)
+        self.num_samples = -(-num_samples * new // old)
+        times = -(-filters.shape[1] // old)  # numpy copies nothing if a period is as long as a filter
+        self._filters = np.tile(filters, (times, 1))  # (samples of a period of the output, taps)
+        self._old, self._new = old * times, new * times
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Return ``count`` samples (N,) from ``start``."""
+        periods = range(start // self._new, -(-(start + count) // self._new))
+        taps = self._filters.shape[1]
+        margin = taps // 2 - 1
+        signal = self._padded(periods.start * self._old - margin, periods.stop * self._old + taps)
+        windows = np.lib.stride_tricks.sliding_window_view(signal, taps)
+        output = np.empty((len(periods), self._new), dtype=np.float32)
+        for phase, weights in enumerate(self._filters):
+            output[:, phase] = windows[phase * self._old // self._new :: self._old][: len(periods)] @ weights
+        begin = start - periods.start * self._new
+        return output.reshape(-1)[begin : begin + count]
+
+    def _padded(self, start: int, stop: int) -> np.ndarray:
+        """Return the samples from ``start`` to ``stop`` - 1, with zeros before the recording and after it."""
+        first, last = max(start, 0), min(stop, self._length)
+        samples = self._read(first, last - first)
+        return np.pad(samples.astype(np.float32, copy=False), (first - start, stop - last))
+
+
+@lru_cache(maxsize=4)
+def _filters(old: int, new: int) -> np.ndarray:
+    """Return the weights (new, taps) of the samples around each phase: a sinc with a Kaiser window, as in torchaudio.
+
+    Row p belongs to the position p * old / new; its column taps / 2 - 1 to the sample at this position, or before it.
+    """
+    zeros, beta = SPEED_FILTER["lowpass_filter_width"], SPEED_FILTER["beta"]
+    cutoff = min(old, new) * SPEED_FILTER["rolloff"] / old  # of the Nyquist frequency of the source
+    width = math.ceil(zeros / cutoff)
+    taps = np.arange(-width, width + 2)
+
+    def rows(phases: np.ndarray) -> np.ndarray:
+        time = np.clip((taps - phases[:, None] * old % new / new) * cutoff, -zeros, zeros)
+        window = np.i0(beta * np.sqrt(1.0 - (time / zeros) ** 2)) / np.i0(beta)
+        return (np.sinc(time) * window * cutoff).astype(np.float32)
+
+    return np.concatenate([rows(np.arange(first, min(first + _AT_ONCE, new))) for first in range(0, new, _AT_ONCE)])

@@ -1,0 +1,77 @@
+"""An exported file as the model of a recogniser; it runs in onnxruntime, without torch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asrprune.config.lengths import output_length
+from asrprune.config.schema import BeamConfig
+from asrprune.data.units import Units
+from asrprune.decode.choose import make_decoder, replaced, with_weights
+from asrprune.decode.decoder import Decoder
+from asrprune.decode.windows import Timing
+from asrprune.experiment.plan import Keep, Plan, check_layers
+from asrprune.export.record import Exported
+from asrprune.export.session import Session
+from asrprune.features.fbank import UNIT_SCALE, Read, fbank_of_part
+from asrprune.features.fbank_numpy import compute_fbank_numpy
+from asrprune.runtime.errors import UserError
+
+
+class ExportedModel:
+    """The model of an ONNX file that `asrprune export` wrote; see ``Model``. Everything is read from the file itself."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a file; raise a ``UserError`` if it is missing, or another one."""
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; `asrprune export` makes it")
+        self.path = path.absolute()
+        self._session = Session(path)
+        self.record = Exported.of_metadata(path, self._session.metadata)
+        self.num_layers, self.frontend = self.record.num_layers, self.record.frontend
+        self.default: Keep = self.record.at(self.record.depth).keep
+        self.plan: Plan = self.record.plan()
+        self.timing = Timing(self.frontend.frame_shift_ms, self.record.factor, self.record.windows)
+        self.units, self.word_tail_s = Units(self.record.units), self.record.word_tail_s
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """See ``Model``."""
+        check_layers(layers, self.num_layers, "layers")
+        if self.record.form == "depth" and tuple(layers) != self.default:
+            only = ",".join(map(str, self.default))
+            raise UserError(f"{self.path}: has the layers {only} only; export it with --form any-depth to choose others")
+
+    def decoder(self, given: Mapping[str, Any]) -> Decoder:
+        """See ``Model``. A language model is searched beside the file first."""
+        options = replaced(self.record.decoder, given, self.path.parent)
+        if isinstance(options, BeamConfig) and options.lm is not None:
+            lm, tuned = Path(options.lm), self.record.tuned
+            if "lm" not in given and not lm.is_file():
+                raise UserError(
+                    f"{self.path}: decodes with the language model {lm}, which is not beside it; copy it there from the lang"
+                    " directory of the experiment, give another one, or choose the decoder greedy"
+                )
+            options = with_weights(options, tuned if tuned and tuned.fits(lm) else None)
+        return make_decoder(options, self.units)
+
+    def features(self, read: Read, num_samples: int, start: int, stop: int) -> np.ndarray:
+        """See ``Model``."""
+        return fbank_of_part(read, num_samples, start, stop, self.frontend, compute_fbank_numpy)
+
+    def emissions(self, features: np.ndarray, keep: Keep) -> np.ndarray:
+        """See ``Model``."""
+        if output_length(len(features), self.record.factor) == 0:
+            return np.empty((0, len(self.units)), dtype=np.float32)
+        inputs = (features - np.float32(UNIT_SCALE))[None], np.array([len(features)])
+        log_probs, lens = self._session.run(*inputs, None if self.record.form == "depth" else keep)
+        return log_probs[0, : int(lens[0])]
+
+    def params_m(self, keep: Keep) -> float:
+        """See ``Model``."""
+        return self.record.at(len(keep)).params_m
+
+    def memory_mb(self, keep: Keep) -> float:
+        """See ``Model``: the share of the parameters in the size of the file."""
+        return self.path.stat().st_size / 1e6 * self.params_m(keep) / self.record.depths[0].params_m

@@ -1,0 +1,65 @@
+"""What a recogniser asks of a model. Trained models run in torch, exported ones in onnxruntime."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from asrprune.config.schema import FrontendConfig
+from asrprune.data.units import Units
+from asrprune.decode.decoder import Decoder
+from asrprune.decode.windows import Timing
+from asrprune.experiment.plan import Keep, Plan
+from asrprune.features.fbank import Read
+
+
+class Model(Protocol):
+    """A model that can run at several depths."""
+
+    word_tail_s: float  # the longest time that a word lasts after its last label
+
+    @property
+    def num_layers(self) -> int:
+        """The number of layers of the full model."""
+
+    @property
+    def default(self) -> Keep:
+        """The layers that run if none are chosen."""
+
+    @property
+    def plan(self) -> Plan:
+        """The layers of each depth."""
+
+    @property
+    def frontend(self) -> FrontendConfig:
+        """How features are computed."""
+
+    @property
+    def timing(self) -> Timing:
+        """The frames of the model."""
+
+    @property
+    def units(self) -> Units:
+        """The text of each label."""
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Raise a ``UserError`` unless the model can run these layers."""
+
+    def decoder(self, given: Mapping[str, Any]) -> Decoder:
+        """Make the decoder of the model; numbers in ``given`` replace its own.
+
+        Raises:
+            UserError: the numbers do not fit together, or the language model cannot be read.
+        """
+
+    def features(self, read: Read, num_samples: int, start: int, stop: int) -> np.ndarray:
+        """Compute the feature frames ``start`` to ``stop`` - 1 (T, F) of a recording; see ``fbank_of_part``."""
+
+    def emissions(self, features: np.ndarray, keep: Keep) -> np.ndarray:
+        """Compute log-probabilities (T', V) of features (T, F)."""
+
+    def params_m(self, keep: Keep) -> float:
+        """Return the number of parameters of the sub-model of a depth of the plan, in millions."""
+
+    def memory_mb(self, keep: Keep) -> float:
+        """Return the size of the weights of the sub-model of a depth of the plan, in 10^6 bytes."""
