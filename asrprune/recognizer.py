@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,7 @@ __all__ = ["Hypothesis", "Recognizer", "Word"]
 logger = logging.getLogger(__name__)
 FIT_AUDIO_S = 5.0
 FIT_REPEATS = 3
+Run = Callable[[np.ndarray], tuple[np.ndarray, Keep]]
 
 
 class Recognizer:
@@ -76,9 +77,10 @@ class Recognizer:
     def transcribe(
         self,
         audio: str | Path | np.ndarray,
-        depth: int | None = None,
+        depth: int | Literal["auto"] | None = None,
         layers: Sequence[int] | None = None,
         sample_rate: int | None = None,
+        exit_threshold: float | None = None,
     ) -> Hypothesis:
         """Transcribe a file, or (N,) floating-point samples in [-1, 1).
 
@@ -88,23 +90,47 @@ class Recognizer:
         Args:
             audio: path or samples. A named pipe is read to its end, and so is standard input for ``-``.
             depth: the number of layers to run; the plan gives the layers. None: ``layers``, or the result of ``fit``, or those
-                that the model runs by default: all, or what `asrprune set-depth` chose.
+                that the model runs by default: all, or what `asrprune set-depth` chose. "auto": early exit, layers run until an
+                exit of the model is sure enough.
             layers: exactly these layers.
             sample_rate: the rate of samples in Hz; None: that of the model.
+            exit_threshold: 0..1, how sure an exit must be with "auto"; None: what `asrprune early-exit` chose.
 
         Raises:
-            UserError: the audio cannot be read, the samples have another type or scale, or the depth or a layer does not exist.
+            UserError: the audio cannot be read, the samples have another type or scale, the depth or a layer does not exist, or
+                early exit is not possible.
         """
-        model, keep = self.model, self.layers_of(depth, layers)
+        model, run = self.model, self._run(depth, layers, exit_threshold)
+        ran: set[Keep] = set()
         with self._opened(audio, sample_rate) as (read, num_samples):
 
             def emit(start: int, stop: int) -> list[tuple[Keep, np.ndarray]]:
-                return [(keep, self._emit(model.features(read, num_samples, start, stop), keep))]
+                log_probs, keep = run(model.features(read, num_samples, start, stop))
+                ran.add(keep)
+                return [((), log_probs)]
 
-            found = decode_in_windows(num_frames(num_samples, model.frontend), model.timing, self.decoder, emit)[keep]
+            found = decode_in_windows(num_frames(num_samples, model.frontend), model.timing, self.decoder, emit)[()]
         seconds = num_samples / model.frontend.sample_rate
         words = words_of(found, model.units, model.timing.frame_s, seconds, model.word_tail_s)
-        return Hypothesis(" ".join(word.text for word in words), words, keep)
+        return Hypothesis(" ".join(word.text for word in words), words, max(ran, key=len))
+
+    def _run(self, depth: int | Literal["auto"] | None, layers: Sequence[int] | None, threshold: float | None) -> Run:
+        """Return a function of features (T, F), which returns log-probabilities (T', V) and the layers that ran."""
+        if depth == "auto":
+            if layers is not None:
+                raise UserError("give a depth or layers, not both")
+
+            def until_sure(features: np.ndarray) -> tuple[np.ndarray, Keep]:
+                if _silent(features):
+                    return self._blank(features), ()
+                log_probs, last = self.model.emissions_until_sure(features, threshold)
+                return log_probs, tuple(range(1, last + 1))
+
+            return until_sure
+        if threshold is not None:
+            raise UserError('an exit threshold has no effect without the depth "auto"')
+        keep = self.layers_of(depth, layers)
+        return lambda features: (self._emit(features, keep), keep)
 
     def fit(
         self,
@@ -171,9 +197,11 @@ class Recognizer:
                 yield at_rate(str(audio), recording.read_mono, info.num_samples, info.sample_rate, rate)
 
     def _emit(self, features: np.ndarray, keep: Keep) -> np.ndarray:
-        """Compute log-probabilities (T', V) of features (T, F). Digital silence, whose energies are all equal, is blank."""
-        if features.size and np.ptp(features) > 0.0:
-            return self.model.emissions(features, keep)
+        """Compute log-probabilities (T', V) of features (T, F)."""
+        return self._blank(features) if _silent(features) else self.model.emissions(features, keep)
+
+    def _blank(self, features: np.ndarray) -> np.ndarray:
+        """Return log-probabilities (T', V) of blanks alone, for features (T, F)."""
         frames = output_length(len(features), self.model.timing.factor)
         blank = np.full((frames, len(self.model.units)), -np.inf, dtype=np.float32)
         blank[:, BLANK] = 0.0
@@ -188,6 +216,11 @@ class Recognizer:
             self.transcribe(noise, layers=keep)
             times.append(time.perf_counter() - started)
         return float(np.median(times[1:])) / seconds
+
+
+def _silent(features: np.ndarray) -> bool:
+    """Return whether features (T, F) are those of digital silence, whose energies are all equal; no frames are silence, too."""
+    return not features.size or bool(np.ptp(features) == 0.0)
 
 
 def _exported(path: Path, plan: str | Path | None, device: str) -> Model:

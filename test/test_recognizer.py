@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from commands import asrprune as run_command
 from records import plan_of
 
 import asrprune
@@ -17,6 +18,7 @@ from asrprune.data.kaldi import Utterance, read_data_dir, write_data_dir
 from asrprune.data.tables import open_table
 from asrprune.data.tokenizer import train_tokenizer
 from asrprune.decode.sweep import SubModel, decode_set
+from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Step, plan_path
@@ -24,7 +26,7 @@ from asrprune.experiment.weights import load_weights
 from asrprune.features.fbank import SPEED_FILTER
 from asrprune.prune.find import find_plan
 from asrprune.prune.surgery import prune
-from asrprune.recognizer import Recognizer
+from asrprune.recognizer import Hypothesis, Recognizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE
 from asrprune.runtime.torch_pair import import_torchaudio
@@ -443,3 +445,16 @@ def test_a_plan_of_an_older_model_stops_only_those_who_ask_for_a_depth(exp: Path
         asr.transcribe(wav, depth=3)
     with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):
         Recognizer.load(own, "iterative")
+
+
+def test_early_exit_runs_the_layers_that_it_needs(exp: Path, asr: Recognizer, tiny_data: Path, wav: Path) -> None:
+    with pytest.raises(UserError, match=r"early_exit\.json: is missing; run `asrprune early-exit` on a dev set, or give"):
+        asr.transcribe(wav, depth="auto")
+    for threshold, layers in ((0.0, (1,)), (1.1, (1, 2, 3, 4))):
+        assert asr.transcribe(wav, depth="auto", exit_threshold=threshold) == asr.transcribe(wav, layers=layers)
+    assert run_command("early-exit", "--exp", exp, "--dev", tiny_data / "dev").code == 0
+    chosen = EarlyExit.read(exp / "early_exit.json").threshold
+    assert asr.transcribe(wav, depth="auto") == asr.transcribe(wav, depth="auto", exit_threshold=chosen)
+    assert asr.transcribe(np.zeros(16000, dtype=np.float32), depth="auto") == Hypothesis("", (), ())
+    with pytest.raises(UserError, match='an exit threshold has no effect without the depth "auto"'):
+        asr.transcribe(wav, exit_threshold=0.5)

@@ -11,6 +11,7 @@ import numpy as np
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.decode.decoder import Decoder
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.infer.early_exit import confidence
 from asrprune.infer.runner import Runner
@@ -112,9 +113,7 @@ def early_exit(
     Raises:
         UserError: the model has one exit only.
     """
-    exits = tuple(sorted(set(experiment.config.model.exits)))
-    if len(exits) == 1:
-        raise UserError(f"{experiment.path}: a model without taps has one exit; train it with model.taps")
+    exits = exits_of(experiment)
     measured = {corpus.directory.name: measure(experiment, corpus, exits, decoder, executor) for corpus in (dev, *others)}
     threshold, tried = choose_threshold(measured[dev.directory.name], margin)
     curves = {
@@ -129,6 +128,25 @@ def early_exit(
         format=1, model_sha256=experiment.record.model_sha256, decoder=decoder.identity, exits=exits,
         set=dev.directory.name, margin=margin, threshold=threshold, thresholds=tried, curves=curves,
     )  # fmt: skip
+
+
+def exits_of(experiment: Experiment) -> tuple[int, ...]:
+    """Return the exits of a model: its taps and the last layer; raise a ``UserError`` if it has one only."""
+    exits = tuple(sorted(set(experiment.config.model.exits)))
+    if len(exits) == 1:
+        raise UserError(f"{experiment.path}: a model without taps has one exit; train it with model.taps")
+    return exits
+
+
+def chosen_threshold(experiment: Experiment) -> float:
+    """Return the threshold of early_exit.json; raise a ``UserError`` if it is missing or of another model."""
+    path = ExperimentPaths(experiment.path).early_exit
+    if not path.exists():
+        raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set, or give a threshold")
+    made = EarlyExit.read(path)
+    if made.model_sha256 != experiment.record.model_sha256:
+        raise UserError(f"{path}: belongs to another model; run `asrprune early-exit` again, or give a threshold")
+    return made.threshold
 
 
 def measure(experiment: Experiment, corpus: Corpus, exits: Sequence[int], decoder: Decoder, executor: Executor) -> Measured:

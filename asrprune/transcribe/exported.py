@@ -68,6 +68,10 @@ class ExportedModel:
         log_probs, lens = self._session.run(*inputs, None if self.record.form == "depth" else keep)
         return log_probs[0, : int(lens[0])]
 
+    def emissions_until_sure(self, features: np.ndarray, threshold: float | None) -> tuple[np.ndarray, int]:
+        """See ``Model``."""
+        raise UserError(f"{self.path}: an exported file has no early exit; choose a depth, or load the experiment")
+
     def params_m(self, keep: Keep) -> float:
         """See ``Model``."""
         return self.record.at(len(keep)).params_m

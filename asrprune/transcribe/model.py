@@ -58,6 +58,13 @@ class Model(Protocol):
     def emissions(self, features: np.ndarray, keep: Keep) -> np.ndarray:
         """Compute log-probabilities (T', V) of features (T, F)."""
 
+    def emissions_until_sure(self, features: np.ndarray, threshold: float | None) -> tuple[np.ndarray, int]:
+        """Compute log-probabilities (T', V) of features (T, F) at the first exit that is sure enough; return its layer, too.
+
+        Raises:
+            UserError: the model has no exits, or no threshold is given and none was chosen for it.
+        """
+
     def params_m(self, keep: Keep) -> float:
         """Return the number of parameters of the sub-model of a depth of the plan, in millions."""
 

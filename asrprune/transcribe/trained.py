@@ -12,11 +12,13 @@ from asrprune.config.schema import FrontendConfig
 from asrprune.data.units import Units
 from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import Decoder, on_cpu
+from asrprune.decode.threshold import chosen_threshold, exits_of
 from asrprune.decode.windows import Timing
 from asrprune.decode.words import WORD_TAIL_S
 from asrprune.experiment.plan import Keep, Plan, check_layers
 from asrprune.experiment.store import Experiment, load
 from asrprune.features.fbank import Read, fbank_of_part
+from asrprune.infer.early_exit import run_until_sure
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import num_params
 from asrprune.prune.find import find_plan
@@ -85,6 +87,16 @@ class TrainedModel:
         batch = torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)])
         ((_, emissions),) = self.runner.emissions(*batch, [keep])
         return on_cpu(emissions.log_probs[0, : int(emissions.lens[0])])
+
+    def emissions_until_sure(self, features: np.ndarray, threshold: float | None) -> tuple[np.ndarray, int]:
+        """See ``Model``; the threshold of early_exit.json is read on first use."""
+        threshold = self._threshold if threshold is None else threshold
+        layer, emissions = run_until_sure(self.runner, torch.from_numpy(features), exits_of(self.experiment), threshold)
+        return on_cpu(emissions.log_probs[0, : int(emissions.lens[0])]), layer
+
+    @cached_property
+    def _threshold(self) -> float:
+        return chosen_threshold(self.experiment)
 
     def params_m(self, keep: Keep) -> float:
         """See ``Model``."""
