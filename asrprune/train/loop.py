@@ -58,6 +58,7 @@ class Progress:
     epoch_ended_at: dict[str, int] = field(default_factory=dict)  # layer -> updates of this epoch that ended at it
     seconds: float = 0.0
     records: list[dict[str, Any]] = field(default_factory=list)  # epoch, wer, loss of each finished epoch
+    threads: int | None = None  # of each process; sums of other numbers of threads differ in their last bits
 
 
 class _Stopped(Exception):
@@ -94,6 +95,7 @@ class Trainer:
         """Load the state of a killed run, if there is one, and open the log."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._resume()
+        self._tell_threads()
         self._delete_other_epochs()  # the run may have been killed after saving and before deleting
         _tell_dropped(self.train_corpus, self.exp, self.config, self.kept, self.writes)
         if self.writes:
@@ -113,6 +115,15 @@ class Trainer:
             if self.writes:  # else the first process ends the training
                 raise Interrupted(signal.SIGTERM) from None  # of another process; our own is raised at the end of the block
         self.journal.close()
+
+    def _tell_threads(self) -> None:
+        before, now = self.progress.threads, torch.get_num_threads()
+        if before not in (None, now):
+            logger.info(
+                "the run began with %d threads and goes on with %d, so its last bits may differ from those of a run that was"
+                " not stopped; --threads %d avoids this", before, now, before,
+            )  # fmt: skip
+        self.progress.threads = now
 
     def _train(self) -> None:
         if self.progress.epoch <= self.config.train.epochs:

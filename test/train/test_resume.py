@@ -1,6 +1,7 @@
 """A run that is killed, at any moment, and started again ends as if it had never been killed, bit for bit."""
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -305,3 +306,14 @@ def test_the_state_of_another_version_is_refused(
     save_state(exp / "checkpoints", {**state, "format": 1})
     with pytest.raises(UserError, match=r"checkpoints: written by another version of asrprune; remove the directory"):
         run_training(config, exp)
+
+
+def test_another_number_of_threads_is_told(
+    run_training: RunTraining, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_training(config, tmp_path / "exp")
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: before + 1)
+    caplog.set_level(logging.INFO)
+    run_training(config, tmp_path / "exp")
+    assert f"the run began with {before} threads and goes on with {before + 1}, so its last bits may differ" in caplog.text
