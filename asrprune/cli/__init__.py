@@ -1,6 +1,6 @@
 """The commands: paths on the command line, numbers in YAML. Heavy imports are inside the functions, so --help is fast."""
 
-from asrprune.cli import data, train, prune, decode, export, report, stage  # noqa: F401, I001  # register the commands in this order
+from asrprune.cli import data, train, prune, decode, transcribe, export, report, stage  # noqa: F401, I001  # register the commands in this order
 from asrprune.cli.app import app
 
 

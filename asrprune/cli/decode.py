@@ -1,6 +1,5 @@
 """Commands that run a trained model."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,6 @@ from asrprune.cli.options import (
     AllowPipes,
     Context,
     DecoderName,
-    Depth,
     ExpDir,
     Gpus,
     IsDev,
@@ -30,7 +28,6 @@ from asrprune.cli.options import (
     workers_of,
 )
 from asrprune.cli.screen import say
-from asrprune.config.strategies import PREFERRED
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import inside
@@ -155,49 +152,3 @@ def bench(
     for row in benchmark.Bench.read(path).rows:
         say(f"depth {row.depth}: RTF {row.rtf:.4f}, of which the decoder has {row.decoder_rtf:.4f}")
     say(str(path))
-
-
-@app.command()
-def transcribe(
-    files: Annotated[list[Path], typer.Argument(help="audio files: wav, flac, SPHERE, ...; -: standard input")],
-    exp: ExpDir,
-    depth: Depth = None,
-    layers: Layers = None,
-    plan: Annotated[
-        str | None, typer.Option("--plan", help=f"a strategy or a plan file; default: {PREFERRED} if it exists")
-    ] = None,
-    decoder: DecoderName = None,
-    lm: LmFile = None,
-    context: Context = None,
-    words: Annotated[bool, typer.Option("--words", help="JSON lines with start, end and confidence of each word")] = False,
-    ngpu: Gpus = 0,
-    threads: Threads = None,
-) -> None:
-    """Transcribe audio files at any depth. A file that cannot be read is reported at the end, after the others."""
-    use_threads(threads)
-    from dataclasses import asdict
-
-    from asrprune.experiment.plan import parse_layers
-    from asrprune.recognizer import Recognizer
-    from asrprune.runtime.hardware import pick_device
-
-    if plan is not None and depth is None:
-        raise UserError("--plan needs a depth; add --depth N")
-    recognizer = Recognizer.load(exp, plan, str(pick_device(ngpu)), decoder_given(decoder, lm, context))
-    keep = None if layers is None else parse_layers(layers, recognizer.model.num_layers)
-    keep = recognizer.layers_of(depth, keep)
-    faults = []
-    for file in files:
-        try:
-            hypothesis = recognizer.transcribe(file, layers=keep)
-        except UserError as error:
-            faults.append(str(error))
-            continue
-        say(
-            json.dumps({"file": str(file), **asdict(hypothesis)}, ensure_ascii=False)
-            if words
-            else f"{file} {hypothesis.text}".rstrip(),
-            only_here=True,
-        )
-    if faults:
-        raise UserError("\n".join(faults))

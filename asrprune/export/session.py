@@ -1,5 +1,6 @@
 """An exported file in onnxruntime."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ class Session:
             raise UserError("onnxruntime is missing; run: pip install 'asrprune[runtime]'") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: all cores; it ignores this variable
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the cores to others
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class of its own for each cause

@@ -16,33 +16,10 @@ from pathlib import Path
 
 from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.errors import UserError, first_line
-from asrprune.runtime.torch_pair import import_torchaudio, installed_version, pair_command
+from asrprune.runtime.packages import BASE, EXTRAS, USES
+from asrprune.runtime.torch_pair import NOT_INSTALLED, import_torchaudio, installed_version, pair_command
 
-# distribution: module; torch and torchaudio have separate checks
-REQUIRED = {
-    "numpy": "numpy",
-    "soundfile": "soundfile",
-    "kaldiio": "kaldiio",
-    "sentencepiece": "sentencepiece",
-    "pyyaml": "yaml",
-    **({"editdistance": "editdistance"} if sys.version_info < (3, 13) else {"rapidfuzz": "rapidfuzz"}),
-    "matplotlib": "matplotlib",
-    "pydantic": "pydantic",
-    "typer": "typer",
-    "rich": "rich",
-    "lightning-fabric": "lightning_fabric",
-    "tensorboard": "tensorboard",
-    "safetensors": "safetensors",
-    "jinja2": "jinja2",
-}
-# distribution: (module, what needs it)
-OPTIONAL = {
-    "espeakng-loader": ("espeakng_loader", "egs/mini"),
-    "submitit": ("submitit", "--executor slurm"),
-    "onnx": ("onnx", "asrprune export"),
-    "onnxscript": ("onnxscript", "asrprune export"),
-    "onnxruntime": ("onnxruntime", "asrprune export"),
-}
+_OF_TRAINING = ("lightning-fabric", "kaldiio")  # an installation without these is not for training
 _MIN_DISK_GIB = 1.0  # enough for egs/mini and its experiment
 _GIB = 2**30
 _SHM = Path("/dev/shm")
@@ -61,12 +38,10 @@ class Check:
 
 def diagnose() -> list[Check]:
     """Check Python, the libraries and the machine. Takes seconds, as it imports all libraries. Never raises an error."""
-    torch = _torch()
-    packages = [_package(name, module) for name, module in REQUIRED.items()]
-    options = [_package(name, module, use) for name, (module, use) in OPTIONAL.items()]
-    hardware = [_gpu(), _cpu(), _bf16()] if torch.ok else []
+    packages = [_package(name, module) for name, module in BASE.items()]
+    options = [_package(name, module, USES[extra]) for extra in USES for name, module in EXTRAS[extra].items()]
     machine = [_memory(), *_shared_memory(), _disk(Path.cwd()), _locale()]
-    return [_python(), torch, _torchaudio(), *packages, *options, *hardware, *machine]
+    return [_python(), *packages, *_training(), *options, *machine]
 
 
 def doctor_ok(checks: list[Check]) -> bool:
@@ -91,6 +66,17 @@ def format_report(checks: list[Check]) -> str:
 def _python() -> Check:
     fix = "install Python 3.10 or newer, and make a new environment with it"
     return Check("python", sys.version_info >= (3, 10), f"{platform.python_version()} ({sys.executable})", fix)
+
+
+def _training() -> list[Check]:
+    """Check what training needs, if it is installed at all: an installation may be for exported models only."""
+    if all(installed_version(name) == NOT_INSTALLED for name in _OF_TRAINING):
+        detail = "not installed; this installation runs exported models: asrprune transcribe --model"
+        return [Check("training", False, detail, "pip install 'asrprune[train]'", required=False)]
+    torch = _torch()
+    others = {name: module for name, module in EXTRAS["train"].items() if name not in ("torch", "torchaudio")}
+    hardware = [_gpu(), _cpu(), _bf16()] if torch.ok else []
+    return [torch, _torchaudio(), *(_package(name, module) for name, module in others.items()), *hardware]
 
 
 def _torch() -> Check:

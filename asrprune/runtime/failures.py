@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from asrprune.runtime.errors import UserError, printable
+from asrprune.runtime.packages import missing
 from asrprune.runtime.signals import raise_interrupts, status_of
 
 INTERRUPTED = "interrupted; no file is incomplete, run the same command again"
@@ -64,6 +65,8 @@ def user_message(error: Exception) -> str | None:
     """Return a sentence with the fix if the user can fix the error; None if it is a bug."""
     if isinstance(error, UserError):
         return _FROM_WORKER.sub("", str(error)).rstrip()  # torch puts the whole traceback of a worker into the message
+    if isinstance(error, ModuleNotFoundError) and (sentence := missing(error.name)):
+        return sentence
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (_OS_FIXES if cause is error else _LIMITS):

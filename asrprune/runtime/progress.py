@@ -40,7 +40,8 @@ def _with_bar(items: Iterable[T], label: str, total: int, note: Callable[[], str
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     last = TextColumn("{task.fields[note]}")
-    with Progress(*columns, last, console=Console(stderr=True), transient=True) as progress:
+    # Without redirect_stdout=False, rich would write what goes to stdout to stderr.
+    with Progress(*columns, last, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(label, total=total, note="")
         for item in items:
             yield item

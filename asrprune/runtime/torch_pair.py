@@ -9,6 +9,7 @@ from types import ModuleType
 from asrprune.runtime.errors import UserError, first_line
 
 TORCH_PAIR = "pip install torch==2.14.1 torchaudio==2.11.0"
+NOT_INSTALLED = "(not installed)"
 
 
 def import_torchaudio() -> ModuleType:
@@ -24,11 +25,11 @@ def import_torchaudio() -> ModuleType:
 
 
 def installed_version(distribution: str) -> str:
-    """Return the version of an installed package, or ``(not installed)``."""
+    """Return the version of an installed package, or ``NOT_INSTALLED``."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
+        return NOT_INSTALLED
 
 
 def pair_command() -> str:

@@ -10,7 +10,8 @@ import pytest
 from asrprune.runtime import doctor, torch_pair
 from asrprune.runtime.doctor import Check, diagnose, doctor_ok, format_report
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.torch_pair import import_torchaudio
+from asrprune.runtime.packages import BASE, EXTRAS, USES
+from asrprune.runtime.torch_pair import NOT_INSTALLED, import_torchaudio
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,12 +43,14 @@ def test_this_environment_is_healthy() -> None:
 
 
 def test_every_dependency_is_looked_at() -> None:
-    required, extras = declared()["dependencies"], {name: items for name, items in declared().items() if name != "dependencies"}
-    other = {"editdistance", "rapidfuzz"} - doctor.REQUIRED.keys()  # the one that another Python takes
+    lists = declared()
+    other = {"editdistance", "rapidfuzz"} - EXTRAS["train"].keys()  # the one that another Python takes
     assert len(other) == 1
-    assert required == {*doctor.REQUIRED, *other, "torch", "torchaudio"}
-    assert extras.pop("dev")
-    assert set().union(*extras.values()) == set(doctor.OPTIONAL)
+    assert lists.pop("dependencies") == BASE.keys()
+    assert lists.pop("runtime") == set()
+    assert lists.pop("train") == {*EXTRAS["train"], *other}
+    assert lists.pop("dev")
+    assert lists == {extra: {"asrprune", *EXTRAS[extra]} for extra in USES}
 
 
 def test_torch_pair_is_the_one_in_constraints() -> None:
@@ -115,6 +118,17 @@ def test_no_torch_is_reported_not_raised(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "torch", None)
     failing = {check.name: check.fix for check in diagnose() if check.required and not check.ok}
     assert failing["torch"].endswith(torch_pair.TORCH_PAIR)
+
+
+def test_an_installation_for_exported_models_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the packages of training one line says how to install them, and nothing is to repair."""
+    version = doctor.installed_version
+    absent = EXTRAS["train"].keys()
+    monkeypatch.setattr(doctor, "installed_version", lambda name: NOT_INSTALLED if name in absent else version(name))
+    checks = diagnose()
+    assert doctor_ok(checks)
+    assert not {check.name for check in checks} & absent
+    assert re.search(r"^- +training .*\n +-> pip install 'asrprune\[train\]'$", format_report(checks), re.MULTILINE)
 
 
 def test_old_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,66 @@
+"""The recordings that a user names: files, folders, patterns, standard input."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asrprune.runtime.errors import UserError
+
+STDIN = "-"
+ENDINGS = frozenset(  # of the files of a folder that are audio; a file that is named may have any name
+    (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".snd", ".sph", ".caf", ".w64", ".rf64")
+)
+
+
+@dataclass(frozen=True)
+class RecordingFile:
+    """A recording to transcribe."""
+
+    entry: str  # what ``open_audio`` reads
+    name: Path  # the path of its result below an output directory, without an ending
+
+
+def find_recordings(given: Sequence[str]) -> tuple[list[RecordingFile], list[str]]:
+    """Return the recordings in the order in which they are given, those of a folder or pattern by name; and what is wrong.
+
+    A folder stands for all audio files in it and below; a pattern with ``*``, ``?`` or ``[`` for the files and folders that
+    match, ``**`` for any number of folders.
+    """
+    found: list[RecordingFile] = []
+    faults: list[str] = []
+    for entry in given:
+        for path in _matches(entry):
+            if os.path.isdir(path):
+                inside = list(_of_folder(Path(path)))
+                found += inside
+                faults += [] if inside else [f"{path}: has no audio files, whose names end in {', '.join(sorted(ENDINGS))}"]
+            else:
+                found.append(RecordingFile(path, Path("stdin" if path == STDIN else Path(path).stem)))
+    return found, faults
+
+
+def check_names(recordings: Iterable[RecordingFile]) -> None:
+    """Raise a ``UserError`` if the results of two recordings would have the same name."""
+    taken: dict[Path, str] = {}
+    for recording in recordings:
+        other = taken.setdefault(recording.name, recording.entry)
+        if other != recording.entry:
+            raise UserError(
+                f"{other} and {recording.entry}: the results of both would be called {recording.name}; rename one, or"
+                " transcribe them into different directories"
+            )
+
+
+def _matches(entry: str) -> list[str]:
+    """Return what a pattern matches. A name that exists, or matches nothing, stands for itself."""
+    if entry == STDIN or os.path.lexists(entry):
+        return [entry]
+    return sorted(glob.glob(entry, recursive=True)) or [entry]
+
+
+def _of_folder(folder: Path) -> Iterator[RecordingFile]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in ENDINGS and path.is_file():
+            yield RecordingFile(str(path), path.relative_to(folder).with_suffix(""))

@@ -1,0 +1,221 @@
+"""An exported file in a recogniser: what the experiment says at every depth, without torch, and from many threads."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from experiments import talking
+from records import plan_of
+
+from asrprune.config.schema import BeamConfig
+from asrprune.data.kaldi import read_data_dir
+from asrprune.decode.choose import LM_WEIGHT, Tuned
+from asrprune.experiment.plan import Step
+from asrprune.experiment.store import Experiment
+from asrprune.export.build import export, read_exported
+from asrprune.export.onnx_file import set_metadata
+from asrprune.export.record import FACTS
+from asrprune.recognizer import Hypothesis, Recognizer
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import sha256_of
+from asrprune.transcribe.exported import ExportedModel
+from asrprune.transcribe.trained import TrainedModel
+
+pytest.importorskip("onnx", reason="onnx is not installed: pip install 'asrprune[export]'")
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = (Step.of((1, 2, 3, 4), 5.0), Step.of((1, 3, 4), 6.0), Step.of((3,), 7.0))
+WITHOUT_TORCH = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchaudio", "sentencepiece", "matplotlib", "kaldiio", "yaml", "onnx", "scipy"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+from asrprune.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny_experiment: Path) -> Experiment:
+    """A model that says something. Read it only."""
+    return talking(tiny_experiment)
+
+
+@pytest.fixture(scope="module")
+def file(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as an any-depth file. Read it only."""
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    plan = plan_of("iterative", 4, STEPS, experiment.record.model_sha256, metric="wer", dev_set="dev")
+    export(experiment, plan, path, depth=None, alone=False, dev=None)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wavs(tiny_data: Path) -> list[Path]:
+    return [Path(utterance.audio) for utterance in read_data_dir(tiny_data / "dev")]
+
+
+@pytest.fixture(scope="module")
+def expected(experiment: Experiment, wavs: list[Path]) -> dict[tuple[Path, tuple[int, ...]], Hypothesis]:
+    """What torch says, by file and layers."""
+    trained = Recognizer(TrainedModel(experiment))
+    found = {(wav, step.keep): trained.transcribe(wav, layers=step.keep) for wav in wavs for step in STEPS}
+    assert len({hypothesis.text for hypothesis in found.values()}) > len(wavs), "depths say different things"
+    return found
+
+
+def assert_same(found: Hypothesis, expected: Hypothesis) -> None:
+    assert (found.text, found.layers) == (expected.text, expected.layers)
+    assert [(word.start_s, word.end_s) for word in found.words] == [(word.start_s, word.end_s) for word in expected.words]
+    np.testing.assert_allclose([w.confidence for w in found.words], [w.confidence for w in expected.words], atol=1e-3)
+
+
+def test_it_says_what_the_experiment_says(
+    file: Path, experiment: Experiment, expected: dict[tuple[Path, tuple[int, ...]], Hypothesis]
+) -> None:
+    asr = Recognizer.load(file)
+    for (wav, keep), hypothesis in expected.items():
+        assert_same(asr.transcribe(wav, depth=len(keep)), hypothesis)
+        assert_same(asr.transcribe(wav, layers=keep), hypothesis)
+    noise = np.random.default_rng(0).normal(0.0, 0.05, 70 * 16000).astype(np.float32)  # three windows
+    assert_same(asr.transcribe(noise, depth=3), Recognizer(TrainedModel(experiment)).transcribe(noise, layers=(1, 3, 4)))
+    for samples in (noise[:0], noise[:500], np.zeros(32000, np.float32)):
+        assert asr.transcribe(samples) == Hypothesis("", (), (1, 2, 3, 4))
+
+
+def test_beam_search_finds_what_it_finds_in_torch(file: Path, experiment: Experiment, wavs: list[Path]) -> None:
+    given = {"type": "beam", "width": 4, "context": ["three four"], "context_bonus": 3.0}
+    model = TrainedModel(experiment)
+    here, there = Recognizer.load(file, decoder=given), Recognizer(model, model.decoder(given))
+    assert here.decoder.identity == there.decoder.identity
+    for wav in wavs:
+        assert_same(here.transcribe(wav), there.transcribe(wav))
+    with pytest.raises(UserError, match="'six' cannot be written in the text units"):
+        Recognizer.load(file, decoder={"type": "beam", "context": ["six"]})
+
+
+def test_it_needs_no_torch(
+    file: Path, wavs: list[Path], expected: dict[tuple[Path, tuple[int, ...]], Hypothesis], tmp_path: Path
+) -> None:
+    """The whole command, in a process that has neither torch nor the other packages of training."""
+    alone = Path(shutil.copy(file, tmp_path / "model.onnx"))  # without the files beside it
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+        return subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+    done = run("transcribe", *wavs, "--model", alone, "--depth", 3, "--format", "json", "--decoder", "greedy")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["text"] for record in records] == [expected[wav, (1, 3, 4)].text for wav in wavs]
+    failed = run("transcribe", wavs[0], "--exp", tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr == "asrprune transcribe: error: torch is missing; run: pip install 'asrprune[train]'\n"
+
+
+def test_a_thousand_changes_of_depth_from_eight_threads(
+    file: Path, wavs: list[Path], expected: dict[tuple[Path, tuple[int, ...]], Hypothesis]
+) -> None:
+    """Each text is that of its depth, and memory does not grow."""
+    asr, sound = Recognizer.load(file), {wav: soundfile.read(wav, dtype="float32")[0] for wav in wavs}
+
+    def is_right(case: tuple[Path, tuple[int, ...]]) -> bool:
+        return asr.transcribe(sound[case[0]], depth=len(case[1])).text == expected[case].text
+
+    cases = random.Random(0).choices(list(expected), k=1000)
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(is_right, cases[:200]))
+        before = resident_mb()
+        assert all(threads.map(is_right, cases[200:]))
+    assert resident_mb() - before < 5.0
+
+
+def resident_mb() -> float:
+    """The memory of this process."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("this system does not tell the memory of a process")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def test_fit_by_parameters_and_by_memory(file: Path, experiment: Experiment) -> None:
+    asr, whole = Recognizer.load(file), TrainedModel(experiment).params_m((1, 2, 3, 4))
+    assert asr.fit(params_m=whole) == 4
+    assert asr.fit(params_m=0.9999 * whole) == 3
+    assert asr.fit(memory_mb=file.stat().st_size / 1e6) == 4
+    assert asr.fit(memory_mb=0.9999 * file.stat().st_size / 1e6) == 3
+    assert asr.layers == (1, 3, 4)
+    assert asr.fit(rtf=1000.0, seconds=0.5) == 4
+
+
+def test_what_it_cannot_do_is_refused(file: Path, wavs: list[Path], tmp_path: Path) -> None:
+    asr = Recognizer.load(file)
+    mistakes: list[tuple[str, Callable[[], Any]]] = [
+        ("plan iterative has no depth 2; it has 4, 3, 1", lambda: asr.transcribe(wavs[0], depth=2)),
+        (r"layers must ascend and lie in 1\.\.4, got \[5\]", lambda: asr.transcribe(wavs[0], layers=[5])),
+        ("has a plan of its own", lambda: Recognizer.load(file, plan="svcca")),
+        ("runs on the CPU, not on cuda", lambda: Recognizer.load(file, device="cuda")),
+        (r"none\.onnx: no such file; `asrprune export` makes it", lambda: Recognizer.load(tmp_path / "none.onnx")),
+    ]
+    for sentence, call in mistakes:
+        with pytest.raises(UserError, match=sentence):
+            call()
+
+
+def with_facts(file: Path, path: Path, **changes: Any) -> Path:
+    """A copy of the file that says something else of itself; None removes a fact."""
+    model, exported = read_exported(file)
+    facts = {**exported.plain(), **changes}
+    set_metadata(model, {FACTS: {name: value for name, value in facts.items() if value is not None}})
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_its_default_depth_and_its_own_facts_count(file: Path, tmp_path: Path) -> None:
+    assert Recognizer.load(with_facts(file, tmp_path / "three.onnx", depth=3)).layers == (1, 3, 4)
+    one = Recognizer.load(with_facts(file, tmp_path / "one.onnx", form="depth"))
+    with pytest.raises(UserError, match="has the layers 1,2,3,4 only; export it with --form any-depth"):
+        one.layers_of(layers=(1, 2))
+    with pytest.raises(UserError, match=r"old\.onnx: not a model that `asrprune export` wrote .*; export it again"):
+        ExportedModel(with_facts(file, tmp_path / "old.onnx", units=None))
+
+
+def test_the_language_model_of_the_config_is_a_file_beside_it(file: Path, experiment: Experiment, tmp_path: Path) -> None:
+    lm = Path(shutil.copy(ROOT / "test/fixtures/ctc_beam_decoder/tiny.arpa", tmp_path / "3gram.arpa"))
+    tuned = Tuned(
+        format=1,
+        lm_weight=0.75,
+        word_bonus=1.0,
+        wer=5.0,
+        model_sha256="",
+        lm_sha256=sha256_of(lm),
+        set="dev",
+        width=8,
+        tried=(),
+    )
+    options = BeamConfig(width=3, lm="3gram.arpa").model_dump(mode="json")
+    changes = {"decoder": options, "tuned": tuned.plain()}
+    path = with_facts(file, tmp_path / "model.onnx", **changes)
+    assert "width=3" in (identity := Recognizer.load(path).decoder.identity)
+    assert f"lm={sha256_of(lm)[:16]} lm_weight=0.75" in identity
+    assert "word_bonus=1.0" in identity
+    other = tmp_path / "other.arpa"
+    other.write_text("\n" + lm.read_text())
+    assert f"lm_weight={LM_WEIGHT}" in Recognizer.load(path, decoder={"lm": str(other)}).decoder.identity
+    lm.unlink()
+    with pytest.raises(UserError, match=r"decodes with the language model 3gram\.arpa, which is not beside it; copy it there"):
+        Recognizer.load(path)
+    assert Recognizer.load(path, decoder={"type": "greedy"}).decoder.identity == "greedy"
