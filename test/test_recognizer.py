@@ -1,5 +1,6 @@
 """The public runtime: any depth per call, words with times and confidence, and the text that `asrprune decode` writes."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -456,5 +457,8 @@ def test_early_exit_runs_the_layers_that_it_needs(exp: Path, asr: Recognizer, ti
     chosen = EarlyExit.read(exp / "early_exit.json").threshold
     assert asr.transcribe(wav, depth="auto") == asr.transcribe(wav, depth="auto", exit_threshold=chosen)
     assert asr.transcribe(np.zeros(16000, dtype=np.float32), depth="auto") == Hypothesis("", (), ())
+    done = run_command("transcribe", wav, "--exp", exp, "--exit-threshold", 0, "--words")
+    assert json.loads(done.out)["layers"] == [1]
+    assert "early exit chooses the layers" in run_command("transcribe", wav, "--exp", exp, "--early-exit", "--depth", 2).err
     with pytest.raises(UserError, match='an exit threshold has no effect without the depth "auto"'):
         asr.transcribe(wav, exit_threshold=0.5)
