@@ -10,30 +10,73 @@ from asrprune.cli.options import ExpDir, PlanName, load_experiment
 from asrprune.cli.screen import say
 from asrprune.runtime.errors import UserError
 
+Form = Literal["any-depth", "required-keep", "depth"]
+Input = Literal["features", "waveform"]
+
 
 @app.command()
 def export(
     exp: ExpDir,
-    to: Annotated[Path, typer.Option("--to", help="ONNX file to write; its depths go into FILE.onnx.json")],
+    to: Annotated[Path | None, typer.Option("--to", help="ONNX file to write; its depths go into FILE.onnx.json")] = None,
+    web: Annotated[
+        Path | None, typer.Option("--web", help="directory to write instead: a page that recognises speech in a browser")
+    ] = None,
     form: Annotated[
-        Literal["any-depth", "depth"], typer.Option("--form", help="all layers, run at any depth; or the layers of one depth")
-    ] = "any-depth",
+        Form | None,
+        typer.Option(
+            "--form",
+            help="any-depth (default): all layers, run at any depth; required-keep: the same for onnxruntime-web;"
+            " depth: the layers of one depth",
+        ),
+    ] = None,
+    source: Annotated[
+        Input | None, typer.Option("--input", help="what the file takes: log-mel features (default), or the waveform")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers in linear layers: a third of the size, faster")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="16-bit weights: half of the size")] = False,
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="depth that runs by default; default: all layers")] = None,
     plan: PlanName = None,
-    dev: Annotated[
-        Path | None, typer.Option("--dev", help="directory with features: compare the texts of 50 utterances, too")
+    dev: Annotated[Path | None, typer.Option("--dev", help="data directory with features: compare texts, too")] = None,
+    utterances: Annotated[
+        int | None,
+        typer.Option("--utterances", min=1, help="number of utterances of --dev; default: 50, with --int8 and --fp16 all"),
     ] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="licence of the model, for the model card")] = None,
 ) -> None:
     """Write a model as an ONNX file, after a check against torch."""
-    from asrprune.export.build import export as run
+    from asrprune.export.build import Options
+    from asrprune.export.build import export as to_file
+    from asrprune.export.page import MODEL, export_page
     from asrprune.prune.find import find_plan
 
+    if (to is None) == (web is None):
+        raise UserError("give either --to FILE.onnx or --web DIR")
+    if web and (form or source):
+        raise UserError("--form and --input have no effect with --web, which needs required-keep and waveform; remove them")
     if form == "depth" and depth is None:
         raise UserError("--form depth: give the depth, for example --depth 6")
+    if int8 and fp16:
+        raise UserError("give --int8 or --fp16, not both")
+    if utterances and dev is None:
+        raise UserError("--utterances has no effect without --dev; give --dev DIR")
+    options = Options(
+        form=form or "any-depth", input=source or "features", precision="int8" if int8 else "fp16" if fp16 else "float32",
+        depth=depth, dev=dev, utterances=utterances, licence=licence,
+    )  # fmt: skip
     experiment = load_experiment(exp)
-    exported = run(experiment, find_plan(experiment, plan), to, depth, form == "depth", dev)
+    found = find_plan(experiment, plan)
+    if web:
+        path = web / MODEL
+        exported = export_page(experiment, found, web, options)
+    else:
+        assert to is not None
+        path = to
+        exported = to_file(experiment, found, path, options)
     depths = ", ".join(str(row.depth) for row in exported.depths)
-    say(f"{to}: {to.stat().st_size / 1e6:.1f} MB, depths {depths}; runs {exported.depth} layers by default")
+    size, default = f"{path.stat().st_size / 1e6:.1f} MB", f"; runs {exported.depth} layers by default"
+    say(f"{path}: {size}, depths {depths}{default if exported.form == 'any-depth' else ''}")
+    if web:
+        say(f"next: cd {web} && npm install onnxruntime-web && python3 -m http.server")
 
 
 @app.command()

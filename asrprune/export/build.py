@@ -1,6 +1,7 @@
 """`asrprune export`: a model as one ONNX file that runs at any depth, or at one, checked before it is written."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,13 +9,17 @@ import numpy as np
 
 from asrprune.config.schema import BeamConfig, Decoding
 from asrprune.data.units import write_tokens
+from asrprune.decode.benchmark import Bench
 from asrprune.decode.choose import Tuned, tuned_of
 from asrprune.decode.windows import WINDOWS
 from asrprune.decode.words import WORD_TAIL_S
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan
 from asrprune.experiment.store import Experiment
+from asrprune.export import card, quantise
 from asrprune.export.check import Check
+from asrprune.export.cost import with_cost
+from asrprune.export.examples import noise, utterances
 from asrprune.export.onnx_file import (
     any_depth,
     default_keep,
@@ -25,7 +30,8 @@ from asrprune.export.onnx_file import (
     set_metadata,
     write,
 )
-from asrprune.export.record import FACTS, Exported, ExportedDepth
+from asrprune.export.record import FACTS, Exported, ExportedDepth, Form, Input, Precision
+from asrprune.export.waveform import Fbank
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
@@ -35,55 +41,66 @@ if TYPE_CHECKING:
     import onnx
 
 logger = logging.getLogger(__name__)
-CHECKED = 50  # utterances of a dev set whose texts are compared
+CHECKED = 50  # utterances of a dev set whose texts are compared in float32, where they must be equal
 
 
-def export(experiment: Experiment, plan: Plan, path: Path, depth: int | None, alone: bool, dev: Path | None) -> Exported:
-    """Write ``path``, ``path``.json with its depths, and tokens.txt beside it.
+@dataclass(frozen=True)
+class Options:
+    """How a model is exported."""
+
+    form: Form = "any-depth"
+    input: Input = "features"
+    precision: Precision = "float32"
+    depth: int | None = None  # that runs by default, or alone; None: all layers
+    dev: Path | None = None  # a data directory with features (of a waveform: with audio), of which texts are compared
+    utterances: int | None = None  # of ``dev``; None: ``CHECKED``, with a lower precision all
+    licence: str | None = None
+
+
+def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> Exported:
+    """Write ``path``, ``path``.json with its depths, and beside it tokens.txt and a model card.
 
     Args:
         experiment: the model.
         plan: the layers of each depth.
         path: FILE.onnx.
-        depth: the depth that runs by default; None: all layers.
-        alone: write only the layers of ``depth``.
-        dev: a data directory with features, of which some texts are compared, too.
+        options: what to write.
 
     Raises:
         UserError: the plan lacks the depth, a package is missing, or onnxruntime gives other numbers than torch.
     """
     if path.suffix != ".onnx":
         raise UserError(f"--to {path}: the name of the file must end in .onnx")
-    exported = _describe(experiment, plan, depth, alone)
-    keep = exported.at(exported.depth).keep
-    keeps = [row.keep for row in exported.depths]
-    model = experiment.model.cpu().eval()
+    exported = _describe(experiment, plan, options)
     with atomic_path(path) as temporary:  # before the tracing, so that a path that cannot be written is told at once
-        logger.info("tracing %d layers; this takes a minute", len(keep) if alone else exported.num_layers)
-        file = one_depth(model, keep) if alone else any_depth(model)
-        if not alone:
-            set_default(file, _as_mask(keep, exported.num_layers))
+        file = _trace(experiment, exported)
+        write(file, temporary)
+        check = _check(experiment, temporary, exported)
+        worst = check.numbers(noise(experiment, options.input == "waveform"))
+        logger.info("onnxruntime and torch differ by at most %.1e in log-probabilities, at each depth", worst)
+        if options.precision != "float32":
+            file = quantise.int8(file) if options.precision == "int8" else quantise.fp16(file)
+            write(file, temporary)
+            check = _check(experiment, temporary, exported)
+        exported = _texts(check, exported, options)
         for_peers = {"vocab_size": exported.vocab_size, "subsampling_factor": exported.factor}
         set_metadata(file, {FACTS: exported.plain(), **for_peers})
         write(file, temporary)
-        check = Check(experiment, temporary, keeps, not alone)
-        worst = check.numbers()
-        logger.info("onnxruntime and torch differ by at most %.1e in log-probabilities, at %d depths", worst, len(keeps))
-        if dev is not None:
-            count = check.texts(dev, CHECKED)
-            logger.info("the texts of %d utterances of %s are equal at every depth", count, dev)
-    exported.write(_record_path(path))
+    exported.write(record_path(path))
     write_tokens(path.with_name("tokens.txt"), experiment.tokenizer)
+    card.write(path, exported)
     return exported
 
 
 def set_depth(path: Path, depth: int) -> Exported:
-    """Rewrite the depth that an any-depth file runs by default, in the file and in its JSON file.
+    """Rewrite the depth that an any-depth file runs by default, in the file, its JSON file and its card.
 
     Raises:
         UserError: this is no any-depth file of asrprune, or it does not have the depth.
     """
     file, exported = read_exported(path)
+    if exported.form == "required-keep":
+        raise UserError(f"{path}: has no default depth, its input keep is required; export it with --form any-depth")
     if exported.form != "any-depth" or default_keep(file) is None:
         raise UserError(f"{path}: has the layers of one depth only; export it with --form any-depth")
     row = exported.at(depth)
@@ -92,7 +109,8 @@ def set_depth(path: Path, depth: int) -> Exported:
     set_metadata(file, {FACTS: exported.plain()})
     with atomic_path(path) as temporary:
         write(file, temporary)
-    exported.write(_record_path(path))
+    exported.write(record_path(path))
+    card.write(path, exported)
     return exported
 
 
@@ -110,23 +128,6 @@ def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":
     return file, Exported.of_metadata(path, metadata(file))
 
 
-def _describe(experiment: Experiment, plan: Plan, depth: int | None, alone: bool) -> Exported:
-    """Make the record of a file, with all layers as a depth, even if the plan does not have it."""
-    layers = experiment.num_layers
-    steps = {step.depth: (step.keep, step.score) for step in plan.steps}
-    steps.setdefault(layers, (tuple(range(1, layers + 1)), None))
-    decoder, tuned = _decoder(experiment)
-    exported = Exported(
-        format=1, form="depth" if alone else "any-depth", depth=depth or layers, num_layers=layers, strategy=plan.strategy,
-        depths=tuple(_row(experiment, *steps[at]) for at in sorted(steps, reverse=True)), metric=plan.metric,
-        dev_set=plan.dev_set, factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
-        vocab_size=len(experiment.tokenizer), units=tuple(experiment.tokenizer.pieces), windows=WINDOWS,
-        word_tail_s=WORD_TAIL_S, decoder=decoder, tuned=tuned, model_sha256=experiment.record.model_sha256, asrprune=version(),
-    )  # fmt: skip
-    row = exported.at(exported.depth)
-    return exported.model_copy(update={"depths": (row,)}) if alone else exported
-
-
 def _decoder(experiment: Experiment) -> tuple[Decoding, Tuned | None]:
     """Return the decoder of the config, which names the file of its language model only, and the weights tuned for that."""
     options = experiment.config.decode.decoder
@@ -138,13 +139,73 @@ def _decoder(experiment: Experiment) -> tuple[Decoding, Tuned | None]:
     return known, tuned and tuned.model_copy(update={"tried": ()})
 
 
-def _row(experiment: Experiment, keep: Keep, score: float | None) -> ExportedDepth:
-    return ExportedDepth(depth=len(keep), keep=keep, score=score, params_m=num_params(experiment.model, keep) / 1e6)
-
-
-def _record_path(path: Path) -> Path:
+def record_path(path: Path) -> Path:
     """Return FILE.onnx.json; an experiment has a model.json of its own."""
     return path.with_name(f"{path.name}.json")
+
+
+def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
+    """Make the record of a file, with all layers as a depth, even if the plan does not have it."""
+    layers = experiment.num_layers
+    steps = {step.depth: (step.keep, step.score) for step in plan.steps}
+    steps.setdefault(layers, (tuple(range(1, layers + 1)), None))
+    rtf, (decoder, tuned) = _rtf(experiment), _decoder(experiment)
+    depths = [
+        ExportedDepth(
+            depth=at, keep=keep, score=score, params_m=num_params(experiment.model, keep) / 1e6, rtf=rtf.get(at)
+        )
+        for at, (keep, score) in sorted(steps.items(), reverse=True)
+    ]  # fmt: skip
+    exported = Exported(
+        format=1, form=options.form, input=options.input, precision=options.precision, depth=options.depth or layers,
+        depths=tuple(depths), num_layers=layers, strategy=plan.strategy, metric=plan.metric, dev_set=plan.dev_set,
+        licence=options.licence, factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
+        vocab_size=len(experiment.tokenizer), units=tuple(experiment.tokenizer.pieces), windows=WINDOWS,
+        word_tail_s=WORD_TAIL_S, decoder=decoder, tuned=tuned, model_sha256=experiment.record.model_sha256, asrprune=version(),
+    )  # fmt: skip
+    row = exported.at(exported.depth)
+    return exported.model_copy(update={"depths": (row,)}) if options.form == "depth" else exported
+
+
+def _rtf(experiment: Experiment) -> dict[int, float]:
+    """Return the real-time factor of each depth that `asrprune bench` measured for this model."""
+    path = ExperimentPaths(experiment.path).bench
+    found = Bench.read(path) if path.exists() else None
+    fits = found is not None and found.model_sha256 == experiment.record.model_sha256
+    return {row.depth: row.rtf for row in found.rows} if found and fits else {}
+
+
+def _trace(experiment: Experiment, exported: Exported) -> "onnx.ModelProto":
+    """Trace the graph of a form."""
+    model, keep = experiment.model.cpu().eval(), exported.at(exported.depth).keep
+    fbank = Fbank(exported.frontend) if exported.input == "waveform" else None
+    logger.info("tracing %d layers; this takes a minute", len(keep) if exported.form == "depth" else exported.num_layers)
+    if exported.form == "depth":
+        return one_depth(model, keep, fbank)
+    file = any_depth(model, fbank)
+    if exported.form == "any-depth":
+        set_default(file, _as_mask(keep, exported.num_layers))
+    return file
+
+
+def _check(experiment: Experiment, path: Path, exported: Exported) -> Check:
+    return Check(experiment, path, [row.keep for row in exported.depths], exported.form != "depth")
+
+
+def _texts(check: Check, exported: Exported, options: Options) -> Exported:
+    """Compare texts on the dev set: in float32 they must be equal; what a lower precision costs is added to the record."""
+    exact, dev = options.precision == "float32", options.dev
+    if dev is None:
+        if not exact:
+            logger.warning("what %s costs is not known; give a dev set: --dev DIR", options.precision)
+        return exported
+    examples = utterances(
+        dev, options.utterances or (CHECKED if exact else None), check.experiment, options.input == "waveform"
+    )
+    if not exact:
+        return with_cost(exported, check.texts(examples), dev)
+    logger.info("the texts of %d utterances of %s are equal at every depth", check.same_texts(examples), dev)
+    return exported
 
 
 def _as_mask(keep: Keep, num_layers: int) -> np.ndarray:

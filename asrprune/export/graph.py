@@ -1,4 +1,4 @@
-"""The model as torch.export traces it: normalisation, front end, layers and head, with lengths and layers as inputs."""
+"""The model as torch.export traces it: features, CMVN, subsampling, layers and head, with lengths and layers as inputs."""
 
 from collections.abc import Sequence
 
@@ -7,38 +7,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config.lengths import min_frames, output_length
+from asrprune.export.waveform import Fbank
 from asrprune.features.fbank import UNIT_SCALE
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.encoder import Context, real_frames
 
 
 class _Graph(nn.Module):
-    """The parts that both forms share."""
+    """The parts that all forms share. With ``fbank`` the input is samples (B, S), else features (B, T, F) of such samples."""
 
-    def __init__(self, model: CtcModel) -> None:
+    def __init__(self, model: CtcModel, fbank: Fbank | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.fbank = model, fbank
         self.factor = model.config.subsampling.factor
 
-    def embed(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Context]:
-        """Return x_0 (B, T', D) and the context, for features (B, T, F) of any length, of samples in [-1, 1).
+    def embed(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Context]:
+        """Return x_0 (B, T', D) and the context, for an input of any length, made of samples in [-1, 1).
 
         The convolutions need ``min_frames`` feature frames, so frames are added at the end, and what they give is cut off.
         The mask is always computed: whether a batch has padding is known only when the graph runs.
         """
-        padded = F.pad(features + UNIT_SCALE, (0, 0, 0, min_frames(self.factor) - 1))
-        x, _ = self.model.encoder.embed(self.model.normalise(padded), lens)
-        x = x[:, : torch.sym_max(output_length(features.shape[1], self.factor), 1)]
+        features, lens = (x + UNIT_SCALE, lens) if self.fbank is None else self.fbank(x, lens)
+        padded = F.pad(features, (0, 0, 0, min_frames(self.factor) - 1))
+        embedded, _ = self.model.encoder.embed(self.model.normalise(padded), lens)
+        embedded = embedded[:, : torch.sym_max(output_length(features.shape[1], self.factor), 1)]
         lens = output_length(lens, self.factor)
-        return x, Context(lens, real_frames(lens, x.shape[1]))
+        return embedded, Context(lens, real_frames(lens, embedded.shape[1]))
 
 
 class AnyDepth(_Graph):
     """All layers; ``keep`` (L,) bool says which of them run."""
 
-    def forward(self, features: Tensor, lens: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features (B, T, F) and lengths (B,) to log-probabilities (B, T', V) and their lengths (B,)."""
-        x, context = self.embed(features, lens)
+    def forward(self, x: Tensor, lens: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Map an input and its lengths (B,) to log-probabilities (B, T', V) and their lengths (B,)."""
+        x, context = self.embed(x, lens)
         assert context.mask is not None
         tapped = torch.zeros((), dtype=torch.bool)  # whether the last layer that ran is a tap, for self-conditioning
         for number, layer in enumerate(self.model.encoder.layers, start=1):
@@ -53,13 +55,13 @@ class AnyDepth(_Graph):
 class OneDepth(_Graph):
     """The layers of one sub-model."""
 
-    def __init__(self, model: CtcModel, keep: Sequence[int]) -> None:
-        super().__init__(model)
+    def __init__(self, model: CtcModel, keep: Sequence[int], fbank: Fbank | None = None) -> None:
+        super().__init__(model, fbank)
         self.keep = tuple(keep)
 
-    def forward(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features (B, T, F) and lengths (B,) to log-probabilities (B, T', V) and their lengths (B,)."""
-        x, context = self.embed(features, lens)
+    def forward(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map an input and its lengths (B,) to log-probabilities (B, T', V) and their lengths (B,)."""
+        x, context = self.embed(x, lens)
         after = 0
         for layer in self.keep:
             x, after = self.model.step(x, layer, context, after), layer

@@ -1,4 +1,4 @@
-"""The ONNX file: tracing, default depth, metadata. Names and order of inputs and outputs are those of sherpa-onnx."""
+"""The ONNX file: tracing, default depth, metadata. With features, inputs and outputs are those of sherpa-onnx."""
 
 import contextlib
 import io
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from asrprune.config.lengths import min_frames
 from asrprune.experiment.plan import Keep
 from asrprune.export.graph import AnyDepth, OneDepth
 from asrprune.export.session import INPUTS, KEEP, OUTPUTS
+from asrprune.export.waveform import Fbank
 from asrprune.model.ctc_model import CtcModel
 from asrprune.runtime.errors import UserError
 
@@ -28,17 +28,17 @@ OPSET = 18
 _FRAMES = 93  # of the traced batch: no other dimension has this size, or the exporter would take the two for one
 
 
-def any_depth(model: CtcModel) -> "onnx.ModelProto":
-    """Trace all layers, one ``If`` for each; the input ``keep`` (L,) bool says which of them run, by default all."""
-    keep = torch.ones(model.config.num_layers, dtype=torch.bool)
-    file = _trace(model, AnyDepth(model), keep)
-    set_default(file, keep.numpy())
-    return file
+def any_depth(model: CtcModel, fbank: Fbank | None = None) -> "onnx.ModelProto":
+    """Trace all layers, one ``If`` for each; the required input ``keep`` (L,) bool says which of them run.
+
+    With ``fbank`` the file takes samples, else features.
+    """
+    return _trace(AnyDepth(model, fbank), torch.ones(model.config.num_layers, dtype=torch.bool))
 
 
-def one_depth(model: CtcModel, keep: Keep) -> "onnx.ModelProto":
+def one_depth(model: CtcModel, keep: Keep, fbank: Fbank | None = None) -> "onnx.ModelProto":
     """Trace the kept layers only."""
-    return _trace(model, OneDepth(model, keep))
+    return _trace(OneDepth(model, keep, fbank))
 
 
 def set_default(file: "onnx.ModelProto", keep: np.ndarray) -> None:
@@ -53,7 +53,7 @@ def set_default(file: "onnx.ModelProto", keep: np.ndarray) -> None:
 
 
 def default_keep(file: "onnx.ModelProto") -> np.ndarray | None:
-    """Return the layers (L,) bool that run by default; None: the file has one depth."""
+    """Return the layers (L,) bool that run by default; None: the file has one depth, or no default."""
     values = [tensor for tensor in file.graph.initializer if tensor.name == KEEP]
     return import_onnx().numpy_helper.to_array(values[0]) if values else None
 
@@ -79,33 +79,39 @@ def import_onnx() -> ModuleType:
     return onnx
 
 
-def _trace(model: CtcModel, graph: nn.Module, *others: torch.Tensor) -> "onnx.ModelProto":
+def _trace(graph: AnyDepth | OneDepth, *keep: torch.Tensor) -> "onnx.ModelProto":
     import_onnx()
     dim = torch.export.Dim
-    frames = max(_FRAMES, 2 * min_frames(model.config.subsampling.factor) + 1)
-    example = (torch.randn(2, frames, len(model.cmvn_mean)), torch.tensor([frames, frames - 7]), *others)
-    batch = dim("batch")
-    shapes = ({0: batch, 1: dim("frames")}, {0: batch}, *(None for _ in others))
-    with _quiet():
+    names = INPUTS["waveform" if graph.fbank else "features"]
+    with quiet():
         program = torch.onnx.export(
             graph.eval(),
-            example,
+            (*_example(graph), *keep),
             dynamo=True,
             opset_version=OPSET,
             external_data=False,
-            input_names=[*INPUTS, *([KEEP] if others else [])],
+            input_names=[*names, *([KEEP] if keep else [])],
             output_names=list(OUTPUTS),
-            dynamic_shapes=shapes,
+            dynamic_shapes=({0: dim("batch"), 1: dim("length")}, {0: dim("batch")}, *(None for _ in keep)),
             verbose=False,
         )
     assert program is not None
     return program.model_proto
 
 
+def _example(graph: AnyDepth | OneDepth) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return an input of two utterances, and their lengths."""
+    frames = max(_FRAMES, 2 * min_frames(graph.factor) + 1)
+    if graph.fbank:
+        samples = frames * graph.fbank.shift
+        return 0.1 * torch.randn(2, samples), torch.tensor([samples, samples - 700])
+    return torch.randn(2, frames, len(graph.model.cmvn_mean)), torch.tensor([frames, frames - 7])
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what the exporter prints and warns of: packages that it could use, names of dimensions, merged constants."""
-    levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnxscript", "onnx_ir"))}
+def quiet() -> Iterator[None]:
+    """Hide what exporter and quantiser print and warn of: packages they could use, names of dimensions, merged constants."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnxscript", "onnx_ir", "root"))}
     for logger in levels:
         logger.setLevel(logging.ERROR)
     try:

@@ -16,6 +16,9 @@ from asrprune.runtime.files import parse_json
 from asrprune.runtime.records import Record
 
 FACTS = "asrprune"  # key of the metadata that holds the record
+Form = Literal["any-depth", "required-keep", "depth"]
+Input = Literal["features", "waveform"]
+Precision = Literal["float32", "int8", "fp16"]
 
 
 def _whole(section: Section) -> dict[str, object]:
@@ -32,6 +35,17 @@ class ExportedDepth(Record):
     keep: Keep
     score: float | None  # of the plan, on the dev set
     params_m: float
+    rtf: float | None = None  # as `asrprune bench` measured it in torch
+    changed: int | None = None  # utterances of the compared set whose text differs from that of float32
+    wer: float | None = None  # of the file, on the compared set, in percent
+    wer_float32: float | None = None
+
+
+class Compared(Record):
+    """The data on which a file of a lower precision was compared with float32."""
+
+    set: str
+    utterances: int
 
 
 class Exported(Record):
@@ -39,7 +53,9 @@ class Exported(Record):
 
     made_by: ClassVar[str] = "`asrprune export`"
     format: Literal[1]
-    form: Literal["any-depth", "depth"]
+    form: Form
+    input: Input = "features"
+    precision: Precision = "float32"
     depth: int  # the depth that runs by default
     depths: tuple[ExportedDepth, ...]  # deepest first
     num_layers: int
@@ -54,6 +70,8 @@ class Exported(Record):
     word_tail_s: float  # the longest time that a word lasts after its last label
     decoder: Annotated[Decoding, Whole]  # that of the config; a language model is a file beside the ONNX file
     tuned: Tuned | None = None  # the weights of the language model
+    compared: Compared | None = None
+    licence: str | None = None  # of the model, in the words of the one who exports it
     model_sha256: str
     asrprune: str
 

@@ -8,7 +8,8 @@ import numpy as np
 from asrprune.experiment.plan import Keep
 from asrprune.runtime.errors import UserError
 
-INPUTS, OUTPUTS, KEEP = ("x", "x_lens"), ("log_probs", "log_probs_lens"), "keep"  # those of sherpa-onnx, and the layers
+INPUTS = {"features": ("x", "x_lens"), "waveform": ("waveform", "waveform_lens")}  # those of features are sherpa-onnx's
+OUTPUTS, KEEP = ("log_probs", "log_probs_lens"), "keep"
 
 
 class Session:
@@ -31,18 +32,20 @@ class Session:
                 raise
             raise UserError(f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0]}); export it again") from None
         self.metadata = self._session.get_modelmeta().custom_metadata_map
-        optional = [entry for entry in self._session.get_overridable_initializers() if entry.name == KEEP]
-        self.num_layers = optional[0].shape[0] if optional else None
+        known = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+        choice = [entry for entry in known if entry.name == KEEP]
+        self.num_layers = choice[0].shape[0] if choice else None
+        self._inputs = [entry.name for entry in known[:2]]
 
-    def run(self, features: np.ndarray, lens: np.ndarray, keep: Keep | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def run(self, x: np.ndarray, lens: np.ndarray, keep: Keep | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return log-probabilities (B, T', V) and their lengths (B,).
 
         Args:
-            features: (B, T, F) float32, log-mel filterbanks of samples in [-1, 1).
-            lens: (B,) int64.
+            x: float32, the input of the file: log-mel filterbanks (B, T, F) of samples in [-1, 1), or such samples (B, S).
+            lens: (B,) int64, frames or samples of each utterance.
             keep: the layers that run; None: those that the file runs by default.
         """
-        inputs = dict(zip(INPUTS, (features, lens), strict=True))
+        inputs = dict(zip(self._inputs, (x, lens), strict=True))
         if keep is not None:
             assert self.num_layers is not None, "a file of one depth"
             inputs[KEEP] = np.isin(np.arange(1, self.num_layers + 1), keep)

@@ -30,6 +30,8 @@ class ExportedModel:
         self.path = path.absolute()
         self._session = Session(path)
         self.record = Exported.of_metadata(path, self._session.metadata)
+        if self.record.input != "features":
+            raise UserError(f"{path}: its input is the waveform, which is for other programs; export it with --input features")
         self.num_layers, self.frontend = self.record.num_layers, self.record.frontend
         self.default: Keep = self.record.at(self.record.depth).keep
         self.plan: Plan = self.record.plan()

@@ -11,7 +11,7 @@ import torch
 from asrprune.config.schema import ModelConfig
 from asrprune.experiment.store import Experiment
 from asrprune.export import build
-from asrprune.export.build import export, set_depth
+from asrprune.export.build import Options, export, set_depth
 from asrprune.export.onnx_file import any_depth, import_onnx
 from asrprune.export.record import Exported
 from asrprune.export.session import Session
@@ -33,7 +33,7 @@ def exported(tiny_experiment: Path, tiny_data: Path, tmp_path_factory: pytest.Te
 
     experiment = load(tiny_experiment)
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export(experiment, find_plan(experiment, None), path, depth=None, alone=False, dev=tiny_data / "dev")
+    export(experiment, find_plan(experiment, None), path, Options(dev=tiny_data / "dev"))
     return path
 
 
@@ -92,7 +92,7 @@ def test_the_default_depth_changes_without_a_new_export(exported: Path, tmp_path
 
 def test_one_depth_has_only_its_layers(own: Experiment, exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "two.onnx"
-    export(own, find_plan(own, None), path, depth=2, alone=True, dev=None)
+    export(own, find_plan(own, None), path, Options(form="depth", depth=2))
     assert path.stat().st_size < 0.8 * exported.stat().st_size
     features, lens = np.random.default_rng(0).normal(size=(2, 90, 80)).astype(np.float32), np.array([90, 60])
     np.testing.assert_allclose(
@@ -124,10 +124,10 @@ def test_a_file_with_other_numbers_is_not_written(
     (bias,) = (tensor for tensor in damaged.graph.initializer if tensor.name.endswith("head.project.bias"))
     values = onnx.numpy_helper.to_array(bias)
     bias.CopyFrom(onnx.numpy_helper.from_array(values + 0.1 * np.arange(len(values), dtype=np.float32), bias.name))
-    monkeypatch.setattr(build, "any_depth", lambda model: damaged)
+    monkeypatch.setattr(build, "any_depth", lambda *_: damaged)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=r"differ from those of torch by up to .*; nothing is written"):
-        export(own, find_plan(own, None), tmp_path / "out" / "model.onnx", depth=None, alone=False, dev=None)
+        export(own, find_plan(own, None), tmp_path / "out" / "model.onnx", Options())
     assert list((tmp_path / "out").iterdir()) == []
 
 

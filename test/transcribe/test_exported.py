@@ -22,7 +22,7 @@ from asrprune.data.kaldi import read_data_dir
 from asrprune.decode.choose import LM_WEIGHT, Tuned
 from asrprune.experiment.plan import Step
 from asrprune.experiment.store import Experiment
-from asrprune.export.build import export, read_exported
+from asrprune.export.build import Options, export, read_exported
 from asrprune.export.onnx_file import set_metadata
 from asrprune.export.record import FACTS
 from asrprune.recognizer import Hypothesis, Recognizer
@@ -60,7 +60,7 @@ def file(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The same model as an any-depth file. Read it only."""
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     plan = plan_of("iterative", 4, STEPS, experiment.record.model_sha256, metric="wer", dev_set="dev")
-    export(experiment, plan, path, depth=None, alone=False, dev=None)
+    export(experiment, plan, path, Options())
     return path
 
 

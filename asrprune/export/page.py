@@ -1,0 +1,29 @@
+"""`asrprune export --web`: a folder with a page that recognises speech in the browser, and the model that it runs."""
+
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+from asrprune.experiment.plan import Plan
+from asrprune.experiment.store import Experiment
+from asrprune.export.build import Options, export
+from asrprune.export.record import Exported
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import write_text
+
+MODEL = "model.onnx"
+
+
+def export_page(experiment: Experiment, plan: Plan, directory: Path, options: Options) -> Exported:
+    """Write the page, and the model in the only form that onnxruntime-web runs at any depth: with a required ``keep``.
+
+    Raises:
+        UserError: the directory has files of something else, or see ``export``.
+    """
+    sources = [source for source in files("asrprune.export").joinpath("web").iterdir() if source.is_file()]
+    if (directory / "index.html").exists() and not (directory / MODEL).exists():
+        raise UserError(f"--web {directory}: has an index.html of something else; name a new directory")
+    exported = export(experiment, plan, directory / MODEL, replace(options, form="required-keep", input="waveform"))
+    for source in sources:
+        write_text(directory / source.name, source.read_text(encoding="utf-8"))
+    return exported

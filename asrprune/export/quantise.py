@@ -1,0 +1,60 @@
+"""Smaller files: weights as 8-bit integers, with which matrix products are computed, or as 16-bit floating-point numbers."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from asrprune.export.onnx_file import import_onnx, quiet
+
+if TYPE_CHECKING:
+    import onnx
+
+_SMALLEST = 256  # numbers in a tensor that is worth a node that converts it
+
+
+def int8(file: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Return a file that multiplies 8-bit integers in linear layers; the inputs of each product are scaled when it runs.
+
+    Each column of a weight has its own scale. Weights have 7 bits, so that sums cannot overflow on x86 processors without
+    VNNI: each processor gives the same numbers as the one on which the file was checked. Convolutions and features stay as
+    they are.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    onnx = import_onnx()
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        features = [node.name for node in file.graph.node if _of_features(node.input)]
+        before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(file, str(before))
+        quantize_dynamic(
+            before, after, op_types_to_quantize=["MatMul"], nodes_to_exclude=features, per_channel=True, reduce_range=True,
+            weight_type=QuantType.QInt8, extra_options={"EnableSubgraph": True},
+        )  # fmt: skip
+        return onnx.load(str(after))
+
+
+def fp16(file: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Return a file of half the size, with weights as 16-bit floating-point numbers. It computes in float32.
+
+    onnxruntime converts the weights once, when it loads the file. Products of 16-bit numbers would be slower on most CPUs.
+    """
+    onnx = import_onnx()
+    half = onnx.ModelProto()
+    half.CopyFrom(file)
+    casts = []
+    for tensor in half.graph.initializer:
+        name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= _SMALLEST and not _of_features([name]):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
+            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    for position, cast in enumerate(casts):  # nodes must follow those that make their inputs
+        half.graph.node.insert(position, cast)
+    return half
+
+
+def _of_features(names: Iterable[str]) -> bool:
+    """Return whether a tensor is a matrix of the log-mel front end, whose energies have a range of 10^10."""
+    return any(name.startswith("fbank.") for name in names)
