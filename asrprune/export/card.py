@@ -47,7 +47,7 @@ def _header(exported: Exported) -> list[str]:
 def _cells(exported: Exported, row: ExportedDepth) -> list[str]:
     compared = [_number(row.wer), _number(row.wer_float32), str(row.changed)] if exported.compared else []
     layers = ", ".join(map(str, row.keep))
-    return [str(row.depth), layers, f"{row.params_m:.1f} M", *compared, _number(row.score), _number(row.rtf, 4)]
+    return [str(row.depth), layers, f"{row.params_m:.2f} M", *compared, _number(row.score), _number(row.rtf, 4)]
 
 
 def _number(value: float | None, digits: int = 2) -> str:

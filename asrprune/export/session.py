@@ -1,6 +1,7 @@
 """An exported file in onnxruntime."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from asrprune.runtime.errors import UserError
 
 INPUTS = {"features": ("x", "x_lens"), "waveform": ("waveform", "waveform_lens")}  # those of features are sherpa-onnx's
 OUTPUTS, KEEP = ("log_probs", "log_probs_lens"), "keep"
+_PLACE = re.compile(r"^\S+:\d+ .*\) ")  # file, line and signature of a function
 
 
 class Session:
@@ -30,7 +32,9 @@ class Session:
         except Exception as error:  # onnxruntime has a class of its own for each cause
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
-            raise UserError(f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0]}); export it again") from None
+            raise UserError(
+                f"{path}: onnxruntime cannot load it ({_reason(error)}); export it again, or install a newer onnxruntime"
+            ) from None
         self.metadata = self._session.get_modelmeta().custom_metadata_map
         known = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
         choice = [entry for entry in known if entry.name == KEEP]
@@ -51,3 +55,9 @@ class Session:
             inputs[KEEP] = np.isin(np.arange(1, self.num_layers + 1), keep)
         log_probs, frames = self._session.run(None, inputs)
         return log_probs, frames
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of an error of onnxruntime, without the place in its source."""
+    message = str(error).splitlines()[0].partition("failed:")[2] or str(error).splitlines()[0]
+    return _PLACE.sub("", message).partition(". ")[0].rstrip(".")

@@ -6,12 +6,11 @@ import pytest
 from experiments import untrained
 
 from asrprune.config.schema import Config
-from asrprune.experiment.store import Experiment
 
 
 @pytest.fixture(scope="session")
-def page(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Experiment]:
-    """The folder of `asrprune export --web`, with a model that says something else at every depth. Read it only."""
+def page(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of `asrprune export --web` and its experiment, which says something else at every depth. Read them only."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'asrprune[export]'")
     from asrprune.export.build import Options
     from asrprune.export.page import export_page
@@ -20,4 +19,4 @@ def page(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPath
     root = tmp_path_factory.mktemp("web")
     experiment = untrained(root / "exp", tiny_config.model_copy(update={"seed": 1}), tiny_data)
     export_page(experiment, find_plan(experiment, None), root / "page", Options(dev=tiny_data / "dev"))
-    return root / "page", experiment
+    return root / "page", experiment.path

@@ -17,7 +17,7 @@ async function start() {
   state.rows = [...state.model.depths].reverse(); // the slider goes from few layers to all
   worker.onmessage = ({ data }) => receive(data);
   worker.onerror = (event) => fail(event.message || "worker.js: cannot be run; copy the folder again");
-  worker.postMessage({ load: "model.onnx" });
+  worker.postMessage({ path: "model.onnx", rate: rate(), layers: state.model.num_layers });
   prepareSlider();
   drawChart($("chart"), $("chart-note"), state.model, select);
 }
@@ -58,7 +58,7 @@ function select(position) {
   const text = `${depth} of ${state.model.num_layers} layers`;
   $("depth-text").textContent = text;
   $("depth").setAttribute("aria-valuetext", text);
-  $("params").textContent = `${params_m.toFixed(1)} M`;
+  $("params").textContent = params_m < 0.1 ? `${Math.round(1000 * params_m)} k` : `${params_m.toFixed(1)} M`;
   [...$("layers").children].forEach((layer, i) => layer.classList.toggle("on", keep.includes(i + 1)));
   $("layers").setAttribute("aria-label", `Layers that run: ${keep.join(", ")}`);
   $("chart").dispatchEvent(new CustomEvent("depth", { detail: depth }));

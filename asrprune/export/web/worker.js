@@ -8,13 +8,13 @@ let ort, session;
 
 onmessage = async ({ data }) => {
   try {
-    postMessage(data.load ? await load(data.load) : await recognise(data));
+    postMessage(data.path ? await load(data) : await recognise(data));
   } catch (error) {
     postMessage({ error: error.message });
   }
 };
 
-async function load(path) {
+async function load({ path, rate, layers }) {
   try {
     ort = await import(ORT);
   } catch {
@@ -28,6 +28,7 @@ async function load(path) {
   } catch (error) {
     throw new Error(`${path}: onnxruntime-web cannot load it (${error.message}); export it again with --web`);
   }
+  await recognise({ samples: new Float32Array(rate), rate, mask: new Uint8Array(layers).fill(1) }); // the first run is slow
   return { loaded: bytes.byteLength };
 }
 

@@ -1,0 +1,88 @@
+"""What is wrong with a file, an option or a recording is said in one sentence, and nothing is left half-written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import asrprune
+
+from asrprune.experiment.store import load
+from asrprune.export import build
+from asrprune.export.build import Options, export, set_depth
+from asrprune.export.onnx_file import import_onnx
+from asrprune.export.session import Session
+from asrprune.prune.find import find_plan
+from asrprune.runtime.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ((), "give either --to FILE.onnx or --web DIR"),
+        (("--to", "a.onnx", "--web", "page"), "give either --to FILE.onnx or --web DIR"),
+        (("--web", "page", "--form", "depth"), "--form and --input have no effect with --web"),
+        (("--to", "a.onnx", "--form", "depth"), "give the depth, for example --depth 6"),
+        (("--to", "a.onnx", "--int8", "--fp16"), "give --int8 or --fp16, not both"),
+        (("--to", "a.onnx", "--utterances", "9"), "--utterances has no effect without --dev"),
+    ],
+)
+def test_options_that_contradict_each_other(options: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    done = asrprune("export", "--exp", tmp_path / "exp", *options)
+    assert done.code == 1
+    assert sentence in done.err
+
+
+@pytest.mark.parametrize("options", [("--depth", "9"), ("--depth", "9", "--form", "depth")])
+def test_a_depth_that_the_plan_lacks(page: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = asrprune("export", "--exp", page[1], "--to", tmp_path / "out" / "a.onnx", *options)
+    assert done.code == 1
+    assert "--depth 9: the model has no such depth; it has 4, 3, 2, 1" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def without_opset(file: Any) -> None:
+    del file.opset_import[:]
+
+
+def of_another_program(file: Any) -> None:
+    del file.metadata_props[:]
+
+
+def of_a_later_onnx(file: Any) -> None:
+    file.ir_version = 99
+
+
+@pytest.mark.parametrize(
+    ("change", "use", "sentence"),
+    [
+        (without_opset, Session, r"onnxruntime cannot load it \(Missing opset in the model\); export it again"),
+        (of_a_later_onnx, Session, r"cannot load it \(Unsupported model IR version: 99.*\); .* install a newer onnxruntime"),
+        (of_another_program, lambda path: set_depth(path, 2), "not a model that `asrprune export` wrote"),
+    ],
+)
+def test_a_file_that_is_not_ours(
+    page: tuple[Path, Path], tmp_path: Path, change: Callable[[Any], None], use: Callable[[Path], object], sentence: str
+) -> None:
+    file, path = import_onnx().load(str(page[0] / "model.onnx")), tmp_path / "model.onnx"
+    change(file)
+    path.write_bytes(file.SerializeToString())
+    with pytest.raises(UserError, match=sentence):
+        use(path)
+
+
+def test_a_recording_that_is_none(
+    page: tuple[Path, Path], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+    first, *others = (dev / "wav.scp").read_text().splitlines()
+    (tmp_path / "noise.wav").write_text("no audio")
+    name, _ = first.split(" ", 1)
+    (dev / "wav.scp").write_text("\n".join([f"{name} {tmp_path / 'noise.wav'}", *others, ""]))
+    traced = import_onnx().load(str(page[0] / "model.onnx"))
+    monkeypatch.setattr(build, "any_depth", lambda *_: traced)
+    experiment = load(page[1])
+    with pytest.raises(UserError, match=rf"{name}: .*noise\.wav: is not audio"):
+        export(experiment, find_plan(experiment, None), tmp_path / "out" / "a.onnx", Options(input="waveform", dev=dev))
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,90 @@
+"""The folder of `asrprune export --web`: its model, with a required choice of layers and the waveform as input; its card."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asrprune.experiment.store import load
+from asrprune.export import build, card
+from asrprune.export.build import Options, export, set_depth
+from asrprune.export.onnx_file import import_onnx
+from asrprune.export.page import export_page
+from asrprune.export.record import Exported
+from asrprune.export.session import Session
+from asrprune.prune.find import find_plan
+from asrprune.runtime.errors import UserError
+
+SOURCES = Path(card.__file__).parent / "web"
+
+
+def test_the_folder_has_the_page_the_model_and_its_card(page: tuple[Path, Path]) -> None:
+    folder, _ = page
+    made = {"model.onnx", "model.onnx.json", "tokens.txt", "README.md"}
+    assert {path.name for path in folder.iterdir()} == made | {path.name for path in SOURCES.iterdir()}
+    record = Exported.read(folder / "model.onnx.json")
+    assert (record.form, record.input) == ("required-keep", "waveform")
+
+
+def test_the_page_asks_no_other_machine(page: tuple[Path, Path]) -> None:
+    for path in SOURCES.iterdir():
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "//" not in text.replace("// ", "").replace("//\n", ""), path
+
+
+def test_keep_is_required(page: tuple[Path, Path]) -> None:
+    path = page[0] / "model.onnx"
+    names = [entry.name for entry in import_onnx().load(str(path)).graph.input]
+    assert names == ["waveform", "waveform_lens", "keep"]
+    assert Session(path).num_layers == 4
+    with pytest.raises(UserError, match="has no default depth"):
+        set_depth(path, 2)
+
+
+def test_a_page_of_something_else_is_kept(page: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    experiment = load(page[1])
+    with pytest.raises(UserError, match=r"has an index\.html of something else"):
+        export_page(experiment, find_plan(experiment, None), tmp_path, Options())
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_the_code_of_the_card_runs(page: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without onnxruntime-web, that is: the block of Python."""
+    folder, _ = page
+    code = (folder / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(folder)
+    samples, lens = np.zeros((1, 16000), np.float32), np.array([16000])
+    names: dict[str, object] = {"samples": samples, "lens": lens}
+    exec(code, names)
+    np.testing.assert_array_equal(names["log_probs"], Session(folder / "model.onnx").run(samples, lens, (1, 2, 3, 4))[0])
+
+
+def test_a_readme_of_something_else_is_kept(page: tuple[Path, Path], tmp_path: Path) -> None:
+    record, path = Exported.read(page[0] / "model.onnx.json"), tmp_path / "small.onnx"
+    path.write_bytes(b"")
+    assert card.write(path, record).name == "README.md"
+    assert card.write(path, record).name == "README.md"
+    (tmp_path / "README.md").write_text("# My project\n")
+    assert card.write(path, record).name == "small.onnx.md"
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+
+
+def test_a_waveform_shorter_than_a_frame_gives_no_text(page: tuple[Path, Path]) -> None:
+    log_probs, frames = Session(page[0] / "model.onnx").run(np.zeros((2, 50), np.float32), np.array([50, 20]), (1, 3))
+    assert frames.tolist() == [0, 0]
+    assert np.isfinite(log_probs).all()
+
+
+def test_a_waveform_that_gives_other_numbers_is_not_written(
+    page: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = import_onnx()
+    damaged = onnx.load(str(page[0] / "model.onnx"))
+    (mel,) = (tensor for tensor in damaged.graph.initializer if tensor.name == "fbank.mel")
+    mel.CopyFrom(onnx.numpy_helper.from_array(1.1 * onnx.numpy_helper.to_array(mel), mel.name))
+    monkeypatch.setattr(build, "any_depth", lambda *_: damaged)
+    experiment = load(page[1])
+    with pytest.raises(UserError, match="differ from those of torch"):
+        export(experiment, find_plan(experiment, None), tmp_path / "a.onnx", Options(form="required-keep", input="waveform"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,86 @@
+"""Files of a lower precision: smaller, nearly the same numbers, and their cost in the record and the card."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asrprune.experiment.store import load
+from asrprune.export import build, quantise
+from asrprune.export.build import Options, export, set_depth
+from asrprune.export.onnx_file import import_onnx
+from asrprune.export.record import Compared, Exported
+from asrprune.export.session import Session
+from asrprune.prune.find import find_plan
+
+
+@pytest.fixture
+def lowered(
+    page: tuple[Path, Path], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Options], tuple[Path, Exported]]:
+    """Export the model of ``page`` again, without tracing it."""
+    traced = import_onnx().load(str(page[0] / "model.onnx"))
+    monkeypatch.setattr(build, "any_depth", lambda *_: traced)
+    experiment = load(page[1])
+
+    def run(options: Options) -> tuple[Path, Exported]:
+        path = tmp_path / f"{options.precision}.onnx"
+        return path, export(experiment, find_plan(experiment, None), path, options)
+
+    return run
+
+
+def difference(page: Path, path: Path) -> float:
+    samples = np.random.default_rng(0).normal(0.0, 0.1, (1, 24000)).astype(np.float32)
+    ours, theirs = (Session(file).run(samples, np.array([24000]), (1, 2, 4))[0] for file in (page, path))
+    return float(np.abs(ours - theirs).max())
+
+
+@pytest.mark.parametrize(("precision", "least", "most"), [("int8", 1e-3, 0.3), ("fp16", 1e-5, 0.03)])
+def test_numbers_are_nearly_the_same(
+    page: tuple[Path, Path], lowered: Callable[..., tuple[Path, Exported]], precision: str, least: float, most: float
+) -> None:
+    path, _ = lowered(Options(form="required-keep", input="waveform", precision=precision))
+    assert least < difference(page[0] / "model.onnx", path) < most
+    assert path.stat().st_size < (page[0] / "model.onnx").stat().st_size
+
+
+def test_weights_of_layers_are_integers_and_those_of_features_are_not(page: tuple[Path, Path]) -> None:
+    onnx = import_onnx()
+    small = quantise.int8(onnx.load(str(page[0] / "model.onnx")))
+    left = [name for graph in graphs(small.graph) for node in graph.node if node.op_type == "MatMul" for name in node.input]
+    weights = {tensor.name for tensor in small.graph.initializer}
+    assert [name for name in left if name in weights] == ["fbank.dft", "fbank.mel"]
+    kinds = {tensor.name: tensor.data_type for tensor in small.graph.initializer}
+    assert sum(kind == onnx.TensorProto.INT8 for kind in kinds.values()) >= 2 * (4 * 4 + 2)  # weights and their zeros
+
+
+def graphs(graph):  # type: ignore[no-untyped-def]
+    """Yield a graph and those of its branches."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs(attribute.g)
+
+
+def test_the_cost_is_recorded(lowered: Callable[..., tuple[Path, Exported]], tiny_data: Path) -> None:
+    options = Options(form="required-keep", input="waveform", precision="int8", dev=tiny_data / "dev", utterances=4)
+    path, record = lowered(options)
+    assert record.compared == Compared(set="dev", utterances=4)
+    assert Exported.read(path.with_name("int8.onnx.json")) == record
+    for row in record.depths:
+        assert row.changed is not None
+        assert row.wer is not None
+        assert row.changed > 0 or row.wer == row.wer_float32
+    table = path.with_name("README.md").read_text(encoding="utf-8")
+    assert "| depth | layers | parameters | WER int8 | WER float32 | texts that differ | dev WER | RTF |" in table
+    assert f"| {record.depths[0].wer:.2f} | {record.depths[0].wer_float32:.2f} | {record.depths[0].changed} |" in table
+
+
+def test_a_lower_precision_keeps_its_default_depth(lowered: Callable[..., tuple[Path, Exported]]) -> None:
+    path, _ = lowered(Options(input="waveform", precision="int8"))
+    set_depth(path, 2)
+    samples, lens = np.random.default_rng(0).normal(0.0, 0.1, (1, 9000)).astype(np.float32), np.array([9000])
+    np.testing.assert_array_equal(Session(path).run(samples, lens)[0], Session(path).run(samples, lens, (1, 2))[0])

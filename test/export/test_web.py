@@ -1,0 +1,148 @@
+"""The page of `asrprune export --web` in a real Chromium: the texts of torch at every depth, for a real recording."""
+
+import functools
+import http.server
+import shutil
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from asrprune.recognizer import Recognizer
+
+ROOT = Path(__file__).resolve().parents[2]
+AN4 = ROOT / "../shared/data/an4/an4_raw.bigendian.tar.gz"
+RUNTIME = ROOT / "node_modules/onnxruntime-web"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+WAIT_S = 60
+CONFIDENCES = "return [...document.querySelectorAll('#text span')].map((word) => +word.style.getPropertyValue('--confidence'))"
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium; Debian: apt install chromium chromium-driver"),
+    pytest.mark.skipif(
+        not RUNTIME.is_dir(), reason="no onnxruntime-web; run: npm install --no-save --no-package-lock onnxruntime-web"
+    ),
+]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture(scope="module")
+def folder(page: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page with onnxruntime-web, as `npm install` leaves them."""
+    folder = Path(shutil.copytree(page[0], tmp_path_factory.mktemp("served") / "page"))
+    (folder / "node_modules").mkdir()
+    (folder / "node_modules/onnxruntime-web").symlink_to(RUNTIME)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of AN4."""
+    if not AN4.is_file():
+        pytest.skip(f"{AN4} is not there")
+    with tarfile.open(AN4) as archive:
+        member = next(entry for entry in archive if entry.name.endswith(".raw"))
+        content = archive.extractfile(member)
+        assert content is not None
+        samples = np.frombuffer(content.read(), ">i2")
+    path = tmp_path_factory.mktemp("clip") / "clip.wav"
+    soundfile.write(path, samples.astype("<i2"), 16000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(clip: Path) -> Iterator[Any]:
+    """A Chromium whose microphone hears the recording, again and again."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    microphone = f"--use-file-for-fake-audio-capture={clip}"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", microphone):
+        options.add_argument(argument)
+    for argument in ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
+    """Serve a folder and open its page; return a function that looks for an element of the page."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    browser.get(f"http://127.0.0.1:{server.server_port}/")
+    yield functools.partial(browser.find_element, "id")
+    server.shutdown()
+    server.server_close()
+
+
+def wait(browser: Any, condition: Callable[[], object]) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(browser, WAIT_S, poll_frequency=0.05).until(lambda _: condition())
+
+
+def is_ready(browser: Any) -> bool:
+    return bool(browser.find_element("tag name", "body").get_attribute("data-ready"))
+
+
+def test_the_texts_of_torch_at_three_depths(browser: Any, opened: Any, page: tuple[Path, Path], clip: Path) -> None:
+    torch, texts = Recognizer.load(page[1]), set()
+    wait(browser, lambda: is_ready(browser))
+    opened("file").send_keys(str(clip))
+    for depth in (4, 3, 1):
+        while int(opened("depth").get_attribute("value")) + 1 > depth:
+            opened("depth").send_keys("\ue012")  # the left arrow key
+        wait(browser, lambda depth=depth: opened("text").get_attribute("data-depth") == str(depth))
+        wait(browser, lambda: not opened("text").get_attribute("data-state"))
+        expected = torch.transcribe(clip, depth=depth)
+        assert opened("text").text == expected.text
+        confidences = browser.execute_script(CONFIDENCES)
+        np.testing.assert_allclose(confidences, [word.confidence for word in expected.words], atol=1e-3)
+        assert opened("depth").get_attribute("aria-valuetext") == f"{depth} of 4 layers"
+        assert float(opened("rtf").text) > 0
+        texts.add(expected.text)
+    assert len(texts) == 3
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_microphone(browser: Any, opened: Any) -> None:
+    wait(browser, lambda: is_ready(browser))
+    opened("record").click()
+    wait(browser, lambda: opened("record").text == "Stop")
+    time.sleep(1.5)  # what is recorded
+    opened("record").click()
+    wait(browser, lambda: opened("text").get_attribute("data-depth"))
+    assert opened("text").text
+    assert float(opened("duration").text.removesuffix(" s")) > 0.5
+
+
+def test_a_file_without_audio_is_refused_with_a_sentence(browser: Any, opened: Any) -> None:
+    wait(browser, lambda: is_ready(browser))
+    opened("file").send_keys(str(Path(__file__)))
+    wait(browser, lambda: opened("error").is_displayed())
+    assert opened("error").text.startswith("test_web.py: is not audio that this browser can decode")
+
+
+def test_a_missing_runtime_is_told(browser: Any, page: tuple[Path, Path], tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(page[0], tmp_path / "page"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(bare)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    browser.get(f"http://127.0.0.1:{server.server_port}/")
+    wait(browser, lambda: browser.find_element("id", "error").is_displayed())
+    assert "run `npm install onnxruntime-web`" in browser.find_element("id", "error").text
+    server.shutdown()
+    server.server_close()
