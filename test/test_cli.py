@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 from commands import asrprune
 
@@ -126,6 +128,47 @@ def test_transcribe_reads_standard_input_and_names_that_are_not_utf8(
     name = os.path.join(os.fsencode(tmp_path), b"caf\xe9.wav")
     shutil.copy(file, name)
     assert asrprune("transcribe", os.fsdecode(name), "--exp", exp).out == f"{tmp_path}/caf\\udce9.wav{expected}"
+
+
+def test_transcribe_writes_a_file_for_each_recording(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """A folder of any rates and channels; a broken file is told at the end."""
+    wav = Path(next(iter(read_table(tiny_data / "dev/wav.scp").values())))
+    (tmp_path / "in/more").mkdir(parents=True)
+    shutil.copy(wav, tmp_path / "in/a.wav")
+    samples, rate = soundfile.read(wav)
+    soundfile.write(tmp_path / "in/more/b.flac", np.stack([samples, samples], axis=1), rate)
+    soundfile.write(tmp_path / "in/quiet.wav", np.zeros(44100), 44100)
+    (tmp_path / "in/broken.mp3").write_text("no audio")
+    text = asrprune("transcribe", wav, "--exp", exp).out.removeprefix(f"{wav} ")
+    assert text.strip()
+    out = tmp_path / "out"
+    done = asrprune("transcribe", tmp_path / "in", "--exp", exp, "--output-dir", out)
+    assert (done.code, done.out.splitlines()) == (1, [str(out / name) for name in ("a.txt", "more/b.txt", "quiet.txt")])
+    assert f"error: {tmp_path}/in/broken.mp3: is not audio" in done.err
+    assert [(out / name).read_text() for name in ("a.txt", "more/b.txt", "quiet.txt")] == [text, text, ""]
+    asrprune("transcribe", tmp_path / "in", "--exp", exp, "--output-dir", out, "--format", "vtt")
+    assert (out / "quiet.vtt").read_text() == "WEBVTT\n\n"
+    assert (out / "a.vtt").read_text().startswith("WEBVTT\n\n00:00:0")
+    both = [tmp_path / "in/a.wav", tmp_path / "in/more/b.flac"]
+    table = asrprune("transcribe", *both, "--exp", exp, "--format", "tsv").out.splitlines()
+    assert table[0] == "file\tstart_s\tend_s\tconfidence\tword"
+    assert len(table) == 1 + 2 * len(text.split())
+    assert asrprune("transcribe", both[1], "--exp", exp, "--format", "ctm").out.startswith("b 1 0.")
+
+
+def test_transcribe_refuses_what_does_not_fit_together(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    files = list(read_table(tiny_data / "dev/wav.scp").values())[:2]
+    for options, sentence in (
+        ([], "give either --exp DIR, an experiment, or --model FILE.onnx, an exported model"),
+        (["--exp", exp, "--model", "x.onnx"], "give either --exp DIR"),
+        (["--model", exp], "the name of an exported model ends in .onnx; an experiment is given with --exp"),
+        (["--model", tmp_path / "x.onnx"], "x.onnx: no such file; `asrprune export` makes it"),
+        (["--exp", exp, "--format", "srt"], "subtitles of 2 recordings need a file each; add --output-dir DIR"),
+        (["--exp", exp, "--words", "--format", "srt"], "--words means --format json"),
+    ):
+        done = asrprune("transcribe", *files, *options)
+        assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+        assert sentence in done.err
 
 
 def test_transcribe_with_layers_is_transcribe_at_their_depth(exp: Path, tiny_data: Path) -> None:

@@ -9,14 +9,14 @@ TESTS = ("pytest>=8",)  # of the extra `dev`
 
 
 def requirements(pyproject: str) -> list[str]:
-    """Those of the package itself.
+    """Those of the package itself, and of training.
 
-    >>> requirements('[project]\\ndependencies = [\\n    "torch>=2.6",\\n    "pyyaml>=6.0",\\n]\\n[x]\\ny = ["z"]')
-    ['torch>=2.6', 'pyyaml>=6.0']
+    >>> requirements('dependencies = [\\n    "numpy>=1.26",\\n]\\ny = ["z"]\\ntrain = [\\n    "torch>=2.6",\\n]\\n')
+    ['numpy>=1.26', 'torch>=2.6']
     """
-    found = re.search(r"^dependencies = \[(.*?)^\]", pyproject, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return re.findall(r'"(.+?)"', found[1])
+    lists = re.findall(r"^(?:dependencies|train) = \[(.*?)^\]", pyproject, re.MULTILINE | re.DOTALL)
+    assert len(lists) == 2
+    return [requirement for block in lists for requirement in re.findall(r'"(.+?)"', block)]
 
 
 def is_missing(requirement: str) -> bool:

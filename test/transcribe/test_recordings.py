@@ -1,0 +1,64 @@
+"""What names of files, folders and patterns stand for."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from asrprune.runtime.errors import UserError
+from asrprune.transcribe.recordings import check_names, find_recordings
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """talks/: audio files at two levels, a text, an odd name; it is in the current directory."""
+    for name in ("b.wav", "a.FLAC", "notes.txt", "more/c.mp3", "more/d [1].wav", "empty/readme.md"):
+        path = tmp_path / "talks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return Path("talks")
+
+
+def entries(*given: str) -> list[str]:
+    found, faults = find_recordings(given)
+    assert not faults
+    return [recording.entry for recording in found]
+
+
+def test_a_folder_stands_for_its_audio_files(folder: Path) -> None:
+    found, faults = find_recordings(["talks"])
+    assert [r.entry for r in found] == ["talks/a.FLAC", "talks/b.wav", "talks/more/c.mp3", "talks/more/d [1].wav"]
+    assert [str(r.name) for r in found] == ["a", "b", "more/c", "more/d [1]"]
+    assert faults == []
+    found, faults = find_recordings(["talks/empty", "talks/b.wav"])
+    assert [r.entry for r in found] == ["talks/b.wav"]
+    assert len(faults) == 1
+    assert faults[0].startswith("talks/empty: has no audio files, whose names end in .aif, .aifc")
+
+
+def test_patterns_match_files_and_folders(folder: Path) -> None:
+    assert entries("talks/*.wav") == ["talks/b.wav"]
+    assert entries("talks/**/*.mp3", "talks/mo?e") == ["talks/more/c.mp3", "talks/more/c.mp3", "talks/more/d [1].wav"]
+
+
+def test_a_name_that_exists_or_matches_nothing_stands_for_itself(folder: Path) -> None:
+    """Also if it looks like a pattern: headerless audio, recordings in archives, a missing file, which the reader reports."""
+    plain = [
+        "talks/more/d [1].wav",
+        "talks/notes.txt",
+        "-",
+        "none.wav",
+        "x.raw?rate=16000&encoding=s16be",
+        "x.ark:12",
+        "no*.wav",
+    ]
+    assert entries(*plain) == plain
+    assert [str(r.name) for r in find_recordings(["-", "talks/b.wav"])[0]] == ["stdin", "b"]
+
+
+def test_results_of_one_name_are_refused(folder: Path) -> None:
+    os.link("talks/b.wav", "b.flac")
+    with pytest.raises(UserError, match=r"talks/b\.wav and b\.flac: the results of both would be called b; rename one"):
+        check_names(find_recordings(["talks", "b.flac"])[0])
+    check_names(find_recordings(["talks", "talks/b.wav"])[0])
