@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bad_audio import BAD_AUDIO, good
 from bad_configs import BAD_CONFIGS
@@ -14,12 +15,12 @@ from commands import asrprune
 
 from asrprune.config.load import read_config
 from asrprune.data.check import check_data_dir
-from asrprune.data.tables import write_table
+from asrprune.data.tables import read_table, write_table
 from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.choose import Tuned
 from asrprune.experiment.plan import read_plan
 from asrprune.experiment.store import load
-from asrprune.features.ark import read_matrix
+from asrprune.features.ark import checksum, read_matrix, write_ark
 from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
 from asrprune.train.checkpoint import load_state
@@ -40,7 +41,7 @@ def directories(folder: Path) -> Rows:
     """Of each kind of damage, one table; other tables only if something else is said about them."""
     rows, seen = [], set()
     for place, (name, bad) in enumerate(bad_directories().items()):
-        faults = check_data_dir(bad.write(folder / str(place)), audio=False).faults
+        faults = check_data_dir(bad.write(folder / str(place)), audio=False, features=False).faults
         if faults:
             said = faults[0].replace(str(folder / str(place)), "data")
             general = re.sub(rf"{re.escape(bad.file)}|:\d+|\b\d+ of|byte \d+|`[^`]*`|\b(al|bo|ra|rb|zz)(-\d)?\b", "", said)
@@ -61,6 +62,33 @@ def audio(folder: Path) -> Rows:
             write_table(data / file, lines)
         said = check_data_dir(data).faults
         rows.append((name, said[0].replace(str(data), "data") if said else "(accepted by check-data)"))
+    return rows
+
+
+def features(folder: Path, dev: Path) -> Rows:
+    """Of an utterance's features, and of what the tables say of them."""
+
+    def with_number(value: float) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda matrix: np.concatenate([matrix[:-1], np.full_like(matrix[:1], value)])
+
+    damage: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "a number that is none": with_number(np.nan),
+        "a number that is far too large": with_number(1e20),
+        "another number of features in a frame": lambda matrix: matrix[:, :40],
+        "another number of frames": lambda matrix: matrix[:-1],
+        "other numbers": lambda matrix: matrix + 1,
+    }
+    rows = []
+    for place, (name, change) in enumerate(damage.items()):
+        data = Path(shutil.copytree(dev, folder / str(place)))
+        matrices = {key: read_matrix(entry) for key, entry in read_table(data / "feats.scp").items()}
+        if name == "other numbers":
+            write_table(data / "utt2crc", {key: f"{checksum(matrix):08x}" for key, matrix in matrices.items()})
+        key = list(matrices)[1]
+        changed = write_ark(data / "new.ark", data / "new.ark", [(key, change(matrices[key]))])
+        write_table(data / "feats.scp", read_table(data / "feats.scp") | changed)
+        (said,) = check_data_dir(data, audio=False).faults
+        rows.append((name, said.replace(str(data), "data")))
     return rows
 
 
@@ -184,6 +212,7 @@ This page lists {count} kinds of bad input with the sentence that asrprune print
 - an id without a value: an empty path, number or transcript hides a mistake.
 - numbers that are none (`x`, `nan`, `inf`, `1,5`): Kaldi's awk compares them as text.
 - segments that begin before 0 s: a recording has no samples there.
+- utterances below 5 ms: they have no frame, so no features. `fix-data` drops them.
 
 Tables that only Kaldi reads, such as `spk2gender`, `utt2lang`, `vad.scp` and `cmvn.scp`, are checked and corrected, too.
 """
@@ -203,11 +232,12 @@ def _cell(text: str) -> str:
 
 
 def page(folder: Path, exp: Path, data: Path) -> str:
-    for name in ("directories", "audio"):
+    for name in ("directories", "audio", "features"):
         (folder / name).mkdir()
     tables = {
         "Data directories": directories(folder / "directories"),
         "Recordings": audio(folder / "audio"),
+        "Features": features(folder / "features", data / "dev"),
         "Configs": configs(folder),
         "Command lines": command_lines(exp, data, folder),
         "Files of an experiment": artefacts(exp, data),

@@ -28,13 +28,16 @@ logger = logging.getLogger(__name__)
 def check_data(
     directories: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
     audio: Annotated[bool, typer.Option("--audio/--no-audio", help="open every recording, too")] = True,
+    features: Annotated[
+        bool, typer.Option("--features/--no-features", help="read all features, too, if there are some")
+    ] = True,
     allow_pipes: AllowPipes = False,
 ) -> None:
     """Check data directories, the training set first. Every fault is printed as file:line: id: what is wrong; how to fix it."""
     from asrprune.data.check import check_data_dir
     from asrprune.data.survey import leaks, sizes
 
-    checked = [check_data_dir(directory, audio, allow_pipes) for directory in directories]
+    checked = [check_data_dir(directory, audio, allow_pipes, features) for directory in directories]
     if faults := [fault for one in checked for fault in one.faults]:
         raise UserError("\n".join(faults))
     say(f"{', '.join(map(str, directories))}: no faults")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asrprune.data.check_features import feature_faults
 from asrprune.data.packed import Ascending
 from asrprune.data.tables import (
     BY_RECORDING,
@@ -29,7 +30,7 @@ from asrprune.data.tables import (
     open_tables,
     render,
 )
-from asrprune.features.audio import OVERSHOOT_S, AudioInfo, check_audio, check_format
+from asrprune.features.audio import OVERSHOOT_S, AudioInfo, audio_info, check_audio, check_format
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.progress import track
 
@@ -39,6 +40,7 @@ _NUMBERS = {  # file: smallest and largest value, both excluded
     "utt2speed": (0.1, 10.0), "utt2dur": (0.0, math.inf), "reco2dur": (0.0, math.inf),
     "spk2warp": (0.5, 1.5), "utt2warp": (0.5, 1.5),
 }  # fmt: skip
+SHORTEST_S = 0.005  # half the usual distance of frames: anything shorter has no frame, and so no features
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,16 @@ class Checked:
     audio_s: float | None  # length of all utterances together; None if nothing says it
 
 
-def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False) -> Checked:
-    """Find all faults of a directory; with ``audio`` each recording is opened, too."""
+def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False, features: bool = True) -> Checked:
+    """Find all faults of a directory; with ``audio`` each recording is opened, with ``features`` all features are read, too."""
     tables = open_tables(path)
     faults = structure_faults(path, tables, need_text=True)
     audio_s: float | None = None
     if audio and "wav.scp" in tables:
         more, audio_s = _audio_faults(tables, allow_pipes)
         faults += more
+    if features and "feats.scp" in tables:
+        faults += feature_faults(tables)
     if not faults and "segments" in tables:
         audio_s = sum(_length(times) for _, times in tables["segments"])
     elif not faults and audio_s is None and "utt2dur" in tables:
@@ -124,7 +128,22 @@ def _segment_fault(value: str) -> str:
         return "a line of segments is `utterance recording start end`; correct it"
     if not 0 <= _float(fields[1]) < _float(fields[2]):
         return f"runs from {fields[1]} s to {fields[2]} s, but 0 <= start < end; correct the times"
-    return ""
+    return _length_fault(float(fields[2]) - float(fields[1]))
+
+
+def _length_fault(seconds: float) -> str:
+    """Return what is wrong with the length of an utterance."""
+    if round(seconds, 6) >= SHORTEST_S:
+        return ""
+    return f"lasts {1000 * seconds:.3g} ms, but below {1000 * SHORTEST_S:g} ms there is no frame; remove the utterance, {FIX}"
+
+
+def is_too_short(entry: str) -> bool:
+    """Return whether a recording is too short for an utterance; False if it cannot be read, which is another fault."""
+    try:
+        return bool(_length_fault(audio_info(entry).duration_s))
+    except UserError:
+        return False
 
 
 def _float(text: str) -> float:
@@ -244,10 +263,13 @@ def _audio_faults(tables: Tables, allow_pipes: bool) -> tuple[list[str], float]:
             infos[place] = astuple(info)
             rates[info.sample_rate] += 1
     for row, numbers in compress(zip(wav.numbered(), infos, strict=True), infos[:, 0]):
+        info = AudioInfo(*map(int, numbers))
         try:
-            check_format(row[1], AudioInfo(*map(int, numbers)), rates.most_common(1)[0][0])
+            check_format(row[1], info, rates.most_common(1)[0][0])
         except UserError as error:
             faults.append(wav.fault(row, str(error)))
+        if "segments" not in tables and (what := _length_fault(info.duration_s)):
+            faults.append(wav.fault(row, what))
     lengths_s = np.divide(infos[:, 1], infos[:, 0], out=np.full(len(infos), np.nan), where=infos[:, 0] > 0)
     if "segments" in tables:
         faults += _overshoot_faults(tables["segments"], wav, lengths_s)

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asrprune.config.lengths import output_length
+from asrprune.data.check_features import contradiction
 from asrprune.data.packed import Packed
 from asrprune.data.tables import is_count, stream_table
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.data.units import UNKNOWN_LABEL
-from asrprune.features.ark import checksum, read_matrix
+from asrprune.features.ark import read_matrix
 from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import write_text
 
@@ -106,22 +107,29 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[int, np.ndarray, list[int]]:
+        matrix = self._matrix(index)
+        if matrix.shape[1] != self._width:
+            raise UserError(
+                f"{self.directory}/feats.scp:{index + 1}: {self.ids[index]}: has {matrix.shape[1]} features in a frame, but"
+                f" {self.ids[0]} has {self._width}; run stage 2 (fbank) again"
+            )
+        return index, matrix, self.labels(index)
+
+    @cached_property
+    def _width(self) -> int:
+        """The number of features in a frame of the first utterance, which all others must have, too."""
+        return self._matrix(0).shape[1]
+
+    def _matrix(self, index: int) -> np.ndarray:
+        """Read the features of an utterance, (T, F), and compare them with the tables."""
         try:
             matrix = read_matrix(self._entries[index])
         except UserError as error:
-            raise UserError(f"{self.directory}/feats.scp: {self.ids[index]}: {error}") from None
-        if len(matrix) != self.lengths[index]:  # batches are planned by these lengths
-            raise UserError(
-                f"{self.directory}/utt2num_frames: {self.ids[index]}: {self.lengths[index]} frames, but its features have"
-                f" {len(matrix)}; run stage 2 (fbank) again"
-            )
-        if self.checksums is not None and checksum(matrix) != self.checksums[index]:
-            raise UserError(
-                f"{self._entries[index]}: {self.ids[index]}: the features do not have the checksum in {self.directory}/utt2crc:"
-                f" they are damaged, or another program made them; delete {self._entries[index].rpartition(':')[0]} and run"
-                " stage 2 (fbank) again, or remove utt2crc"
-            )
-        return index, matrix, self.labels(index)
+            raise UserError(f"{self.directory}/feats.scp:{index + 1}: {self.ids[index]}: {error}") from None
+        crc = None if self.checksums is None else self.checksums[index]
+        if wrong := contradiction(self._entries[index], matrix, self.lengths[index], crc):
+            raise UserError(f"{self.directory}/{wrong[0]}:{index + 1}: {self.ids[index]}: {wrong[1]}")
+        return matrix
 
     def labels(self, index: int) -> list[int]:
         """Return the labels of an utterance; empty without a tokenizer."""

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from asrprune.config.schema import FrontendConfig
+from asrprune.data.check import SHORTEST_S
 from asrprune.data.kaldi import Utterance, Utterances
 from asrprune.data.tables import open_table, stream_table, write_ascending, write_table
 from asrprune.features.ark import checksum, read_matrix, write_ark
@@ -49,7 +50,8 @@ def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_
     archives, and changed options or recordings give new archives. Return the number of archives that were computed.
 
     Raises:
-        UserError: an utterance cannot be read, or another process computes features of this directory.
+        UserError: an utterance cannot be read, or some are too short for a frame (the error names all of them), or another
+            process computes features of this directory.
     """
     utterances = Utterances(directory, need_text=False)
     with held(directory / "fbank"):
@@ -66,8 +68,11 @@ def _extract(directory: Path, utterances: Utterances, options: FrontendConfig, e
         )
         write = partial(_write_shard, options=options, allow_pipes=allow_pipes)
         shards = ((store / names[index], shard) for index, shard in enumerate(_shards(utterances)) if index in missing)
-        for _ in track(executor.map(write, shards), f"fbank {directory.name}", len(missing)):
-            pass
+        too_short: list[str] = []
+        for found in track(executor.map(write, shards), f"fbank {directory.name}", len(missing)):
+            too_short += found
+        if too_short:
+            raise UserError(_too_short(directory, sorted(too_short), options))
     _collect(directory, [store / name for name in names], options)
     return len(missing)
 
@@ -88,26 +93,34 @@ class _Contents(Record):
     files: dict[str, str]
 
 
-def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> None:
+def _too_short(directory: Path, utterances: Sequence[str], options: FrontendConfig) -> str:
+    """Return a sentence about utterances without a frame; utt2num_frames must be above 0, as in Kaldi."""
+    half_ms = options.frame_shift_ms / 2
+    fix = ", `asrprune fix-data` does it" if half_ms <= 1000 * SHORTEST_S else ""
+    if (directory / "utt2speed").is_file():
+        fix = " from the directory that `asrprune perturb` copied"
+    return (
+        f"{directory}: {', '.join(utterances)}: shorter than half the distance of frames ({half_ms:g} ms), so without features;"
+        f" remove these utterances{fix}"
+    )
+
+
+def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> list[str]:
+    """Write an archive. If some utterances are too short for a frame, return their ids instead."""
     base, utterances = shard
     ark = base.with_suffix(".ark")
     frames, crc, stats = dict[str, int](), dict[str, str](), np.zeros((2, options.num_mels + 1))
     with atomic_path(ark) as temporary:
-        matrices = ((u.id, _features(u, options, allow_pipes)) for u in utterances)
+        matrices = ((u.id, compute_fbank(utterance_samples(u, options, allow_pipes), options)) for u in utterances)
         entries = write_ark(temporary, ark, _counted(matrices, frames, crc, stats))
+    if too_short := [key for key, count in frames.items() if not count]:
+        ark.unlink()
+        return too_short
     write_cmvn(base.with_suffix(".cmvn"), stats)
     write_table(base.with_suffix(".scp"), entries)
     files = {suffix: digest_of(base.with_suffix(suffix)) for suffix in _SUFFIXES}
     _Contents(frames=frames, crc=crc, files=files).write(base.with_suffix(_CONTENTS))
-
-
-def _features(utterance: Utterance, options: FrontendConfig, allow_pipes: bool) -> np.ndarray:
-    features = compute_fbank(utterance_samples(utterance, options, allow_pipes), options)
-    if len(features) == 0:  # utt2num_frames must be above 0, as in Kaldi
-        raise UserError(
-            f"{utterance.id}: lasts less than half a frame ({options.frame_shift_ms / 2:g} ms); remove the utterance"
-        )
-    return features
+    return []
 
 
 def _is_complete(base: Path) -> bool:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from asrprune.data.check import faults_of_rows, first_descent, spk2utt_of, value_fault
+from asrprune.data.check import SHORTEST_S, faults_of_rows, first_descent, is_too_short, spk2utt_of, value_fault
 from asrprune.data.kaldi import owners, restrict
 from asrprune.data.tables import (
     BY_RECORDING,
@@ -27,6 +27,7 @@ from asrprune.data.tables import (
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_directory, atomic_path
 from asrprune.runtime.planted import inside
+from asrprune.runtime.progress import track
 
 _PREPARED, _OLD, _NEW = ".fixed", "old", "new"  # the directory of the files to put in place, and its parts
 _BACKUP = re.compile(r"\.backup(\d{0,9})")
@@ -38,7 +39,8 @@ def fix_data_dir(path: Path) -> list[str]:
 
     Lines are sorted. Faulty lines are dropped, and utterances that lack audio, text or a speaker. spk2utt is written again.
     If the order of speakers differs from the order of utterances, utterance ids get the speaker id as a prefix. The original
-    files go to ``.backup/``, those of a second run to ``.backup2/``. Audio is not opened. A killed run is finished by the next.
+    files go to ``.backup/``, those of a second run to ``.backup2/``. Of recordings only the length is read: utterances without
+    a frame are dropped. A killed run is finished by the next.
 
     Raises:
         UserError: no utterance would remain; nothing is changed.
@@ -107,6 +109,11 @@ def _complete_utterances(path: Path, rows: Rows, changes: list[str]) -> set[str]
         if lacking := sorted(every - keys):
             changes.append(f"dropped {some(lacking)}: no line in {name}")
             every -= set(lacking)
+    if "segments" not in rows and (
+        short := [key for key in track(sorted(every), "lengths") if is_too_short(rows["wav.scp"][key])]
+    ):
+        changes.append(f"dropped {some(short)}: shorter than {1000 * SHORTEST_S:g} ms")
+        every -= set(short)
     if not every:
         raise UserError(f"{path}: no utterance has a line in each of {', '.join(has)}; {BY_STAGE_1}")
     return every

@@ -17,6 +17,7 @@ _COMPRESSED = {b"\0BCM": "<u1", b"\0BCM2": "<u2", b"\0BCM3": "<u1"}  # see compr
 _LONGEST_HEADER = 22
 _INT = b"\4\4"  # the size that precedes each integer
 _WIDEST = 1 << 16  # the largest number of columns
+_LARGEST = 1e4  # features are logarithms: those of 16-bit samples lie between -16 and 30
 
 
 def write_ark(ark: Path, final_path: Path, matrices: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
@@ -39,7 +40,7 @@ def read_matrix(entry: str) -> np.ndarray:
     """Read the matrix of an scp entry ``PATH:OFFSET``: (T, F) float32.
 
     Raises:
-        UserError: the archive is missing or broken, or a number is not finite.
+        UserError: the archive is missing or broken, or a number is not finite or far too large.
     """
     path, _, offset = entry.rpartition(":")
     if not path or path.startswith("|") or not (offset.isascii() and offset.isdigit() and len(offset) < 19):
@@ -50,8 +51,10 @@ def read_matrix(entry: str) -> np.ndarray:
         raise UserError(
             f"{entry}: cannot read the feature matrix ({error}); delete {path} and run stage 2 (fbank) again"
         ) from None
-    if not np.isfinite(matrix).all():
-        raise UserError(f"{entry}: contains features that are not finite; delete {path} and run stage 2 (fbank) again")
+    low, high = matrix.min(initial=0.0), matrix.max(initial=0.0)
+    if not -_LARGEST <= low <= high <= _LARGEST:
+        what = f"as large as {max(-low, high):g}" if np.isfinite(matrix).all() else "that are not finite"
+        raise UserError(f"{entry}: contains features {what}; delete {path} and run stage 2 (fbank) again")
     return matrix
 
 

@@ -64,7 +64,7 @@ stage 1 data "data directories of $train_set, $dev_set, $test_sets, in $datadir"
     --given "$download_dir $local_opts" --reads local/*.* conf/corpus* --editable \
     --makes "${sets[@]/%//text}" "${sets[@]/%//wav.scp}" "${sets[@]/%//utt2spk}" \
     -- bash local/data.sh "$download_dir" "$datadir" "$nj" $local_opts \
-    --then asrprune check-data "$train" "$dev" "${tests[@]}" $pipes
+    --then asrprune check-data "$train" "$dev" "${tests[@]}" --no-features $pipes
 stage 2 fbank "speed perturbation, features and CMVN, in $train_sp, $dev and the test sets" --in "$datadir" --shared features \
     --repeatable --needs frontend augment.speeds --reads "$train" "$dev" --also-needs $copied --also-reads "${tests[@]}" \
     --also-reads-audio "${sets[@]}" --makes "$train_sp/cmvn" "${features[@]/%//feats.scp}" "${features[@]/%//utt2[cdn]*}" \

@@ -239,8 +239,19 @@ def test_features_that_are_not_finite_name_their_utterance(dev: Path, tokenizer:
     write_table(dev / "feats.scp", write_ark(ark, ark, matrices.items()))
     corpus = Corpus(dev, tokenizer)
     assert len(list(corpus.loader([np.array([0, 1, 2, 4, 5])]))) == 1
-    with pytest.raises(UserError, match=rf"feats\.scp: {bad}: {ark}:\d+: contains features that are not finite; "):
+    with pytest.raises(UserError, match=rf"feats\.scp:4: {bad}: {ark}:\d+: contains features that are not finite; "):
         corpus[3]
+
+
+def test_an_utterance_of_other_width_is_named(dev: Path) -> None:
+    entries = read_table(dev / "feats.scp")
+    first, _, third, *_ = entries
+    ark = dev / "narrow.ark"
+    write_table(dev / "feats.scp", {**entries, **write_ark(ark, ark, [(third, read_matrix(entries[third])[:, :40])])})
+    corpus = Corpus(dev, None)
+    corpus[1]
+    with pytest.raises(UserError, match=rf"feats\.scp:3: {third}: has 40 features in a frame, but {first} has 80; run stage 2"):
+        corpus[2]
 
 
 def test_transcripts_in_other_letters_than_the_text_units_are_refused(dev: Path, tokenizer: Tokenizer) -> None:

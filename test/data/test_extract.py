@@ -21,6 +21,7 @@ from asrprune.data import extract as fbank
 from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus
 from asrprune.data.extract import compute_cmvn, extract
+from asrprune.data.fix import fix_data_dir
 from asrprune.data.kaldi import Utterance, read_data_dir, write_data_dir
 from asrprune.data.perturb import write_speed_copies
 from asrprune.data.tables import read_table, write_table
@@ -91,8 +92,23 @@ def test_less_than_a_window_is_a_frame_and_less_than_half_a_frame_is_refused(dat
     assert features(data)["s0-u2"].shape == (1, 23)
     soundfile.write(data.parent / "audio/2.wav", np.full(79, 0.1), RATE)
     shutil.rmtree(data / "fbank")
-    with pytest.raises(UserError, match=r"^s0-u2: lasts less than half a frame \(5 ms\); remove the utterance$"):
+    soundfile.write(data.parent / "audio/5.wav", np.full(3, 0.1), RATE)  # in another archive
+    what = rf"^{data}: s0-u2, s1-u5: shorter than half the distance of frames \(5 ms\), so without features; remove these"
+    with pytest.raises(UserError, match=rf"{what} utterances, `asrprune fix-data` does it$"):
         extract(data, OPTIONS, HERE)
+    assert [fault.partition(": lasts ")[2] for fault in check_data_dir(data, features=False).faults] == [
+        f"{length} ms, but below 5 ms there is no frame; remove the utterance, `asrprune fix-data` does it"
+        for length in ("4.94", "0.188")
+    ]
+    assert fix_data_dir(data)[0] == "dropped s0-u2, s1-u5: shorter than 5 ms"
+    extract(data, OPTIONS, HERE)
+    assert check_data_dir(data).faults == []
+    wide = FrontendConfig(num_mels=23, frame_shift_ms=20)
+    soundfile.write(data.parent / "audio/1.wav", np.full(159, 0.1), RATE)  # fix-data would not drop it
+    with pytest.raises(
+        UserError, match=r"s1-u1: shorter than half the distance of frames \(10 ms\), .*; remove these utterances$"
+    ):
+        extract(data, wide, HERE)
 
 
 def test_commands_in_wav_scp_are_run_only_if_allowed(data: Path) -> None:
@@ -183,7 +199,9 @@ def test_a_flipped_bit_is_noticed_where_features_are_read(data: Path) -> None:
         byte = handle.read(1)[0]
         handle.seek(-1, os.SEEK_CUR)
         handle.write(bytes([byte ^ 1]))
-    with pytest.raises(UserError, match=r"s0-u4: the features do not have the checksum in .*utt2crc.* delete .*\.ark and run"):
+    with pytest.raises(
+        UserError, match=r"utt2crc:3: s0-u4: the features in .* do not have this checksum: .* delete .*\.ark and"
+    ):
         corpus[list(corpus.ids).index("s0-u4")]
 
 

@@ -53,7 +53,7 @@ def contents(path: Path) -> dict[str, str]:
 
 def faults(path: Path) -> list[str]:
     """Structural faults with the directory's own path left out."""
-    return [fault.removeprefix(f"{path}/") for fault in check_data_dir(path, audio=False).faults]
+    return [fault.removeprefix(f"{path}/") for fault in check_data_dir(path, audio=False, features=False).faults]
 
 
 # ---- reading and writing
@@ -79,7 +79,7 @@ def test_what_is_written_is_read_again_in_bytewise_order(tmp_path: Path) -> None
     utts = [Utterance(f"{s}_{i}", f"/x/{s} {i}.wav", 0.0, None, s, f"{s} SAID {i}") for s in names for i in range(3)]
     random.Random(0).shuffle(utts)
     write_data_dir(tmp_path / "d", utts)
-    assert check_data_dir(tmp_path / "d", audio=False).faults == []
+    assert check_data_dir(tmp_path / "d", audio=False, features=False).faults == []
     assert read_data_dir(tmp_path / "d") == sorted(utts, key=lambda utt: utt.id.encode())
     assert set(contents(tmp_path / "d")) == {"wav.scp", "text", "utt2spk", "spk2utt"}
 
@@ -122,7 +122,7 @@ def test_speed_perturbed_copies_of_a_directory(tmp_path: Path) -> None:
             for utt in utts
         ]
         write_data_dir(tmp_path / f"all{number}", [*slow, *utts])
-        assert check_data_dir(tmp_path / f"all{number}", audio=False).faults == []
+        assert check_data_dir(tmp_path / f"all{number}", audio=False, features=False).faults == []
         again = read_data_dir(tmp_path / f"all{number}")
         assert [(utt.id, utt.speed, utt.audio, utt.start_s) for utt in again[3:]] == [
             (utt.id, 0.9, utt.audio, utt.start_s) for utt in slow
@@ -239,7 +239,7 @@ def test_marks_that_nobody_sees_are_refused_and_fixed(tmp_path: Path) -> None:
     """Also sentencepiece's mark of the start of a word. Joiners belong to the spelling of Persian and Hindi."""
     marks = ["\xad", "\u200e", "\u200f", "\u061c", "\u2060", "\u2581"]
     lay(tmp_path, PLAIN | {"text": f"al-1 {''.join(marks[:5])}yes\nal-2 yes\u2581no\nbo-1 می\u200cخواهم क्\u200dष\n"})
-    faults = check_data_dir(tmp_path, audio=False).faults
+    faults = check_data_dir(tmp_path, audio=False, features=False).faults
     assert [fault.removeprefix(f"{tmp_path}/") for fault in faults] == [
         rf"text:1: al-1: holds '\xad', which is not visible, but makes another word; remove it, {FIX}",
         rf"text:2: al-2: holds '\u2581', but only plain spaces separate words; replace it, {FIX}",
@@ -386,7 +386,7 @@ def test_faults_of_the_recordings(tmp_path: Path) -> None:
     ]
     assert check_data_dir(d).faults == expected
     assert check_data_dir(d, allow_pipes=True).faults == [fault for fault in expected if "shell" not in fault]
-    assert check_data_dir(d, audio=False).faults == []
+    assert check_data_dir(d, audio=False, features=False).faults == []
 
 
 def test_each_recording_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,9 +406,9 @@ def test_time_grows_with_the_number_of_utterances(tmp_path: Path) -> None:
     utts = [Utterance(f"s{i // 3000}-{i:06d}", "/r.wav", i, i + 1.0, f"s{i // 3000}", "X", recording="r") for i in range(count)]
     start = time.process_time()
     write_data_dir(tmp_path, utts)
-    assert check_data_dir(tmp_path, audio=False).faults == []
+    assert check_data_dir(tmp_path, audio=False, features=False).faults == []
     lay(tmp_path, {"spk2utt": "s0 s0-000000\n", "text": "".join(f"x{i:06d} X\n" for i in range(count))})
-    assert len(check_data_dir(tmp_path, audio=False).faults) == 2 * count + 10
+    assert len(check_data_dir(tmp_path, audio=False, features=False).faults) == 2 * count + 10
     assert time.process_time() - start < 20
 
 
