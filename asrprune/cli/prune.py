@@ -101,8 +101,10 @@ def search(
 def early_exit(
     exp: ExpDir,
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
-    sets: Annotated[list[Path] | None, typer.Argument(help="other directories, on which the threshold is measured")] = None,
-    margin: Annotated[float, typer.Option("--margin", min=0.0, help="points of WER that it may cost on the dev set")] = 0.5,
+    sets: Annotated[list[Path] | None, typer.Argument(help="other directories, on which it is only measured")] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", min=0.0, help="points of WER that it may cost, by the 95 % bound on the dev set")
+    ] = 0.5,
     is_dev: IsDev = False,
     executor: Where = "local",
     nj: Jobs = 1,
@@ -127,7 +129,9 @@ def early_exit(
     path, rate = ExperimentPaths(exp).early_exit, experiment.config.scoring.in_units("WER")
     made.write(path)
     draw_early_exit(made, rate, path.with_suffix(".png"))
-    say(f"{path}: threshold {made.threshold:.4g}")
+    reached = [(exit, threshold) for exit, threshold in zip(made.exits, made.thresholds, strict=False) if threshold <= 1.0]
+    needed = ", ".join(f"layer {exit}: {threshold:.3f}" for exit, threshold in reached) or "none before the last layer"
+    say(f"{path}: exits and the confidence that they need: {needed}")
     for name, curve in made.curves.items():
         last = curve.by_exit[-1]
         say(f"{name}: {curve.chosen.layers:.1f} layers, {rate} {curve.chosen.wer:.2f} %; all {last.layers:g}: {last.wer:.2f} %")

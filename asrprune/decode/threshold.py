@@ -1,4 +1,4 @@
-"""Early exit, measured: the mean number of layers and the error rate for each threshold, and the choice of one on a dev set."""
+"""Early exit, measured: how sure each exit must be, chosen on a dev set, and what this costs and gets."""
 
 import math
 from collections.abc import Sequence
@@ -21,8 +21,9 @@ from asrprune.runtime.progress import track
 from asrprune.runtime.records import Record
 from asrprune.scoring.wer import word_errors
 
-NUM_THRESHOLDS = 50
-NEVER = math.nextafter(1.0, 2.0)  # a threshold that no confidence reaches: all layers run
+NEVER = math.nextafter(1.0, 2.0)  # a threshold that no confidence reaches
+_NORMAL_95 = 1.645  # one-sided
+PRICES = (0.0, *np.geomspace(1e-3, 100.0, 80).tolist())  # of a layer, in points of WER
 
 
 class Point(Record):
@@ -33,15 +34,15 @@ class Point(Record):
 
 
 class Curve(Record):
-    """A set: a point for each threshold, and one for each exit if all utterances end there."""
+    """A set: a point for each price, and one for each exit if all utterances end there."""
 
-    by_threshold: tuple[Point, ...]
+    by_price: tuple[Point, ...]
     by_exit: tuple[Point, ...]
     chosen: Point
 
 
 class EarlyExit(Record):
-    """early_exit.json: the threshold that was chosen on a dev set, and the curves of that set and of others."""
+    """early_exit.json: the thresholds that were chosen on a dev set, and the curves of that set and of others."""
 
     made_by: ClassVar[str] = "`asrprune early-exit`"
     format: Literal[1]
@@ -50,8 +51,7 @@ class EarlyExit(Record):
     exits: tuple[int, ...]
     set: str
     margin: float  # points of WER
-    threshold: float
-    thresholds: tuple[float, ...]
+    thresholds: tuple[float, ...]  # of all exits but the last one
     curves: dict[str, Curve]
 
 
@@ -65,11 +65,21 @@ class Measured:
     frames: np.ndarray  # (U,)
     words: int
 
-    def at(self, threshold: float) -> Point:
-        """Return the result if each utterance ends at the first exit with at least this confidence, or at the last one."""
-        sure = self.confidence >= threshold
-        sure[:, -1] = True
-        return self._point(sure.argmax(axis=1))
+    def at(self, thresholds: Sequence[float]) -> Point:
+        """Return the result if each utterance ends at the first exit that is sure enough.
+
+        ``thresholds``: how sure each exit but the last one must be.
+        """
+        return self._point(self._exit(thresholds))
+
+    def _exit(self, thresholds: Sequence[float]) -> np.ndarray:
+        """Return the index of the exit at which each utterance ends: (U,)."""
+        return (self.confidence >= np.array([*thresholds, 0.0])).argmax(axis=1)
+
+    def worst(self, thresholds: Sequence[float]) -> float:
+        """Return the one-sided 95 % bound of WER minus WER of all layers, in points: normal, utterances drawn at random."""
+        more = self.errors[np.arange(len(self.errors)), self._exit(thresholds)] - self.errors[:, -1]
+        return float(100.0 * (more.sum() + _NORMAL_95 * math.sqrt(len(more)) * more.std()) / self.words)
 
     def ending_at(self, number: int) -> Point:
         """Return the result if all utterances end at the exit with this index."""
@@ -81,15 +91,37 @@ class Measured:
         return Point(layers=float(layers), wer=float(100.0 * errors / self.words))
 
 
-def choose_threshold(dev: Measured, margin: float) -> tuple[float, tuple[float, ...]]:
-    """Return the threshold with the fewest layers whose WER is at most ``margin`` above that of all layers, and all tried.
+def thresholds_for(dev: Measured, price: float) -> tuple[float, ...]:
+    """Choose how sure each exit but the last one must be, so that WER + ``price`` * mean layers is small on a dev set.
 
-    Tried are quantiles of the confidences, and ``NEVER``. Of equal numbers of layers the one with the lower WER is taken.
+    From the last exit downwards: what an utterance costs above an exit is known then, and the threshold is the one with the
+    smallest sum if the surest utterances end at the exit and the others go on. Utterances that no depth recognises are never
+    sure, so going on with them is no gain; an exit at which it does not pay for most has a threshold of 0.
     """
-    tried = (*np.unique(np.quantile(dev.confidence, np.linspace(0.0, 1.0, NUM_THRESHOLDS))).tolist(), NEVER)
-    limit = dev.at(NEVER).wer + margin
-    allowed = [threshold for threshold in tried if dev.at(threshold).wer <= limit]
-    return min(allowed, key=lambda threshold: (dev.at(threshold).layers, dev.at(threshold).wer)), tried
+    errors, layers = 100.0 * dev.errors / dev.words, np.outer(dev.frames / dev.frames.sum(), dev.exits)
+    costs = errors + price * layers  # (U, E); the sum over utterances is WER + price * mean layers
+    rest, chosen = costs[:, -1], []
+    for number in range(len(dev.exits) - 2, -1, -1):
+        sure = dev.confidence[:, number]
+        order = np.argsort(-sure, kind="stable")
+        saved = np.cumsum((rest - costs[:, number])[order])
+        best = int(saved.argmax())
+        threshold = 0.0 if best == len(order) - 1 else float(sure[order[best]])
+        threshold = threshold if saved[best] > 0.0 else NEVER
+        rest = np.where(sure >= threshold, costs[:, number], rest)
+        chosen.append(threshold)
+    return tuple(reversed(chosen))
+
+
+def choose_thresholds(dev: Measured, margin: float) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
+    """Return the thresholds with the fewest layers whose WER is hardly more than that of all layers, and all that were tried.
+
+    ``margin``: points of WER below which the one-sided 95 % bound of the difference must lie. A dev set is small, and the best
+    of many results on it looks better than it is.
+    """
+    tried = [thresholds_for(dev, price) for price in PRICES] + [(NEVER,) * (len(dev.exits) - 1)]
+    allowed = [thresholds for thresholds in tried if dev.worst(thresholds) <= margin]
+    return min(allowed, key=lambda thresholds: dev.at(thresholds).layers), tried
 
 
 def early_exit(
@@ -100,13 +132,13 @@ def early_exit(
     decoder: Decoder,
     executor: Executor = HERE,
 ) -> EarlyExit:
-    """Choose a threshold on a dev set, and measure it on other sets.
+    """Choose the thresholds on a dev set, and measure them on other sets.
 
     Args:
         experiment: a model with taps, which are its exits beside the last layer.
-        dev: the set on which the threshold is chosen.
-        others: sets on which it is only measured.
-        margin: points of WER that early exit may cost on the dev set.
+        dev: the set on which the thresholds are chosen.
+        others: sets on which they are only measured.
+        margin: points of WER that early exit may cost, see ``choose_thresholds``.
         decoder: the decoder.
         executor: runs the batches.
 
@@ -115,18 +147,18 @@ def early_exit(
     """
     exits = exits_of(experiment)
     measured = {corpus.directory.name: measure(experiment, corpus, exits, decoder, executor) for corpus in (dev, *others)}
-    threshold, tried = choose_threshold(measured[dev.directory.name], margin)
+    chosen, tried = choose_thresholds(measured[dev.directory.name], margin)
     curves = {
         name: Curve(
-            by_threshold=tuple(found.at(each) for each in tried),
+            by_price=tuple(found.at(each) for each in tried),
             by_exit=tuple(found.ending_at(number) for number in range(len(exits))),
-            chosen=found.at(threshold),
+            chosen=found.at(chosen),
         )
         for name, found in measured.items()
     }
     return EarlyExit(
         format=1, model_sha256=experiment.record.model_sha256, decoder=decoder.identity, exits=exits,
-        set=dev.directory.name, margin=margin, threshold=threshold, thresholds=tried, curves=curves,
+        set=dev.directory.name, margin=margin, thresholds=chosen, curves=curves,
     )  # fmt: skip
 
 
@@ -138,15 +170,15 @@ def exits_of(experiment: Experiment) -> tuple[int, ...]:
     return exits
 
 
-def chosen_threshold(experiment: Experiment) -> float:
-    """Return the threshold of early_exit.json; raise a ``UserError`` if it is missing or of another model."""
+def chosen_thresholds(experiment: Experiment) -> tuple[float, ...]:
+    """Return the thresholds of early_exit.json; raise a ``UserError`` if it is missing or of another model."""
     path = ExperimentPaths(experiment.path).early_exit
     if not path.exists():
         raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set, or give a threshold")
     made = EarlyExit.read(path)
     if made.model_sha256 != experiment.record.model_sha256:
         raise UserError(f"{path}: belongs to another model; run `asrprune early-exit` again, or give a threshold")
-    return made.threshold
+    return made.thresholds
 
 
 def measure(experiment: Experiment, corpus: Corpus, exits: Sequence[int], decoder: Decoder, executor: Executor) -> Measured:

@@ -74,7 +74,7 @@ class ExperimentPaths:
 
     @property
     def early_exit(self) -> Path:
-        """The threshold of early exit that was chosen on a dev set; its figure is beside it, as .png."""
+        """The thresholds of early exit that were chosen on a dev set; the figure is beside it, as .png."""
         return self.root / "early_exit.json"
 
     @property

@@ -22,25 +22,27 @@ def confidence(emissions: Emissions) -> Tensor:
     return (best * spoken).sum(dim=1) / spoken.sum(dim=1).clamp(min=1)
 
 
-def run_until_sure(runner: Runner, features: Tensor, exits: Sequence[int], threshold: float) -> tuple[int, Emissions]:
-    """Run the layers of one utterance up to the first exit whose confidence is at least ``threshold``.
+def run_until_sure(
+    runner: Runner, features: Tensor, exits: Sequence[int], thresholds: Sequence[float]
+) -> tuple[int, Emissions]:
+    """Run the layers of one utterance up to the first exit that is sure enough.
 
     Args:
         runner: the model, its device and precision.
         features: (T, F), before normalisation.
         exits: layers, ascending.
-        threshold: 0..1; the last exit is taken whatever its confidence.
+        thresholds: the confidence, 0..1, that each exit but the last one must have.
 
     Returns:
         The number of layers that ran, and the emissions (1, T', V).
     """
-    model, after = runner.model, 0
+    model, after, needed = runner.model, 0, dict(zip(exits, thresholds, strict=False))
     with inference(runner.precision, runner.device):
         x, context = model.embed(features.unsqueeze(0).to(runner.device), torch.tensor([len(features)], device=runner.device))
         for layer in range(1, exits[-1] + 1):
             x, after = model.step(x, layer, context, after), layer
             if layer in exits:
                 emissions = Emissions(model.head(x), context.lens)
-                if layer == exits[-1] or float(confidence(emissions)[0]) >= threshold:
+                if float(confidence(emissions)[0]) >= needed.get(layer, 0.0):
                     break
     return after, emissions

@@ -22,11 +22,11 @@ def _figure(made: EarlyExit, rate: str) -> Figure:
     figure, panels = panel_grid(len(made.curves), width=3.4, height=2.6)
     colour = LOOKS[0][0]
     for axes, (name, curve) in zip(panels, made.curves.items(), strict=True):
-        points = sorted((point.layers, point.wer) for point in curve.by_threshold)
-        axes.plot(*zip(*points, strict=True), color=colour, label="early exit, by threshold")
+        points = sorted((point.layers, point.wer) for point in curve.by_price)
+        axes.plot(*zip(*points, strict=True), ".-", color=colour, label="early exit, for several prices of a layer")
         fixed = [(point.layers, point.wer) for point in curve.by_exit]
         axes.plot(*zip(*fixed, strict=True), "s", color=GREY, label="all utterances end at one exit")
-        chosen = f"threshold {made.threshold:.2f}, chosen on {made.set}"
+        chosen = f"chosen on {made.set}: at most {made.margin:g} points more"
         axes.plot(curve.chosen.layers, curve.chosen.wer, "o", color=LOOKS[1][0], markersize=6, label=chosen)
         percent_scale(axes, [wer for _, wer in (*points, *fixed)], rate)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))

@@ -62,7 +62,7 @@ class Model(Protocol):
         """Compute log-probabilities (T', V) of features (T, F) at the first exit that is sure enough; return its layer, too.
 
         Raises:
-            UserError: the model has no exits, or no threshold is given and none was chosen for it.
+            UserError: the model has no exits, or no threshold is given and none were chosen for it.
         """
 
     def params_m(self, keep: Keep) -> float:

@@ -12,7 +12,7 @@ from asrprune.config.schema import FrontendConfig
 from asrprune.data.units import Units
 from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import Decoder, on_cpu
-from asrprune.decode.threshold import chosen_threshold, exits_of
+from asrprune.decode.threshold import chosen_thresholds, exits_of
 from asrprune.decode.windows import Timing
 from asrprune.decode.words import WORD_TAIL_S
 from asrprune.experiment.plan import Keep, Plan, check_layers
@@ -89,14 +89,15 @@ class TrainedModel:
         return on_cpu(emissions.log_probs[0, : int(emissions.lens[0])])
 
     def emissions_until_sure(self, features: np.ndarray, threshold: float | None) -> tuple[np.ndarray, int]:
-        """See ``Model``; the threshold of early_exit.json is read on first use."""
-        threshold = self._threshold if threshold is None else threshold
-        layer, emissions = run_until_sure(self.runner, torch.from_numpy(features), exits_of(self.experiment), threshold)
+        """See ``Model``; the thresholds of early_exit.json are read on first use."""
+        exits = exits_of(self.experiment)
+        thresholds = self._thresholds if threshold is None else [threshold] * (len(exits) - 1)
+        layer, emissions = run_until_sure(self.runner, torch.from_numpy(features), exits, thresholds)
         return on_cpu(emissions.log_probs[0, : int(emissions.lens[0])]), layer
 
     @cached_property
-    def _threshold(self) -> float:
-        return chosen_threshold(self.experiment)
+    def _thresholds(self) -> tuple[float, ...]:
+        return chosen_thresholds(self.experiment)
 
     def params_m(self, keep: Keep) -> float:
         """See ``Model``."""

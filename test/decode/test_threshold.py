@@ -1,4 +1,4 @@
-"""The threshold of early exit."""
+"""The thresholds of early exit."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from experiments import with_numbers
 
 from asrprune.data.dataset import Corpus
 from asrprune.decode.greedy import GREEDY
-from asrprune.decode.threshold import NEVER, EarlyExit, Measured, choose_threshold, early_exit, measure
+from asrprune.decode.threshold import NEVER, EarlyExit, Measured, choose_thresholds, early_exit, measure, thresholds_for
 from asrprune.experiment.store import Experiment, load
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.runtime.errors import UserError
@@ -29,14 +29,36 @@ MEASURED = Measured(
     ("threshold", "layers", "wer"), [(0.0, 2.0, 40.0), (0.7, 3.0, 20.0), (0.8, 5.0, 20.0), (NEVER, 6.0, 20.0)]
 )
 def test_an_utterance_ends_at_the_first_exit_that_is_sure(threshold: float, layers: float, wer: float) -> None:
-    assert (MEASURED.at(threshold).layers, MEASURED.at(threshold).wer) == (layers, wer)
+    assert (MEASURED.at([threshold]).layers, MEASURED.at([threshold]).wer) == (layers, wer)
 
 
-@pytest.mark.parametrize(("margin", "layers"), [(0.0, 3.0), (19.9, 3.0), (20.0, 2.0)])
-def test_the_fewest_layers_within_the_margin_are_chosen(margin: float, layers: float) -> None:
-    threshold, tried = choose_threshold(MEASURED, margin)
-    assert MEASURED.at(threshold).layers == layers
-    assert {threshold, NEVER} <= set(tried)
+@pytest.mark.parametrize(("price", "threshold"), [(0.0, NEVER), (1.0, 0.7), (100.0, 0.0)])
+def test_a_dearer_layer_lowers_the_threshold(price: float, threshold: float) -> None:
+    """The second utterance gains by going on; the third one is as bad at both exits, and the surer one of these two."""
+    assert thresholds_for(MEASURED, price) == (threshold,)
+
+
+def test_no_thresholds_are_better_than_those_chosen_for_a_price() -> None:
+    """With two exits all thresholds can be tried."""
+    rng = np.random.default_rng(0)
+    sure = rng.random((200, 2))
+    errors = np.stack([rng.poisson(3 - 2 * sure[:, 0]), rng.poisson(1.0, 200)], axis=1)
+    measured = Measured((3, 12), errors, sure, rng.integers(50, 300, 200), 2000)
+    for price in (0.0, 0.05, 0.5, 5.0):
+        costs = {
+            t: measured.at([t]).wer + price * measured.at([t]).layers for t in (0.0, NEVER, *measured.confidence[:, 0].tolist())
+        }
+        assert costs[thresholds_for(measured, price)[0]] == pytest.approx(min(costs.values()))
+
+
+def test_the_bound_of_the_difference_decides() -> None:
+    many = Measured((2, 6), *(np.repeat(a, 500, axis=0) for a in (MEASURED.errors, MEASURED.confidence, MEASURED.frames)), 5000)
+    more = many.errors[:, 0] - many.errors[:, 1]
+    assert many.worst([0.0]) == pytest.approx(100 * (more.sum() + 1.645 * np.sqrt(1500) * more.std()) / 5000)
+    assert many.at(choose_thresholds(many, 0.0)[0]).layers == 3.0
+    assert many.at(choose_thresholds(many, many.worst([0.0]))[0]).layers == 2.0
+    few = choose_thresholds(MEASURED, 20.0)[0]
+    assert MEASURED.at(few).layers == 3.0, "three utterances show 20 points more, but the bound is higher"
 
 
 @pytest.fixture
@@ -50,8 +72,8 @@ def test_errors_are_those_of_the_search(experiment: Experiment, tiny_data: Path)
     keeps = [(1,), (1, 2), (1, 2, 3, 4)]
     scores = DevScorer(experiment, corpus, "wer", HERE)(keeps)
     assert [measured.ending_at(number).wer for number in range(3)] == [scores[keep].primary for keep in keeps]
-    assert measured.at(0.0) == measured.ending_at(0)
-    assert measured.at(NEVER) == measured.ending_at(2)
+    assert measured.at([0.0] * 2) == measured.ending_at(0)
+    assert measured.at([NEVER] * 2) == measured.ending_at(2)
 
 
 def test_the_command_writes_a_record_and_a_figure(own: Experiment, tiny_data: Path) -> None:

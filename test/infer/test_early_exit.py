@@ -33,7 +33,7 @@ def test_the_first_exit_that_is_sure_enough_ends_it(runner: Runner, place: int, 
     sure = [float(confidence(emissions_of(runner, features, exit))[0]) for exit in EXITS]
     threshold = max(sure) + 1.0 if place == 2 else sure[place]
     expected = next((exit for exit, value in zip(EXITS, sure, strict=True) if value >= threshold), EXITS[-1])
-    layers, made = run_until_sure(runner, features, EXITS, threshold)
+    layers, made = run_until_sure(runner, features, EXITS, [threshold, threshold])
     assert layers == expected
     torch.testing.assert_close(made.log_probs, emissions_of(runner, features, layers).log_probs)
     assert place != 2 or layers == depth
