@@ -1,6 +1,8 @@
 """A data directory with features and labels as a torch data set, its batches, and the CTC length rule."""
 
 import itertools
+import os
+import resource
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import write_text
 
 _LONGEST_SOCKET = 103  # bytes of the path of a socket: 107 on Linux, 103 on macOS
+_PREFETCHED, _TENSORS = 4, 4  # batches that each process reads in advance; tensors of a batch
 _LONGEST_WAIT_S = 600.0  # for a batch, of a process that is alive
 _NO_WORKERS = "read them in the training's own process with train.num_workers=0"
 _SAMPLED_TEXTS = 500  # transcripts whose letters are checked
@@ -147,21 +150,34 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
             UserError: these processes could not send their batches; they would do so in a thread that nobody listens to.
         """
         sampler = [batch.tolist() for batch in batches]
-        if num_workers and len(arbitrary_address("AF_UNIX")) > _LONGEST_SOCKET:
-            raise UserError(
-                f"{tempfile.gettempdir()}: is too long a path for sockets of the processes that read features; set TMPDIR to a"
-                f" shorter one, or {_NO_WORKERS}"
-            )
+        if num_workers:
+            _check_workers(num_workers)
         return iter(
             DataLoader(
                 self,
                 batch_sampler=sampler,
                 collate_fn=_shared if num_workers else _collate,
                 num_workers=num_workers,
-                prefetch_factor=4 if num_workers else None,
+                prefetch_factor=_PREFETCHED if num_workers else None,
                 pin_memory=pin_memory,
                 timeout=_LONGEST_WAIT_S if num_workers else 0,
             )
+        )
+
+
+def _check_workers(count: int) -> None:
+    """Raise a ``UserError`` if ``count`` processes could not send batches: each tensor is an open file, sent by a socket."""
+    if len(arbitrary_address("AF_UNIX")) > _LONGEST_SOCKET:
+        raise UserError(
+            f"{tempfile.gettempdir()}: is too long a path for sockets of the processes that read features; set TMPDIR to a"
+            f" shorter one, or {_NO_WORKERS}"
+        )
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len(os.listdir("/dev/fd")) + count * (_PREFETCHED * _TENSORS + 8) + 40  # with 4 processes 90 were enough, 70 not
+    if limit < needed and limit != resource.RLIM_INFINITY:
+        raise UserError(
+            f"train.num_workers={count}: these processes need {needed} open files, but the limit is {limit}; raise it, for"
+            f" example `ulimit -n 1024`, or {_NO_WORKERS}"
         )
 
 

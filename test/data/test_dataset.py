@@ -1,5 +1,6 @@
 """A data directory as batches: what is missing is named, padding is zero, and CTC's feasibility rule is exact."""
 
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -225,6 +226,16 @@ def test_processes_that_cannot_send_are_told(dev: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
     with pytest.raises(UserError, match=r"/dev/shm: has no room for the batches .*unable to allocate.*num_workers=0"):
         next(corpus.loader([np.arange(2)], num_workers=1))
+
+
+def test_too_few_open_files_are_told_before_the_processes_start(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = Corpus(tiny_data / "dev", None)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
+    with pytest.raises(UserError, match=r"^train\.num_workers=4: these processes need 1\d\d open files, but the limit is 40; "):
+        corpus.loader([np.arange(2)], num_workers=4)
+    assert len(list(corpus.loader([np.arange(2)]))) == 1
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert len(list(corpus.loader([np.arange(2)], num_workers=1))) == 1
 
 
 # ---- what is not silently wrong
