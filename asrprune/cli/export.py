@@ -41,6 +41,12 @@ def export(
         int | None,
         typer.Option("--utterances", min=1, help="number of utterances of --dev; default: 50, with --int8 and --fp16 all"),
     ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            "--max-loss", min=0, help="with --int8: leave layers in float32 until no depth loses more points of WER on --dev"
+        ),
+    ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="licence of the model, for the model card")] = None,
 ) -> None:
     """Write a model as an ONNX file, after a check against torch."""
@@ -59,9 +65,11 @@ def export(
         raise UserError("give --int8 or --fp16, not both")
     if utterances and dev is None:
         raise UserError("--utterances has no effect without --dev; give --dev DIR")
+    if max_loss is not None and (not int8 or dev is None or form == "depth"):
+        raise UserError("--max-loss needs --int8 and --dev, and all layers, not --form depth; correct the options")
     options = Options(
         form=form or "any-depth", input=source or "features", precision="int8" if int8 else "fp16" if fp16 else "float32",
-        depth=depth, dev=dev, utterances=utterances, licence=licence,
+        depth=depth, dev=dev, utterances=utterances, max_loss=max_loss, licence=licence,
     )  # fmt: skip
     experiment = load_experiment(exp)
     found = find_plan(experiment, plan)

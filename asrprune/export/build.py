@@ -1,6 +1,7 @@
 """`asrprune export`: a model as one ONNX file that runs at any depth, or at one, checked before it is written."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ from asrprune.experiment.store import Experiment
 from asrprune.export import card, quantise
 from asrprune.export.check import Check
 from asrprune.export.cost import with_cost
-from asrprune.export.examples import noise, utterances
+from asrprune.export.examples import Example, noise, utterances
+from asrprune.export.mixture import smallest_mixture
 from asrprune.export.onnx_file import (
     any_depth,
     default_keep,
@@ -54,6 +56,7 @@ class Options:
     depth: int | None = None  # that runs by default, or alone; None: all layers
     dev: Path | None = None  # a data directory with features (of a waveform: with audio), of which texts are compared
     utterances: int | None = None  # of ``dev``; None: ``CHECKED``, with a lower precision all
+    max_loss: float | None = None  # of int8, in points of WER on ``dev``: layers stay in float32 until it holds
     licence: str | None = None
 
 
@@ -79,7 +82,7 @@ def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> 
         worst = check.numbers(noise(experiment, options.input == "waveform"))
         logger.info("onnxruntime and torch differ by at most %.1e in log-probabilities, at each depth", worst)
         if options.precision != "float32":
-            file = quantise.int8(file) if options.precision == "int8" else quantise.fp16(file)
+            file, exported = _lowered(experiment, file, temporary, exported, options)
             write(file, temporary)
             check = _check(experiment, temporary, exported)
         exported = _texts(check, exported, options)
@@ -192,6 +195,28 @@ def _check(experiment: Experiment, path: Path, exported: Exported) -> Check:
     return Check(experiment, path, [row.keep for row in exported.depths], exported.form != "depth")
 
 
+def _lowered(
+    experiment: Experiment, file: "onnx.ModelProto", path: Path, exported: Exported, options: Options
+) -> "tuple[onnx.ModelProto, Exported]":
+    """Return the file in a lower precision; ``path`` is written to while layers that stay in float32 are chosen."""
+    if options.precision == "fp16":
+        return quantise.fp16(file), exported
+
+    def loss(layers: Keep) -> float:
+        write(quantise.int8(file, exported.num_layers, layers), path)
+        return _check(experiment, path, exported).texts(_dev(experiment, options)).loss()
+
+    chosen = () if options.max_loss is None else smallest_mixture(exported.num_layers, loss, options.max_loss)
+    return quantise.int8(file, exported.num_layers, chosen), exported.model_copy(update={"float32_layers": chosen})
+
+
+def _dev(experiment: Experiment, options: Options) -> Iterator[Example]:
+    """Yield the utterances whose texts are compared."""
+    assert options.dev is not None
+    count = options.utterances or (CHECKED if options.precision == "float32" else None)
+    return utterances(options.dev, count, experiment, options.input == "waveform")
+
+
 def _texts(check: Check, exported: Exported, options: Options) -> Exported:
     """Compare texts on the dev set: in float32 they must be equal; what a lower precision costs is added to the record."""
     exact, dev = options.precision == "float32", options.dev
@@ -199,9 +224,7 @@ def _texts(check: Check, exported: Exported, options: Options) -> Exported:
         if not exact:
             logger.warning("what %s costs is not known; give a dev set: --dev DIR", options.precision)
         return exported
-    examples = utterances(
-        dev, options.utterances or (CHECKED if exact else None), check.experiment, options.input == "waveform"
-    )
+    examples = _dev(check.experiment, options)
     if not exact:
         return with_cost(exported, check.texts(examples), dev)
     logger.info("the texts of %d utterances of %s are equal at every depth", check.same_texts(examples), dev)

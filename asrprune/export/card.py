@@ -32,10 +32,15 @@ def markdown(path: Path, exported: Exported, mark: str) -> str:
     template = files("asrprune.export").joinpath("card.md.j2").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         e=exported, mark=mark, title=path.stem, file=path.name, size=f"{path.stat().st_size / 1e6:.1f}",
-        precision=_PRECISION[exported.precision], keep=exported.at(exported.depth).keep, notes=_notes(exported),
+        precision=_precision(exported), keep=exported.at(exported.depth).keep, notes=_notes(exported),
         frame_ms=f"{exported.factor * exported.frontend.frame_shift_ms:g}", header=_header(exported),
         rows=[_cells(exported, row) for row in exported.depths],
     )  # fmt: skip
+
+
+def _precision(exported: Exported) -> str:
+    exact = ", ".join(map(str, exported.float32_layers))
+    return _PRECISION[exported.precision] + (f" and in the layers {exact}" if exact else "")
 
 
 def _header(exported: Exported) -> list[str]:

@@ -43,6 +43,12 @@ class Comparison:
         found = self.texts[keep]
         return (100 * found.errors / self.words, 100 * found.errors_float32 / self.words) if self.words else None
 
+    def loss(self) -> float:
+        """Return the largest increase of the WER at any depth, in points; raise a ``UserError`` without transcripts."""
+        if not self.words:
+            raise UserError("--max-loss: the utterances of --dev have no transcripts, so they have no WER; add the file text")
+        return max(100 * (texts.errors - texts.errors_float32) / self.words for texts in self.texts.values())
+
 
 class Check:
     """A comparison of a file with the model that it was made from."""

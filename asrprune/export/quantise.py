@@ -1,12 +1,14 @@
 """Smaller files: weights as 8-bit integers, with which matrix products are computed, or as 16-bit floating-point numbers."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from asrprune.experiment.plan import Keep
 from asrprune.export.onnx_file import import_onnx, quiet
 
 if TYPE_CHECKING:
@@ -15,25 +17,28 @@ if TYPE_CHECKING:
 _SMALLEST = 256  # numbers in a tensor that is worth a node that converts it
 
 
-def int8(file: "onnx.ModelProto") -> "onnx.ModelProto":
+def int8(file: "onnx.ModelProto", num_layers: int, float32_layers: Keep = ()) -> "onnx.ModelProto":
     """Return a file that multiplies 8-bit integers in linear layers; the inputs of each product are scaled when it runs.
 
     Each column of a weight has its own scale. Weights have 7 bits, so that sums cannot overflow on x86 processors without
     VNNI: each processor gives the same numbers as the one on which the file was checked. Convolutions and features stay as
-    they are.
+    they are, and so are the ``float32_layers`` of a file that has ``num_layers``, each as an ``If``.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     onnx = import_onnx()
     with tempfile.TemporaryDirectory() as folder, quiet():
-        features = [node.name for node in file.graph.node if _of_features(node.input)]
+        excluded = [node.name for node in file.graph.node if _of_features(node.input)]
+        excluded += [name for layer in float32_layers for name in _nodes_of(file, num_layers, layer)]
         before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(file, str(before))
         quantize_dynamic(
-            before, after, op_types_to_quantize=["MatMul"], nodes_to_exclude=features, per_channel=True, reduce_range=True,
+            before, after, op_types_to_quantize=["MatMul"], nodes_to_exclude=excluded, per_channel=True, reduce_range=True,
             weight_type=QuantType.QInt8, extra_options={"EnableSubgraph": True},
         )  # fmt: skip
-        return onnx.load(str(after))
+        small = onnx.load(str(after))
+    _sort(small.graph)
+    return small
 
 
 def fp16(file: "onnx.ModelProto") -> "onnx.ModelProto":
@@ -53,6 +58,30 @@ def fp16(file: "onnx.ModelProto") -> "onnx.ModelProto":
     for position, cast in enumerate(casts):  # nodes must follow those that make their inputs
         half.graph.node.insert(position, cast)
     return half
+
+
+def _nodes_of(file: "onnx.ModelProto", num_layers: int, layer: int) -> list[str]:
+    """Return the names of the nodes of a layer. With self-conditioning there is another ``If`` before each layer."""
+    choices = [node for node in file.graph.node if node.op_type == "If"]
+    choice = choices[layer * (len(choices) // num_layers) - 1]
+    return [node.name for attribute in choice.attribute for node in attribute.g.node]
+
+
+def _sort(graph: "onnx.GraphProto") -> None:
+    """Put each node behind those that it needs, as ONNX demands: onnxruntime's quantiser forgets what branches need."""
+    nodes = list(graph.node)
+    maker = {name: position for position, node in enumerate(nodes) for name in node.output}
+    needs = {position: {maker[name] for name in _needs(node) if name in maker} for position, node in enumerate(nodes)}
+    del graph.node[:]
+    graph.node.extend(nodes[position] for position in TopologicalSorter(needs).static_order())
+
+
+def _needs(node: "onnx.NodeProto") -> Iterator[str]:
+    """Yield the names that a node and its branches use."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _needs(inner)
 
 
 def _of_features(names: Iterable[str]) -> bool:

@@ -56,6 +56,7 @@ class Exported(Record):
     form: Form
     input: Input = "features"
     precision: Precision = "float32"
+    float32_layers: Keep = ()  # of a file with int8, those that stay in float32
     depth: int  # the depth that runs by default
     depths: tuple[ExportedDepth, ...]  # deepest first
     num_layers: int

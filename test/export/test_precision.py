@@ -9,6 +9,7 @@ import pytest
 from asrprune.experiment.store import load
 from asrprune.export import build, quantise
 from asrprune.export.build import Options, export, set_depth
+from asrprune.export.mixture import smallest_mixture
 from asrprune.export.onnx_file import import_onnx
 from asrprune.export.record import Compared, Exported
 from asrprune.export.session import Session
@@ -44,11 +45,12 @@ def test_numbers_are_nearly_the_same(
     path, _ = lowered(Options(form="required-keep", input="waveform", precision=precision))
     assert least < difference(page[0] / "model.onnx", path) < most
     assert path.stat().st_size < (page[0] / "model.onnx").stat().st_size
+    import_onnx().checker.check_model(str(path), full_check=True)
 
 
 def test_weights_of_layers_are_integers_and_those_of_features_are_not(page: tuple[Path, Path]) -> None:
     onnx = import_onnx()
-    small = quantise.int8(onnx.load(str(page[0] / "model.onnx")))
+    small = quantise.int8(onnx.load(str(page[0] / "model.onnx")), 4)
     left = [name for graph in graphs(small.graph) for node in graph.node if node.op_type == "MatMul" for name in node.input]
     weights = {tensor.name for tensor in small.graph.initializer}
     assert [name for name in left if name in weights] == ["fbank.dft", "fbank.mel"]
@@ -84,3 +86,29 @@ def test_a_lower_precision_keeps_its_default_depth(lowered: Callable[..., tuple[
     set_depth(path, 2)
     samples, lens = np.random.default_rng(0).normal(0.0, 0.1, (1, 9000)).astype(np.float32), np.array([9000])
     np.testing.assert_array_equal(Session(path).run(samples, lens)[0], Session(path).run(samples, lens, (1, 2))[0])
+
+
+def test_layers_that_stay_in_float32_have_their_numbers(page: tuple[Path, Path]) -> None:
+    onnx = import_onnx()
+    small = quantise.int8(onnx.load(str(page[0] / "model.onnx")), 4, (2, 3))
+    choices = [[inner for attribute in node.attribute for inner in attribute.g.node] for node in small.graph.node]
+    integers = [sum(inner.op_type == "MatMulInteger" for inner in nodes) for nodes in choices if nodes]
+    assert integers == [4, 0, 0, 4]
+
+
+def test_a_mixture_that_holds_the_limit_is_recorded(
+    lowered: Callable[..., tuple[Path, Exported]], tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    losses = {(): 0.5, (1,): 0.4, (2,): 0.3, (3,): 0.4, (4,): 0.5, (1, 2): 0.25, (2, 3): 0.15, (2, 4): 0.3}
+
+    def searched(num_layers: int, loss: Callable[[tuple[int, ...]], float], limit: float) -> tuple[int, ...]:
+        seen.extend([loss(()), loss((1, 2, 3, 4))])
+        return smallest_mixture(num_layers, losses.__getitem__, limit)
+
+    monkeypatch.setattr(build, "smallest_mixture", searched)
+    dev = {"dev": tiny_data / "dev", "utterances": 3}
+    path, record = lowered(Options(form="required-keep", input="waveform", precision="int8", max_loss=0.2, **dev))
+    assert record.float32_layers == (2, 3)
+    assert "and in the layers 2, 3" in path.with_name("README.md").read_text(encoding="utf-8")
+    assert all(np.isfinite(seen))
