@@ -28,6 +28,7 @@ def test_workers_time_what_they_are_asked_for(tmp_path: Path) -> None:
         {"case": "train", **size, "taps": [1], "rate": 0.5, "dtype": "bf16", "utterances": 2, "frames": 60, "labels": 3},
         {"case": "encode", **size, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60},
         {"case": "encode", **size, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60, "front_end": recipe},
+        {"case": "exported", **size, "depth": 1, "precision": "int8", "utterances": 1, "frames": 60, "folder": str(tmp_path)},
         {"case": "greedy", **size, "utterances": 2, "frames": 60},
         {"case": "matmul", "size": 64, "dtype": "bf16"},
         {"case": "recipe_updates", "config": str(tiny), "truncated": True, "utterances": 2, "frames": 60, "labels": 3},
@@ -42,11 +43,11 @@ def test_workers_time_what_they_are_asked_for(tmp_path: Path) -> None:
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     *answers, found, memory = map(json.loads, done.stdout.splitlines())
-    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 10
+    assert [next(iter(answer)) for answer in answers] == ["ready", "seconds"] * 11
     assert all(0 < answer["seconds"] < 60 for answer in answers[1::2])
-    assert answers[8]["ready"]["matmul_flops"] == 2 * 64**3
+    assert answers[10]["ready"]["matmul_flops"] == 2 * 64**3
     assert 0 < answers[4]["ready"]["matmul_flops"] < answers[2]["ready"]["matmul_flops"] / 10
-    assert answers[10]["ready"]["depths"] == [1] * 6 + [2] * 14
+    assert answers[12]["ready"]["depths"] == [1] * 6 + [2] * 14
     assert found == {"found": None}
     assert 0.05 < memory["peak_gb"] < 20
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ SHAPES: dict[str, Facts] = {
     "b1": {"utterances": 1, "frames": 1000},
     "b16": {"utterances": 16, "frames": 400},
 }  # 10 s; sixteen times 4 s
+CLIPS: dict[str, Facts] = {"10s": {"utterances": 1, "frames": 1000}, "3s": {"utterances": 1, "frames": 300}}
 RECIPE: Facts = {"type": "conv1d"}
 FRONT_ENDS: dict[str, Facts] = {"32": {"type": "conv2d", "channels": 32}, "256": {"type": "conv2d"}, "recipe": RECIPE}
 TRAININGS: dict[str, Facts] = {  # a recipe's training and the plain one that its conf/depths.yaml gives as much time
@@ -231,6 +233,40 @@ class Bench:
         self.worst("train_vs_espnet_fp32_recipe", min, "train_vs_espnet_*_fp32_recipe")
         self.worst("factor8_vs_factor4", min)
 
+    def runtime(self) -> None:
+        """Exported files in onnxruntime, the recipes' front end: int8 and float32 beside torch and ESPnet; all depths."""
+        with tempfile.TemporaryDirectory() as folder:
+            for (size, model), (name, shape) in product(MODELS.items(), CLIPS.items()):
+                shared = {**model, **shape, "front_end": RECIPE}
+                files = {**shared, "folder": folder}
+                workers = {
+                    "torch": self.ours("encode", depth=model["layers"], dtype="float32", **shared),
+                    "ort": self.ours("exported", depth=model["layers"], precision="float32", **files),
+                    "int8": self.ours("exported", depth=model["layers"], precision="int8", **files),
+                    **self.theirs("encode", **model, **shape, dtype="float32"),
+                }
+                sizes = {label: workers[label].facts["file_mb"] for label in ("ort", "int8")}
+                taken = take_turns(workers, self.turns)
+                self.raw[f"runtime_{size}_{name}"] = {**shared, "file_mb": sizes, "seconds": taken}
+                for label in ("ort", "int8"):
+                    self.keys[f"{label}_vs_torch_fp32_{size}_{name}"] = ratio(taken["torch"], taken[label])
+                self.against_espnet(f"int8_vs_espnet_fp32_{size}_{name}", taken, "int8")
+                depths = {"full": 1, "half": 2, "third": 3, "quarter": 4}
+                taken = take_turns(
+                    {
+                        part: self.ours("exported", depth=model["layers"] // divided, precision="int8", **files)
+                        for part, divided in depths.items()
+                    },
+                    self.turns,
+                )
+                self.raw[f"runtime_{size}_{name}"]["by_depth"] = taken
+                for part in list(depths)[1:]:
+                    self.keys[f"int8_ratio_{part}_{size}_{name}"] = ratio(taken[part], taken["full"])
+        for key, choose in (("ort_vs_torch_fp32", min), ("int8_vs_torch_fp32", min), ("int8_vs_espnet_fp32", min)):
+            self.worst(key, choose)
+        for part in ("half", "third", "quarter"):
+            self.worst(f"int8_ratio_{part}", max)
+
     def cost(self) -> None:
         """The training of a recipe, with truncated updates, beside a plain one of fewer epochs: seconds of all updates."""
         for name, case in TRAININGS.items():
@@ -345,7 +381,7 @@ class Bench:
             self.keys[key] = choose(found)
 
 
-PARTS = ("training", "cost", "encoding", "recipe", "decoding", "search", "features", "planning")
+PARTS = ("training", "cost", "encoding", "recipe", "runtime", "decoding", "search", "features", "planning")
 
 
 def run(given: argparse.Namespace) -> None:

@@ -28,6 +28,9 @@ from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import hypotheses
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import load
+from asrprune.export.onnx_file import any_depth, write
+from asrprune.export.quantise import int8
+from asrprune.export.session import Session
 from asrprune.features.fbank import compute_fbank
 from asrprune.model.ctc_model import CtcModel
 from asrprune.model.stochastic_depth import branch_scales, draw_layers, drop_probabilities
@@ -140,6 +143,27 @@ def encode(
             model.encode(features, lens, keep)
 
     return work, {"matmul_flops": matmul_flops(model, (features, lens), keep=keep), "shares": where_it_goes(work)}
+
+
+def exported(
+    layers: int,
+    ffn: int,
+    depth: int,
+    precision: str,
+    utterances: int,
+    frames: int,
+    folder: str,
+    front_end: FrontEnd | None = None,
+) -> tuple[Work, dict[str, Any]]:
+    """The same model, with its head, as an any-depth ONNX file in onnxruntime. The file is kept in ``folder``."""
+    path = Path(folder) / f"{layers}_{precision}.onnx"
+    if not path.exists():
+        file = any_depth(build(layers, ffn, (), 0.0, front_end).eval())
+        write(int8(file, layers) if precision == "int8" else file, path)
+    session, (features, lens, *_) = Session(path), batch(utterances, frames, 1)
+    keep = tuple(range(1, depth + 1))
+    facts = {"file_mb": round(path.stat().st_size / 1e6, 1)}
+    return lambda: session.run(features.numpy(), lens.numpy(), keep), facts
 
 
 def greedy(layers: int, ffn: int, utterances: int, frames: int) -> tuple[Work, dict[str, Any]]:
@@ -325,5 +349,19 @@ def matmul_flops(model: CtcModel, inputs: tuple[Tensor, ...], training: bool = F
 
 if __name__ == "__main__":
     keep_freed_memory()
-    cases = (train, recipe_updates, encode, greedy, decode, naive_search, matmul, fbank, plan, manifest, validate, score)
+    cases = (
+        train,
+        recipe_updates,
+        encode,
+        exported,
+        greedy,
+        decode,
+        naive_search,
+        matmul,
+        fbank,
+        plan,
+        manifest,
+        validate,
+        score,
+    )
     serve({case.__name__: case for case in cases})

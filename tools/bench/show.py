@@ -49,6 +49,12 @@ ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "rtf_ratio_third_recipe": ("with a third of them", "<= 0.3633"),
     "rtf_ratio_quarter_recipe": ("with a quarter of them", "<= 0.28"),
     "factor8_vs_factor4": ("encoder, the recipes' front end: times as fast at factor 8 as at factor 4", ">= 1.7"),
+    "int8_vs_torch_fp32": ("int8 file in onnxruntime, one utterance: times as fast as the encoder in torch, float32", ">= 2.0"),
+    "int8_vs_espnet_fp32": ("the same beside ESPnet2's encoder, float32", ">= 3.0"),
+    "ort_vs_torch_fp32": ("float32 file in onnxruntime beside the encoder in torch, float32", ""),
+    "int8_ratio_half": ("int8 file with half the layers / with all", "<= 0.55"),
+    "int8_ratio_third": ("with a third of them", "<= 0.3833"),
+    "int8_ratio_quarter": ("with a quarter of them", "<= 0.3"),
     "peak_share_train_fp32": ("update: share of the machine's matrix-product speed, float32", ""),
     "peak_share_train_bf16": ("the same in bfloat16", ""),
     "peak_share_encode_fp32": ("encoder: the same share, float32", ""),
@@ -102,6 +108,7 @@ def write_page(folder: Path) -> Path:
         *_seconds(
             "The recipes' front end", "Seconds of an update, and of a batch, medians; float32.", "work", facts["raw"], "recipe_"
         ),
+        *_seconds("Exported files", "Seconds of one utterance, all layers, medians.", "length", facts["raw"], "runtime_"),
     ]
     for figure in figures:
         parts += [f"![{figure.stem}](figures/{figure.name})", CAPTIONS[figure.stem]]
