@@ -351,6 +351,11 @@ def test_digital_silence_says_nothing(asr: Recognizer) -> None:
     assert asr.transcribe(silence).text == ""
     features = asr.model.features(lambda start, count: silence[start : start + count], 16000, 0, 100)
     assert asr.model.emissions(features, (1, 2, 3, 4)).argmax(1).any(), "the model itself says something"
+    silence[: 20 * 16000] = np.random.default_rng(0).normal(0.0, 0.1, 20 * 16000)
+    for decoder in ({"type": "greedy"}, {"type": "beam", "width": 2}):
+        words = Recognizer(asr.model, asr.model.decoder(decoder)).transcribe(silence).words
+        assert words
+        assert words[-1].end_s < 60.0, "two windows are silent from end to end"
 
 
 def test_a_missing_file_is_refused(asr: Recognizer, tmp_path: Path) -> None:

@@ -425,3 +425,13 @@ def test_pipes_are_run_only_on_request(tmp_path: Path, noise: np.ndarray) -> Non
 def test_a_failing_pipe_says_why(command: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(f"`{command} |`: {message}")):
         read_audio(f"{command} |", RATE, allow_pipes=True)
+
+
+def test_channels_are_mixed_in_blocks(tmp_path: Path) -> None:
+    """A hundred channels; a block of them has 10,485 samples."""
+    samples = np.random.default_rng(0).integers(-900, 900, (30_000, 100), dtype=np.int16)
+    soundfile.write(tmp_path / "many.wav", samples, RATE)
+    with open_audio(str(tmp_path / "many.wav"), None) as recording:
+        mixed = recording.read_mono(100, 25_000)
+        assert recording.read_mono(100, 0).shape == (0,)
+    np.testing.assert_allclose(mixed, samples[100:25_100].mean(axis=1) / 32768, atol=1e-6)
