@@ -17,6 +17,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import locked
 
 _OUR_MISTAKE = 70  # exit status of asrprune after a bug, whose traceback is only in the log
+_KILLED = 128  # from here on an exit status tells the signal that killed a command
 _TAIL = 20  # lines of the log to show then
 
 
@@ -110,7 +111,7 @@ class Recipe:
     def _fail(self, stage: Stage, status: int) -> None:
         if status == _OUR_MISTAKE:
             self.say("\n".join(_lines(stage.log)[-_TAIL:]))
-        if stage.on_failure_redo is not None:
+        if stage.on_failure_redo is not None and status < _KILLED:  # else its input is not to blame
             self._stage(stage.on_failure_redo).mark.unlink(missing_ok=True)
         raise UserError(f"{stage} failed ({status}); log: {stage.log}; fix the cause and run the same command again")
 

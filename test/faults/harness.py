@@ -1,7 +1,8 @@
 """Kill the stages of a small recipe, and two commands beside them, in every way, and run them again.
 
-``python harness.py FOLDER N [STAGE...]``: N faults for each stage, into FOLDER, which must not exist; prints a table. This
-process only imports and forks: a fork has torch at once, whose import takes longer than a stage.
+``python harness.py FOLDER N [STAGE...]``: N faults for each stage, into FOLDER, which must not exist; prints a table. If N is
+``every``, each stage is killed once at every point where it is about to change a file.
+This process only imports and forks: a fork has torch at once, whose import takes longer than a stage.
 """
 
 import contextlib
@@ -58,6 +59,7 @@ class Step:
     points: int = 0
     seconds: float = 0.0
     products: list[str] = field(default_factory=list)
+    expected: dict[str, str] = field(default_factory=dict)  # what it leaves if nothing disturbs it
 
     @property
     def redone(self) -> bool:
@@ -180,14 +182,15 @@ class Harness:
 
     # -- a fault -------------------------------------------------------------------------------------------------------
 
-    def fault(self, step: Step, way: str, rng: random.Random) -> list[str]:
-        """Disturb a step, run it again, and return what went wrong."""
+    def fault(self, step: Step, way: str, at: int, rng: random.Random) -> list[str]:
+        """Disturb a step, at a point or by chance, run it again, and return what went wrong."""
         self.restore(step.after if way == "damaged" else step.before)
-        at = rng.randint(1, max(1, step.points))
         if way == "damaged":
             self._damage(self.work / rng.choice(step.products), rng)
         elif way == "killed at a point":
             self._end(self.start(step.run, at))
+            if self.counter.stat().st_size < at:
+                return [*FAULTS[:1], f"point {at} was not reached"]
         elif way in ("disk full at a point", "read-only at a point"):
             self._end(self.start(step.run, at, errno.ENOSPC if "full" in way else errno.EROFS))
         elif way == "files limited":
@@ -199,7 +202,7 @@ class Harness:
                 os.killpg(pid, signal.SIGKILL if way == "killed" else signal.SIGTERM)
             self._end(pid)
         wrong = ["orphans"] if self.orphans else []
-        expected = in_fork(lambda: contents.contents(step.after))
+        expected = step.expected = step.expected or in_fork(lambda: contents.contents(step.after))
         done = way != "damaged" and step.looks_done()
         if done and self._differs(expected):
             wrong.append("looks done")
@@ -249,21 +252,26 @@ class Harness:
         with open(self.output, "a") as output:
             output.write(f"-- {text}\n")
 
-    def table(self, steps: Sequence[Step], count: int, seed: int) -> Counter[str]:
-        """Disturb every step ``count`` times; print a line for each; return the numbers of what went wrong."""
+    def table(self, steps: Sequence[Step], count: int | None, seed: int) -> Counter[str]:
+        """Disturb every step ``count`` times; print a line for each; return the numbers of what went wrong.
+
+        Without a count every step is killed once at each of its points.
+        """
         total: Counter[str] = Counter()
         print(f"{'step':<10}{'faults':>8}" + "".join(f"{name:>15}" for name in FAULTS), flush=True)
         for step in steps:
             rng, wrong = random.Random(f"{seed} {step.name}"), Counter[str]()
-            ways = [way for way in WAYS if step.redone or way != "damaged"]
-            for number in range(count):
+            ways = WAYS[:1] if count is None else [way for way in WAYS if step.redone or way != "damaged"]
+            tried = step.points if count is None else count
+            for number in range(tried):
                 way = ways[number % len(ways)]
                 self._note(f"{step.name} {number}: {way}")
-                if found := self.fault(step, way, rng):
+                at = number + 1 if count is None else rng.randint(1, max(1, step.points))
+                if found := self.fault(step, way, at, rng):
                     print(f"    {step.name} {number}, {way}: {', '.join(found)}", flush=True)
                     self._note(", ".join(found))
                 wrong.update(found)
-            print(f"{step.name:<10}{count:>8}" + "".join(f"{wrong[name]:>15}" for name in FAULTS), flush=True)
+            print(f"{step.name:<10}{tried:>8}" + "".join(f"{wrong[name]:>15}" for name in FAULTS), flush=True)
             total += wrong
         return total
 
@@ -313,4 +321,5 @@ def in_fork(work: Callable[[], dict[str, str]]) -> dict[str, str]:
 if __name__ == "__main__":
     target, number, *names = sys.argv[1:]
     harness = Harness(Path(target).resolve())
-    sys.exit(bool(harness.table(harness.steps(names), int(number), seed=int(os.environ.get("SEED", "1")))))
+    count = None if number == "every" else int(number)
+    sys.exit(bool(harness.table(harness.steps(names), count, seed=int(os.environ.get("SEED", "1")))))

@@ -1,6 +1,7 @@
 """Stages that are killed, starved or robbed at any moment go on, and end with the results of an undisturbed run.
 
-``FAULTS``: how many faults each stage gets, 7 (one of each kind) by default. ``SEED`` draws others.
+``FAULTS``: how many faults each stage gets, 7 (one of each kind) by default; ``every``: a kill at each point where a file is
+changed, which takes hours for all stages. ``SEED`` draws others.
 """
 
 import os
@@ -13,10 +14,23 @@ import pytest
 HARNESS = Path(__file__).with_name("harness.py")
 
 
-@pytest.mark.slow
-def test_nothing_is_lost_whatever_happens(tmp_path: Path) -> None:
+CHEAP = ("download", "bpe", "average", "prune", "fix-data")  # of which every point is tried
+
+
+def disturb(folder: Path, faults: str, *stages: str) -> None:
+    """Run the harness; fail if a stage does not go on as it should."""
     pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed: pip install 'asrprune[mini]'")
-    command = [sys.executable, str(HARNESS), str(tmp_path / "run"), os.environ.get("FAULTS", "7")]
+    command = [sys.executable, str(HARNESS), str(folder), faults, *stages]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
     print(done.stdout)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_whatever_happens(tmp_path: Path) -> None:
+    disturb(tmp_path / "run", os.environ.get("FAULTS", "7"))
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_at_any_write_point_of_the_cheap_stages(tmp_path: Path) -> None:
+    disturb(tmp_path / "run", "every", *CHEAP)
