@@ -182,6 +182,13 @@ def test_transcribe_with_layers_is_transcribe_at_their_depth(exp: Path, tiny_dat
     assert by_layers == by_depth
 
 
+def test_results_on_the_directory_one_is_in_have_its_name(exp: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_data / "train")
+    assert asrprune("svcca", "--exp", exp, "--data", ".").out.split() == [f"{exp}/svcca/train.npz", f"{exp}/svcca/train.png"]
+    done = asrprune("search", "--exp", exp, "--dev", ".", "--strategy", "svcca")
+    assert json.loads((exp / "plans/svcca.json").read_text())["dev_set"] == "train", done.err
+
+
 def test_search_takes_the_strategies_it_is_told(exp: Path, tiny_data: Path) -> None:
     done = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "lowest", "--strategy", "iterative")
     assert done.code == 0, done.err

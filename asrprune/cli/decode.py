@@ -24,6 +24,7 @@ from asrprune.cli.options import (
     decoder_given,
     distinct,
     load_experiment,
+    named,
     use_threads,
     workers_of,
 )
@@ -97,7 +98,7 @@ def tune_lm(
     options = decoder_options(experiment, decoder_given("beam", lm, None))
     assert isinstance(options, BeamConfig)
     with workers:
-        best = tune(experiment, dev, options, workers)
+        best = tune(experiment, named(dev), options, workers)
     rate = experiment.config.scoring.in_units("WER")
     say(f"{exp}/decoder.json: lm_weight {best.lm_weight:g}, word_bonus {best.word_bonus:g}: dev {rate} {best.wer:.2f} %")
 
@@ -148,7 +149,9 @@ def bench(
     from asrprune.decode import benchmark
 
     experiment = load_experiment(exp, ngpu)
-    path = benchmark.bench(experiment, data, benchmark.keeps_of(experiment), allow_pipes, decoder_given(decoder, lm, context))
+    path = benchmark.bench(
+        experiment, named(data), benchmark.keeps_of(experiment), allow_pipes, decoder_given(decoder, lm, context)
+    )
     for row in benchmark.Bench.read(path).rows:
         say(f"depth {row.depth}: RTF {row.rtf:.4f}, of which the decoder has {row.decoder_rtf:.4f}")
     say(str(path))

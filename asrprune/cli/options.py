@@ -41,13 +41,18 @@ PlanName = Annotated[
 ]
 
 
+def named(directory: Path) -> Path:
+    """Return a data directory as an absolute path, so that ``.`` has a name, too; results are named after it."""
+    return Path(os.path.abspath(directory))
+
+
 def distinct(directories: list[Path]) -> list[Path]:
-    """Return data directories as absolute paths, so that ``.`` has a name, too; results are named after it.
+    """Return data directories as ``named`` does, each once.
 
     Raises:
         UserError: two have the same name, so the results of one would replace those of the other.
     """
-    paths = list(dict.fromkeys(Path(os.path.abspath(directory)) for directory in directories))
+    paths = list(dict.fromkeys(map(named, directories)))
     for name, same in groupby(sorted(paths, key=lambda path: path.name), key=lambda path: path.name):
         if len(group := [*same]) > 1:
             raise UserError(f"{', '.join(map(str, group))}: both are called {name}, as their results would be; rename one")

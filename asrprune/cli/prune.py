@@ -25,6 +25,7 @@ from asrprune.cli.options import (
     distinct,
     kept_layers,
     load_experiment,
+    named,
     use_threads,
     workers_of,
 )
@@ -44,7 +45,7 @@ def svcca(
     from asrprune.analysis.measure import measure_layers
     from asrprune.report.plots import draw_svcca
 
-    path = measure_layers(load_experiment(exp, ngpu), data)
+    path = measure_layers(load_experiment(exp, ngpu), named(data))
     say(f"{path}\n{draw_svcca(path)}")
 
 
@@ -81,6 +82,7 @@ def search(
     from asrprune.prune.search import check_measured, make_plan
 
     check_dev(dev, is_dev)
+    dev = named(dev)
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
