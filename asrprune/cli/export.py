@@ -25,6 +25,7 @@ def export(
         Form | None,
         typer.Option(
             "--form",
+            metavar="<form>",
             help="any-depth (default): all layers, run at any depth; required-keep: the same for onnxruntime-web;"
             " depth: the layers of one depth",
         ),
@@ -32,7 +33,7 @@ def export(
     source: Annotated[
         Input | None, typer.Option("--input", help="what the file takes: log-mel features (default), or the waveform")
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers in linear layers: a third of the size, faster")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers in linear layers: smaller and faster")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="16-bit weights: half of the size")] = False,
     depth: Annotated[int | None, typer.Option("--depth", min=1, help="depth that runs by default; default: all layers")] = None,
     plan: PlanName = None,

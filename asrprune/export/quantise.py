@@ -64,7 +64,8 @@ def _nodes_of(file: "onnx.ModelProto", num_layers: int, layer: int) -> list[str]
     """Return the names of the nodes of a layer. With self-conditioning there is another ``If`` before each layer."""
     choices = [node for node in file.graph.node if node.op_type == "If"]
     choice = choices[layer * (len(choices) // num_layers) - 1]
-    return [node.name for attribute in choice.attribute for node in attribute.g.node]
+    names = [node.name for attribute in choice.attribute for node in attribute.g.node]
+    return [*names, *(f"{name}_MatMul" for name in names)]  # onnxruntime first replaces a Gemm by a product of that name
 
 
 def _sort(graph: "onnx.GraphProto") -> None:

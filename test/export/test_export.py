@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnx_graphs import integer_products
 
 from asrprune.config.schema import ModelConfig
 from asrprune.experiment.store import Experiment
-from asrprune.export import build
+from asrprune.export import build, quantise
 from asrprune.export.build import Options, export, set_depth
 from asrprune.export.onnx_file import any_depth, import_onnx
 from asrprune.export.record import Exported
@@ -54,7 +55,8 @@ def test_every_choice_of_layers_gives_the_numbers_of_torch(kind: str, tmp_path: 
     shape = {"num_layers": 3, "dim": 16, "heads": 2, "ffn": 16, "taps": [1]}
     model = CtcModel(ModelConfig.model_validate({**shape, **LAYERS[kind]}), 80, 12).eval()
     path = tmp_path / "model.onnx"
-    path.write_bytes(any_depth(model).SerializeToString())
+    file = any_depth(model)
+    path.write_bytes(file.SerializeToString())
     session, runner = Session(path), Runner(model, torch.device("cpu"), "float32")
     keeps = [(1, 2, 3), (1, 2), (1, 3), (2, 3), (2,), (3,)]
     for frames in (3, 40, 93, 151):
@@ -64,6 +66,10 @@ def test_every_choice_of_layers_gives_the_numbers_of_torch(kind: str, tmp_path: 
             assert found.tolist() == emissions.lens.tolist()
             for row, length in enumerate(found):
                 np.testing.assert_allclose(log_probs[row, :length], emissions.log_probs[row, :length].numpy(), atol=1e-4)
+    small = quantise.int8(file, 3, (2,))
+    import_onnx().checker.check_model(small)
+    products = integer_products(small)
+    assert [bool(count) for count in products[len(products) // 3 - 1 :: len(products) // 3]] == [True, False, True]
 
 
 def test_the_file_says_what_it_holds(exported: Path) -> None:
