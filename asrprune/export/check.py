@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asrprune.decode.decoder import Array
 from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
@@ -91,7 +92,7 @@ class Check:
             found.words += sum(map(len, references))
             for keep, ours, log_probs, frames in self._both(example):
                 here = _labels(ours.log_probs, ours.lens)
-                there = _labels(torch.from_numpy(log_probs), torch.from_numpy(frames))
+                there = _labels(log_probs, frames)
                 texts, tokenizer = found.texts[keep], self.experiment.tokenizer
                 texts.changed += [name for name, a, b in zip(example.ids, here, there, strict=True) if a != b]
                 texts.errors += sum(word_errors(there, references, tokenizer))
@@ -118,7 +119,7 @@ class Check:
         )
 
 
-def _labels(log_probs: Tensor, frames: Tensor) -> list[list[int]]:
+def _labels(log_probs: Array, frames: Array) -> list[list[int]]:
     return [path.labels for path in GREEDY.decode(log_probs, frames)]
 
 

@@ -4,10 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from asrprune.config.schema import FrontendConfig
-from asrprune.features.fbank import INT16_SCALE, num_frames
+from asrprune.features.fbank import INT16_SCALE, PREEMPHASIS, frame_sizes, num_frames
 from asrprune.runtime.torch_pair import import_torchaudio
 
-_PRE_EMPHASIS = 0.97
 _FLOOR = torch.finfo(torch.float32).eps  # of an energy, before the logarithm, as in Kaldi
 
 
@@ -24,8 +23,7 @@ class Fbank(nn.Module):
     def __init__(self, options: FrontendConfig) -> None:
         super().__init__()
         self.options = options
-        self.shift = int(options.sample_rate * options.frame_shift_ms / 1000)
-        self.window = int(options.sample_rate * options.frame_length_ms / 1000)
+        self.shift, self.window = frame_sizes(options)
         spectrum, mel = _spectrum(self.window), _mel(options, self.window)
         heard = mel.any(dim=1)  # bins that some filter hears
         self.register_buffer("dft", torch.cat([spectrum.real[:, heard], spectrum.imag[:, heard]], dim=1).float())  # (W, 2 K)
@@ -51,7 +49,7 @@ class Fbank(nn.Module):
 def _spectrum(window: int) -> Tensor:
     """Return pre-emphasis, Povey's window and the Fourier transform as a complex matrix (W, bins)."""
     frames = torch.eye(window, dtype=torch.float64)
-    emphasised = frames - _PRE_EMPHASIS * torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+    emphasised = frames - PREEMPHASIS * torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
     povey = torch.hann_window(window, periodic=False, dtype=torch.float64).pow(0.85)
     return torch.fft.rfft(emphasised * povey, _bins(window))
 
