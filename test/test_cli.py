@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
     *("doctor", "check-data", "fix-data", "perturb", "fbank", "bpe", "lm", "train", "average"),
     *("svcca", "search", "prune", "decode", "tune-lm", "score", "bench", "report", "compare", "transcribe", "stage", "number"),
-    *("export", "set-depth"),
+    *("early-exit", "export", "set-depth"),
 )
 HEAVY = ("torch", "torchaudio", "numpy", "matplotlib", "lightning_fabric", "sentencepiece", "yaml")
 # Runs the help of every command in one fresh interpreter; prints what was imported and the CPU seconds of the first.

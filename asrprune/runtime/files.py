@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TextIO, cast
 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import no_link, open_plain
+from asrprune.runtime.signals import deferred
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # the lock file of a directory that only one process may use at a time
@@ -69,18 +70,25 @@ def _make_file(path: Path) -> Path:
 @contextlib.contextmanager
 def _locked_temporary(make: Callable[[], Path]) -> Iterator[Path]:
     """Yield a temporary file or directory, locked: the lock ends with the process, so the next one knows what is left over."""
+    made: list[tuple[Path, int]] = []
+    try:
+        with deferred():  # a signal right after the file is made would leave it behind
+            made.append(_make_locked(make))
+        yield made[0][0]
+    finally:
+        for temporary, handle in made:
+            _delete(temporary)
+            os.close(handle)
+
+
+def _make_locked(make: Callable[[], Path]) -> tuple[Path, int]:
     while True:
         temporary = make()
         handle = os.open(temporary, os.O_RDONLY)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if temporary.exists():  # no other process has found it without the lock, and deleted it
-            break
-        os.close(handle)
-    try:
-        yield temporary
-    finally:
-        _delete(temporary)
+            return temporary, handle
         os.close(handle)
 
 

@@ -605,7 +605,7 @@ def test_a_recipe_has_options_of_its_own(with_options: Recipe) -> None:
     assert with_options.calls() == [
         "local/download.sh downloads data --kind some",
         "local/data.sh downloads data 7 --kind some",
-        "check-data data/train2 data/dev data/test",
+        "check-data data/train2 data/dev data/test --no-features",
     ]
     assert (with_options.folder / "exp/a b").is_dir()
     assert "exp/train" not in out

@@ -4,11 +4,14 @@ import errno
 import fcntl
 import hashlib
 import os
+import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +89,23 @@ def test_killed_writer_leaves_what_the_next_one_removes(tmp_path: Path) -> None:
     assert names(tmp_path) == [".hidden", "model.pt"]
     assert (tmp_path / "model.pt").read_text() == "old"
     remove_temporaries(tmp_path / "absent")
+
+
+def test_a_signal_while_the_file_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, before = tempfile.mkstemp, signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def make_and_interrupt(*arguments: Any) -> tuple[int, str]:
+        made = make(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(tempfile, "mkstemp", make_and_interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "file"):
+            raise AssertionError("the block has begun")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
