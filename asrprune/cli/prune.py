@@ -123,11 +123,11 @@ def early_exit(
     from asrprune.report.early_exit import draw_early_exit
 
     check_dev(dev, is_dev)
-    _, *others = distinct([dev, *(sets or [])])
+    directories = distinct([dev, *(sets or [])])
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
-    corpora = [Corpus(path, experiment.tokenizer) for path in (dev, *others)]
+    chosen_on, *others = [Corpus(directory, experiment.tokenizer) for directory in directories]
     with workers:
-        made = run(experiment, corpora[0], corpora[1:], margin, decoder_of(experiment), workers)
+        made = run(experiment, chosen_on, others, margin, decoder_of(experiment), workers)
     path, rate = ExperimentPaths(exp).early_exit, experiment.config.scoring.in_units("WER")
     made.write(path)
     draw_early_exit(made, rate, path.with_suffix(".png"))
