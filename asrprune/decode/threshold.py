@@ -78,15 +78,19 @@ class Measured:
 
     def worst(self, thresholds: Sequence[float]) -> float:
         """Return the one-sided 95 % bound of WER minus WER of all layers, in points: normal, utterances drawn at random."""
-        more = self.errors[np.arange(len(self.errors)), self._exit(thresholds)] - self.errors[:, -1]
+        more = self._errors(self._exit(thresholds)) - self.errors[:, -1]
         return float(100.0 * (more.sum() + _NORMAL_95 * math.sqrt(len(more)) * more.std()) / self.words)
 
     def ending_at(self, number: int) -> Point:
         """Return the result if all utterances end at the exit with this index."""
         return self._point(np.full(len(self.frames), number))
 
+    def _errors(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the errors of each utterance (U,) at the exit with the index in ``chosen`` (U,)."""
+        return self.errors[np.arange(len(chosen)), chosen]
+
     def _point(self, chosen: np.ndarray) -> Point:
-        errors = self.errors[np.arange(len(chosen)), chosen].sum()
+        errors = self._errors(chosen).sum()
         layers = np.average(np.array(self.exits)[chosen], weights=self.frames)
         return Point(layers=float(layers), wer=float(100.0 * errors / self.words))
 
@@ -198,12 +202,13 @@ def _measure(
     """Return the indices of utterances (N,), and their errors and confidences at each exit, (N, E)."""
     runner, keeps = Runner.of(experiment, num_gpus), [tuple(range(1, exit + 1)) for exit in exits]
     errors: list[list[list[int]]] = []
-    sure: list[np.ndarray] = []
+    sure: list[list[np.ndarray]] = []
     for batch in runner.batches(corpus, batches):
         references = [corpus.texts[i].split() for i in batch.index]
-        made = [emissions for _, emissions in runner.emissions(batch.features, batch.lens, keeps)]
-        paths = [decoder.decode(emissions.log_probs, emissions.lens) for emissions in made]
-        labels = [[path.labels for path in found] for found in paths]
-        errors.append([word_errors(found, references, experiment.tokenizer) for found in labels])
-        sure.append(np.stack([confidence(emissions).cpu().numpy() for emissions in made]))
+        errors.append([])
+        sure.append([])
+        for _, emissions in runner.emissions(batch.features, batch.lens, keeps):  # one at a time: all may not fit into memory
+            paths = decoder.decode(emissions.log_probs, emissions.lens)
+            errors[-1].append(word_errors([path.labels for path in paths], references, experiment.tokenizer))
+            sure[-1].append(confidence(emissions).cpu().numpy())
     return np.concatenate(batches), np.concatenate(errors, axis=1).T, np.concatenate(sure, axis=1).T
