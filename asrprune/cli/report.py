@@ -47,6 +47,9 @@ def compare(
         Path | None, typer.Option("--expdir", help="directory of the experiments; default: exp/ and the grid file's name")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores and the GPUs")] = 1,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="train these cells alone, e.g. '*_2l_s1'; repeat it for more")
+    ] = None,
     no_train: Annotated[bool, typer.Option("--no-train", help="compare the models recorded so far; train nothing")] = False,
 ) -> None:
     """Train a grid of models and compare them. Run this in a recipe; recorded models are not trained again."""
@@ -54,11 +57,11 @@ def compare(
     from asrprune.compare.run import run_grid
     from asrprune.report.table import on_screen
 
-    if no_train and options:
-        raise UserError("--no-train runs nothing, so options after -- have no effect; leave one of them out")
+    if no_train and (options or only):
+        raise UserError("--no-train runs nothing, so --only and options after -- have no effect; leave one of them out")
     output = output or Path(grid_file.stem)
     if not no_train:
-        run_grid(grid_file, output, expdir or Path("exp") / grid_file.stem, jobs, options or [])
+        run_grid(grid_file, output, expdir or Path("exp") / grid_file.stem, jobs, options or [], only or ["*"])
     for table in write_comparison(grid_file, output):
         show(on_screen(table))
     say(f"report: {(output / 'RESULTS.md').resolve()}")

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from asrprune.compare.grid import Cell, Grid, as_overrides, cells, read_grid
@@ -28,7 +29,9 @@ _TAIL = 15  # lines of a failed run that are shown
 _BY_THE_GRID = ("--config", "--config_opts", "--expdir", "--exp_tag", "--stage", "--stop_stage")
 
 
-def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Sequence[str]) -> None:
+def run_grid(
+    grid_file: Path, output: Path, expdir: Path, jobs: int, options: Sequence[str], only: Sequence[str] = ("*",)
+) -> None:
     """Train, prune, decode and record every cell without a record, then measure speed. Run it in the directory of a recipe.
 
     Args:
@@ -37,9 +40,10 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
         expdir: the directory of the experiments.
         jobs: the number of runs at a time; they share the cores and the GPUs.
         options: options for run.sh, except those that the grid decides.
+        only: names of cells, or patterns of them as the shell has; other cells are left to another machine or time.
 
     Raises:
-        UserError: this is no recipe, another process uses ``expdir``, an experiment has other numbers, or runs failed (the
+        UserError: this is no recipe, no cell has such a name, another process uses ``expdir``, an experiment has other numbers, or runs failed (the
             other runs are done nevertheless).
     """
     if not Path("run.sh").is_file():
@@ -48,16 +52,20 @@ def run_grid(grid_file: Path, output: Path, expdir: Path, jobs: int, options: Se
         raise UserError(f"{', '.join(taken)}: the grid decides this for each run; set it in {grid_file} instead")
     grid = read_grid(grid_file)
     wanted = cells(grid)
+    chosen = [cell for cell in wanted if any(fnmatchcase(cell.name, pattern) for pattern in only)]
+    if not chosen:
+        raise UserError(f"--only {' '.join(only)}: no such cell; {grid_file} has {', '.join(cell.name for cell in wanted)}")
     with held(expdir):
         recorded = read_records(output, wanted)
-        missing = [cell for cell in wanted if cell.name not in recorded]
+        missing = [cell for cell in chosen if cell.name not in recorded]
         logger.info("%d of %d cells are recorded in %s", len(recorded), len(wanted), output / "cells")
         _check_room(missing, expdir)
         runner = Runner(grid, output, expdir, options)
         if missing:
             runner.prepare()
             runner.run(missing, 3, 9, jobs)
-        runner.measure_speed(next(cell for cell in wanted if cell.method == grid.prunable))
+        if (timed := next(cell for cell in wanted if cell.method == grid.prunable)) in chosen:
+            runner.measure_speed(timed)
 
 
 def _name(option: str) -> str:

@@ -63,6 +63,16 @@ def test_the_others_run_though_one_fails(recipe: Path, caplog: pytest.LogCapture
     assert all(call.endswith("--download_dir x --nj 7") for call in trained), "what the user says comes last, and wins"
 
 
+def test_part_of_a_grid_is_trained_for_another_machine(recipe: Path) -> None:
+    run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [], only=["plain_2l_s1", "plain_4*"])
+    assert set(read_records(Path("paper"), made(recipe))) == {"plain_4l_s1", "plain_2l_s1"}
+    calls = (recipe / "calls").read_text()
+    assert "both" not in calls
+    with pytest.raises(UserError, match=r"^--only plain: no such cell; grid.yaml has both_4l_s1, plain_2l_s1, plain_4l_s1$"):
+        run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [], only=["plain"])
+    assert (recipe / "calls").read_text() == calls, "nothing ran"
+
+
 def test_what_cannot_be_recorded_stops_no_other_run(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
