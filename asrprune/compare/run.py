@@ -43,8 +43,8 @@ def run_grid(
         only: names of cells, or patterns of them as the shell has; other cells are left to another machine or time.
 
     Raises:
-        UserError: this is no recipe, no cell has such a name, another process uses ``expdir``, an experiment has other numbers, or runs failed (the
-            other runs are done nevertheless).
+        UserError: this is no recipe, no cell has such a name, another process uses ``expdir``, an experiment has other
+            numbers, or runs failed (the other runs are done nevertheless).
     """
     if not Path("run.sh").is_file():
         raise UserError(f"{Path.cwd()}: no run.sh here; run this in a recipe's directory, such as egs/mini")
