@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asrprune.cli.app import app
-from asrprune.cli.options import Context, DecoderName, Depth, Gpus, Layers, LmFile, Threads, decoder_given, use_threads
+from asrprune.cli.options import Context, DecoderName, Depth, Gpus, Jobs, Layers, LmFile, Threads, decoder_given, use_threads
 from asrprune.cli.screen import say
 from asrprune.config.strategies import PREFERRED
 from asrprune.runtime.errors import UserError
@@ -55,6 +55,7 @@ def transcribe(
     exit_threshold: Annotated[
         float | None, typer.Option("--exit-threshold", min=0.0, help="early exit with this confidence, 0 to 1")
     ] = None,
+    nj: Jobs = 1,
     ngpu: Gpus = 0,
     threads: Threads = None,
 ) -> None:
@@ -73,10 +74,10 @@ def transcribe(
         raise UserError("early exit chooses the layers; remove --depth and --layers")
     recognizer, keep = _load(exp, model, depth, layers, plan, decoder_given(decoder, lm, context), ngpu)
     if early_exit:
-        run = partial(recognizer.transcribe, depth="auto", exit_threshold=exit_threshold)
+        run = partial(recognizer.transcribe_many, depth="auto", exit_threshold=exit_threshold)
     else:
-        run = partial(recognizer.transcribe, layers=keep)
-    faults += transcribe_all(run, found, form, output_dir, partial(say, only_here=output_dir is None))
+        run = partial(recognizer.transcribe_many, layers=keep)
+    faults += transcribe_all(run, found, form, output_dir, partial(say, only_here=output_dir is None), nj, ngpu)
     if faults:
         raise UserError("\n".join(faults))
 
