@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +71,7 @@ class Recognizer:
         plan: str | Path | None = None,
         device: str = "cpu",
         decoder: Mapping[str, Any] | None = None,
+        low_memory: bool = False,
     ) -> "Recognizer":
         """Load an experiment, which runs in torch, or an exported file, which runs in onnxruntime without torch.
 
@@ -80,11 +82,13 @@ class Recognizer:
             device: "cpu" or "cuda"; "cpu" for an exported file.
             decoder: numbers that replace those of ``decode.decoder`` in the config:
                 ``{"type": "beam", "lm": "3gram.arpa", "context": ["Lynde"]}``.
+            low_memory: an exported file takes less memory, and more time.
 
         Raises:
             UserError: a file is missing or broken.
         """
-        model = _exported(Path(path), plan, device) if str(path).endswith(".onnx") else _trained(Path(path), plan, device)
+        load = partial(_exported, low_memory=low_memory) if str(path).endswith(".onnx") else _trained
+        model = load(Path(path), plan, device)
         return cls(model, model.decoder(decoder or {}))
 
     def transcribe(
@@ -317,14 +321,14 @@ def _silent(features: np.ndarray) -> bool:
     return not features.size or bool(np.ptp(features) == 0.0)
 
 
-def _exported(path: Path, plan: str | Path | None, device: str) -> Model:
+def _exported(path: Path, plan: str | Path | None, device: str, low_memory: bool) -> Model:
     from asrprune.transcribe.exported import ExportedModel
 
     if plan is not None:
         raise UserError(f"{path}: has a plan of its own; `asrprune export --plan` chooses it")
     if device != "cpu":
         raise UserError(f"{path}: an exported file runs on the CPU, not on {device}; load the experiment")
-    return ExportedModel(path)
+    return ExportedModel(path, low_memory)
 
 
 def _trained(path: Path, plan: str | Path | None, device: str) -> Model:

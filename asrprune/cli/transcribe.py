@@ -55,6 +55,7 @@ def transcribe(
     exit_threshold: Annotated[
         float | None, typer.Option("--exit-threshold", min=0.0, help="early exit with this confidence, 0 to 1")
     ] = None,
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="with --model: less memory, more time")] = False,
     nj: Jobs = 1,
     ngpu: Gpus = 0,
     threads: Threads = None,
@@ -72,7 +73,7 @@ def transcribe(
     early_exit = early_exit or exit_threshold is not None
     if early_exit and (depth or layers):
         raise UserError("early exit chooses the layers; remove --depth and --layers")
-    recognizer, keep = _load(exp, model, depth, layers, plan, decoder_given(decoder, lm, context), ngpu)
+    recognizer, keep = _load(exp, model, depth, layers, plan, decoder_given(decoder, lm, context), ngpu, low_memory)
     if early_exit:
         run = partial(recognizer.transcribe_many, depth="auto", exit_threshold=exit_threshold)
     else:
@@ -90,6 +91,7 @@ def _load(
     plan: str | None,
     decoder: dict[str, object],
     num_gpus: int,
+    low_memory: bool,
 ) -> "tuple[Recognizer, tuple[int, ...]]":
     """Return the recogniser of ``--exp`` or ``--model``, and the layers of ``--depth`` or ``--layers``."""
     from asrprune.experiment.plan import parse_layers
@@ -97,6 +99,8 @@ def _load(
 
     if (exp is None) == (model is None):
         raise UserError("give either --exp DIR, an experiment, or --model FILE.onnx, an exported model")
+    if low_memory and model is None:
+        raise UserError("--low-memory is a mode of exported models; give one with --model, or remove --low-memory")
     if plan is not None and depth is None:
         raise UserError("--plan needs a depth; add --depth N")
     if model is not None and model.suffix != ".onnx":
@@ -105,6 +109,6 @@ def _load(
         from asrprune.runtime.hardware import check_gpus
 
         check_gpus(1)
-    recognizer = Recognizer.load(model or exp or "", plan, "cuda" if num_gpus else "cpu", decoder)
+    recognizer = Recognizer.load(model or exp or "", plan, "cuda" if num_gpus else "cpu", decoder, low_memory)
     chosen = None if layers is None else parse_layers(layers, recognizer.model.num_layers)
     return recognizer, recognizer.layers_of(depth, chosen)

@@ -22,15 +22,15 @@ from asrprune.runtime.errors import UserError
 class ExportedModel:
     """The model of an ONNX file that `asrprune export` wrote; see ``Model``. Everything is read from the file itself.
 
-    Only its path is pickled.
+    Only its path and the mode are pickled.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Load a file; raise a ``UserError`` if it is missing, or another one."""
+    def __init__(self, path: Path, low_memory: bool = False) -> None:
+        """Load a file; raise a ``UserError`` if it is missing, or another one. ``low_memory``: see ``Session``."""
         if not path.is_file():
             raise UserError(f"{path}: no such file; `asrprune export` makes it")
-        self.path = path.absolute()
-        self._session = Session(path)
+        self.path, self._low_memory = path.absolute(), low_memory
+        self._session = Session(path, low_memory)
         self.record = Exported.of_metadata(path, self._session.metadata)
         if self.record.input != "features":
             raise UserError(f"{path}: its input is the waveform, which is for other programs; export it with --input features")
@@ -41,8 +41,8 @@ class ExportedModel:
         self.timing = Timing(self.frontend.frame_shift_ms, self.record.factor, self.record.windows)
         self.units, self.word_tail_s = Units(self.record.units), self.record.word_tail_s
 
-    def __reduce__(self) -> tuple[type["ExportedModel"], tuple[Path]]:
-        return ExportedModel, (self.path,)
+    def __reduce__(self) -> tuple[type["ExportedModel"], tuple[Path, bool]]:
+        return ExportedModel, (self.path, self._low_memory)
 
     def check_layers(self, layers: Sequence[int]) -> None:
         """See ``Model``."""
