@@ -50,7 +50,7 @@ class Recipe:
 
     def needs(self, stage: Stage) -> Needs:
         """Return the current needs of a stage."""
-        before = Record.read(self._stage(stage.after).mark) if stage.after is not None else None
+        before = Record.read(self._previous(stage).mark) if stage.follows else None
         return Needs(
             before.result if before else "",
             {**numbers_of(stage.needs, self.config), **contents_of(stage.reads), "options": list(stage.given)},
@@ -73,8 +73,8 @@ class Recipe:
         Raises:
             UserError: another experiment has replaced their output.
         """
-        while stage.after is not None:
-            stage = self._stage(stage.after)
+        while stage.follows:
+            stage = self._previous(stage)
             if not stage.shared or not stage.mark.exists():
                 continue
             done = Record.read(stage.mark)
@@ -111,12 +111,12 @@ class Recipe:
     def _fail(self, stage: Stage, status: int) -> None:
         if status == _OUR_MISTAKE:
             self.say("\n".join(_lines(stage.log)[-_TAIL:]))
-        if stage.on_failure_redo is not None and status < _KILLED:  # else its input is not to blame
-            self._stage(stage.on_failure_redo).mark.unlink(missing_ok=True)
+        if stage.blames_previous and status < _KILLED:  # a kill is nobody's fault
+            self._previous(stage).mark.unlink(missing_ok=True)
         raise UserError(f"{stage} failed ({status}); log: {stage.log}; fix the cause and run the same command again")
 
-    def _stage(self, number: int) -> Stage:
-        return next(stage for stage in self.stages if stage.number == number)
+    def _previous(self, stage: Stage) -> Stage:
+        return self.stages[self.stages.index(stage) - 1]
 
 
 def make_homes(stages: Sequence[Stage]) -> None:
