@@ -20,7 +20,7 @@ def stage(
     config: ConfigFile,
     exp: ExpDir,
     first: Annotated[int, typer.Option("--first", help="first stage to run")] = 0,
-    last: Annotated[int, typer.Option("--last", help="last stage to run")] = sys.maxsize,
+    last: Annotated[int, typer.Option("--last", help="last stage to run", show_default="all")] = sys.maxsize,
     ngpu: Gpus = 0,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
