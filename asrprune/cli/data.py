@@ -92,7 +92,7 @@ def fbank(
     with workers_of(executor, nj, sbatch, directories[0].parent) as workers:
         for directory in directories:
             computed = features.extract(directory, options, workers, allow_pipes)
-            say(f"{directory}: archives of features computed: {computed}" if computed else f"{directory}: features exist already")
+            say(f"{directory}: archives computed: {computed}" if computed else f"{directory}: features exist already")
     if cmvn is not None:
         features.write_cmvn(cmvn, features.compute_cmvn(directories[0]))
 

@@ -103,7 +103,7 @@ def search(
 def early_exit(
     exp: ExpDir,
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
-    sets: Annotated[list[Path] | None, typer.Argument(help="data directories to measure on, which the choice does not use")] = None,
+    sets: Annotated[list[Path] | None, typer.Argument(help="other directories to measure on; the choice ignores them")] = None,
     margin: Annotated[
         float, typer.Option("--margin", min=0.0, help="points of WER that early exit may cost on the dev set (95 % bound)")
     ] = 0.5,

@@ -35,7 +35,7 @@ def leaks(sets: Sequence[Checked]) -> Iterator[str]:
         }
         for what, names in shared.items():
             if names:
-                yield f"{other.path}: {what} also in {one.path} ({len(names)}): {some(names)}; the results on {other.path} look too good"
+                yield f"{other.path}: {what} also in {one.path} ({len(names)}): {some(names)}; results on it look too good"
 
 
 def _words(text: Table) -> set[str]:
