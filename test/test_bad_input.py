@@ -254,7 +254,7 @@ def test_another_config_in_the_same_experiment(exp: Path, tiny_data: Path, tiny_
     refused(
         done,
         "train",
-        "another config; use another --exp, in run.sh --exp_tag",
+        "was trained with other numbers; give a new experiment (--exp; run.sh: --exp_tag)",
         "model.ffn: was 32, is 64",
         "seed: was 1, is 2",
         faults=3,
@@ -265,7 +265,7 @@ def test_other_data_in_the_same_experiment(exp: Path, tiny_data: Path, tiny_conf
     command = train_command(tiny_data, tiny_config_file, exp)
     command[command.index("--dev") + 1] = tiny_data / "train"
     with unchanged(exp):
-        refused(asrprune(*command), "train", "is not the dev data of", "use another --exp, in run.sh --exp_tag")
+        refused(asrprune(*command), "train", "is not the dev data of", "give a new experiment (--exp; run.sh: --exp_tag)")
 
 
 COMMANDS_OF_AN_EXPERIMENT = {

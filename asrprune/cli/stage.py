@@ -25,7 +25,7 @@ def stage(
     test_sets: Annotated[str, typer.Option("--test-sets", help="names of the test sets, with spaces between them")],
     lm_text: Annotated[str, typer.Option("--lm-text", help="text of the language model, if not the training set's")] = "",
     first: Annotated[int, typer.Option("--first", help="first stage to run")] = 0,
-    last: Annotated[int, typer.Option("--last", help="last stage to run")] = sys.maxsize,
+    last: Annotated[int, typer.Option("--last", help="last stage to run", show_default="all")] = sys.maxsize,
     ngpu: Gpus = 0,
     set_: Overrides = [],  # noqa: B006
 ) -> None:

@@ -10,7 +10,7 @@ Loss = Callable[[Keep], float]  # float32 layers -> the largest increase of the 
 
 
 def smallest_mixture(num_layers: int, loss: Loss, limit: float) -> Keep:
-    """Return the layers to leave in float32: none, or one after the other the layer that helps most, until ``limit`` holds.
+    """Return the layers to leave in float32: add the one that helps most, again and again, until the loss is at most ``limit``.
 
     >>> smallest_mixture(4, lambda left: 0.5 - 0.4 * (3 in left) - 0.1 * (1 in left), 0.2)
     (3,)

@@ -1,4 +1,4 @@
-"""Transcribing many recordings: to the screen, or a file for each. One that cannot be read does not stop the others."""
+"""Transcribe many recordings, to the screen or to a file for each. If one cannot be read, the others are still transcribed."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -25,11 +25,11 @@ def transcribe_all(
         transcribe: ``Recognizer.transcribe``, with a choice of layers.
         recordings: what to transcribe.
         form: the format; see ``formats``.
-        output_dir: the directory of the transcripts; None: they are said.
+        output_dir: the directory to write transcripts to; None: ``say`` prints them.
         say: prints a transcript, or the path of one.
 
     Raises:
-        UserError: the results of two recordings would have the same name, or would be mixed.
+        UserError: two results would have the same name, or subtitles of several recordings would be printed as one.
     """
     if output_dir is not None:
         check_names(recordings)
