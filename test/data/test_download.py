@@ -270,15 +270,6 @@ HARMLESS: list[Member] = [
 ]
 
 
-@pytest.fixture(params=["with tarfile's filter", "without"])
-def each_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Early releases of 3.10 and 3.11 have no extraction filters."""
-    if request.param == "without" and hasattr(tarfile, "data_filter"):
-        monkeypatch.delattr(tarfile, "data_filter")
-        if hasattr(tarfile, "fully_trusted_filter"):  # what those releases do
-            monkeypatch.setattr(tarfile.TarFile, "extraction_filter", staticmethod(tarfile.fully_trusted_filter), raising=False)
-
-
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 @pytest.mark.usefixtures("each_python")
 def test_unpack(mode: str, tmp_path: Path) -> None:

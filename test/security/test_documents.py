@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attacks import Canary, refused
-from commands import asrprune
+from attacks import Canary
+from commands import asrprune, refused
 from records import measures
 
 from asrprune.analysis.matrices import read_matrices
