@@ -5,12 +5,15 @@ import io
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 from asrprune.cli import main
+from asrprune.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,14 @@ def refused(done: Done, command: str, *parts: str, faults: int = 1) -> None:
     assert len(said) == (1 if faults == 1 else faults + 1), done.err
     for part in parts:
         assert part in " ".join(said), (part, done.err)
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """What a call says that is a user's mistake: one sentence."""
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
