@@ -16,12 +16,12 @@ from commands import asrprune, refused, unchanged
 from asrprune.config.load import read_config
 from asrprune.data.check import check_data_dir
 from asrprune.data.tables import read_table, write_table
-from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.choose import Tuned
 from asrprune.experiment.plan import read_plan
 from asrprune.experiment.store import load
 from asrprune.features.ark import checksum, read_matrix, write_ark
 from asrprune.features.cmvn import read_cmvn
+from asrprune.lm.arpa import ArpaModel
 from asrprune.runtime.errors import UserError
 from asrprune.train.checkpoint import load_state
 from asrprune.train.journal import read_journal

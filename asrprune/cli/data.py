@@ -128,8 +128,8 @@ def lm(
     plain: Annotated[bool, typer.Option("--plain", help="lines do not begin with an utterance id")] = False,
 ) -> None:
     """Train an n-gram language model for `--decoder beam`. Smoothing: interpolated modified Kneser-Ney."""
-    from asrprune.decode.arpa import write_arpa
-    from asrprune.decode.kneser_ney import estimate, read_sentences
+    from asrprune.lm.arpa import write_arpa
+    from asrprune.lm.kneser_ney import estimate, read_sentences
 
     if order is None:
         if not (named := re.match(r"([1-6])gram\b", output.name)):
