@@ -333,15 +333,7 @@ def test_version_and_short_help() -> None:
     assert "--ignore-case" in asrprune("score", "-h").out
 
 
-def test_names_that_are_nearly_right(exp: Path, tiny_data: Path) -> None:
-    file = next(iter(read_table(tiny_data / "dev/wav.scp").values()))
-    assert "did you mean greedy?" in asrprune("transcribe", file, "--exp", exp, "--plan", "greddy", "--depth", 2).err
-    assert "did you mean slurm?" in asrprune("decode", "--exp", exp, tiny_data / "dev", "--executor", "slrum").err
-    assert "Did you mean 'decode'" in asrprune("decoed").err
-
-
-def test_letter_case_counts_unless_it_is_ignored(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_letter_case_counts_unless_it_is_ignored(exp: Path, dev: Path) -> None:
     asrprune("decode", "--exp", exp, dev, "--layers", "1,2")
     write_table(dev / "text", {key: text.upper() for key, text in read_table(dev / "text").items()})
     (output,) = (exp / "decode/dev").glob("layers*")

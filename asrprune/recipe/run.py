@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asrprune.data.tables import some
 from asrprune.recipe.command import run_command
 from asrprune.recipe.needs import contents_of, numbers_of, recordings_of
 from asrprune.recipe.products import are_there, damaged, products_of
-from asrprune.recipe.record import Needs, Record, listed
+from asrprune.recipe.record import Needs, Record
 from asrprune.recipe.stage import Stage
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import locked
@@ -93,7 +94,7 @@ class Recipe:
         started, needs, before = time.monotonic(), self.needs(stage), Record.read(stage.mark)
         stage.mark.unlink(missing_ok=True)  # a killed stage must not look done
         if before and (changed := self.changes(stage, before)):
-            self.say(f"{stage}: runs again, changed: {listed(changed)}")
+            self.say(f"{stage}: runs again, changed: {some(changed, 3, '; ')}")
         self.say(f"{stage}: {stage.purpose}; log: {stage.log}")
         for command in stage.commands:
             if status := run_command(command, stage.log):

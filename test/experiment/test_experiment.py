@@ -37,12 +37,6 @@ def begin(tiny_data: Path, tmp_path: Path) -> Callable[[Config], Path]:
     return begin
 
 
-@pytest.fixture
-def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
-    """A copy of the trained experiment."""
-    return Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
-
-
 # -- starting ---------------------------------------------------------------------------------------------------------
 
 
