@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from commands import asrprune as run_command
+from experiments import config_with, untrained
 from records import plan_of
 
 import asrprune
@@ -20,7 +21,6 @@ from asrprune.data.tables import open_table
 from asrprune.data.tokenizer import train_tokenizer
 from asrprune.decode.sweep import SubModel, decode_set
 from asrprune.decode.threshold import EarlyExit
-from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Step, plan_path
 from asrprune.experiment.weights import load_weights
@@ -39,10 +39,7 @@ ITERATIVE = (Step.of((1, 2, 3, 4), 5.0), Step.of((1, 3, 4), 6.0), Step.of((3,), 
 def exp(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained experiment, which says something other at every depth, with a iterative plan."""
     exp = tmp_path_factory.mktemp("recognizer") / "exp"
-    provenance.start(exp, tiny_config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    model = experiment.build_model(tiny_config, exp)
-    experiment.save_model(exp, tiny_config, model.state_dict(), ())
-    sha = experiment.load(exp).record.model_sha256
+    sha = untrained(exp, tiny_config, tiny_data).record.model_sha256
     plan_of("iterative", 4, ITERATIVE, sha, metric="wer", dev_set="dev").write(plan_path(exp, "iterative"))
     return exp
 
@@ -69,9 +66,8 @@ def test_it_is_the_packages_public_name() -> None:
     assert asrprune.Recognizer is Recognizer
 
 
-def test_text_is_that_of_decoding_at_every_depth(exp: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
+def test_text_is_that_of_decoding_at_every_depth(exp: Path, wavs: dict[str, Path], tmp_path: Path, dev: Path) -> None:
     """`asrprune fbank` and `decode` on the audio, in padded batches, against one file after another."""
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     own = experiment.load(Path(shutil.copytree(exp, tmp_path / "exp")))
     extract(dev, own.config.frontend, HERE)
     asr = Recognizer.load(own.path)
@@ -153,12 +149,8 @@ def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: p
 @pytest.fixture(scope="module")
 def coarse(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment with convolutions over time alone, and one encoder frame for eight of the features."""
-    exp = tmp_path_factory.mktemp("coarse") / "exp"
-    model = tiny_config.model.model_copy(update={"subsampling": Conv1dConfig(factor=8)})
-    config = tiny_config.model_copy(update={"model": model})
-    provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), ())
-    return exp
+    config = config_with(tiny_config, "model", subsampling=Conv1dConfig(factor=8))
+    return untrained(tmp_path_factory.mktemp("coarse") / "exp", config, tiny_data).path
 
 
 def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,8 +162,7 @@ def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monke
     assert [word.confidence for word in words] == pytest.approx([0.7, 0.5])
 
 
-def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], dev: Path) -> None:
     own = experiment.load(coarse)
     extract(dev, own.config.frontend, HERE)
     (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2))])
@@ -197,10 +188,7 @@ def spelling(exp: Path, tiny_config: Config, tiny_data: Path, tmp_path_factory: 
     """The same experiment with characters for units."""
     folder = tmp_path_factory.mktemp("spelling")
     train_tokenizer(["one two three"], TokenizerConfig(type="char", vocab_size=None), folder)
-    provenance.start(folder / "exp", tiny_config, folder / "bpe.model", tiny_data / "cmvn")
-    model = experiment.build_model(tiny_config, folder / "exp")
-    experiment.save_model(folder / "exp", tiny_config, model.state_dict(), ())
-    return folder / "exp"
+    return untrained(folder / "exp", tiny_config, tiny_data, folder / "bpe.model").path
 
 
 def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,8 +205,7 @@ def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.Mo
     assert [word.confidence for word in hypothesis.words] == pytest.approx([0.6, (0.9 * 3 + 0.4) / 4, (0.6 + 0.7) / 2])
 
 
-def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path], dev: Path) -> None:
     own = experiment.load(spelling)
     extract(dev, own.config.frontend, HERE)
     (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2))])

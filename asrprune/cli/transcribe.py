@@ -50,17 +50,17 @@ def transcribe(
     ] = None,
     early_exit: Annotated[
         bool,
-        typer.Option("--early-exit", help="run layers until the model is as sure as `asrprune early-exit` found necessary"),
+        typer.Option("--early-exit", help="run layers until the model is sure enough; `asrprune early-exit` chooses how sure"),
     ] = False,
     exit_threshold: Annotated[
-        float | None, typer.Option("--exit-threshold", min=0.0, help="early exit with this confidence, 0 to 1")
+        float | None, typer.Option("--exit-threshold", min=0.0, help="early exit as soon as the model is this sure, 0 to 1")
     ] = None,
     low_memory: Annotated[bool, typer.Option("--low-memory", help="with --model: less memory, more time")] = False,
     nj: Jobs = 1,
     ngpu: Gpus = 0,
     threads: Threads = None,
 ) -> None:
-    """Transcribe recordings at any depth. What cannot be read is reported at the end, after the others; the exit code is 1."""
+    """Transcribe recordings at any depth. Those that cannot be read are listed at the end; the exit status is then 1."""
     use_threads(threads)
     from asrprune.transcribe.formats import check_form
     from asrprune.transcribe.recordings import find_recordings

@@ -1,4 +1,4 @@
-"""`asrprune export`: a model as one ONNX file that runs at any depth, or at one, checked before it is written."""
+"""`asrprune export`: write a model as one ONNX file, for any depth or for one, after a check against torch."""
 
 import logging
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     import onnx
 
 logger = logging.getLogger(__name__)
-CHECKED = 50  # utterances of a dev set whose texts are compared in float32, where they must be equal
+CHECKED = 50  # the number of dev utterances whose texts are compared; texts of a float32 file must be equal
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Options:
     form: Form = "any-depth"
     input: Input = "features"
     precision: Precision = "float32"
-    depth: int | None = None  # that runs by default, or alone; None: all layers
-    dev: Path | None = None  # a data directory with features (of a waveform: with audio), of which texts are compared
-    utterances: int | None = None  # of ``dev``; None: ``CHECKED``, with a lower precision all
-    max_loss: float | None = None  # of int8, in points of WER on ``dev``: layers stay in float32 until it holds
+    depth: int | None = None  # the depth that runs by default (form depth: the only one); None: all layers
+    dev: Path | None = None  # a data directory, to compare texts; it needs features (input waveform: audio)
+    utterances: int | None = None  # the number of utterances of ``dev``; None: ``CHECKED`` in float32, else all
+    max_loss: float | None = None  # points of WER on ``dev`` that int8 may lose; None: any number
     licence: str | None = None
 
 
@@ -79,7 +79,7 @@ def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> 
     if path.suffix != ".onnx":
         raise UserError(f"--to {path}: the name of the file must end in .onnx")
     exported = _describe(experiment, plan, options)
-    with atomic_path(path) as temporary:  # before the tracing, so that a path that cannot be written is told at once
+    with atomic_path(path) as temporary:  # opened before the slow tracing, to report at once if it cannot be written
         file = _trace(experiment, exported)
         write(file, temporary)
         check = _check(experiment, temporary, exported)
@@ -139,7 +139,7 @@ def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":
 
 
 def _decoder(experiment: Experiment) -> tuple[Decoding, Tuned | None]:
-    """Return the decoder of the config, which names the file of its language model only, and the weights tuned for that."""
+    """Return the decoder of the config, with the language model as a file name without folder, and its tuned weights."""
     options = experiment.config.decode.decoder
     if not isinstance(options, BeamConfig) or options.lm is None:
         return options, None
@@ -150,12 +150,12 @@ def _decoder(experiment: Experiment) -> tuple[Decoding, Tuned | None]:
 
 
 def record_path(path: Path) -> Path:
-    """Return FILE.onnx.json; an experiment has a model.json of its own."""
+    """Return FILE.onnx.json, which cannot be mistaken for the model.json of an experiment."""
     return path.with_name(f"{path.name}.json")
 
 
 def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
-    """Make the record of a file, with all layers as a depth, even if the plan does not have it."""
+    """Make the record of a file. Its depths are those of the plan, and all layers."""
     layers = experiment.num_layers
     steps = {step.depth: (step.keep, step.score) for step in plan.steps}
     steps.setdefault(layers, (tuple(range(1, layers + 1)), None))
@@ -219,7 +219,7 @@ def _check(experiment: Experiment, path: Path, exported: Exported, said: Said | 
 def _lowered(
     experiment: Experiment, file: "onnx.ModelProto", path: Path, exported: Exported, options: Options
 ) -> "tuple[onnx.ModelProto, Exported]":
-    """Return the file in a lower precision; ``path`` is written to while layers that stay in float32 are chosen."""
+    """Return the file in a lower precision, and its record. Trial files of ``max_loss`` are written to ``path``."""
     if options.precision == "fp16":
         return quantise.fp16(file), exported
 

@@ -10,7 +10,7 @@ from asrprune.runtime.files import write_text
 
 _PRECISION = {
     "float32": "32-bit floating-point numbers",
-    "fp16": "16-bit floating-point numbers; they are computed with in 32 bits",
+    "fp16": "16-bit floating-point numbers; computing is in 32 bits",
     "int8": "8-bit integers in linear layers, 32-bit floating-point numbers elsewhere",
 }
 _COMPUTING = "RTF: seconds of computing for each second of audio, as `asrprune bench` measured it in torch, without features."

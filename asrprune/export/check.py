@@ -1,4 +1,4 @@
-"""The check of an exported file in onnxruntime: the numbers of torch at every depth; its texts and WER on a dev set."""
+"""The check of an exported file: onnxruntime against torch at every depth, by numbers, and by texts and WER of a dev set."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -164,7 +164,7 @@ class Check:
 
     def _wrong(self, what: str) -> UserError:
         return UserError(
-            f"{self.path}: in onnxruntime {what}; nothing is written; the versions of constraints.txt are known to work"
+            f"{self.path}: in onnxruntime {what}; nothing is written; install the versions of constraints.txt, which work"
         )
 
 
@@ -173,5 +173,5 @@ def _labels(log_probs: Array, frames: Array) -> list[list[int]]:
 
 
 def _difference(ours: np.ndarray, theirs: Tensor, lens: np.ndarray) -> float:
-    """Return the largest difference on real frames; NaN if one is not a number."""
+    """Return the largest difference, padding left out; NaN if any number is NaN."""
     return max((float(np.abs(ours[i, :n] - theirs[i, :n].numpy()).max()) for i, n in enumerate(lens) if n), default=0.0)

@@ -23,9 +23,9 @@ class _Graph(nn.Module):
         self.factor = model.config.subsampling.factor
 
     def embed(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Context]:
-        """Return x_0 (B, T', D) and the context, for an input of any length, made of samples in [-1, 1).
+        """Return x_0 (B, T', D) and the context. The input may have any length; its samples are in [-1, 1).
 
-        The convolutions need ``min_frames`` feature frames, so frames are added at the end, and what they give is cut off.
+        The convolutions need ``min_frames`` feature frames, so frames are added at the end, and their outputs are cut off.
         The mask is always computed: whether a batch has padding is known only when the graph runs.
         """
         features, lens = (x + UNIT_SCALE, lens) if self.fbank is None else self.fbank(x, lens)

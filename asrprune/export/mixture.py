@@ -12,7 +12,7 @@ Loss = Callable[[Keep, Keep], float]  # float32 layers, layers of a depth -> inc
 
 
 def smallest_mixture(num_layers: int, keeps: Sequence[Keep], loss: Loss, limit: float) -> Keep:
-    """Return the layers to leave in float32: none, or one after the other the layer that helps most, until ``limit`` holds.
+    """Return the layers to leave in float32: add the one that helps most, again and again, until the loss is at most ``limit``.
 
     >>> smallest_mixture(4, [(1, 2, 3, 4), (1, 3)], lambda left, keep: 0.5 - 0.4 * (3 in left) - 0.1 * (1 in left), 0.2)
     (3,)

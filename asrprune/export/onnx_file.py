@@ -1,4 +1,4 @@
-"""The ONNX file: tracing, default depth, metadata. With features, inputs and outputs are those of sherpa-onnx."""
+"""The ONNX file: tracing, default depth, metadata. If its input is features, sherpa-onnx can load it."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-_FRAMES = 93  # of the traced batch: no other dimension has this size, or the exporter would take the two for one
+_FRAMES = 93  # of the traced batch; if another dimension had this size, the exporter would treat both as one
 
 
 def any_depth(model: CtcModel, fbank: Fbank | None = None) -> "onnx.ModelProto":
@@ -50,7 +50,8 @@ def one_depth(model: CtcModel, keep: Keep, fbank: Fbank | None = None) -> "onnx.
 def set_default(file: "onnx.ModelProto", values: np.ndarray, name: str = KEEP) -> None:
     """Set what an input is if it is not given, such as the layers (L,) bool that run: the value of an initialiser of its name.
 
-    onnxruntime shows such an input as optional, so programs that know two inputs load the file unchanged.
+    In ONNX an initialiser with the name of an input is its default value. onnxruntime shows such an input as optional, so
+    programs that give two inputs only can load the file.
     """
     onnx = import_onnx()
     found = [tensor for tensor in file.graph.initializer if tensor.name == name]
@@ -70,7 +71,7 @@ def metadata(file: "onnx.ModelProto") -> dict[str, str]:
 
 
 def set_metadata(file: "onnx.ModelProto", facts: dict[str, Any]) -> None:
-    """Write facts into the metadata; what is no text is written as JSON."""
+    """Write facts into the metadata; values other than strings are written as JSON."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
     import_onnx().helper.set_model_props(file, {**metadata(file), **texts})
 
@@ -121,7 +122,7 @@ def _example(graph: AnyDepth | OneDepth) -> tuple[torch.Tensor, torch.Tensor]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide what exporter and quantiser print and warn of: packages they could use, names of dimensions, merged constants."""
+    """Hide messages of exporter and quantiser: of packages they could use, names of dimensions, merged constants."""
     levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnxscript", "onnx_ir", "root"))}
     for logger in levels:
         logger.setLevel(logging.ERROR)

@@ -22,7 +22,7 @@ class Session:
     """An ONNX file, loaded once; the layers are chosen for each call."""
 
     def __init__(self, path: Path, low_memory: bool = False) -> None:
-        """Load a file; raise a ``UserError`` if onnxruntime is missing or the file is none of ours.
+        """Load a file; raise a ``UserError`` if onnxruntime is missing or cannot load it.
 
         ``low_memory``: weights are not kept a second time in the order in which the processor reads them fastest.
         """
@@ -32,7 +32,7 @@ class Session:
             raise UserError("onnxruntime is missing; run: pip install 'asrprune[runtime]'") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: all cores; it ignores this variable
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # onnxruntime ignores it; 0: all cores
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the cores to others
         options.add_session_config_entry("session.disable_prepacking", "1" if low_memory else "0")
         try:

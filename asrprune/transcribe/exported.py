@@ -26,7 +26,10 @@ class ExportedModel:
     """
 
     def __init__(self, path: Path, low_memory: bool = False) -> None:
-        """Load a file; raise a ``UserError`` if it is missing, or another one. ``low_memory``: see ``Session``."""
+        """Load a file; raise a ``UserError`` if it is missing, or if `asrprune export` did not write it.
+
+        ``low_memory``: see ``Session``.
+        """
         if not path.is_file():
             raise UserError(f"{path}: no such file; `asrprune export` makes it")
         self.path, self._low_memory = path.absolute(), low_memory
@@ -52,7 +55,7 @@ class ExportedModel:
             raise UserError(f"{self.path}: has the layers {only} only; export it with --form any-depth to choose others")
 
     def decoder(self, given: Mapping[str, Any]) -> Decoder:
-        """See ``Model``. A language model is searched beside the file first."""
+        """See ``Model``. A language model is first looked for beside the file."""
         options = replaced(self.record.decoder, given, self.path.parent)
         if isinstance(options, BeamConfig) and options.lm is not None:
             lm, tuned = Path(options.lm), self.record.tuned
@@ -94,5 +97,5 @@ class ExportedModel:
         return self.record.at(len(keep)).params_m
 
     def memory_mb(self, keep: Keep) -> float:
-        """See ``Model``: the share of the parameters in the size of the file."""
+        """See ``Model``; estimated as the size of the file times the share of its parameters that run."""
         return self.path.stat().st_size / 1e6 * self.params_m(keep) / self.record.depths[0].params_m

@@ -1,4 +1,4 @@
-"""What a recogniser asks of a model. Trained models run in torch, exported ones in onnxruntime."""
+"""The interface of a model to a recogniser. Trained models run in torch, exported ones in onnxruntime."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -37,7 +37,7 @@ class Model(Protocol):
 
     @property
     def timing(self) -> Timing:
-        """The frames of the model."""
+        """The duration of frames, and the windows of long recordings."""
 
     @property
     def units(self) -> Units:
@@ -72,7 +72,7 @@ class Model(Protocol):
         """Compute log-probabilities (T', V) of features (T, F) at the first exit that is sure enough; return its layer, too."""
 
     def params_m(self, keep: Keep) -> float:
-        """Return the number of parameters of the sub-model of a depth of the plan, in millions."""
+        """Return the number of parameters of a sub-model, in millions; ``keep`` must be in the plan."""
 
     def memory_mb(self, keep: Keep) -> float:
-        """Return the size of the weights of the sub-model of a depth of the plan, in 10^6 bytes."""
+        """Return the size of the weights of a sub-model, in 10^6 bytes; ``keep`` must be in the plan."""

@@ -1,4 +1,4 @@
-"""Transcribing many recordings: to the screen, or a file for each. One that cannot be read does not stop the others."""
+"""Transcribe many recordings, to the screen or to a file for each. If one cannot be read, the others are still transcribed."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,14 +32,14 @@ def transcribe_all(
         transcribe: ``Recognizer.transcribe_many``, with a choice of layers; several processes pickle it.
         recordings: what to transcribe.
         form: the format; see ``formats``.
-        output_dir: the directory of the transcripts; None: they are said.
+        output_dir: the directory to write transcripts to; None: ``say`` prints them.
         say: prints a transcript, or the path of one.
         num_jobs: processes that share the recordings; the transcripts keep their order.
         num_gpus: the GPUs that the processes share; 0: the CPU.
 
     Raises:
-        UserError: the results of two recordings would have the same name, or would be mixed; or several processes would read
-            standard input.
+        UserError: two results would have the same name, or subtitles of several recordings would be printed as one, or several
+            processes would read standard input.
     """
     if output_dir is not None:
         check_names(recordings)

@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import Done, asrprune
+from commands import Done, asrprune, tree
+from experiments import config_with, untrained
 from waiting import wait_for
 
-from asrprune.config.schema import Config, DecodeConfig
+from asrprune.config.schema import Config
 from asrprune.data import extract as fbank
 from asrprune.data.tables import read_table, write_table
-from asrprune.experiment import provenance
-from asrprune.experiment import store as experiment
 from asrprune.runtime import slurm
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import LOCK
 from asrprune.runtime.slurm import JobError, Slurm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,17 +77,8 @@ def data(tiny_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def exp(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Path:
     """An untrained experiment that decodes the tiny dev set in several batches."""
-    prune = tiny_config.prune.model_copy(update={"depths": (4, 2)})
-    config = tiny_config.model_copy(update={"decode": DecodeConfig(max_frames=150), "prune": prune})
-    path = tmp_path / "exp"
-    provenance.start(path, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    experiment.save_model(path, config, experiment.build_model(config, path).state_dict(), ())
-    return path
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    config = config_with(config_with(tiny_config, "decode", max_frames=150), "prune", depths=(4, 2))
+    return untrained(tmp_path / "exp", config, tiny_data).path
 
 
 # ---- the same results
