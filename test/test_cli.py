@@ -165,6 +165,7 @@ def test_transcribe_refuses_what_does_not_fit_together(exp: Path, tiny_data: Pat
         (["--model", tmp_path / "x.onnx"], "x.onnx: no such file; `asrprune export` makes it"),
         (["--exp", exp, "--format", "srt"], "subtitles of 2 recordings need a file each; add --output-dir DIR"),
         (["--exp", exp, "--words", "--format", "srt"], "--words means --format json"),
+        (["--exp", exp, "--low-memory"], "--low-memory is a mode of exported models; give one with --model"),
     ):
         done = asrprune("transcribe", *files, *options)
         assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)

@@ -130,7 +130,7 @@ def emit(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, frames: list[t
     rows = torch.stack([torch.full((len(pieces),), (1 - p) / (len(pieces) - 1)) for _, p in frames])
     for row, (piece, p) in zip(rows, frames, strict=True):
         row[pieces.index(piece)] = p
-    monkeypatch.setattr(recognizer, "_emit", lambda *_: rows.log().numpy())
+    monkeypatch.setattr(recognizer, "_emit", lambda *_: [rows.log().numpy()])
 
 
 def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,9 @@ def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], dev
 
 def test_factor_8_hears_nothing_in_14_frames(coarse: Path) -> None:
     model = Recognizer.load(coarse)
-    frames = [len(model._emit(np.zeros((count, 80), dtype=np.float32), (1,))) for count in (0, 7, 14, 15, 22, 23)]
+    frames = [
+        len(row) for row in model._emit([np.zeros((count, 80), dtype=np.float32) for count in (0, 7, 14, 15, 22, 23)], (1,))
+    ]
     assert frames == [0, 0, 0, 1, 1, 2]
     assert model.transcribe(np.full(2300, 0.1, dtype=np.float32)).words == ()
 
@@ -232,7 +234,7 @@ def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
     texts = dict(open_table(output / "text", allow_empty=True))
     lengths: list[int] = []
     whole = asr._emit
-    monkeypatch.setattr(asr, "_emit", lambda features, keep: lengths.append(len(features)) or whole(features, keep))
+    monkeypatch.setattr(asr, "_emit", lambda batch, keep: lengths.append(len(batch[0])) or whole(batch, keep))
     for utterance in utterances:
         found = asr.transcribe(utterance.audio)
         assert found.text == texts[utterance.id]
@@ -240,6 +242,36 @@ def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
         assert times == sorted(times)
     assert lengths == [5900, 3000, 3000, 3000, 3000, 2100]
     assert times[-1] > 120
+
+
+def test_batches_say_what_one_recording_after_the_other_says(
+    asr: Recognizer, wavs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the given order, with errors in their places, and with all frames of padding."""
+    rng, sizes = np.random.default_rng(0), []
+    noise = [rng.normal(0.0, 0.1, int(16000 * seconds)).astype(np.float32) for seconds in (3.0, 0.03, 61.0, 0.0, 0.7, 9.0)]
+    audios = [noise[0], tmp_path / "none.wav", *noise[1:], np.zeros(16000, np.float32), *wavs.values(), np.zeros((2, 2))]
+    expected = [said_or_not(asr, audio) for audio in audios]
+    assert len(set(map(str, expected))) > len(wavs)
+    emissions = asr.model.emissions
+    monkeypatch.setattr(asr.model, "emissions", lambda batch, keep: sizes.append(len(batch)) or emissions(batch, keep))
+    for read_ahead_s, batch_s, largest in ((300.0, 60.0, 4), (6.0, 60.0, 2), (300.0, 0.0, 1)):
+        monkeypatch.setattr(module, "READ_AHEAD_S", read_ahead_s)
+        monkeypatch.setattr(module, "BATCH_S", batch_s)
+        sizes.clear()
+        for found, wanted in zip(asr.transcribe_many(audios), expected, strict=True):
+            assert (str(found), type(found)) == (wanted, UserError) if isinstance(wanted, str) else found.text == wanted.text
+            if isinstance(found, Hypothesis):
+                assert [(word.start_s, word.end_s) for word in found.words] == [(w.start_s, w.end_s) for w in wanted.words]
+        assert max(sizes) >= largest
+        assert largest > 1 or max(sizes) == 1
+
+
+def said_or_not(asr: Recognizer, audio: Path | np.ndarray) -> Hypothesis | str:
+    try:
+        return asr.transcribe(audio)
+    except UserError as error:
+        return str(error)
 
 
 # ---- fit
@@ -337,7 +369,8 @@ def test_digital_silence_says_nothing(asr: Recognizer) -> None:
     silence = np.zeros(90 * 16000, np.float32)
     assert asr.transcribe(silence).text == ""
     features = asr.model.features(lambda start, count: silence[start : start + count], 16000, 0, 100)
-    assert asr.model.emissions(features, (1, 2, 3, 4)).argmax(1).any(), "the model itself says something"
+    (log_probs,) = asr.model.emissions([features], (1, 2, 3, 4))
+    assert log_probs.argmax(1).any(), "the model itself says something"
     silence[: 20 * 16000] = np.random.default_rng(0).normal(0.0, 0.1, 20 * 16000)
     for decoder in ({"type": "greedy"}, {"type": "beam", "width": 2}):
         words = Recognizer(asr.model, asr.model.decoder(decoder)).transcribe(silence).words

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,21 @@ from asrprune.config.schema import BeamConfig, Decoding
 from asrprune.data.units import write_tokens
 from asrprune.decode.benchmark import Bench
 from asrprune.decode.choose import Tuned, tuned_of
+from asrprune.decode.threshold import chosen_thresholds, exits_of
 from asrprune.decode.windows import WINDOWS
 from asrprune.decode.words import WORD_TAIL_S
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan
 from asrprune.experiment.store import Experiment
 from asrprune.export import card, quantise
-from asrprune.export.check import Check
+from asrprune.export.check import Check, Said
 from asrprune.export.cost import with_cost
 from asrprune.export.examples import Example, noise, utterances
 from asrprune.export.mixture import smallest_mixture
 from asrprune.export.onnx_file import (
     any_depth,
     default_keep,
+    early_exit,
     import_onnx,
     metadata,
     one_depth,
@@ -33,6 +36,7 @@ from asrprune.export.onnx_file import (
     write,
 )
 from asrprune.export.record import FACTS, Exported, ExportedDepth, Form, Input, Precision
+from asrprune.export.session import THRESHOLDS, as_thresholds
 from asrprune.export.waveform import Fbank
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
@@ -81,6 +85,8 @@ def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> 
         check = _check(experiment, temporary, exported)
         worst = check.numbers(noise(experiment, options.input == "waveform"))
         logger.info("onnxruntime and torch differ by at most %.1e in log-probabilities, at each depth", worst)
+        if exported.exits:
+            check.early_exit(noise(experiment, options.input == "waveform"), exported.exits, exported.thresholds)
         if options.precision != "float32":
             file, exported = _lowered(experiment, file, temporary, exported, options)
             write(file, temporary)
@@ -102,8 +108,9 @@ def set_depth(path: Path, depth: int) -> Exported:
         UserError: this is no any-depth file of asrprune, or it does not have the depth.
     """
     file, exported = read_exported(path)
-    if exported.form == "required-keep":
-        raise UserError(f"{path}: has no default depth, its input keep is required; export it with --form any-depth")
+    if exported.form in ("required-keep", "early-exit"):
+        why = "its input keep is required" if exported.form == "required-keep" else "each utterance has a depth of its own"
+        raise UserError(f"{path}: has no default depth, {why}; export it with --form any-depth")
     if exported.form != "any-depth" or default_keep(file) is None:
         raise UserError(f"{path}: has the layers of one depth only; export it with --form any-depth")
     row = exported.at(depth)
@@ -159,15 +166,26 @@ def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
         )
         for at, (keep, score) in sorted(steps.items(), reverse=True)
     ]  # fmt: skip
+    exits, thresholds = _exits(experiment) if options.form == "early-exit" else ((), ())
     exported = Exported(
-        format=1, form=options.form, input=options.input, precision=options.precision, depth=options.depth or layers,
+        format=1, form=options.form, exits=exits, thresholds=thresholds,
+        input=options.input, precision=options.precision, depth=options.depth or layers,
         depths=tuple(depths), num_layers=layers, strategy=plan.strategy, metric=plan.metric, dev_set=plan.dev_set,
         licence=options.licence, factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
         vocab_size=len(experiment.tokenizer), units=tuple(experiment.tokenizer.pieces), windows=WINDOWS,
-        word_tail_s=WORD_TAIL_S, decoder=decoder, tuned=tuned, model_sha256=experiment.record.model_sha256, asrprune=version(),
+        word_tail_s=WORD_TAIL_S, decoder=decoder, tuned=tuned,
+        scoring=experiment.config.scoring, model_sha256=experiment.record.model_sha256, asrprune=version(),
     )  # fmt: skip
     row = exported.at(exported.depth)
     return exported.model_copy(update={"depths": (row,)}) if options.form == "depth" else exported
+
+
+def _exits(experiment: Experiment) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return the exits of the model, and how sure each but the last one must be; raise a ``UserError`` if that is not known."""
+    exits, path = exits_of(experiment), ExperimentPaths(experiment.path).early_exit
+    if not path.exists():
+        raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set before --form early-exit")
+    return exits, chosen_thresholds(experiment)
 
 
 def _rtf(experiment: Experiment) -> dict[int, float]:
@@ -185,14 +203,17 @@ def _trace(experiment: Experiment, exported: Exported) -> "onnx.ModelProto":
     logger.info("tracing %d layers; this takes a minute", len(keep) if exported.form == "depth" else exported.num_layers)
     if exported.form == "depth":
         return one_depth(model, keep, fbank)
-    file = any_depth(model, fbank)
-    if exported.form == "any-depth":
+    file = early_exit(model, exported.exits, fbank) if exported.form == "early-exit" else any_depth(model, fbank)
+    if exported.form != "required-keep":
         set_default(file, _as_mask(keep, exported.num_layers))
+    if exported.form == "early-exit":
+        set_default(file, as_thresholds(exported.thresholds), THRESHOLDS)
     return file
 
 
-def _check(experiment: Experiment, path: Path, exported: Exported) -> Check:
-    return Check(experiment, path, [row.keep for row in exported.depths], exported.form != "depth")
+def _check(experiment: Experiment, path: Path, exported: Exported, said: Said | None = None) -> Check:
+    keeps, choice, alone = [row.keep for row in exported.depths], exported.form != "depth", exported.precision == "int8"
+    return Check(experiment, path, keeps, choice, alone, said)
 
 
 def _lowered(
@@ -202,12 +223,19 @@ def _lowered(
     if options.precision == "fp16":
         return quantise.fp16(file), exported
 
-    def loss(layers: Keep) -> float:
-        write(quantise.int8(file, exported.num_layers, layers), path)
-        return _check(experiment, path, exported).texts(_dev(experiment, options)).loss()
+    said: Said = {}
 
-    chosen = () if options.max_loss is None else smallest_mixture(exported.num_layers, loss, options.max_loss)
-    return quantise.int8(file, exported.num_layers, chosen), exported.model_copy(update={"float32_layers": chosen})
+    @lru_cache(maxsize=1)
+    def check_of(layers: Keep) -> Check:
+        write(quantise.int8(file, layers), path)
+        return _check(experiment, path, exported, said)
+
+    def loss(layers: Keep, keep: Keep) -> float:
+        return check_of(layers).texts(_dev(experiment, options), [keep]).loss()
+
+    keeps = [row.keep for row in exported.depths]
+    chosen = () if options.max_loss is None else smallest_mixture(exported.num_layers, keeps, loss, options.max_loss)
+    return quantise.int8(file, chosen), exported.model_copy(update={"float32_layers": chosen})
 
 
 def _dev(experiment: Experiment, options: Options) -> Iterator[Example]:
@@ -228,6 +256,8 @@ def _texts(check: Check, exported: Exported, options: Options) -> Exported:
     if not exact:
         return with_cost(exported, check.texts(examples), dev)
     logger.info("the texts of %d utterances of %s are equal at every depth", check.same_texts(examples), dev)
+    if exported.exits:
+        check.early_exit(_dev(check.experiment, options), exported.exits, exported.thresholds)
     return exported
 
 

@@ -46,7 +46,7 @@ def _precision(exported: Exported) -> str:
 def _header(exported: Exported) -> list[str]:
     compared = [f"WER {exported.precision}", "WER float32", "texts that differ"] if exported.compared else []
     score = "dev WER" if exported.metric != "ctc" else "dev loss"
-    return ["depth", "layers", "parameters", *compared, score, "RTF"]
+    return [exported.scoring.in_units(name) for name in ("depth", "layers", "parameters", *compared, score, "RTF")]
 
 
 def _cells(exported: Exported, row: ExportedDepth) -> list[str]:
@@ -79,4 +79,4 @@ def _notes(exported: Exported) -> list[str]:
         notes.append(_COMPUTING)
     else:
         notes.append("RTF was not measured (`asrprune bench`).")
-    return notes
+    return [exported.scoring.in_units(note) for note in notes]

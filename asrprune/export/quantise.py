@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 _SMALLEST = 256  # numbers in a tensor; smaller ones save less than the node that converts them takes
 
 
-def int8(file: "onnx.ModelProto", num_layers: int, float32_layers: Keep = ()) -> "onnx.ModelProto":
+def int8(file: "onnx.ModelProto", float32_layers: Keep = ()) -> "onnx.ModelProto":
     """Return a file that multiplies 8-bit integers in linear layers; the inputs of each product are scaled when it runs.
 
     Each column of a weight has its own scale. Weights have 7 bits, so that sums cannot overflow on x86 processors without
     VNNI: each processor gives the same numbers as the one on which the file was checked. Convolutions and features stay in
-    float32, and so do ``float32_layers``; these can be given only if the file has all ``num_layers``, each as an ``If``.
+    float32, and so do ``float32_layers``; these can be given only if the file has all layers, each as an ``If``.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     onnx = import_onnx()
     with tempfile.TemporaryDirectory() as folder, quiet():
         excluded = [node.name for node in file.graph.node if _of_features(node.input)]
-        excluded += [name for layer in float32_layers for name in _nodes_of(file, num_layers, layer)]
+        excluded += [name for layer in float32_layers for name in _nodes_of(file, layer)]
         before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(file, str(before))
         quantize_dynamic(
@@ -60,11 +60,11 @@ def fp16(file: "onnx.ModelProto") -> "onnx.ModelProto":
     return half
 
 
-def _nodes_of(file: "onnx.ModelProto", num_layers: int, layer: int) -> list[str]:
-    """Return the names of the nodes of a layer. With self-conditioning there is another ``If`` before each layer."""
-    choices = [node for node in file.graph.node if node.op_type == "If"]
-    choice = choices[layer * (len(choices) // num_layers) - 1]
-    names = [node.name for attribute in choice.attribute for node in attribute.g.node]
+def _nodes_of(file: "onnx.ModelProto", layer: int) -> list[str]:
+    """Return the names of the nodes of a layer. Each layer is a branch with attention; other branches belong to exits."""
+    branches = [attribute.g.node for node in file.graph.node for attribute in node.attribute if attribute.HasField("g")]
+    layers = [nodes for nodes in branches if any(node.op_type == "Softmax" for node in nodes)]
+    names = [node.name for node in layers[layer - 1]]
     return [*names, *(f"{name}_MatMul" for name in names)]  # onnxruntime first replaces a Gemm by a MatMul of that name
 
 

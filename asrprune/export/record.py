@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import PlainSerializer, ValidationError
 
-from asrprune.config.schema import Decoding, FrontendConfig
+from asrprune.config.schema import Decoding, FrontendConfig, ScoringConfig
 from asrprune.config.section import Section
 from asrprune.decode.choose import Tuned
 from asrprune.decode.windows import Windows
@@ -16,7 +16,7 @@ from asrprune.runtime.files import parse_json
 from asrprune.runtime.records import Record
 
 FACTS = "asrprune"  # key of the metadata that holds the record
-Form = Literal["any-depth", "required-keep", "depth"]
+Form = Literal["any-depth", "early-exit", "required-keep", "depth"]
 Input = Literal["features", "waveform"]
 Precision = Literal["float32", "int8", "fp16"]
 
@@ -57,7 +57,9 @@ class Exported(Record):
     input: Input = "features"
     precision: Precision = "float32"
     float32_layers: Keep = ()  # the layers of an int8 file that stay in float32
-    depth: int  # the depth that runs by default
+    exits: tuple[int, ...] = ()  # of the form early-exit
+    thresholds: tuple[float, ...] = ()  # how sure each exit but the last one must be by default; above 1: never
+    depth: int  # the depth that runs by default; with early exit, the largest one
     depths: tuple[ExportedDepth, ...]  # deepest first
     num_layers: int
     strategy: str
@@ -71,6 +73,7 @@ class Exported(Record):
     word_tail_s: float  # the longest time that a word lasts after its last label
     decoder: Annotated[Decoding, Whole]  # as in the config; the language model lies beside the ONNX file
     tuned: Tuned | None = None  # the weights of the language model
+    scoring: Annotated[ScoringConfig, Whole] = ScoringConfig()  # what error rates count: words or phones
     compared: Compared | None = None
     licence: str | None = None  # of the model: the text of --licence
     model_sha256: str
