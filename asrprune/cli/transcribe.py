@@ -32,7 +32,10 @@ def transcribe(
     depth: Depth = None,
     layers: Layers = None,
     plan: Annotated[
-        str | None, typer.Option("--plan", help=f"a strategy or a plan file, with --exp; default: {PREFERRED} if it exists")
+        str | None,
+        typer.Option(
+            "--plan", help=f"a strategy or a plan file, with --exp; default: {PREFERRED}; if it is missing, the lowest layers"
+        ),
     ] = None,
     decoder: DecoderName = None,
     lm: LmFile = None,
