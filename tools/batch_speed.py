@@ -10,7 +10,8 @@ import sys
 import time
 from unittest.mock import patch
 
-from asrprune import Recognizer, recognizer
+from asrprune import recognizer
+from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.failures import exit_status
 from asrprune.transcribe.recordings import find_recordings

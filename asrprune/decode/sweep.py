@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -82,9 +83,12 @@ def decode_set(
     records = dict(zip(models, _records(experiment, corpus, decoder, models.values()), strict=True))
     missing = [output for output, record in records.items() if not _is_decoded(output, record)]
     keeps = list(dict.fromkeys(models[output].keep for output in missing))
-    if not keeps:
-        return list(models)
     shards = inside(ExperimentPaths(experiment.path).decoded(directory.name), "shards")
+    if not keeps:
+        if shards.exists():  # a run was killed while it removed them
+            with suppress(UserError), held(shards.parent):  # unless another process uses them
+                shutil.rmtree(shards)
+        return list(models)
     with held(shards.parent):  # not ``shards``: on NFS the open lock file would remain there and block its removal
         check_same_set(shards.parent, directory)
         texts = decode_in_shards(experiment, corpus, keeps, shards, executor, decoder)

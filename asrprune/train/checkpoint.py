@@ -2,11 +2,10 @@
 
 import logging
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import torch
 from pydantic import ConfigDict, TypeAdapter
@@ -21,8 +20,6 @@ logger = logging.getLogger(__name__)
 STATE = "last.pt"
 PREVIOUS = "previous.pt"
 FORMAT = 4
-# what ``torch.load`` raises if a file is broken
-_BROKEN = (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError, BadZipFile)
 
 
 class _Record(TypedDict):
@@ -69,16 +66,16 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     """
     present = [path for path in (directory / STATE, directory / PREVIOUS) if path.exists()]
     for path in present:
-        try:
-            with open_plain(path) as handle:
-                if damaged := ZipFile(handle).testzip():  # torch writes checksums but does not compare them
+        with open_plain(path) as handle:
+            try:
+                if damaged := ZipFile(handle).testzip():  # torch does not look at the checksums that it writes
                     raise ValueError(f"{damaged} is damaged")
                 handle.seek(0)
                 state = torch.load(handle, map_location="cpu", weights_only=True)
-            _STATE.validate_python(state, strict=True)
-            return cast(dict[str, Any], state)
-        except _BROKEN as error:
-            logger.warning("%s cannot be read (%s); trying the previous state", path, first_line(error))
+                _STATE.validate_python(state, strict=True)
+                return cast(dict[str, Any], state)
+            except Exception as error:  # torch and zipfile stumble over damaged files in many ways
+                logger.warning("%s cannot be read (%s); trying the previous state", path, first_line(error))
     if present:
         raise UserError(f"{directory}: no readable training state; remove {directory} to train from the start")
     return None

@@ -285,6 +285,16 @@ def test_what_a_killed_run_has_finished_is_not_decoded_again(
     assert not (in_batches.path / "decode/dev/shards").exists()
 
 
+def test_a_run_that_was_killed_while_it_removed_them_is_finished(own: Experiment, tiny_data: Path) -> None:
+    wanted = sub_models([LOWEST], [2])
+    decode_set(own, tiny_data / "dev", wanted)
+    folder = own.path / "decode/dev/shards"
+    folder.mkdir()
+    (folder / "0.jsonl").write_text("")
+    decode_set(own, tiny_data / "dev", wanted)
+    assert not folder.exists()
+
+
 def test_another_model_has_no_use_for_them(in_batches: Experiment, other: Experiment, tiny_data: Path, tmp_path: Path) -> None:
     other = with_numbers(other, "decode", max_frames=150)
     corpus, folder = Corpus(tiny_data / "dev", None), tmp_path / "shards"

@@ -15,18 +15,35 @@ LOCKS = {".lock", "lock"}
 TEMPORARY = re.compile(r"\..*\.tmp(\.[^.]*)?|\.fixed")
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Return a digest of each file by its path."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and not LOGS.intersection(parts) and path.name not in LOCKS and not TEMPORARY.fullmatch(path.name):
-            try:
-                content = _timeless(path)
-            except Exception:  # a damaged file, which is equal to nothing
-                content = path.read_bytes()
-            found["/".join(parts)] = hashlib.sha256(content).hexdigest()
+def differences(one: Path, other: Path) -> list[str]:
+    """Return the paths of the files that only one of two folders has, or whose contents differ."""
+    names = _files(one) | _files(other)
+    return sorted(name for name in names if not _equal(one / name, other / name))
+
+
+def _files(folder: Path) -> set[str]:
+    found = set()
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if (
+            path.name not in LOCKS
+            and not LOGS.intersection(name.parts)
+            and not TEMPORARY.fullmatch(path.name)
+            and path.is_file()
+        ):
+            found.add(str(name))
     return found
+
+
+def _equal(one: Path, other: Path) -> bool:
+    if not (one.is_file() and other.is_file()):
+        return False
+    if one.read_bytes() == other.read_bytes():
+        return True
+    try:
+        return _timeless(one) == _timeless(other)
+    except Exception:  # a damaged file, which is equal to nothing
+        return False
 
 
 def temporaries(folder: Path) -> list[Path]:
@@ -61,6 +78,8 @@ def _strip(value: Any, without: set[str]) -> Any:
 def _state(path: Path) -> bytes:
     import torch
 
+    if path.name == "previous.pt":
+        return b"any state before the last"
     state = torch.load(path, weights_only=True)
 
     def plain(value: Any) -> Any:
@@ -70,6 +89,4 @@ def _state(path: Path) -> bytes:
             return {str(key): plain(item) for key, item in value.items() if key not in CLOCK}
         return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
-    if path.name == "previous.pt":
-        return b"any state before the last"
     return json.dumps(plain({name: state[name] for name in ("model", "optimizer", "progress")}), sort_keys=True).encode()

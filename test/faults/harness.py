@@ -1,12 +1,15 @@
-"""Kill the stages of a small recipe, and two commands beside them, in every way, and run them again.
+"""Kill the stages of a small recipe, and the other commands that write files, in every way, and run them again.
 
 ``python harness.py FOLDER N [STAGE...]``: N faults for each stage, into FOLDER, which must not exist; prints a table. If N is
-``every``, each stage is killed once at every point where it is about to change a file.
+``every``, each stage is killed once at every point where it is about to change a file. ``WAYS``: the kinds of faults, separated
+by commas, instead of all. Several of these programs, with a folder and stages each, use several cores. A folder in memory is
+fastest.
 This process only imports and forks: a fork has torch at once, whose import takes longer than a stage.
 """
 
 import contextlib
 import errno
+import gc
 import importlib
 import os
 import pkgutil
@@ -39,12 +42,24 @@ EDITABLE = ("text", "wav.scp", "utt2spk")
 # Only a new training would make these, and the weights of epochs, again. Their damage is told where they are read.
 ONCE = ("train.jsonl", "data.json", "last.pt", "previous.pt")
 STAGES = "download data fbank bpe train average svcca search decode score bench report"
-NUMBERS = "batch.max_frames=1500 train.log_every_steps=3 train.checkpoint_every_s=0.1 prune.svcca_frames=400 bench.utterances=2"
+COMMANDS = {  # each after the one before it
+    "prune": "prune --exp exp/tiny --depth 2 pruned",
+    "lm": "lm data/train/text 3gram.arpa",
+    "tune-lm": "tune-lm --exp exp/tiny --dev data/dev --lm 3gram.arpa",
+    "early-exit": "early-exit data/test --exp exp/tiny --dev data/dev",
+    "transcribe": "transcribe data/audio/test --exp exp/tiny --output-dir transcripts",
+    "export": "export --exp exp/tiny --to model.onnx",
+    "set-depth": "set-depth model.onnx 2",
+}
+NUMBERS = (
+    "batch.max_frames=1500 train.log_every_steps=3 train.checkpoint_every_s=0.001 prune.svcca_frames=400 bench.utterances=2"
+)
 WAYS = ("killed at a point", "killed", "SIGTERM", "disk full at a point", "read-only at a point", "files limited", "damaged")
 FAULTS = ("cannot go on", "other results", "looks done", "orphans", "temporaries")
 for module in pkgutil.walk_packages(asrprune.__path__, "asrprune."):  # before the first fork
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
+gc.freeze()  # a fork that collects garbage would copy all memory
 
 
 @dataclass
@@ -59,7 +74,6 @@ class Step:
     points: int = 0
     seconds: float = 0.0
     products: list[str] = field(default_factory=list)
-    expected: dict[str, str] = field(default_factory=dict)  # what it leaves if nothing disturbs it
 
     @property
     def redone(self) -> bool:
@@ -154,9 +168,12 @@ class Harness:
             mark = home / ".done" / str(number)
             made.append(self._keep(name, lambda number=number: self.stage(number), mark.exists, before))  # type: ignore[misc]
             before = made[-1].after
-        exp, pruned, broken = "exp/tiny", self.recipe / "pruned", self.recipe / "data/test"
-        prune = lambda: command_line(["asrprune", "prune", "--exp", exp, "--depth", "2", str(pruned)])  # noqa: E731
-        made.append(self._keep("prune", prune, pruned.exists, before))
+        for name, words in COMMANDS.items():
+            there = self.recipe / words.split()[-1]
+            looks_done = there.exists if name == "prune" else lambda: False
+            made.append(self._keep(name, lambda words=words: command_line(["asrprune", *words.split()]), looks_done, before))  # type: ignore[misc]
+            before = made[-1].after
+        broken = self.recipe / "data/test"
         for name in ("text", "utt2spk", "segments", "wav.scp"):
             lines = (broken / name).read_text().splitlines()
             (broken / name).write_text("\n".join(reversed(lines)) + "\n")
@@ -167,14 +184,15 @@ class Harness:
 
     def _keep(self, name: str, run: Callable[[], int], looks_done: Callable[[], bool], before: Path) -> Step:
         step = Step(name, run, looks_done, before, self.folder / name)
-        old, started = in_fork(lambda: contents.contents(self.work)), time.monotonic()
+        started = time.monotonic()
         if self.run(step):
             sys.exit(f"{name} failed undisturbed:\n{self.output.read_text(errors='replace')[-3000:]}")
         step.seconds = time.monotonic() - started
         step.points = self.counter.stat().st_size if self.counter.exists() else 0
-        new = in_fork(lambda: contents.contents(self.work))
-        step.products = [path for path in new if old.get(path) != new[path] and "/.done/" not in path]
-        step.products = [path for path in step.products if Path(path).name not in ONCE and "/epoch" not in path]
+        new = [
+            path for path in contents.differences(self.work, before) if (self.work / path).exists() and "/.done/" not in path
+        ]
+        step.products = [path for path in new if Path(path).name not in ONCE and "/epoch" not in path]
         if name == "data":  # people may change it, so of it only absence counts
             step.products = [path for path in step.products if Path(path).name in EDITABLE]
         shutil.copytree(self.work, step.after)
@@ -202,13 +220,12 @@ class Harness:
                 os.killpg(pid, signal.SIGKILL if way == "killed" else signal.SIGTERM)
             self._end(pid)
         wrong = ["orphans"] if self.orphans else []
-        expected = step.expected = step.expected or in_fork(lambda: contents.contents(step.after))
         done = way != "damaged" and step.looks_done()
-        if done and self._differs(expected):
+        if done and self._differs(step.after):
             wrong.append("looks done")
         if not (done and step.name == "prune") and self.run(step):  # prune refuses to write what is there
             wrong.append("cannot go on")
-        elif self._differs(expected):
+        elif self._differs(step.after):
             wrong.append("other results")
         if contents.temporaries(self.work):
             wrong.append("temporaries")
@@ -227,11 +244,9 @@ class Harness:
         if self.orphans:
             os.killpg(pid, signal.SIGKILL)
 
-    def _differs(self, expected: dict[str, str]) -> bool:
-        found = in_fork(lambda: contents.contents(self.work))
-        names = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
-        if names:
-            self._note(f"different: {', '.join(sorted(names)[:9])}")
+    def _differs(self, after: Path) -> bool:
+        if names := contents.differences(self.work, after):
+            self._note(f"different: {', '.join(names[:9])}")
         return bool(names)
 
     def _damage(self, path: Path, rng: random.Random) -> None:
@@ -261,7 +276,8 @@ class Harness:
         print(f"{'step':<10}{'faults':>8}" + "".join(f"{name:>15}" for name in FAULTS), flush=True)
         for step in steps:
             rng, wrong = random.Random(f"{seed} {step.name}"), Counter[str]()
-            ways = WAYS[:1] if count is None else [way for way in WAYS if step.redone or way != "damaged"]
+            allowed = os.environ.get("WAYS", ",".join(WAYS)).split(",")
+            ways = WAYS[:1] if count is None else [way for way in allowed if step.redone or way != "damaged"]
             tried = step.points if count is None else count
             for number in range(tried):
                 way = ways[number % len(ways)]
@@ -298,24 +314,6 @@ def forked(work: Callable[[], int]) -> int:
                 os._exit(99)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return 128 - status if status < 0 else status
-
-
-def in_fork(work: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """Return the result of ``work``, which may use torch, from a fork."""
-    out, into = os.pipe()
-    if not (pid := os.fork()):
-        try:
-            with open(into, "w") as sink:
-                sink.write("\n".join(f"{name}\t{digest}" for name, digest in work().items()))
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(99)
-    os.close(into)
-    with open(out) as source:
-        lines = source.read().splitlines()
-    os.waitpid(pid, 0)
-    return dict(line.split("\t") for line in lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Stages that are killed, starved or robbed at any moment go on, and end with the results of an undisturbed run.
 
 ``FAULTS``: how many faults each stage gets, 7 (one of each kind) by default; ``every``: a kill at each point where a file is
-changed, of all stages, which takes hours. ``SEED`` draws others.
+changed, of all stages, which takes an hour. ``WAYS``: the kinds of faults, instead of all. ``SEED`` draws others.
 """
 
 import os

@@ -82,6 +82,17 @@ def test_every_broken_byte_of_the_index_falls_back_or_loads(tmp_path: Path) -> N
         logging.disable(logging.NOTSET)
 
 
+def test_an_index_that_points_before_the_file_falls_back(tmp_path: Path) -> None:
+    """zipfile then seeks to a negative position, which is an OSError."""
+    save_state(tmp_path, state(1))
+    save_state(tmp_path, state(2))
+    broken = bytearray((tmp_path / "last.pt").read_bytes())
+    offset = broken.rindex(b"PK\6\6") + 48  # of the index, in the record that ends a zip file
+    broken[offset : offset + 8] = (2**31).to_bytes(8, "little")
+    (tmp_path / "last.pt").write_bytes(broken)
+    assert step_of(tmp_path) == 1
+
+
 def test_no_readable_state_is_an_error_not_a_new_start(tmp_path: Path) -> None:
     save_state(tmp_path, state(1))
     save_state(tmp_path, state(2))

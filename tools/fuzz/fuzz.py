@@ -20,7 +20,7 @@ def mutate(name: str, seconds: float, folder: Path, seed: int = 0) -> str:
     from parsers import PARSERS, mutated
 
     parser, draw, until = PARSERS[name], random.Random(seed), time.monotonic() + seconds
-    count = accepted = 0
+    count, accepted, before = 0, 0, time.process_time()
     while time.monotonic() < until:
         content = mutated(draw.choice(parser.seeds), draw)
         try:
@@ -29,7 +29,8 @@ def mutate(name: str, seconds: float, folder: Path, seed: int = 0) -> str:
             Path(f"found_{name.replace(' ', '_')}").write_bytes(content)
             raise
         count += 1
-    return f"{name}: {count} files, {accepted} accepted, no other error than UserError"
+    used = time.process_time() - before
+    return f"{name}: {count} files, {accepted} accepted, no other error than UserError; {used:.0f} s of computing"
 
 
 def guided(name: str, seconds: float, folder: Path) -> None:

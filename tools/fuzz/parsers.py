@@ -3,12 +3,16 @@
 import io
 import json
 import random
+import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import sentencepiece
+import soundfile
+import torch
 
 from asrprune.analysis.matrices import read_matrices
 from asrprune.compare.grid import read_grid
@@ -16,13 +20,17 @@ from asrprune.config.load import read_config
 from asrprune.data.fix import fix_data_dir
 from asrprune.data.kaldi import read_data_dir
 from asrprune.data.tables import read_table, stream_table
+from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.plan import parse_layers, read_plan
 from asrprune.experiment.store import ModelRecord
+from asrprune.export.record import Exported
 from asrprune.features.ark import read_matrix
+from asrprune.features.audio import check_audio, read_audio
 from asrprune.features.cmvn import read_statistics
 from asrprune.lm.arpa import ArpaModel
 from asrprune.runtime.errors import UserError
 from asrprune.scoring.sclite import write_score
+from asrprune.train.checkpoint import load_state
 from asrprune.train.journal import read_journal
 
 ARPA = (
@@ -30,6 +38,25 @@ ARPA = (
     b"-0.2\t<s> go\n-0.3\tgo </s>\n\n\\end\\\n"
 )
 STEP = {"depth": 1, "keep": [1], "score": 2.5, "without": {"2": 3.0}}
+EXPORTED = {
+    "format": 1,
+    "form": "any-depth",
+    "depth": 2,
+    "depths": [{"depth": 2, "keep": [1, 2], "score": 2.5, "params_m": 0.1}],
+    "num_layers": 2,
+    "strategy": "every",
+    "metric": "wer",
+    "dev_set": "dev",
+    "factor": 4,
+    "frontend": {},
+    "vocab_size": 2,
+    "units": ["<blk>", "a"],
+    "windows": {"one_piece_s": 60.0, "window_s": 30.0, "overlap_s": 4.0},
+    "word_tail_s": 0.25,
+    "decoder": {"type": "greedy"},
+    "model_sha256": "0",
+    "asrprune": "0.1.0",
+}
 PLAN = {
     "metric": "wer",
     "dev_set": "dev",
@@ -71,6 +98,8 @@ class Parser:
 
     def survives(self, content: bytes, folder: Path) -> bool:
         """Read a file with this content in an empty folder; return whether it was accepted, raise what is no ``UserError``."""
+        shutil.rmtree(folder)
+        folder.mkdir()
         path = folder / "file"
         path.write_bytes(content)
         try:
@@ -119,10 +148,47 @@ def _npz() -> bytes:
     return buffer.getvalue()
 
 
+def _audio(kind: str, subtype: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.sin(np.arange(400)) / 2, 16000, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+def _state_file() -> bytes:
+    buffer = io.BytesIO()
+    record = {"epoch": 1, "wer": 9.0, "loss": 1.0, "mean_wer": 9.0, "mean_loss": 1.0}
+    torch.save({"format": 4, "progress": {"records": [record]}, "model": {"w": torch.ones(2)}}, buffer)
+    return buffer.getvalue()
+
+
+def _units() -> bytes:
+    buffer = io.BytesIO()
+    words = iter(["go stop", "stop now", "left"])
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=words, model_writer=buffer, model_type="char", vocab_size=12, minloglevel=2, hard_vocab_limit=False
+    )
+    return buffer.getvalue()
+
+
+def _tokens(path: Path) -> object:
+    units = Tokenizer(path)
+    return units.decode([label for label in units.encode("go stop <unk>") if label < len(units)])
+
+
+def _state(path: Path) -> object:
+    path.rename(path.parent / "last.pt")
+    return load_state(path.parent)
+
+
 def _json(*documents: object) -> tuple[bytes, ...]:
     return tuple(json.dumps(document).encode() for document in documents)
 
 
+AUDIO = {
+    "wav": (_audio("WAV"), _audio("WAV", "FLOAT")),
+    **{kind.lower(): (_audio(kind),) for kind in ("AIFF", "AU", "W64", "VOC", "NIST", "RF64", "CAF", "FLAC", "OGG")},
+}
+PACKED = b"AUDIO\x08" + struct.pack("<Q", len(AUDIO["wav"][0])) + AUDIO["wav"][0]
 PARSERS = {
     "table": Parser(read_table, (DIRECTORY["text"].encode(), "é1 ünï\n".encode())),
     "streamed table": Parser(lambda path: list(stream_table(path)), (DIRECTORY["text"].encode(),)),
@@ -139,6 +205,17 @@ PARSERS = {
     "ark": Parser(lambda path: read_matrix(f"{path}:0"), (_ark(),)),
     "cmvn": Parser(read_statistics, (_ark(),)),
     "similarities": Parser(read_matrices, (_npz(),)),
+    **{
+        f"audio, {kind}": Parser(lambda path: (check_audio(str(path)), read_audio(str(path), 16000)), seeds)
+        for kind, seeds in AUDIO.items()
+    },
+    "recording in an archive": Parser(lambda path: read_audio(f"{path}:0", 16000), (AUDIO["wav"][0], PACKED)),
+    "text units": Parser(_tokens, (_units(),)),
+    "training state": Parser(_state, (_state_file(),)),
+    "export record": Parser(
+        lambda path: Exported.of_metadata(path, {"asrprune": path.read_bytes().decode("utf-8", "replace")}).plan(),
+        _json(EXPORTED),
+    ),
 }
 PIECES = (
     b"\0",
