@@ -31,6 +31,7 @@ from asrprune.recognizer import Hypothesis, Recognizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE
 from asrprune.runtime.torch_pair import import_torchaudio
+from asrprune.transcribe import listener
 
 ITERATIVE = (Step.of((1, 2, 3, 4), 5.0), Step.of((1, 3, 4), 6.0), Step.of((3,), 7.0))
 
@@ -130,7 +131,7 @@ def emit(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, frames: list[t
     rows = torch.stack([torch.full((len(pieces),), (1 - p) / (len(pieces) - 1)) for _, p in frames])
     for row, (piece, p) in zip(rows, frames, strict=True):
         row[pieces.index(piece)] = p
-    monkeypatch.setattr(recognizer, "_emit", lambda *_: [rows.log().numpy()])
+    monkeypatch.setattr(recognizer.listener, "_emit", lambda *_: [rows.log().numpy()])
 
 
 def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,9 +177,8 @@ def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], dev
 
 def test_factor_8_hears_nothing_in_14_frames(coarse: Path) -> None:
     model = Recognizer.load(coarse)
-    frames = [
-        len(row) for row in model._emit([np.zeros((count, 80), dtype=np.float32) for count in (0, 7, 14, 15, 22, 23)], (1,))
-    ]
+    silence = [np.zeros((count, 80), dtype=np.float32) for count in (0, 7, 14, 15, 22, 23)]
+    frames = [len(log_probs) for log_probs, _ in model.listener.with_layers((1,))(silence)]
     assert frames == [0, 0, 0, 1, 1, 2]
     assert model.transcribe(np.full(2300, 0.1, dtype=np.float32)).words == ()
 
@@ -233,8 +233,8 @@ def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
     (output,) = decode_set(own, directory, [SubModel("lowest", (1, 2, 3, 4))])
     texts = dict(open_table(output / "text", allow_empty=True))
     lengths: list[int] = []
-    whole = asr._emit
-    monkeypatch.setattr(asr, "_emit", lambda batch, keep: lengths.append(len(batch[0])) or whole(batch, keep))
+    whole = asr.listener._emit
+    monkeypatch.setattr(asr.listener, "_emit", lambda batch, keep: lengths.append(len(batch[0])) or whole(batch, keep))
     for utterance in utterances:
         found = asr.transcribe(utterance.audio)
         assert found.text == texts[utterance.id]
@@ -256,8 +256,8 @@ def test_batches_say_what_one_recording_after_the_other_says(
     emissions = asr.model.emissions
     monkeypatch.setattr(asr.model, "emissions", lambda batch, keep: sizes.append(len(batch)) or emissions(batch, keep))
     for read_ahead_s, batch_s, largest in ((300.0, 60.0, 4), (6.0, 60.0, 2), (300.0, 0.0, 1)):
-        monkeypatch.setattr(module, "READ_AHEAD_S", read_ahead_s)
-        monkeypatch.setattr(module, "BATCH_S", batch_s)
+        monkeypatch.setattr(listener, "READ_AHEAD_S", read_ahead_s)
+        monkeypatch.setattr(listener, "BATCH_S", batch_s)
         sizes.clear()
         for found, wanted in zip(asr.transcribe_many(audios), expected, strict=True):
             assert (str(found), type(found)) == (wanted, UserError) if isinstance(wanted, str) else found.text == wanted.text
@@ -351,7 +351,7 @@ def test_other_rates_and_channels_are_those_of_the_model(
     soundfile.write(tmp_path / "stereo.wav", noise, rate, subtype="FLOAT")
     resample = import_torchaudio().functional.resample
     expected = asr.transcribe(resample(torch.from_numpy(noise.mean(axis=1)), rate, 16000, **SPEED_FILTER).numpy())
-    module._tell.cache_clear()
+    listener._tell.cache_clear()
     with caplog.at_level("INFO"):
         found = [asr.transcribe(tmp_path / "stereo.wav") for _ in range(2)]
     assert [hypothesis.text for hypothesis in found] == [expected.text] * 2 != ["", ""]

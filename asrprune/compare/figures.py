@@ -78,7 +78,9 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         rows = sorted(shown(summary, name), key=lambda row: row.depth)
         own = of_system(rows, grid.prunable, grid.strategy)
         depths = [row.depth for row in own]
-        axes.fill_between(depths, *np.array([row.wer_ci95 for row in own]).T, color=blue[0], alpha=0.18, linewidth=0)
+        axes.fill_between(
+            depths, *np.array([row.wer_ci95 for row in own]).reshape(-1, 2).T, color=blue[0], alpha=0.18, linewidth=0
+        )
         look: dict[str, Any] = {"color": blue[0], "marker": blue[1], "label": "one model, pruned"}
         axes.plot(depths, [row.wer for row in own], linewidth=1.6, markersize=5, zorder=3, **look)
         drawn = list(own)

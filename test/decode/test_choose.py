@@ -147,7 +147,8 @@ def test_the_recognisers_words_are_those_of_the_decoder(exp: Path, lm: Path, tin
     corpus = Corpus(tiny_data / "dev", None)
     recognizer = Recognizer.load(exp, decoder={"type": "beam", "lm": str(lm), "lm_weight": 0.2})
     features, keep = corpus[0][1], (1, 2, 3, 4)
-    log_probs = recognizer._emit(features.copy(), keep)
+    ((log_probs, ran),) = recognizer.listener.with_layers(keep)([features.copy()])
+    assert ran == keep
     (path,) = recognizer.decoder.decode(log_probs[None], np.array([len(log_probs)]))
     found = decode_in_windows(len(features), recognizer.model.timing, recognizer.decoder, lambda *_: [(keep, log_probs)])
     words = words_of(found[keep], recognizer.model.units, recognizer.model.timing.frame_s, len(features) / 100, 0.25)
