@@ -328,6 +328,11 @@ def test_figures_are_drawn_of_what_there_is(summary: Summary, tmp_path: Path) ->
     assert {path.stem for path in tmp_path.glob("*.png")} == {"one_model", "methods", "strategies", "difference", "cost"}
 
 
+def test_figures_are_drawn_before_the_prunable_model_is_recorded(records: dict[str, CellRecord], tmp_path: Path) -> None:
+    alone = summarise(GRID, {name: record for name, record in records.items() if record.alone})
+    assert all(path.stat().st_size > 5000 for path in draw(alone, GRID, tmp_path))
+
+
 def test_the_cost_of_a_grid_that_is_not_complete_names_the_depths_that_are_trained(summary: Summary) -> None:
     trained = [row for row in summary.cost if (row.method, row.alone) in (("both", False), ("plain", True))]
     partial = changed(summary, cost=trained)
