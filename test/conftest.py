@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more threads are slower on models this small
 
 import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from asrprune.config.load import read_config, write_config
 from asrprune.config.schema import Config, TokenizerConfig
 
 if TYPE_CHECKING:
+    from asrprune.data.dataset import Corpus
     from asrprune.experiment.store import Experiment
 
 WORDS = ("one", "two", "three", "four", "five")
@@ -89,17 +91,54 @@ def tiny_experiment(tiny_config: Config, tiny_data: Path, tmp_path_factory: pyte
 
 
 @pytest.fixture
-def own(tiny_experiment: Path, tmp_path: Path) -> "Experiment":
-    """A copy of the tiny experiment that may be written to."""
+def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny experiment that may be changed."""
+    return Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
+
+
+@pytest.fixture
+def own(exp: Path) -> "Experiment":
+    """The same, loaded."""
     from asrprune.experiment.store import load
 
-    return load(Path(shutil.copytree(tiny_experiment, tmp_path / "exp")))
+    return load(exp)
+
+
+@pytest.fixture
+def experiment(tiny_experiment: Path) -> "Experiment":
+    """The tiny experiment with less probable blanks, so that it says something after its two epochs."""
+    from experiments import talking
+
+    return talking(tiny_experiment)
+
+
+@pytest.fixture
+def corpus(experiment: "Experiment", tiny_data: Path) -> "Corpus":
+    """The tiny dev set with the text units of ``experiment``."""
+    from asrprune.data.dataset import Corpus
+
+    return Corpus(tiny_data / "dev", experiment.tokenizer)
+
+
+@pytest.fixture
+def dev(tiny_data: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny dev set that may be changed."""
+    return Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
 
 
 @pytest.fixture(scope="session")
 def run_training(tiny_data: Path) -> Callable[[Config, Path], None]:
     """``run_training(config, exp)`` trains on ``tiny_data``, in this process."""
     return partial(train_on, tiny_data)
+
+
+@pytest.fixture(params=["with tarfile's filter", "without"])
+def each_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Early releases of 3.10 and 3.11 have no extraction filters."""
+    if request.param == "without" and hasattr(tarfile, "data_filter"):
+        monkeypatch.delattr(tarfile, "data_filter")
+        if hasattr(tarfile, "fully_trusted_filter"):  # what those releases do
+            monkeypatch.setattr(tarfile.TarFile, "extraction_filter", staticmethod(tarfile.fully_trusted_filter), raising=False)
 
 
 def train_on(data: Path, config: Config, exp: Path) -> None:

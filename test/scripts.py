@@ -4,6 +4,8 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -15,6 +17,21 @@ def load_script(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def refusal(status: int, capsys: pytest.CaptureFixture[str], data_dir: Path) -> str:
+    """What a script says that has failed with this status: one sentence; it has written nothing."""
+    assert status == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert not data_dir.exists()
+    return error
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a part of a file."""
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, int]]:

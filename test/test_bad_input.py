@@ -1,7 +1,6 @@
 """Bad input through the real commands: one clear sentence on stderr, exit code 1, no traceback, nothing half-written."""
 
 import contextlib
-import json
 import os
 import re
 import resource
@@ -19,44 +18,14 @@ import pytest
 import soundfile
 import torch
 import yaml
-from commands import Done, asrprune
+from bad_audio import BAD_AUDIO
+from bad_directories import DAMAGE
+from commands import Done, asrprune, refused, tree, unchanged
 
 from asrprune.data.tables import read_table, write_table
 from asrprune.features.ark import read_matrix, write_ark
 
 FS = 16000
-
-
-def refused(done: Done, command: str, *parts: str, faults: int = 1) -> None:
-    """Check that ``command`` ended with a user's mistake, said in one sentence (or one each), that has all ``parts``."""
-    assert done.code == 1, done
-    assert "Traceback" not in done.err + done.out
-    said = [line for line in done.err.splitlines() if not re.match(r"\d\d:\d\d:\d\d (INFO|WARNING) ", line)]
-    heading = f"asrprune {command}: error:"
-    assert said[0].startswith(heading), done.err
-    assert len(said) == (1 if faults == 1 else faults + 1), done.err
-    for part in parts:
-        assert part in " ".join(said), (part, done.err)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, with what is in it; locks are empty and may stay."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
-
-
-@contextlib.contextmanager
-def unchanged(folder: Path) -> Iterator[None]:
-    before = tree(folder)
-    yield
-    after = tree(folder)
-    assert sorted(after) == sorted(before)
-    assert after == before
-
-
-@pytest.fixture
-def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
-    """A copy that may be changed."""
-    return Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
 
 
 @pytest.fixture
@@ -83,124 +52,59 @@ def cut(path: Path) -> None:
 # -- audio and data directories ---------------------------------------------------------------------------------------
 
 
-def _remove(data: Path, path: Path) -> None:
-    path.unlink()
-
-
-def _truncate_wav(data: Path, path: Path) -> None:
-    cut(path)
-
-
-def _truncate_flac(data: Path, path: Path) -> None:
-    samples, rate = soundfile.read(path)
-    flac = path.with_suffix(".flac")
-    soundfile.write(flac, samples, rate)
-    cut(flac)
-    (data / "wav.scp").write_text((data / "wav.scp").read_text().replace(str(path), str(flac)))
-
-
-def _other_rate(data: Path, path: Path) -> None:
-    soundfile.write(path, soundfile.read(path)[0], 8000)
-
-
-def _not_audio(data: Path, path: Path) -> None:
-    path.write_text("not audio\n" * 1000)
-
-
-def _beyond_the_end(data: Path, path: Path) -> None:
-    ends = {key: 1e6 if entry == str(path) else 0.2 for key, entry in read_table(data / "wav.scp").items()}
+def _beyond_its_end(data: Path, bad: str, entry: str) -> str:
+    """The recording itself, and a segment of it that is too long."""
+    ends = {key: 1e6 if key == bad else 0.2 for key in read_table(data / "wav.scp")}
     write_table(data / "segments", {key: f"{key} 0 {end:g}" for key, end in ends.items()})
+    return entry
 
 
-def _pipe(data: Path, path: Path) -> None:
-    (data / "wav.scp").write_text((data / "wav.scp").read_text().replace(str(path), f"cat {path} |"))
-
-
-AUDIO = [
-    (_remove, "cannot be read (No such file or directory)"),
-    (_truncate_wav, "is truncated"),
-    (_truncate_flac, "truncated"),
-    (_other_rate, "is sampled at 8000 Hz, but must be at 16000 Hz"),
-    (_not_audio, "is not audio that libsndfile reads"),
-    (_beyond_the_end, "the segment ends at 1e+06 s, but the recording ends at"),
-    (_pipe, "is a shell command"),
-]
-
-
-@pytest.mark.parametrize(("break_it", "why"), AUDIO)
-def test_fbank_on_bad_audio(break_it: Callable[[Path, Path], None], why: str, data: Path, tiny_config_file: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("is not there", "cannot be read (No such file or directory)"),
+        ("half of a wav file", "is truncated"),
+        ("half of a flac file", "truncated"),
+        ("has another sample rate", "is sampled at 8000 Hz, but must be at 16000 Hz"),
+        ("is a text", "is not audio that libsndfile reads"),
+        ("is a command", "is a shell command"),
+        ("has a segment beyond its end", "the segment ends at 1e+06 s, but the recording ends at"),
+    ],
+)
+def test_fbank_on_bad_audio(what: str, why: str, data: Path, tiny_config_file: Path, tmp_path: Path) -> None:
     key, path = audio_of(data)
-    break_it(data, path)
+    entry = BAD_AUDIO[what](tmp_path / "bad") if what in BAD_AUDIO else _beyond_its_end(data, key, str(path))
+    write_table(data / "wav.scp", read_table(data / "wav.scp") | {key: str(entry)})
     with unchanged(data):
         refused(asrprune("fbank", data, "--config", tiny_config_file, "--cmvn", data / "cmvn"), "fbank", key, why)
 
 
-@pytest.mark.parametrize(("break_it", "why"), AUDIO)
-def test_check_data_finds_bad_audio(break_it: Callable[[Path, Path], None], why: str, data: Path) -> None:
-    key, path = audio_of(data)
-    break_it(data, path)
-    done = asrprune("check-data", data)
-    name = "segments" if break_it is _beyond_the_end else "wav.scp"
-    reason = "ends at 1e+06 s" if break_it is _beyond_the_end else why.replace("must be at 16000 Hz", "")
-    refused(done, "check-data", f"{data / name}:3: {key}: ", reason)
-
-
-def _empty_transcript(lines: list[bytes]) -> list[bytes]:
-    return [*lines[:2], lines[2].split()[0] + b"\n", *lines[3:]]
-
-
-def _latin_1(lines: list[bytes]) -> list[bytes]:
-    return [*lines[:2], lines[2].rstrip() + b" caf\xe9\n", *lines[3:]]
-
-
-def _unsorted(lines: list[bytes]) -> list[bytes]:
-    return [lines[0], lines[2], lines[1], *lines[3:]]
-
-
-def _twice(lines: list[bytes]) -> list[bytes]:
-    return [*lines[:2], lines[1], *lines[2:]]
-
-
-def _cut_short(lines: list[bytes]) -> list[bytes]:
-    return [*lines[:2], lines[2].rstrip()]
-
-
 @pytest.mark.parametrize(
-    ("break_it", "line", "why"),
+    ("what", "line", "why"),
     [
-        (_empty_transcript, 3, "nothing follows the id"),
-        (_latin_1, 3, "is not UTF-8; convert the file"),
-        (_unsorted, 3, "ids are sorted bytewise"),
-        (_twice, 3, "has another line above, 2"),
-        (_cut_short, 3, "the last line has no newline"),
+        ("has an id without a value", 1, "nothing follows the id"),
+        ("is Latin-1", 1, "is not UTF-8; convert the file"),
+        ("is not sorted", 2, "ids are sorted bytewise"),
+        ("has a line twice", 2, "has another line above, 1"),
+        ("ends without a line feed", 6, "the last line has no newline"),
     ],
 )
 @pytest.mark.parametrize("command", ["check-data", "perturb", "bpe"])
 def test_bad_transcripts(
-    command: str,
-    break_it: Callable[[list[bytes]], list[bytes]],
-    line: int,
-    why: str,
-    data: Path,
-    tiny_config_file: Path,
-    tmp_path: Path,
+    command: str, what: str, line: int, why: str, data: Path, tiny_config_file: Path, tmp_path: Path
 ) -> None:
     text = data / "text"
-    text.write_bytes(b"".join(break_it(text.read_bytes().splitlines(keepends=True))))
-    options = {
-        "check-data": [],
-        "perturb": [tmp_path / "out", "--config", tiny_config_file],
-        "bpe": [tmp_path / "out", "--config", tiny_config_file],
-    }
+    text.write_bytes(DAMAGE[what](text.read_text()).encode("utf-8", "surrogateescape"))
+    options = [] if command == "check-data" else [tmp_path / "out", "--config", tiny_config_file]
     with unchanged(tmp_path):
-        done = asrprune(command, data, *options[command])
-    faults = 1 if break_it is not _cut_short or command == "bpe" else 4  # three utterances have lost theirs
-    refused(done, command, f"{text}:{line}: ", why, faults=faults)
+        done = asrprune(command, data, *options)
+    refused(done, command, f"{text}:{line}: ", why, faults=5 if what == "is not sorted" else 1)
 
 
 def test_every_fault_is_named_at_once(data: Path) -> None:
     """A fault a line, under a heading, so that an editor can jump to each."""
-    (data / "text").write_bytes(b"".join(_empty_transcript(_twice((data / "text").read_bytes().splitlines(keepends=True)))))
+    text = data / "text"
+    text.write_text(DAMAGE["has an id without a value"](DAMAGE["has an id twice"](text.read_text())))
     audio_of(data, 4)[1].unlink()
     done = asrprune("check-data", data)
     refused(done, "check-data", faults=3)
@@ -210,62 +114,24 @@ def test_every_fault_is_named_at_once(data: Path) -> None:
 # -- configs and what stages need -------------------------------------------------------------------------------------
 
 
-def test_all_mistakes_of_a_config_are_named(data: Path, tmp_path: Path) -> None:
-    config = tmp_path / "wrong.yaml"
-    config.write_text("frontend: {num_mel: 80}\nmodel: {dim: 10, heads: 4}\ntrain: {epochs: many}\n")
-    with unchanged(tmp_path):
-        done = asrprune("fbank", data, "--config", config)
-    refused(done, "fbank", "frontend.num_mel: unknown key", "model: dim must be a multiple", "train.epochs", faults=3)
-
-
-@pytest.mark.parametrize(
-    ("setting", "named"),
-    [
-        ("epochs=3", "epochs"),
-        ("train.epochs", "epochs"),
-        ("train.epochs=[", "epochs"),
-        ("train.epochs=0", "epochs"),
-        ("no.such=1", "no: unknown key"),
-    ],
-)
-def test_wrong_settings(setting: str, named: str, data: Path, tiny_config_file: Path) -> None:
-    refused(asrprune("fbank", data, "--config", tiny_config_file, "--set", setting), "fbank", named)
-
-
 def train_command(tiny_data: Path, config: Path, exp: Path) -> list[object]:
-    paths = ["--train", tiny_data / "train", "--dev", tiny_data / "dev"]
-    return [
-        "train",
-        "--config",
-        config,
-        "--exp",
-        exp,
-        *paths,
-        "--bpe",
-        tiny_data / "lang/bpe.model",
-        "--cmvn",
-        tiny_data / "cmvn",
-    ]
+    inputs = {"--train": "train", "--dev": "dev", "--bpe": "lang/bpe.model", "--cmvn": "cmvn"}
+    paths = [word for option, path in inputs.items() for word in (option, tiny_data / path)]
+    return ["train", "--config", config, "--exp", exp, *paths]
 
 
 def test_another_config_in_the_same_experiment(exp: Path, tiny_data: Path, tiny_config_file: Path) -> None:
     with unchanged(exp):
         done = asrprune(*train_command(tiny_data, tiny_config_file, exp), "--set", "model.ffn=64", "--set", "seed=2")
-    refused(
-        done,
-        "train",
-        "another config; use another --exp, in run.sh --exp_tag",
-        "model.ffn: was 32, is 64",
-        "seed: was 1, is 2",
-        faults=3,
-    )
+    told = "was trained with other numbers; give a new experiment (--exp; run.sh: --exp_tag)"
+    refused(done, "train", told, "model.ffn: was 32, is 64", "seed: was 1, is 2", faults=3)
 
 
 def test_other_data_in_the_same_experiment(exp: Path, tiny_data: Path, tiny_config_file: Path) -> None:
     command = train_command(tiny_data, tiny_config_file, exp)
     command[command.index("--dev") + 1] = tiny_data / "train"
     with unchanged(exp):
-        refused(asrprune(*command), "train", "is not the dev data of", "use another --exp, in run.sh --exp_tag")
+        refused(asrprune(*command), "train", "is not the dev data of", "give a new experiment (--exp; run.sh: --exp_tag)")
 
 
 COMMANDS_OF_AN_EXPERIMENT = {
@@ -318,9 +184,8 @@ def test_no_experiment(command: str, there: bool, tiny_data: Path, tmp_path: Pat
     ],
 )
 def test_what_is_missing_names_the_stage_that_makes_it(
-    command: str, gone: str, stage: str, exp: Path, tiny_data: Path, tmp_path: Path
+    command: str, gone: str, stage: str, exp: Path, tmp_path: Path, dev: Path
 ) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     if command == "score" or "score.json" in gone:
         asrprune("search", "--exp", exp, "--dev", dev, "--strategy", "lowest")
         asrprune("decode", "--exp", exp, dev, "--strategy", "lowest", "--depth", 4)
@@ -364,52 +229,19 @@ def test_a_depth_that_the_plan_lacks(command: str, exp: Path, tiny_data: Path, t
     refused(done, command, "plan iterative has no depth 7; it has 4, 3, 2, 1")
 
 
-@pytest.mark.parametrize("layers", ["0,1", "2,1", "1,1", "5", "one", "1,,2", "3-1", ""])
-def test_layers_that_are_none(layers: str, exp: Path, tiny_data: Path, tmp_path: Path) -> None:
-    with unchanged(exp):
-        refused(asrprune("prune", "--exp", exp, tmp_path / "out", "--layers", layers), "prune", f"--layers {layers}")
-        refused(asrprune("decode", "--exp", exp, tiny_data / "dev", "--layers", layers), "decode", f"--layers {layers}")
-    assert not (tmp_path / "out").exists()
-
-
-def test_both_or_none_of_depth_and_layers(exp: Path, tmp_path: Path) -> None:
-    for options in ([], ["--depth", 2, "--layers", "1,2"]):
-        refused(asrprune("prune", "--exp", exp, tmp_path / "out", *options), "prune", "either --depth N or --layers")
-
-
-def test_options_that_contradict_each_other(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
-    dev = tiny_data / "dev"
-    wav = audio_of(dev)[1]
-    for command, options, why in (
-        ("prune", [tmp_path / "out", "--layers", "1,2", "--plan", "iterative"], "--plan has no effect with --layers"),
-        ("decode", [dev, "--layers", "1,2", "--depth", 2], "either --layers, or --strategy and --depth"),
-        ("decode", [dev, "--layers", "1,2", "--strategy", "lowest"], "either --layers, or --strategy and --depth"),
-        ("transcribe", [wav, "--plan", "lowest"], "--plan needs a depth"),
-        ("report", ["--output", tmp_path / "out"], "to compare a grid of models, use `asrprune compare FILE`"),
-        ("average", ["--count", 9], "--count 9: only the best 2 epochs are kept"),
-    ):
-        refused(asrprune(command, "--exp", exp, *options), command, why)
-
-
 def test_search_says_what_is_wrong_before_it_begins(exp: Path, tiny_data: Path) -> None:
     options = ["--dev", tiny_data / "dev", "--strategy", "iterative"]
     with unchanged(exp):
-        done = asrprune("search", "--exp", exp, *options, "--strategy", "foo")
-        refused(
-            done, "search", "strategies.1: input should be 'iterative', 'svcca', 'influence', 'every' or 'lowest', got 'foo'"
-        )
-        refused(
-            asrprune("search", "--exp", exp, *options, "--strategy", "svcca"),
-            "search",
-            "svcca/dev.npz: no such file; stage 6",
-        )
+        for strategy, why in (
+            ("foo", "strategies.1: input should be 'iterative', 'svcca', 'influence', 'every' or 'lowest', got 'foo'"),
+            ("svcca", "svcca/dev.npz: no such file; stage 6"),
+        ):
+            refused(asrprune("search", "--exp", exp, *options, "--strategy", strategy), "search", why)
 
 
 def test_features_of_other_filters(tiny_data: Path, tiny_config_file: Path, tmp_path: Path) -> None:
     """Nothing is written, so the corrected command is taken."""
-    inputs = ["--train", tiny_data / "train", "--dev", tiny_data / "dev", "--bpe", tiny_data / "lang/bpe.model"]
-    done = asrprune("train", "--config", tiny_config_file, "--exp", tmp_path / "exp", *inputs, "--cmvn", tiny_data / "cmvn",
-                    "--set", "frontend.num_mels=11")  # fmt: skip
+    done = asrprune(*train_command(tiny_data, tiny_config_file, tmp_path / "exp"), "--set", "frontend.num_mels=11")
     refused(done, "train", "filters, but frontend.num_mels is 11; run stage 2")
     assert not (tmp_path / "exp/config.yaml").exists()
 
@@ -447,18 +279,7 @@ def test_a_corrupted_model(break_it: Callable[[Path], None], exp: Path, tiny_dat
     refused(done, "transcribe", str(exp / "model.safetensors"))
 
 
-@pytest.mark.parametrize("break_it", [_truncate, _empty, _scribble])
-@pytest.mark.parametrize("name", ["plans/lowest.json", "bpe.model", "model.json", "config.yaml"])
-def test_other_corrupted_files(name: str, break_it: Callable[[Path], None], exp: Path, tiny_data: Path) -> None:
-    assert asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "lowest").code == 0
-    break_it(exp / name)
-    with unchanged(exp):
-        done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp, "--plan", "lowest", "--depth", 2)
-    refused(done, "transcribe", str(exp / name))
-
-
-def test_features_of_another_width(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_features_of_another_width(exp: Path, tmp_path: Path, dev: Path) -> None:
     narrow = {key: read_matrix(entry)[:, :7] for key, entry in read_table(dev / "feats.scp").items()}
     ark = tmp_path / "narrow.ark"
     write_table(dev / "feats.scp", write_ark(ark, ark, narrow.items()))
@@ -468,30 +289,19 @@ def test_features_of_another_width(exp: Path, tiny_data: Path, tmp_path: Path) -
         refused(done, command, "the features have 7 filters, but the model was trained with")
 
 
-def test_lengths_that_are_no_numbers(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_lengths_that_are_no_numbers(exp: Path, dev: Path) -> None:
     write_table(dev / "utt2num_frames", {key: f"{value}.0" for key, value in read_table(dev / "utt2num_frames").items()})
     refused(asrprune("decode", "--exp", exp, dev, "--layers", "1,2"), "decode", "utt2num_frames: `", "is not a whole number")
 
 
-def test_a_decode_of_what_the_set_was_before(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_a_decode_of_what_the_set_was_before(exp: Path, dev: Path) -> None:
     assert asrprune("decode", "--exp", exp, dev, "--layers", "1,2").code == 0
     write_table(dev / "text", {f"{key}x": text for key, text in read_table(dev / "text").items()})
     done = asrprune("score", "--exp", exp, dev)
     refused(done, "score", f"{exp}/decode/dev/", "references without a hypothesis", "or remove this directory")
 
 
-def test_a_plan_of_another_model(exp: Path, tiny_data: Path) -> None:
-    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "lowest")
-    plan = json.loads((exp / "plans/lowest.json").read_text())
-    (exp / "plans/lowest.json").write_text(json.dumps({**plan, "model_sha256": "0" * 64}))
-    done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp, "--plan", "lowest", "--depth", 2)
-    refused(done, "transcribe", "this plan was made for another model; run stage 7")
-
-
-def test_a_pipe_in_feats_scp_is_not_run(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_a_pipe_in_feats_scp_is_not_run(exp: Path, tmp_path: Path, dev: Path) -> None:
     rows = read_table(dev / "feats.scp")
     write_table(dev / "feats.scp", dict.fromkeys(rows, f"touch {tmp_path / 'run'} |"))
     done = asrprune("decode", "--exp", exp, dev, "--layers", "1,2")
@@ -610,13 +420,8 @@ def test_a_torchaudio_that_does_not_fit(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(fake.parent)
     with unchanged(data):
-        refused(
-            asrprune("fbank", data, "--config", tiny_config_file),
-            "fbank",
-            "libc10_cuda.so",
-            "pip install torch==",
-            "torchaudio==",
-        )
+        done = asrprune("fbank", data, "--config", tiny_config_file)
+    refused(done, "fbank", "libc10_cuda.so", "pip install torch==", "torchaudio==")
     done = asrprune("doctor")
     assert done.code == 1
     assert re.search(r"^FAIL +torchaudio .*libc10_cuda.so", done.out, re.MULTILINE)

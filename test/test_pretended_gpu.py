@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from emissions import emit
-from experiments import losses, talking, with_numbers
+from experiments import killed_after_an_epoch, losses, with_numbers
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import CPUAccelerator
 from lightning_fabric.strategies import SingleDeviceStrategy
@@ -33,7 +33,6 @@ from asrprune.runtime import hardware
 from asrprune.runtime.executor import Executor
 from asrprune.train import start
 from asrprune.train.checkpoint import load_state
-from asrprune.train.loop import Trainer
 
 KEEPS: list[Keep] = [(1, 2, 3, 4), (1, 2, 4), (1, 3), (4,)]
 
@@ -53,16 +52,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
         monkeypatch.setattr(module, "pick_device", lambda num_gpus: GPU if num_gpus else torch.device("cpu"))
     with pretended_gpu() as device:
         yield device
-
-
-@pytest.fixture
-def experiment(tiny_experiment: Path) -> Experiment:
-    return talking(tiny_experiment)
-
-
-@pytest.fixture
-def dev(experiment: Experiment, tiny_data: Path) -> Corpus:
-    return Corpus(tiny_data / "dev", experiment.tokenizer)
 
 
 # -- the pretence ------------------------------------------------------------------------------------------------------
@@ -145,10 +134,10 @@ def test_augmentation(gpu: torch.device) -> None:
 
 
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
-def test_search(experiment: Experiment, dev: Corpus, metric: str, gpu: torch.device) -> None:
+def test_search(experiment: Experiment, corpus: Corpus, metric: str, gpu: torch.device) -> None:
     found = []
     for num_gpus in (0, 1):
-        scorer = DevScorer(experiment, dev, metric, Executor(num_gpus))
+        scorer = DevScorer(experiment, corpus, metric, Executor(num_gpus))
         steps = iterative(experiment.num_layers, scorer, 1)
         found.append(([step.keep for step in steps], [step.score for step in steps]))
         assert next(experiment.model.parameters()).device.type == ("cuda" if num_gpus else "cpu")
@@ -157,19 +146,19 @@ def test_search(experiment: Experiment, dev: Corpus, metric: str, gpu: torch.dev
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_decoding(experiment: Experiment, dev: Corpus, precision: str, gpu: torch.device) -> None:
+def test_decoding(experiment: Experiment, corpus: Corpus, precision: str, gpu: torch.device) -> None:
     experiment = with_numbers(experiment, "decode", precision=precision)
-    batches = np.array_split(np.arange(len(dev)), 2)
-    here, there = (shards.hypotheses(experiment, dev, KEEPS, batches, num_gpus) for num_gpus in (0, 1))
+    batches = np.array_split(np.arange(len(corpus)), 2)
+    here, there = (shards.hypotheses(experiment, corpus, KEEPS, batches, num_gpus) for num_gpus in (0, 1))
     assert next(experiment.model.parameters()).device == gpu
     assert any(here[KEEPS[0]].values())
     if precision == "float32":  # in bfloat16 the operations that CUDA does in float32 are others than the CPU's
         assert there == here
 
 
-def test_activations(experiment: Experiment, dev: Corpus, gpu: torch.device) -> None:
-    here = activations(Runner(experiment.model, CPU, "float32"), dev, 50, 200, seed=1)
-    there = activations(Runner(experiment.model.to(gpu), gpu, "float32"), dev, 50, 200, seed=1)
+def test_activations(experiment: Experiment, corpus: Corpus, gpu: torch.device) -> None:
+    here = activations(Runner(experiment.model, CPU, "float32"), corpus, 50, 200, seed=1)
+    there = activations(Runner(experiment.model.to(gpu), gpu, "float32"), corpus, 50, 200, seed=1)
     for expected, found in zip(here, there, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -234,22 +223,10 @@ def test_training(
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")
 def test_training_with_dropout_goes_on_where_it_was_killed(
-    tiny_config: Config, train_there: Callable[[Config, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Config, train_there: Callable[[Config, Path], None], tmp_path: Path
 ) -> None:
     train_there(tiny_config, tmp_path / "whole")
-
-    class Killed(Exception):
-        pass
-
-    finish = Trainer._finish_epoch
-
-    def finish_and_die(trainer: Trainer) -> None:
-        finish(trainer)
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_finish_epoch", finish_and_die)
-        with pytest.raises(Killed):
-            train_there(tiny_config, tmp_path / "killed")
+    with killed_after_an_epoch():
+        train_there(tiny_config, tmp_path / "killed")
     train_there(tiny_config, tmp_path / "killed")
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")

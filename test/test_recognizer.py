@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from commands import asrprune as run_command
+from experiments import config_with, untrained
 from records import plan_of
 
 import asrprune
@@ -20,7 +21,6 @@ from asrprune.data.tables import open_table
 from asrprune.data.tokenizer import train_tokenizer
 from asrprune.decode.sweep import SubModel, decode_set
 from asrprune.decode.threshold import EarlyExit
-from asrprune.experiment import provenance
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Step, plan_path
 from asrprune.experiment.weights import load_weights
@@ -39,10 +39,7 @@ ITERATIVE = (Step.of((1, 2, 3, 4), 5.0), Step.of((1, 3, 4), 6.0), Step.of((3,), 
 def exp(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained experiment, which says something other at every depth, with a iterative plan."""
     exp = tmp_path_factory.mktemp("recognizer") / "exp"
-    provenance.start(exp, tiny_config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    model = experiment.build_model(tiny_config, exp)
-    experiment.save_model(exp, tiny_config, model.state_dict(), ())
-    sha = experiment.load(exp).record.model_sha256
+    sha = untrained(exp, tiny_config, tiny_data).record.model_sha256
     plan_of("iterative", 4, ITERATIVE, sha, metric="wer", dev_set="dev").write(plan_path(exp, "iterative"))
     return exp
 
@@ -69,9 +66,8 @@ def test_it_is_the_packages_public_name() -> None:
     assert asrprune.Recognizer is Recognizer
 
 
-def test_text_is_that_of_decoding_at_every_depth(exp: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
+def test_text_is_that_of_decoding_at_every_depth(exp: Path, wavs: dict[str, Path], tmp_path: Path, dev: Path) -> None:
     """`asrprune fbank` and `decode` on the audio, in padded batches, against one file after another."""
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     own = experiment.load(Path(shutil.copytree(exp, tmp_path / "exp")))
     extract(dev, own.config.frontend, HERE)
     asr = Recognizer.load(own.path)
@@ -134,7 +130,7 @@ def emit(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, frames: list[t
     rows = torch.stack([torch.full((len(pieces),), (1 - p) / (len(pieces) - 1)) for _, p in frames])
     for row, (piece, p) in zip(rows, frames, strict=True):
         row[pieces.index(piece)] = p
-    monkeypatch.setattr(recognizer, "_emit", lambda *_: rows.log().numpy())
+    monkeypatch.setattr(recognizer, "_emit", lambda *_: [rows.log().numpy()])
 
 
 def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,12 +149,8 @@ def test_times_and_confidence_by_hand(asr: Recognizer, wav: Path, monkeypatch: p
 @pytest.fixture(scope="module")
 def coarse(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment with convolutions over time alone, and one encoder frame for eight of the features."""
-    exp = tmp_path_factory.mktemp("coarse") / "exp"
-    model = tiny_config.model.model_copy(update={"subsampling": Conv1dConfig(factor=8)})
-    config = tiny_config.model_copy(update={"model": model})
-    provenance.start(exp, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    experiment.save_model(exp, config, experiment.build_model(config, exp).state_dict(), ())
-    return exp
+    config = config_with(tiny_config, "model", subsampling=Conv1dConfig(factor=8))
+    return untrained(tmp_path_factory.mktemp("coarse") / "exp", config, tiny_data).path
 
 
 def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,8 +162,7 @@ def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monke
     assert [word.confidence for word in words] == pytest.approx([0.7, 0.5])
 
 
-def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], dev: Path) -> None:
     own = experiment.load(coarse)
     extract(dev, own.config.frontend, HERE)
     (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2))])
@@ -185,7 +176,9 @@ def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], tin
 
 def test_factor_8_hears_nothing_in_14_frames(coarse: Path) -> None:
     model = Recognizer.load(coarse)
-    frames = [len(model._emit(np.zeros((count, 80), dtype=np.float32), (1,))) for count in (0, 7, 14, 15, 22, 23)]
+    frames = [
+        len(row) for row in model._emit([np.zeros((count, 80), dtype=np.float32) for count in (0, 7, 14, 15, 22, 23)], (1,))
+    ]
     assert frames == [0, 0, 0, 1, 1, 2]
     assert model.transcribe(np.full(2300, 0.1, dtype=np.float32)).words == ()
 
@@ -195,10 +188,7 @@ def spelling(exp: Path, tiny_config: Config, tiny_data: Path, tmp_path_factory: 
     """The same experiment with characters for units."""
     folder = tmp_path_factory.mktemp("spelling")
     train_tokenizer(["one two three"], TokenizerConfig(type="char", vocab_size=None), folder)
-    provenance.start(folder / "exp", tiny_config, folder / "bpe.model", tiny_data / "cmvn")
-    model = experiment.build_model(tiny_config, folder / "exp")
-    experiment.save_model(folder / "exp", tiny_config, model.state_dict(), ())
-    return folder / "exp"
+    return untrained(folder / "exp", tiny_config, tiny_data, folder / "bpe.model").path
 
 
 def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,8 +205,7 @@ def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.Mo
     assert [word.confidence for word in hypothesis.words] == pytest.approx([0.6, (0.9 * 3 + 0.4) / 4, (0.6 + 0.7) / 2])
 
 
-def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path], tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path], dev: Path) -> None:
     own = experiment.load(spelling)
     extract(dev, own.config.frontend, HERE)
     (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2))])
@@ -245,7 +234,7 @@ def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
     texts = dict(open_table(output / "text", allow_empty=True))
     lengths: list[int] = []
     whole = asr._emit
-    monkeypatch.setattr(asr, "_emit", lambda features, keep: lengths.append(len(features)) or whole(features, keep))
+    monkeypatch.setattr(asr, "_emit", lambda batch, keep: lengths.append(len(batch[0])) or whole(batch, keep))
     for utterance in utterances:
         found = asr.transcribe(utterance.audio)
         assert found.text == texts[utterance.id]
@@ -253,6 +242,36 @@ def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
         assert times == sorted(times)
     assert lengths == [5900, 3000, 3000, 3000, 3000, 2100]
     assert times[-1] > 120
+
+
+def test_batches_say_what_one_recording_after_the_other_says(
+    asr: Recognizer, wavs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the given order, with errors in their places, and with all frames of padding."""
+    rng, sizes = np.random.default_rng(0), []
+    noise = [rng.normal(0.0, 0.1, int(16000 * seconds)).astype(np.float32) for seconds in (3.0, 0.03, 61.0, 0.0, 0.7, 9.0)]
+    audios = [noise[0], tmp_path / "none.wav", *noise[1:], np.zeros(16000, np.float32), *wavs.values(), np.zeros((2, 2))]
+    expected = [said_or_not(asr, audio) for audio in audios]
+    assert len(set(map(str, expected))) > len(wavs)
+    emissions = asr.model.emissions
+    monkeypatch.setattr(asr.model, "emissions", lambda batch, keep: sizes.append(len(batch)) or emissions(batch, keep))
+    for read_ahead_s, batch_s, largest in ((300.0, 60.0, 4), (6.0, 60.0, 2), (300.0, 0.0, 1)):
+        monkeypatch.setattr(module, "READ_AHEAD_S", read_ahead_s)
+        monkeypatch.setattr(module, "BATCH_S", batch_s)
+        sizes.clear()
+        for found, wanted in zip(asr.transcribe_many(audios), expected, strict=True):
+            assert (str(found), type(found)) == (wanted, UserError) if isinstance(wanted, str) else found.text == wanted.text
+            if isinstance(found, Hypothesis):
+                assert [(word.start_s, word.end_s) for word in found.words] == [(w.start_s, w.end_s) for w in wanted.words]
+        assert max(sizes) >= largest
+        assert largest > 1 or max(sizes) == 1
+
+
+def said_or_not(asr: Recognizer, audio: Path | np.ndarray) -> Hypothesis | str:
+    try:
+        return asr.transcribe(audio)
+    except UserError as error:
+        return str(error)
 
 
 # ---- fit
@@ -350,7 +369,8 @@ def test_digital_silence_says_nothing(asr: Recognizer) -> None:
     silence = np.zeros(90 * 16000, np.float32)
     assert asr.transcribe(silence).text == ""
     features = asr.model.features(lambda start, count: silence[start : start + count], 16000, 0, 100)
-    assert asr.model.emissions(features, (1, 2, 3, 4)).argmax(1).any(), "the model itself says something"
+    (log_probs,) = asr.model.emissions([features], (1, 2, 3, 4))
+    assert log_probs.argmax(1).any(), "the model itself says something"
     silence[: 20 * 16000] = np.random.default_rng(0).normal(0.0, 0.1, 20 * 16000)
     for decoder in ({"type": "greedy"}, {"type": "beam", "width": 2}):
         words = Recognizer(asr.model, asr.model.decoder(decoder)).transcribe(silence).words

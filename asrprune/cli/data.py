@@ -29,7 +29,7 @@ def check_data(
     directories: Annotated[list[Path], typer.Argument(help="Kaldi data directories")],
     audio: Annotated[bool, typer.Option("--audio/--no-audio", help="open every recording, too")] = True,
     features: Annotated[
-        bool, typer.Option("--features/--no-features", help="read all features, too, if there are some")
+        bool, typer.Option("--features/--no-features", help="read all features, too, if they are computed")
     ] = True,
     allow_pipes: AllowPipes = False,
 ) -> None:
@@ -92,7 +92,7 @@ def fbank(
     with workers_of(executor, nj, sbatch, directories[0].parent) as workers:
         for directory in directories:
             computed = features.extract(directory, options, workers, allow_pipes)
-            say(f"{directory}: {computed} archives computed" if computed else f"{directory}: features exist already")
+            say(f"{directory}: archives computed: {computed}" if computed else f"{directory}: features exist already")
     if cmvn is not None:
         features.write_cmvn(cmvn, features.compute_cmvn(directories[0]))
 
@@ -128,8 +128,8 @@ def lm(
     plain: Annotated[bool, typer.Option("--plain", help="lines do not begin with an utterance id")] = False,
 ) -> None:
     """Train an n-gram language model for `--decoder beam`. Smoothing: interpolated modified Kneser-Ney."""
-    from asrprune.decode.arpa import write_arpa
-    from asrprune.decode.kneser_ney import estimate, read_sentences
+    from asrprune.lm.arpa import write_arpa
+    from asrprune.lm.kneser_ney import estimate, read_sentences
 
     if order is None:
         if not (named := re.match(r"([1-6])gram\b", output.name)):

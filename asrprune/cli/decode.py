@@ -87,7 +87,7 @@ def tune_lm(
     ngpu: Gpus = 0,
     threads: Threads = None,
 ) -> None:
-    """Choose the weights of a language model on a dev set. Writes decoder.json, which beam search reads."""
+    """Choose the weight of a language model and the word bonus on a dev set. Writes decoder.json, which beam search reads."""
     use_threads(threads, executor)
     from asrprune.config.schema import BeamConfig
     from asrprune.decode.choose import decoder_options
@@ -132,7 +132,10 @@ def score(
             how = ", letter case ignored" if result.ignore_case else ""
             say(f"{folder}: {scoring.in_units('WER')} {result.wer:.2f} % ({low:.2f} to {high:.2f}){how}")
             if result.case_errors:
-                logger.warning("%s: %d errors are in letter case alone; --ignore-case ignores it", folder, result.case_errors)
+                count = result.case_errors
+                logger.warning(
+                    "%s: in %d errors only the letter case differs; --ignore-case does not count them", folder, count
+                )
 
 
 @app.command()
@@ -153,5 +156,5 @@ def bench(
         experiment, named(data), benchmark.keeps_of(experiment), allow_pipes, decoder_given(decoder, lm, context)
     )
     for row in benchmark.Bench.read(path).rows:
-        say(f"depth {row.depth}: RTF {row.rtf:.4f}, of which the decoder has {row.decoder_rtf:.4f}")
+        say(f"depth {row.depth}: RTF {row.rtf:.4f}, of which the decoder takes {row.decoder_rtf:.4f}")
     say(str(path))

@@ -10,7 +10,7 @@ from asrprune.cli.options import ExpDir, PlanName, load_experiment
 from asrprune.cli.screen import say
 from asrprune.runtime.errors import UserError
 
-Form = Literal["any-depth", "required-keep", "depth"]
+Form = Literal["any-depth", "early-exit", "required-keep", "depth"]
 Input = Literal["features", "waveform"]
 
 
@@ -26,8 +26,8 @@ def export(
         typer.Option(
             "--form",
             metavar="<form>",
-            help="any-depth (default): all layers, run at any depth; required-keep: the same for onnxruntime-web;"
-            " depth: the layers of one depth",
+            help="any-depth (default): all layers, run at any depth; early-exit: the same, and layers run until the model is"
+            " sure enough; required-keep: as any-depth, for onnxruntime-web; depth: the layers of one depth",
         ),
     ] = None,
     source: Annotated[
@@ -62,6 +62,8 @@ def export(
         raise UserError("--form and --input have no effect with --web, which needs required-keep and waveform; remove them")
     if form == "depth" and depth is None:
         raise UserError("--form depth: give the depth, for example --depth 6")
+    if form == "early-exit" and depth is not None:
+        raise UserError("--form early-exit: each utterance has a depth of its own; remove --depth")
     if int8 and fp16:
         raise UserError("give --int8 or --fp16, not both")
     if utterances and dev is None:

@@ -59,10 +59,14 @@ def distinct(directories: list[Path]) -> list[Path]:
     return paths
 
 
-def use_threads(threads: int | None, executor: str = "local", num_processes: int = 1) -> None:
-    """Set the number of threads of ``--threads``. Call this first: torch reads it when it is imported."""
-    if threads or executor == "local":  # a job of a cluster has the cores of its own machine
-        set_threads(threads, num_processes)
+def use_threads(threads: int | None, executor: str = "local", num_processes: int = 1) -> bool:
+    """Set the number of threads of ``--threads``. Call this first: torch reads it when it is imported.
+
+    Returns:
+        whether the load of this machine has decided, and not the user.
+    """
+    local = executor == "local"  # a job of a cluster has the cores of its own machine
+    return (local or threads is not None) and set_threads(threads, num_processes)
 
 
 def workers_of(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int = 0) -> "Executor":

@@ -103,9 +103,9 @@ def search(
 def early_exit(
     exp: ExpDir,
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
-    sets: Annotated[list[Path] | None, typer.Argument(help="other directories, on which it is only measured")] = None,
+    sets: Annotated[list[Path] | None, typer.Argument(help="other directories to measure on; the choice ignores them")] = None,
     margin: Annotated[
-        float, typer.Option("--margin", min=0.0, help="points of WER that it may cost, by the 95 % bound on the dev set")
+        float, typer.Option("--margin", min=0.0, help="points of WER that early exit may cost on the dev set (95 % bound)")
     ] = 0.5,
     is_dev: IsDev = False,
     executor: Where = "local",
@@ -114,7 +114,7 @@ def early_exit(
     ngpu: Gpus = 0,
     threads: Threads = None,
 ) -> None:
-    """Choose how sure an exit must be so that no further layers run. Writes early_exit.json and a figure."""
+    """Choose how confident an exit must be to skip the layers above it. Writes early_exit.json and a figure."""
     use_threads(threads, executor)
     from asrprune.data.dataset import Corpus
     from asrprune.decode.choose import decoder_of

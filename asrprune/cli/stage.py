@@ -16,22 +16,30 @@ from asrprune.runtime.signals import status_of
 
 @app.command()
 def stage(
-    words: Annotated[list[str], typer.Argument(help="after --: for each stage the number of its words, then the words")],
+    words: Annotated[list[str], typer.Argument(help="after --: stages and commands, each with the number of its words before")],
     config: ConfigFile,
     exp: ExpDir,
+    datadir: Annotated[Path, typer.Option("--datadir", help="directory of the data directories")],
+    train_set: Annotated[str, typer.Option("--train-set", help="name of the training set in it")],
+    dev_set: Annotated[str, typer.Option("--dev-set", help="name of the development set")],
+    test_sets: Annotated[str, typer.Option("--test-sets", help="names of the test sets, with spaces between them")],
+    lm_text: Annotated[str, typer.Option("--lm-text", help="text of the language model, if not the training set's")] = "",
     first: Annotated[int, typer.Option("--first", help="first stage to run")] = 0,
-    last: Annotated[int, typer.Option("--last", help="last stage to run")] = sys.maxsize,
+    last: Annotated[int, typer.Option("--last", help="last stage to run", show_default="all")] = sys.maxsize,
     ngpu: Gpus = 0,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Run the stages of a recipe that are not done. egs/common/run.sh lists them and calls this."""
     from asrprune.config.load import read_config, resolved
+    from asrprune.recipe.dependencies import Places, dependencies
     from asrprune.recipe.installation import check_installation
     from asrprune.recipe.run import Recipe, make_homes
     from asrprune.recipe.stage import read_stages
 
     try:
-        recipe = Recipe(read_stages(words), resolved(read_config(config, set_)), say)
+        numbers = resolved(read_config(config, set_))
+        places = Places(datadir, exp, train_set, dev_set, tuple(test_sets.split()), Path(lm_text) if lm_text else None)
+        recipe = Recipe(read_stages(words, dependencies(places, numbers)), numbers, say)
         make_homes(recipe.stages)
         recipe.run(first, last, lambda: check_installation(exp, ngpu))
     except UserError as error:

@@ -26,12 +26,12 @@ def train(
     set_: Overrides = [],  # noqa: B006
 ) -> None:
     """Train a model, or continue a killed run."""
-    use_threads(threads, num_processes=max(ngpu, nproc))
+    automatic = use_threads(threads, num_processes=max(ngpu, nproc))
     from asrprune.config.load import read_config
     from asrprune.train.start import train as run
 
     check_dev(dev_dir, is_dev)
-    run(read_config(config, set_), exp, train_dir, dev_dir, bpe_model, cmvn, ngpu, nproc, num_nodes)
+    run(read_config(config, set_), exp, train_dir, dev_dir, bpe_model, cmvn, ngpu, nproc, num_nodes, automatic)
 
 
 @app.command()

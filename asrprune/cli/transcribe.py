@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asrprune.cli.app import app
-from asrprune.cli.options import Context, DecoderName, Depth, Gpus, Layers, LmFile, Threads, decoder_given, use_threads
+from asrprune.cli.options import Context, DecoderName, Depth, Gpus, Jobs, Layers, LmFile, Threads, decoder_given, use_threads
 from asrprune.cli.screen import say
 from asrprune.config.strategies import PREFERRED
 from asrprune.runtime.errors import UserError
@@ -32,7 +32,10 @@ def transcribe(
     depth: Depth = None,
     layers: Layers = None,
     plan: Annotated[
-        str | None, typer.Option("--plan", help=f"a strategy or a plan file, with --exp; default: {PREFERRED} if it exists")
+        str | None,
+        typer.Option(
+            "--plan", help=f"a strategy or a plan file, with --exp; default: {PREFERRED}; if it is missing, the lowest layers"
+        ),
     ] = None,
     decoder: DecoderName = None,
     lm: LmFile = None,
@@ -50,15 +53,17 @@ def transcribe(
     ] = None,
     early_exit: Annotated[
         bool,
-        typer.Option("--early-exit", help="run layers until the model is as sure as `asrprune early-exit` found necessary"),
+        typer.Option("--early-exit", help="run layers until the model is sure enough; `asrprune early-exit` chooses how sure"),
     ] = False,
     exit_threshold: Annotated[
-        float | None, typer.Option("--exit-threshold", min=0.0, help="early exit with this confidence, 0 to 1")
+        float | None, typer.Option("--exit-threshold", min=0.0, help="early exit as soon as the model is this sure, 0 to 1")
     ] = None,
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="with --model: less memory, more time")] = False,
+    nj: Jobs = 1,
     ngpu: Gpus = 0,
     threads: Threads = None,
 ) -> None:
-    """Transcribe recordings at any depth. What cannot be read is reported at the end, after the others; the exit code is 1."""
+    """Transcribe recordings at any depth. Those that cannot be read are listed at the end; the exit status is then 1."""
     use_threads(threads)
     from asrprune.transcribe.formats import check_form
     from asrprune.transcribe.recordings import find_recordings
@@ -71,12 +76,12 @@ def transcribe(
     early_exit = early_exit or exit_threshold is not None
     if early_exit and (depth or layers):
         raise UserError("early exit chooses the layers; remove --depth and --layers")
-    recognizer, keep = _load(exp, model, depth, layers, plan, decoder_given(decoder, lm, context), ngpu)
+    recognizer, keep = _load(exp, model, depth, layers, plan, decoder_given(decoder, lm, context), ngpu, low_memory)
     if early_exit:
-        run = partial(recognizer.transcribe, depth="auto", exit_threshold=exit_threshold)
+        run = partial(recognizer.transcribe_many, depth="auto", exit_threshold=exit_threshold)
     else:
-        run = partial(recognizer.transcribe, layers=keep)
-    faults += transcribe_all(run, found, form, output_dir, partial(say, only_here=output_dir is None))
+        run = partial(recognizer.transcribe_many, layers=keep)
+    faults += transcribe_all(run, found, form, output_dir, partial(say, only_here=output_dir is None), nj, ngpu)
     if faults:
         raise UserError("\n".join(faults))
 
@@ -89,6 +94,7 @@ def _load(
     plan: str | None,
     decoder: dict[str, object],
     num_gpus: int,
+    low_memory: bool,
 ) -> "tuple[Recognizer, tuple[int, ...]]":
     """Return the recogniser of ``--exp`` or ``--model``, and the layers of ``--depth`` or ``--layers``."""
     from asrprune.experiment.plan import parse_layers
@@ -96,6 +102,8 @@ def _load(
 
     if (exp is None) == (model is None):
         raise UserError("give either --exp DIR, an experiment, or --model FILE.onnx, an exported model")
+    if low_memory and model is None:
+        raise UserError("--low-memory is a mode of exported models; give one with --model, or remove --low-memory")
     if plan is not None and depth is None:
         raise UserError("--plan needs a depth; add --depth N")
     if model is not None and model.suffix != ".onnx":
@@ -104,6 +112,6 @@ def _load(
         from asrprune.runtime.hardware import check_gpus
 
         check_gpus(1)
-    recognizer = Recognizer.load(model or exp or "", plan, "cuda" if num_gpus else "cpu", decoder)
+    recognizer = Recognizer.load(model or exp or "", plan, "cuda" if num_gpus else "cpu", decoder, low_memory)
     chosen = None if layers is None else parse_layers(layers, recognizer.model.num_layers)
     return recognizer, recognizer.layers_of(depth, chosen)

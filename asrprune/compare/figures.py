@@ -41,7 +41,8 @@ CAPTIONS = {
     "removals": "Dev WER after the removal of one layer, without retraining, first seed; dashed: all layers.",
     "similarity": "SVCCA similarity of the outputs of the layers, first seed; layer 0 is the input of layer 1. Colours begin at"
     " the lowest value. Bars, if measured: influence of each layer, 1 - cosine of its input and output, mean over frames.",
-    "cost": "Training cost of one seed: one prunable model against one model for each depth. Minutes depend on what else ran.",
+    "cost": "Training cost of one seed: one prunable model against a model for each depth that is named. Minutes depend on what"
+    " else ran.",
 }
 _COLOURS, _MARKERS = zip(*LOOKS, strict=True)
 
@@ -85,14 +86,16 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
             method = getattr(grid, role)
             alone = of_system(rows, method, ALONE)
             label = f"trained for each depth, {method}"
-            intervals(axes, [row.depth - 0.16 * side for row in alone], alone, color=colour, marker=marker, label=label)
+            intervals(axes, [row.depth + 0.16 * side for row in alone], alone, color=colour, marker=marker, label=label)
             drawn += alone
         axes.grid(axis="y", color=PALE, linewidth=0.5)
         axes.set_axisbelow(True)
-        axes.invert_xaxis()
         axes.set_xticks(sorted({row.depth for row in drawn}))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-        axes.set(title=name, xlabel="depth (layers that run)", ylabel=summary.in_units("WER (%)"), ylim=(0, None))
+        ends = [end for row in drawn for end in row.wer_ci95]
+        if min(ends) < max(ends) / 2:  # rates that differ less would lie in one strip far above 0
+            axes.set_ylim(0, None)
+        axes.set(title=name, xlabel="depth (layers that run)", ylabel=summary.in_units("WER (%)"))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -144,8 +147,7 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         axes.plot(depths, [test.margin for test in tests], "_", color=_COLOURS[1], markersize=11, label="margin")
         axes.axhline(0, color=GREY, linewidth=0.6)
         axes.grid(axis="y", color=PALE, linewidth=0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.invert_xaxis()
+        axes.set_xticks(depths)
         title = f"{name}, against {getattr(grid, role)} alone"
         axes.set(title=title, xlabel="depth (layers)", ylabel=summary.in_units("pruned - alone (points of WER)"))
     low, high = zip(*(axes.get_ylim() for axes in panels), strict=True)
@@ -214,14 +216,15 @@ def _stacked(axes: Axes, bars: Sequence[tuple[str, list[Cost]]], width: Callable
 
 
 def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Cost]]]:
-    """Return the label and the training runs of each bar, of the first seed."""
+    """Return the label and the training runs of each bar, of the first seed; a method without runs has no bar."""
     first = min(row.seed for row in summary.cost)
     rows = [row for row in summary.cost if row.seed == first]
     bars = [(f"{grid.prunable}, once", [row for row in rows if row.method == grid.prunable and not row.alone])]
     for method in grid.alone.methods:
         chosen = sorted((row for row in rows if row.method == method), key=lambda row: -row.depth)
-        bars.append((f"{method}, each depth", chosen))
-    return bars
+        trained = ", ".join(str(row.depth) for row in chosen)  # not all depths may be trained yet
+        bars.append((f"{method}, for {trained} layers", chosen))
+    return [(label, rows) for label, rows in bars if rows]
 
 
 def _alone(axes: Axes, rows: Sequence[System], grid: Grid) -> list[System]:

@@ -107,10 +107,12 @@ def speed_table(summary: Summary, grid: Grid) -> Table:
 
 def cost_table(summary: Summary, grid: Grid) -> Table:
     """Tabulate the training cost of one prunable model, and of one model for each depth, as the mean over seeds."""
-    listed = ", ".join(map(str, sorted({row.depth for row in summary.cost}, reverse=True)))
     once = [grid.prunable, *grid.alone.methods]
     lines = [_cost_line(summary, grid, f"{method}, once", method, alone=False) for method in once]
-    lines += [_cost_line(summary, grid, f"{method}, for each of {listed}", method, alone=True) for method in grid.alone.methods]
+    for method in grid.alone.methods:
+        depths = sorted({row.depth for row in summary.cost if row.method == method}, reverse=True)
+        listed = ", ".join(map(str, depths)) or "the depths"
+        lines.append(_cost_line(summary, grid, f"{method}, for each of {listed}", method, alone=True))
     overhead = summary.update_overhead
     fitted = (
         f" f = {overhead:g} layers is the cost of an update apart from its layers, fitted by least squares to the seconds and"

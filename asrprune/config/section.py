@@ -1,4 +1,4 @@
-"""The base class of all sections of the config: frozen and strict; each number states its meaning and what it affects."""
+"""The base class of all sections of the config. Sections are immutable; each number states its meaning and what it affects."""
 
 import math
 from collections.abc import Callable
@@ -45,8 +45,8 @@ _LIMIT = 1e9
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):  # Python treats it as 1 or 0
-        raise ValueError(f"must be no true or false, got {str(value).lower()}")
-    if isinstance(value, int | float) and _LIMIT < abs(value) < math.inf:  # as a size, it overflows in torch
+        raise ValueError(f"must be a number, got {str(value).lower()}")
+    if isinstance(value, int | float) and _LIMIT < abs(value) < math.inf:  # larger sizes overflow in torch
         raise ValueError(f"must lie between -1e9 and 1e9, got {value}")
     return value
 
@@ -77,17 +77,17 @@ Different = Annotated[Several[Item], AfterValidator(_no_repeats)]
 
 
 class Section(BaseModel):
-    """The base of all sections: immutable. An unknown key is an error, and so is a number that has no effect."""
+    """The base of all sections. An unknown key is an error; a number without effect is one, too, unless it has its default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    affects: ClassVar[tuple[Kind, ...]] = ()  # for numbers without ``affects``
+    affects: ClassVar[tuple[Kind, ...]] = ()  # what a number affects that does not say so itself
 
     def mistakes(self) -> list[str]:
-        """Return one sentence per mistake: values that do not fit together."""
+        """Return a sentence for each mistake: for values that do not fit together."""
         return []
 
     def idle(self) -> dict[str, str]:
-        """Return the numbers that have no effect at any value, because of other numbers: name -> reason."""
+        """Return the idle numbers, name -> reason: because of other numbers they have no effect, whatever their value."""
         return {}
 
     def idle_mistakes(self) -> dict[str, str]:

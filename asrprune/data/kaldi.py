@@ -20,6 +20,7 @@ from asrprune.data.tables import (
     READ,
     Rows,
     joined,
+    number,
     open_tables,
     raise_faults,
     write_table,
@@ -188,13 +189,13 @@ def _rows_of(path: Path, utterances: Sequence[Utterance]) -> Rows:
     rows: Rows = {"utt2spk": utt2spk, "spk2utt": spk2utt_of(utt2spk), "wav.scp": {utt.id: utt.audio for utt in utterances}}
     if any(utt.start_s or utt.end_s is not None for utt in utterances):
         lengths = _recording_lengths(path, utterances)
-        times = {utt.id: (_number(utt.start_s), _number(_end_s(utt, lengths))) for utt in utterances}
+        times = {utt.id: (number(utt.start_s), number(_end_s(utt, lengths))) for utt in utterances}
         rows["segments"] = {utt.id: " ".join((utt.recording, *times[utt.id])) for utt in utterances}
         rows["wav.scp"] = _wav_scp(path, utterances)
     if any(utt.text for utt in utterances):
         rows["text"] = {utt.id: utt.text for utt in utterances}
     if any(utt.speed != 1.0 for utt in utterances):
-        rows["utt2speed"] = {utt.id: _number(utt.speed) for utt in utterances}
+        rows["utt2speed"] = {utt.id: number(utt.speed) for utt in utterances}
     return rows
 
 
@@ -224,8 +225,3 @@ def _recording_lengths(path: Path, utterances: Iterable[Utterance]) -> dict[str,
 
 def _end_s(utt: Utterance, lengths: Mapping[str, float]) -> float:
     return lengths[utt.audio] if utt.end_s is None else utt.end_s
-
-
-def _number(value: float) -> str:
-    """Format seconds with six decimals; a sample at 48 kHz lasts 21 microseconds."""
-    return f"{value:.6f}".rstrip("0").rstrip(".")

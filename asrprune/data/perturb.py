@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from asrprune.data.check import structure_faults
-from asrprune.data.tables import FILES, READ, Table, Tables, joined, open_tables, raise_faults, write_ascending
+from asrprune.data.tables import FILES, READ, Table, Tables, joined, number, open_tables, raise_faults, write_ascending
 from asrprune.runtime.errors import UserError
 
 # The files that are copied, and what a prefix of the ids does to a value. wav.scp is last: without it a directory is invalid.
@@ -53,4 +53,4 @@ def _speeds(tables: Tables, factor: float) -> Iterator[tuple[str, str]]:
     for utterance, row in joined(tables["utt2spk"], given):
         if utterance:
             speed = factor * (float(row[1]) if row else 1.0)
-            yield utterance[0], f"{speed:.6f}".rstrip("0").rstrip(".")
+            yield utterance[0], number(speed)

@@ -20,7 +20,7 @@ def sizes(sets: Sequence[Checked]) -> Iterator[str]:
         )
         for what, new in (("words", words - known), ("characters", set().union(*words) - set().union(*known))):
             if new:
-                yield f"{one.path}: {len(new)} {what} that {sets[0].path} lacks: {some(sorted(new))}"
+                yield f"{one.path}: {what} that {sets[0].path} lacks ({len(new)}): {some(sorted(new))}"
 
 
 def leaks(sets: Sequence[Checked]) -> Iterator[str]:
@@ -35,7 +35,7 @@ def leaks(sets: Sequence[Checked]) -> Iterator[str]:
         }
         for what, names in shared.items():
             if names:
-                yield f"{other.path}: {len(names)} {what} are also in {one.path}: {some(names)}; its results look too good"
+                yield f"{other.path}: {what} also in {one.path} ({len(names)}): {some(names)}; results on it look too good"
 
 
 def _words(text: Table) -> set[str]:

@@ -251,9 +251,18 @@ def raise_faults(faults: Sequence[str]) -> None:
         raise UserError("\n".join([*faults[:_MOST_SHOWN], *more]))
 
 
-def some(items: Sequence[str]) -> str:
-    """Format the first five items of a list, and the number of the others."""
-    return ", ".join(items[:_NAMED]) + (f" and {len(items) - _NAMED} more" if len(items) > _NAMED else "")
+def some(items: Sequence[str], most: int = _NAMED, between: str = ", ") -> str:
+    """Format the first items of a list, and the number of the others.
+
+    >>> some(["a", "b", "c", "d"], most=3)
+    'a, b, c and 1 more'
+    """
+    return between.join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def number(value: float) -> str:
+    """Format seconds or a speed with at most six decimals; a sample at 48 kHz lasts 21 microseconds."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def missing(path: Path) -> str:

@@ -1,7 +1,6 @@
 """Text units of sentencepiece (bpe, unigram, char, word); label 0 is the CTC blank, so labels are shifted by one."""
 
 import io
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from asrprune.data.units import BLANK_PIECE, WORD_START, Units, write_tokens
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
 
-logger = logging.getLogger(__name__)
 UNKNOWN = "<unk>"
 
 

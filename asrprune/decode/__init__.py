@@ -1,1 +1,1 @@
-"""Decoders and language models; decoding a set at many depths, and real-time factors."""
+"""Decoders; decoding a set at many depths, and real-time factors."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from asrprune.config.mistakes import check
 from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding, GreedyConfig
 from asrprune.data.units import Units
-from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
-from asrprune.decode.language_model import LanguageModel
 from asrprune.decode.prefix_beam import PrefixBeam
 from asrprune.experiment.paths import ExperimentPaths
+from asrprune.lm.arpa import ArpaModel
+from asrprune.lm.language_model import LanguageModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
 from asrprune.runtime.records import Record

@@ -19,8 +19,8 @@ from asrprune.config.schema import BeamConfig
 from asrprune.data.units import BLANK, WORD_START
 from asrprune.decode.alignment import align
 from asrprune.decode.decoder import Array, BestPath, on_cpu
-from asrprune.decode.language_model import END, LanguageModel
 from asrprune.decode.phrases import Phrases
+from asrprune.lm.language_model import END, LanguageModel
 
 _MOST_GAIN = 600.0  # largest gain or loss of one label, in nats; its exp must fit into a float
 _LN_10 = math.log(10.0)

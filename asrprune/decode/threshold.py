@@ -110,7 +110,8 @@ def thresholds_for(dev: Measured, price: float) -> tuple[float, ...]:
         order = np.argsort(-sure, kind="stable")
         saved = np.cumsum((rest - costs[:, number])[order])
         best = int(saved.argmax())
-        threshold = 0.0 if best == len(order) - 1 else float(sure[order[best]])
+        # in the middle between two utterances, so that rounding decides nothing
+        threshold = 0.0 if best == len(order) - 1 else float(sure[order[best]] + sure[order[best + 1]]) / 2
         threshold = threshold if saved[best] > 0.0 else NEVER
         rest = np.where(sure >= threshold, costs[:, number], rest)
         chosen.append(threshold)

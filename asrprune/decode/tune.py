@@ -10,12 +10,12 @@ import numpy as np
 from asrprune.config.schema import BeamConfig
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
-from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.choose import Tuned, Weights, make_beam
 from asrprune.decode.decoder import Decoder
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
+from asrprune.lm.arpa import ArpaModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, Executor
 from asrprune.runtime.files import sha256_of

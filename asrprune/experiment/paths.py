@@ -23,11 +23,6 @@ class ExperimentPaths:
         return self.root / "bpe.model"
 
     @property
-    def tokens(self) -> Path:
-        """The text units and their labels, as text."""
-        return self.root / "tokens.txt"
-
-    @property
     def lang(self) -> Path:
         """The directory of stage 3: text units, and the language model of the config."""
         return self.root / "lang"

@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 
 class Fingerprint(Record):
-    """The fingerprint of a corpus: its size, and hashes of its ids, lengths, texts and features. It does not hold the path."""
+    """The fingerprint of a corpus: its size, and hashes of its ids, lengths, texts and features, but not its path."""
 
     utterances: int
     frames: int
     ids: str
     lengths: str
     texts: str
-    features: str | None = None  # earlier versions, and other programs that compute features, have no checksums
+    features: str | None = None  # None: features of earlier versions or of other programs, which have no checksums
 
 
 class TrainedOn(Record):
-    """data.json: the fingerprints of the training and dev data, and the SHA-256 of the files that were copied."""
+    """data.json: the fingerprints of the training and dev data, and the SHA-256 of the files copied into the experiment."""
 
     made_by: ClassVar[str] = "stage 4 (`asrprune train`)"
     format: Literal[1]
@@ -46,7 +46,7 @@ class TrainedOn(Record):
     copied: dict[str, str] = Field({})  # earlier versions did not record them
 
     def on_any_machine(self) -> "TrainedOn":
-        """Return the fingerprints of ids, lengths and texts; the last bits of features differ between processors."""
+        """Return a copy without the hashes of features, because the last bits of features differ between processors."""
         bare = {name: getattr(self, name).model_copy(update={"features": None}) for name in ("train", "dev")}
         return self.model_copy(update={**bare, "copied": {}})
 
@@ -55,7 +55,8 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
     """Create an experiment directory, or check that the existing one has the same config, text units and CMVN.
 
     Raises:
-        UserError: the existing experiment differs (all differing numbers are listed), or a file is missing or does not fit.
+        UserError: the existing experiment differs (the error lists all numbers that differ); a file is missing; CMVN and config
+            have different numbers of filters.
     """
     Tokenizer(bpe_model)  # raises if it is missing
     tokens = bpe_model.with_name("tokens.txt")
@@ -83,7 +84,7 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
 def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     """Write fingerprints of the data to ``data.json``, or compare them with the existing ones.
 
-    The paths of the data may change. Ids, lengths, texts and features must not change, because the model depends on them.
+    The paths of the data may change. Ids, lengths, texts and features must stay the same, because the model depends on them.
 
     Raises:
         UserError: the data have changed.
@@ -99,7 +100,7 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
         if changed := [f"{key} was {was}, is {value}" for (key, was), (_, value) in pairs if was not in (value, None)]:
             raise UserError(
                 f"{corpus.directory} is not the {name} data of {exp} ({'; '.join(changed)}); "
-                f"use another --exp, in run.sh --exp_tag, or remove {exp}"
+                f"give a new experiment (--exp; run.sh: --exp_tag), or remove {exp}"
             )
     return None
 
@@ -119,7 +120,7 @@ def features_of(corpus: Corpus) -> str | None:
 
 
 def utterances_of(corpus: Corpus) -> str:
-    """Return a hash of the ids, lengths and features of a corpus: of all that a model sees of it."""
+    """Return a hash of ids, lengths and features of a corpus, on which the outputs of a model depend."""
     return _hash_of_lines((_hash_of_lines(corpus.ids), _hash_of_lines(map(str, corpus.lengths)), str(features_of(corpus))))
 
 
@@ -132,7 +133,7 @@ def _hash_of_lines(lines: Iterable[str]) -> str:
 
 
 def _check_same(path: Path, new: Config) -> None:
-    """Compare the numbers on which learning depends; the rest may change between two starts, and ``train.epochs`` may grow."""
+    """Compare the numbers that affect learning. The others may change between two starts, and ``train.epochs`` may grow."""
     old = read_experiment_config(path.parent)
     before, after = old.train.epochs, new.train.epochs
     if before < after:
@@ -141,18 +142,20 @@ def _check_same(path: Path, new: Config) -> None:
     if differences:
         listed = "\n".join(f"  {name}: was {before}, is {now}" for name, before, now in differences)
         raise UserError(
-            f"{path.parent} has a run with another config; use another --exp, in run.sh --exp_tag, or remove it:\n{listed}"
+            f"{path.parent}: was trained with other numbers; give a new experiment (--exp; run.sh: --exp_tag), or remove this"
+            f" one:\n{listed}"
         )
     if before < after and isinstance(new.train.schedule, CosineConfig):
         logger.warning("train.epochs was %d, is %d: the learning rate now follows the cosine of %d epochs, so it rises again,"
-                       " and the model is not that of %d epochs in one go", before, after, after, after)  # fmt: skip
+                       " and the model is not that of %d epochs without a stop", before, after, after, after)  # fmt: skip
 
 
 def _check_same_file(old: Path, new: Path, copied: Mapping[str, str]) -> None:
-    """Raise a ``UserError`` if ``old`` was not copied from ``new``; a damaged copy is copied again."""
+    """Raise a ``UserError`` if ``old`` was not copied from ``new``. A damaged copy is no error; the caller replaces it."""
     if old.exists() and sha256_of(new) not in (sha256_of(old), copied.get(old.name)):
         raise UserError(
-            f"{new} is not the file that {old} was copied from; use another --exp, in run.sh --exp_tag, or remove {old.parent}"
+            f"{new} is not the file that {old} was copied from; give a new experiment (--exp; run.sh: --exp_tag), or remove"
+            f" {old.parent}"
         )
 
 

@@ -1,8 +1,9 @@
-"""`asrprune export`: a model as one ONNX file that runs at any depth, or at one, checked before it is written."""
+"""`asrprune export`: write a model as one ONNX file, for any depth or for one, after a check against torch."""
 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,21 @@ from asrprune.config.schema import BeamConfig, Decoding
 from asrprune.data.units import write_tokens
 from asrprune.decode.benchmark import Bench
 from asrprune.decode.choose import Tuned, tuned_of
+from asrprune.decode.threshold import chosen_thresholds, exits_of
 from asrprune.decode.windows import WINDOWS
 from asrprune.decode.words import WORD_TAIL_S
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan
 from asrprune.experiment.store import Experiment
 from asrprune.export import card, quantise
-from asrprune.export.check import Check
+from asrprune.export.check import Check, Said
 from asrprune.export.cost import with_cost
 from asrprune.export.examples import Example, noise, utterances
 from asrprune.export.mixture import smallest_mixture
 from asrprune.export.onnx_file import (
     any_depth,
     default_keep,
+    early_exit,
     import_onnx,
     metadata,
     one_depth,
@@ -33,6 +36,7 @@ from asrprune.export.onnx_file import (
     write,
 )
 from asrprune.export.record import FACTS, Exported, ExportedDepth, Form, Input, Precision
+from asrprune.export.session import THRESHOLDS, as_thresholds
 from asrprune.export.waveform import Fbank
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
     import onnx
 
 logger = logging.getLogger(__name__)
-CHECKED = 50  # utterances of a dev set whose texts are compared in float32, where they must be equal
+CHECKED = 50  # the number of dev utterances whose texts are compared; texts of a float32 file must be equal
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,10 @@ class Options:
     form: Form = "any-depth"
     input: Input = "features"
     precision: Precision = "float32"
-    depth: int | None = None  # that runs by default, or alone; None: all layers
-    dev: Path | None = None  # a data directory with features (of a waveform: with audio), of which texts are compared
-    utterances: int | None = None  # of ``dev``; None: ``CHECKED``, with a lower precision all
-    max_loss: float | None = None  # of int8, in points of WER on ``dev``: layers stay in float32 until it holds
+    depth: int | None = None  # the depth that runs by default (form depth: the only one); None: all layers
+    dev: Path | None = None  # a data directory, to compare texts; it needs features (input waveform: audio)
+    utterances: int | None = None  # the number of utterances of ``dev``; None: ``CHECKED`` in float32, else all
+    max_loss: float | None = None  # points of WER on ``dev`` that int8 may lose; None: any number
     licence: str | None = None
 
 
@@ -75,12 +79,14 @@ def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> 
     if path.suffix != ".onnx":
         raise UserError(f"--to {path}: the name of the file must end in .onnx")
     exported = _describe(experiment, plan, options)
-    with atomic_path(path) as temporary:  # before the tracing, so that a path that cannot be written is told at once
+    with atomic_path(path) as temporary:  # opened before the slow tracing, to report at once if it cannot be written
         file = _trace(experiment, exported)
         write(file, temporary)
         check = _check(experiment, temporary, exported)
         worst = check.numbers(noise(experiment, options.input == "waveform"))
         logger.info("onnxruntime and torch differ by at most %.1e in log-probabilities, at each depth", worst)
+        if exported.exits:
+            check.early_exit(noise(experiment, options.input == "waveform"), exported.exits, exported.thresholds)
         if options.precision != "float32":
             file, exported = _lowered(experiment, file, temporary, exported, options)
             write(file, temporary)
@@ -102,8 +108,9 @@ def set_depth(path: Path, depth: int) -> Exported:
         UserError: this is no any-depth file of asrprune, or it does not have the depth.
     """
     file, exported = read_exported(path)
-    if exported.form == "required-keep":
-        raise UserError(f"{path}: has no default depth, its input keep is required; export it with --form any-depth")
+    if exported.form in ("required-keep", "early-exit"):
+        why = "its input keep is required" if exported.form == "required-keep" else "each utterance has a depth of its own"
+        raise UserError(f"{path}: has no default depth, {why}; export it with --form any-depth")
     if exported.form != "any-depth" or default_keep(file) is None:
         raise UserError(f"{path}: has the layers of one depth only; export it with --form any-depth")
     row = exported.at(depth)
@@ -132,7 +139,7 @@ def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":
 
 
 def _decoder(experiment: Experiment) -> tuple[Decoding, Tuned | None]:
-    """Return the decoder of the config, which names the file of its language model only, and the weights tuned for that."""
+    """Return the decoder of the config, with the language model as a file name without folder, and its tuned weights."""
     options = experiment.config.decode.decoder
     if not isinstance(options, BeamConfig) or options.lm is None:
         return options, None
@@ -143,12 +150,12 @@ def _decoder(experiment: Experiment) -> tuple[Decoding, Tuned | None]:
 
 
 def record_path(path: Path) -> Path:
-    """Return FILE.onnx.json; an experiment has a model.json of its own."""
+    """Return FILE.onnx.json, which cannot be mistaken for the model.json of an experiment."""
     return path.with_name(f"{path.name}.json")
 
 
 def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
-    """Make the record of a file, with all layers as a depth, even if the plan does not have it."""
+    """Make the record of a file. Its depths are those of the plan, and all layers."""
     layers = experiment.num_layers
     steps = {step.depth: (step.keep, step.score) for step in plan.steps}
     steps.setdefault(layers, (tuple(range(1, layers + 1)), None))
@@ -159,15 +166,26 @@ def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
         )
         for at, (keep, score) in sorted(steps.items(), reverse=True)
     ]  # fmt: skip
+    exits, thresholds = _exits(experiment) if options.form == "early-exit" else ((), ())
     exported = Exported(
-        format=1, form=options.form, input=options.input, precision=options.precision, depth=options.depth or layers,
+        format=1, form=options.form, exits=exits, thresholds=thresholds,
+        input=options.input, precision=options.precision, depth=options.depth or layers,
         depths=tuple(depths), num_layers=layers, strategy=plan.strategy, metric=plan.metric, dev_set=plan.dev_set,
         licence=options.licence, factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
         vocab_size=len(experiment.tokenizer), units=tuple(experiment.tokenizer.pieces), windows=WINDOWS,
-        word_tail_s=WORD_TAIL_S, decoder=decoder, tuned=tuned, model_sha256=experiment.record.model_sha256, asrprune=version(),
+        word_tail_s=WORD_TAIL_S, decoder=decoder, tuned=tuned,
+        scoring=experiment.config.scoring, model_sha256=experiment.record.model_sha256, asrprune=version(),
     )  # fmt: skip
     row = exported.at(exported.depth)
     return exported.model_copy(update={"depths": (row,)}) if options.form == "depth" else exported
+
+
+def _exits(experiment: Experiment) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return the exits of the model, and how sure each but the last one must be; raise a ``UserError`` if that is not known."""
+    exits, path = exits_of(experiment), ExperimentPaths(experiment.path).early_exit
+    if not path.exists():
+        raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set before --form early-exit")
+    return exits, chosen_thresholds(experiment)
 
 
 def _rtf(experiment: Experiment) -> dict[int, float]:
@@ -185,29 +203,39 @@ def _trace(experiment: Experiment, exported: Exported) -> "onnx.ModelProto":
     logger.info("tracing %d layers; this takes a minute", len(keep) if exported.form == "depth" else exported.num_layers)
     if exported.form == "depth":
         return one_depth(model, keep, fbank)
-    file = any_depth(model, fbank)
-    if exported.form == "any-depth":
+    file = early_exit(model, exported.exits, fbank) if exported.form == "early-exit" else any_depth(model, fbank)
+    if exported.form != "required-keep":
         set_default(file, _as_mask(keep, exported.num_layers))
+    if exported.form == "early-exit":
+        set_default(file, as_thresholds(exported.thresholds), THRESHOLDS)
     return file
 
 
-def _check(experiment: Experiment, path: Path, exported: Exported) -> Check:
-    return Check(experiment, path, [row.keep for row in exported.depths], exported.form != "depth")
+def _check(experiment: Experiment, path: Path, exported: Exported, said: Said | None = None) -> Check:
+    keeps, choice, alone = [row.keep for row in exported.depths], exported.form != "depth", exported.precision == "int8"
+    return Check(experiment, path, keeps, choice, alone, said)
 
 
 def _lowered(
     experiment: Experiment, file: "onnx.ModelProto", path: Path, exported: Exported, options: Options
 ) -> "tuple[onnx.ModelProto, Exported]":
-    """Return the file in a lower precision; ``path`` is written to while layers that stay in float32 are chosen."""
+    """Return the file in a lower precision, and its record. Trial files of ``max_loss`` are written to ``path``."""
     if options.precision == "fp16":
         return quantise.fp16(file), exported
 
-    def loss(layers: Keep) -> float:
-        write(quantise.int8(file, exported.num_layers, layers), path)
-        return _check(experiment, path, exported).texts(_dev(experiment, options)).loss()
+    said: Said = {}
 
-    chosen = () if options.max_loss is None else smallest_mixture(exported.num_layers, loss, options.max_loss)
-    return quantise.int8(file, exported.num_layers, chosen), exported.model_copy(update={"float32_layers": chosen})
+    @lru_cache(maxsize=1)
+    def check_of(layers: Keep) -> Check:
+        write(quantise.int8(file, layers), path)
+        return _check(experiment, path, exported, said)
+
+    def loss(layers: Keep, keep: Keep) -> float:
+        return check_of(layers).texts(_dev(experiment, options), [keep]).loss()
+
+    keeps = [row.keep for row in exported.depths]
+    chosen = () if options.max_loss is None else smallest_mixture(exported.num_layers, keeps, loss, options.max_loss)
+    return quantise.int8(file, chosen), exported.model_copy(update={"float32_layers": chosen})
 
 
 def _dev(experiment: Experiment, options: Options) -> Iterator[Example]:
@@ -228,6 +256,8 @@ def _texts(check: Check, exported: Exported, options: Options) -> Exported:
     if not exact:
         return with_cost(exported, check.texts(examples), dev)
     logger.info("the texts of %d utterances of %s are equal at every depth", check.same_texts(examples), dev)
+    if exported.exits:
+        check.early_exit(_dev(check.experiment, options), exported.exits, exported.thresholds)
     return exported
 
 

@@ -10,7 +10,7 @@ from asrprune.runtime.files import write_text
 
 _PRECISION = {
     "float32": "32-bit floating-point numbers",
-    "fp16": "16-bit floating-point numbers; they are computed with in 32 bits",
+    "fp16": "16-bit floating-point numbers; computing is in 32 bits",
     "int8": "8-bit integers in linear layers, 32-bit floating-point numbers elsewhere",
 }
 _COMPUTING = "RTF: seconds of computing for each second of audio, as `asrprune bench` measured it in torch, without features."
@@ -46,7 +46,7 @@ def _precision(exported: Exported) -> str:
 def _header(exported: Exported) -> list[str]:
     compared = [f"WER {exported.precision}", "WER float32", "texts that differ"] if exported.compared else []
     score = "dev WER" if exported.metric != "ctc" else "dev loss"
-    return ["depth", "layers", "parameters", *compared, score, "RTF"]
+    return [exported.scoring.in_units(name) for name in ("depth", "layers", "parameters", *compared, score, "RTF")]
 
 
 def _cells(exported: Exported, row: ExportedDepth) -> list[str]:
@@ -79,4 +79,4 @@ def _notes(exported: Exported) -> list[str]:
         notes.append(_COMPUTING)
     else:
         notes.append("RTF was not measured (`asrprune bench`).")
-    return notes
+    return [exported.scoring.in_units(note) for note in notes]

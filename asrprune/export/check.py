@@ -1,4 +1,4 @@
-"""The check of an exported file in onnxruntime: the numbers of torch at every depth; its texts and WER on a dev set."""
+"""The check of an exported file: onnxruntime against torch at every depth, by numbers, and by texts and WER of a dev set."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +14,13 @@ from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.export.examples import Example
 from asrprune.export.session import Session
+from asrprune.infer.early_exit import confidence
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import Emissions
 from asrprune.runtime.errors import UserError
 from asrprune.scoring.wer import word_errors
 
+Said = dict[tuple[str, ...], dict[Keep, list[list[int]]]]  # names of utterances -> layers -> labels of each utterance
 TOLERANCE = 1e-3  # of log-probabilities; the largest difference seen in float32 is 1e-5
 
 
@@ -54,7 +56,15 @@ class Comparison:
 class Check:
     """A comparison of a file with the model that it was made from."""
 
-    def __init__(self, experiment: Experiment, path: Path, keeps: Sequence[Keep], choice: bool) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        path: Path,
+        keeps: Sequence[Keep],
+        choice: bool,
+        alone: bool = False,
+        said: Said | None = None,
+    ) -> None:
         """Load the file.
 
         Args:
@@ -62,7 +72,10 @@ class Check:
             path: the exported file.
             keeps: the layers of each depth.
             choice: whether the file has all layers, and an input that says which of them run.
+            alone: whether texts are those of utterances that run one by one, as int8 needs it.
+            said: the labels in torch that earlier checks of the model with the same examples have found.
         """
+        self._alone, self._said = alone, {} if said is None else said
         self.experiment, self.path, self.keeps, self.choice = experiment, path, keeps, choice
         self._runner = Runner(experiment.model, torch.device("cpu"), "float32")
         self._session = Session(path)
@@ -83,17 +96,38 @@ class Check:
             raise self._wrong(f"log-probabilities differ from those of torch by up to {worst:.3g}, more than {TOLERANCE}")
         return worst
 
-    def texts(self, examples: Iterable[Example]) -> Comparison:
-        """Compare greedy texts."""
-        found = Comparison({keep: Texts() for keep in self.keeps})
+    def early_exit(self, examples: Iterable[Example], exits: Sequence[int], thresholds: Sequence[float]) -> None:
+        """Check that utterances end at the first exit that is sure enough in torch, and with its log-probabilities there.
+
+        Raises:
+            UserError: one ends elsewhere, or with other numbers. Confidences differ by as much as log-probabilities may.
+        """
+        keeps = [tuple(range(1, exit + 1)) for exit in exits]
+        needed = np.array([*thresholds, 0.0])
+        for example in examples:
+            log_probs, frames, layers = self._session.run_until_sure(example.x, example.lens, thresholds)
+            there = [emissions for _, emissions in self._runner.emissions(example.features, example.frames, keeps)]
+            sure = np.stack([confidence(emissions).numpy() for emissions in there])  # (E, B)
+            for number, depth in enumerate(layers.tolist()):
+                place = exits.index(depth)
+                too_late = (sure[:place, number] > needed[:place] + TOLERANCE).any()
+                if too_late or sure[place, number] < needed[place] - TOLERANCE:
+                    raise self._wrong(f"early exit ends an utterance after {depth} layers, where it does not end in torch")
+                row = slice(number, number + 1)
+                worst = _difference(log_probs[row], there[place].log_probs[row], frames[row])
+                if not worst <= TOLERANCE:
+                    raise self._wrong(f"log-probabilities of early exit after {depth} layers differ by {worst:.3g} from torch")
+
+    def texts(self, examples: Iterable[Example], keeps: Sequence[Keep] | None = None) -> Comparison:
+        """Compare greedy texts, at every depth or with the layers in ``keeps``."""
+        found = Comparison({keep: Texts() for keep in keeps or self.keeps})
         for example in examples:
             references = [text.split() for text in example.texts]
             found.utterances += len(references)
             found.words += sum(map(len, references))
-            for keep, ours, log_probs, frames in self._both(example):
-                here = _labels(ours.log_probs, ours.lens)
-                there = _labels(log_probs, frames)
-                texts, tokenizer = found.texts[keep], self.experiment.tokenizer
+            said, tokenizer = self._said_in_torch(example), self.experiment.tokenizer
+            for keep, texts in found.texts.items():
+                here, there = said[keep], self._said_by_file(example, keep)
                 texts.changed += [name for name, a, b in zip(example.ids, here, there, strict=True) if a != b]
                 texts.errors += sum(word_errors(there, references, tokenizer))
                 texts.errors_float32 += sum(word_errors(here, references, tokenizer))
@@ -108,6 +142,21 @@ class Check:
                 raise self._wrong(f"with layers {layers} the text of {texts.changed[0]} differs from that of torch")
         return found.utterances
 
+    def _said_in_torch(self, example: Example) -> dict[Keep, list[list[int]]]:
+        """Return the labels at every depth, which are computed once for all checks that share them."""
+        key = tuple(example.ids)
+        if key not in self._said:
+            made = self._runner.emissions(example.features, example.frames, self.keeps)
+            self._said[key] = {keep: _labels(emissions.log_probs, emissions.lens) for keep, emissions in made}
+        return self._said[key]
+
+    def _said_by_file(self, example: Example, keep: Keep) -> list[list[int]]:
+        layers = keep if self.choice else None
+        if not self._alone:
+            return _labels(*self._session.run(example.x, example.lens, layers))
+        rows = zip(example.x, example.lens, strict=True)
+        return [_labels(*self._session.run(x[None, :length], np.array([length]), layers))[0] for x, length in rows]
+
     def _both(self, example: Example) -> Iterator[tuple[Keep, Emissions, np.ndarray, np.ndarray]]:
         """Yield the layers of each depth, the emissions in torch, and the log-probabilities and lengths of the file."""
         for keep, emissions in self._runner.emissions(example.features, example.frames, self.keeps):
@@ -115,7 +164,7 @@ class Check:
 
     def _wrong(self, what: str) -> UserError:
         return UserError(
-            f"{self.path}: in onnxruntime {what}; nothing is written; the versions of constraints.txt are known to work"
+            f"{self.path}: in onnxruntime {what}; nothing is written; install the versions of constraints.txt, which work"
         )
 
 
@@ -124,5 +173,5 @@ def _labels(log_probs: Array, frames: Array) -> list[list[int]]:
 
 
 def _difference(ours: np.ndarray, theirs: Tensor, lens: np.ndarray) -> float:
-    """Return the largest difference on real frames; NaN if one is not a number."""
+    """Return the largest difference, padding left out; NaN if any number is NaN."""
     return max((float(np.abs(ours[i, :n] - theirs[i, :n].numpy()).max()) for i, n in enumerate(lens) if n), default=0.0)

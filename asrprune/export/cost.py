@@ -12,8 +12,9 @@ logger = logging.getLogger(__name__)
 def with_cost(exported: Exported, found: Comparison, dev: Path) -> Exported:
     """Return the record with what the comparison on a dev set found, which is also logged."""
     depths = tuple(_compared(row, found) for row in exported.depths)
+    rate = exported.scoring.in_units("WER")
     for row in depths:
-        wer = "" if row.wer is None else f"; WER {row.wer:.2f} % instead of {row.wer_float32:.2f} %"
+        wer = "" if row.wer is None else f"; {rate} {row.wer:.2f} % instead of {row.wer_float32:.2f} %"
         logger.info("%d layers: %s changes %d of %d texts%s", row.depth, exported.precision, row.changed, found.utterances, wer)
     compared = Compared(set=dev.resolve().name, utterances=found.utterances)
     return exported.model_copy(update={"depths": depths, "compared": compared})

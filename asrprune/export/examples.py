@@ -1,4 +1,4 @@
-"""What an exported file is checked with: noise, and the utterances of a data directory, as its input and as torch's."""
+"""Examples to check an exported file with: noise and utterances, each as input of the file and as input of torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Example:
 
 
 def noise(experiment: Experiment, waveform: bool) -> Iterator[Example]:
-    """Yield batches of noise of several lengths; as features, it has the mean and the spread of those of the training set."""
+    """Yield batches of noise of several lengths. Noise as features has the mean and the spread of the training set."""
     model, options, generator = experiment.model, experiment.config.frontend, torch.Generator().manual_seed(0)
     for frames in LENGTHS:
         for utterances in BATCHES:

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from asrprune.config.lengths import min_frames, output_length
 from asrprune.export.waveform import Fbank
 from asrprune.features.fbank import UNIT_SCALE
-from asrprune.model.ctc_model import CtcModel
+from asrprune.infer.early_exit import confidence
+from asrprune.model.ctc_model import CtcModel, Emissions
 from asrprune.model.encoder import Context, real_frames
 
 
@@ -22,9 +23,9 @@ class _Graph(nn.Module):
         self.factor = model.config.subsampling.factor
 
     def embed(self, x: Tensor, lens: Tensor) -> tuple[Tensor, Context]:
-        """Return x_0 (B, T', D) and the context, for an input of any length, made of samples in [-1, 1).
+        """Return x_0 (B, T', D) and the context. The input may have any length; its samples are in [-1, 1).
 
-        The convolutions need ``min_frames`` feature frames, so frames are added at the end, and what they give is cut off.
+        The convolutions need ``min_frames`` feature frames, so frames are added at the end, and their outputs are cut off.
         The mask is always computed: whether a batch has padding is known only when the graph runs.
         """
         features, lens = (x + UNIT_SCALE, lens) if self.fbank is None else self.fbank(x, lens)
@@ -41,15 +42,59 @@ class AnyDepth(_Graph):
     def forward(self, x: Tensor, lens: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Map an input and its lengths (B,) to log-probabilities (B, T', V) and their lengths (B,)."""
         x, context = self.embed(x, lens)
-        assert context.mask is not None
-        tapped = torch.zeros((), dtype=torch.bool)  # whether the last layer that ran is a tap, for self-conditioning
-        for number, layer in enumerate(self.model.encoder.layers, start=1):
-            runs = keep[number - 1]
-            if self.model.condition is not None:
-                x = torch.cond(runs & tapped, self.model.self_condition, torch.clone, (x,))
-                tapped = (runs & (number in self.model.config.tap_layers)) | (~runs & tapped)
-            x = torch.cond(runs, lambda x, mask, layer=layer: layer(x, mask, 1.0), lambda x, mask: x.clone(), (x, context.mask))
+        tapped = torch.zeros((), dtype=torch.bool)
+        for layer in range(1, self.model.config.num_layers + 1):
+            x, tapped = self.step_if(keep[layer - 1], x, layer, context, tapped)
         return self.model.head(x), context.lens
+
+    def step_if(self, runs: Tensor, x: Tensor, layer: int, context: Context, tapped: Tensor) -> tuple[Tensor, Tensor]:
+        """Run a layer if ``runs`` () bool.
+
+        ``tapped`` () bool: whether the last layer that ran is a tap, for self-conditioning; it is returned, too.
+        """
+        assert context.mask is not None
+        module = self.model.encoder.layers[layer - 1]
+        if self.model.condition is not None:
+            x = torch.cond(runs & tapped, self.model.self_condition, torch.clone, (x,))
+            tapped = (runs & (layer in self.model.config.tap_layers)) | (~runs & tapped)
+        x = torch.cond(runs, lambda x, mask: module(x, mask, 1.0), lambda x, mask: x.clone(), (x, context.mask))
+        return x, tapped
+
+
+class EarlyExit(AnyDepth):
+    """All layers; those in ``keep`` run until an exit is as sure of each utterance as ``thresholds`` (E - 1,) say.
+
+    An utterance that has ended keeps its stream, while the others of the batch go on. A threshold above 1 is never reached;
+    its exit computes nothing. The last layer has no threshold.
+    """
+
+    def __init__(self, model: CtcModel, exits: Sequence[int], fbank: Fbank | None = None) -> None:
+        super().__init__(model, fbank)
+        self.exits = tuple(exits)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, lens: Tensor, keep: Tensor, thresholds: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Map an input and its lengths (B,) to log-probabilities (B, T', V), their lengths, and numbers of layers (B,)."""
+        x, context = self.embed(x, lens)
+        done = torch.zeros_like(context.lens, dtype=torch.bool)
+        ran, tapped = torch.zeros_like(context.lens), torch.zeros((), dtype=torch.bool)
+        for layer in range(1, self.exits[-1] + 1):
+            runs = keep[layer - 1] & ~done.all()
+            grown, tapped = self.step_if(runs, x, layer, context, tapped)
+            x = torch.where(done[:, None, None], x, grown)
+            ran = ran + (keep[layer - 1] & ~done)
+            if layer in self.exits[:-1]:
+                threshold = thresholds[self.exits.index(layer)]
+                arguments = (x, context.lens, done, threshold)
+                done = torch.cond(
+                    runs & (threshold <= 1.0), self._end, lambda x, lens, done, threshold: done.clone(), arguments
+                )
+        return self.model.head(x), context.lens, ran
+
+    def _end(self, x: Tensor, lens: Tensor, done: Tensor, threshold: Tensor) -> Tensor:
+        """Return which utterances have ended after an exit (B,), for the stream (B, T', D)."""
+        return done | (confidence(Emissions(self.model.head(x), lens)) >= threshold)
 
 
 class OneDepth(_Graph):

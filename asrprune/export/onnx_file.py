@@ -1,11 +1,11 @@
-"""The ONNX file: tracing, default depth, metadata. With features, inputs and outputs are those of sherpa-onnx."""
+"""The ONNX file: tracing, default depth, metadata. If its input is features, sherpa-onnx can load it."""
 
 import contextlib
 import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ import torch
 
 from asrprune.config.lengths import min_frames
 from asrprune.experiment.plan import Keep
-from asrprune.export.graph import AnyDepth, OneDepth
-from asrprune.export.session import INPUTS, KEEP, OUTPUTS
+from asrprune.export.graph import AnyDepth, EarlyExit, OneDepth
+from asrprune.export.session import INPUTS, KEEP, LAYERS, OUTPUTS, THRESHOLDS
 from asrprune.export.waveform import Fbank
 from asrprune.model.ctc_model import CtcModel
 from asrprune.runtime.errors import UserError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
-_FRAMES = 93  # of the traced batch: no other dimension has this size, or the exporter would take the two for one
+_FRAMES = 93  # of the traced batch; if another dimension had this size, the exporter would treat both as one
 
 
 def any_depth(model: CtcModel, fbank: Fbank | None = None) -> "onnx.ModelProto":
@@ -33,23 +33,30 @@ def any_depth(model: CtcModel, fbank: Fbank | None = None) -> "onnx.ModelProto":
 
     With ``fbank`` the file takes samples, else features.
     """
-    return _trace(AnyDepth(model, fbank), torch.ones(model.config.num_layers, dtype=torch.bool))
+    return _trace(AnyDepth(model, fbank), {KEEP: _all_layers(model)})
+
+
+def early_exit(model: CtcModel, exits: Sequence[int], fbank: Fbank | None = None) -> "onnx.ModelProto":
+    """Trace all layers with their exits; see ``graph.EarlyExit``."""
+    choice = {KEEP: _all_layers(model), THRESHOLDS: torch.full([len(exits) - 1], 0.5)}
+    return _trace(EarlyExit(model, exits, fbank), choice, [LAYERS])
 
 
 def one_depth(model: CtcModel, keep: Keep, fbank: Fbank | None = None) -> "onnx.ModelProto":
     """Trace the kept layers only."""
-    return _trace(OneDepth(model, keep, fbank))
+    return _trace(OneDepth(model, keep, fbank), {})
 
 
-def set_default(file: "onnx.ModelProto", keep: np.ndarray) -> None:
-    """Set the layers (L,) bool that run if the input ``keep`` is not given: the value of an initialiser of that name.
+def set_default(file: "onnx.ModelProto", values: np.ndarray, name: str = KEEP) -> None:
+    """Set what an input is if it is not given, such as the layers (L,) bool that run: the value of an initialiser of its name.
 
-    onnxruntime shows such an input as optional, so programs that know two inputs load the file unchanged.
+    In ONNX an initialiser with the name of an input is its default value. onnxruntime shows such an input as optional, so
+    programs that give two inputs only can load the file.
     """
     onnx = import_onnx()
-    found = [tensor for tensor in file.graph.initializer if tensor.name == KEEP]
+    found = [tensor for tensor in file.graph.initializer if tensor.name == name]
     for tensor in found or [file.graph.initializer.add()]:
-        tensor.CopyFrom(onnx.numpy_helper.from_array(keep, KEEP))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
 
 
 def default_keep(file: "onnx.ModelProto") -> np.ndarray | None:
@@ -64,7 +71,7 @@ def metadata(file: "onnx.ModelProto") -> dict[str, str]:
 
 
 def set_metadata(file: "onnx.ModelProto", facts: dict[str, Any]) -> None:
-    """Write facts into the metadata; what is no text is written as JSON."""
+    """Write facts into the metadata; values other than strings are written as JSON."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
     import_onnx().helper.set_model_props(file, {**metadata(file), **texts})
 
@@ -79,20 +86,25 @@ def import_onnx() -> ModuleType:
     return onnx
 
 
-def _trace(graph: AnyDepth | OneDepth, *keep: torch.Tensor) -> "onnx.ModelProto":
+def _all_layers(model: CtcModel) -> torch.Tensor:
+    return torch.ones(model.config.num_layers, dtype=torch.bool)
+
+
+def _trace(graph: AnyDepth | OneDepth, choice: Mapping[str, torch.Tensor], outputs: Sequence[str] = ()) -> "onnx.ModelProto":
+    """Trace a graph; ``choice``: its inputs that say what runs; ``outputs``: names of outputs beside ``OUTPUTS``."""
     import_onnx()
     dim = torch.export.Dim
     names = INPUTS["waveform" if graph.fbank else "features"]
     with quiet():
         program = torch.onnx.export(
             graph.eval(),
-            (*_example(graph), *keep),
+            (*_example(graph), *choice.values()),
             dynamo=True,
             opset_version=OPSET,
             external_data=False,
-            input_names=[*names, *([KEEP] if keep else [])],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: dim("batch"), 1: dim("length")}, {0: dim("batch")}, *(None for _ in keep)),
+            input_names=[*names, *choice],
+            output_names=[*OUTPUTS, *outputs],
+            dynamic_shapes=({0: dim("batch"), 1: dim("length")}, {0: dim("batch")}, *(None for _ in choice)),
             verbose=False,
         )
     assert program is not None
@@ -110,7 +122,7 @@ def _example(graph: AnyDepth | OneDepth) -> tuple[torch.Tensor, torch.Tensor]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide what exporter and quantiser print and warn of: packages they could use, names of dimensions, merged constants."""
+    """Hide messages of exporter and quantiser: of packages they could use, names of dimensions, merged constants."""
     levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnxscript", "onnx_ir", "root"))}
     for logger in levels:
         logger.setLevel(logging.ERROR)

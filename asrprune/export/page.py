@@ -18,7 +18,7 @@ def export_page(experiment: Experiment, plan: Plan, directory: Path, options: Op
     """Write the page, and the model in the only form that onnxruntime-web runs at any depth: with a required ``keep``.
 
     Raises:
-        UserError: the directory has files of something else, or see ``export``.
+        UserError: the directory has an index.html of something else; or as ``export``.
     """
     sources = [source for source in files("asrprune.export").joinpath("web").iterdir() if source.is_file()]
     if (directory / "index.html").exists() and not (directory / MODEL).exists():

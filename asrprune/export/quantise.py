@@ -14,22 +14,22 @@ from asrprune.export.onnx_file import import_onnx, quiet
 if TYPE_CHECKING:
     import onnx
 
-_SMALLEST = 256  # numbers in a tensor that is worth a node that converts it
+_SMALLEST = 256  # numbers in a tensor; smaller ones save less than the node that converts them takes
 
 
-def int8(file: "onnx.ModelProto", num_layers: int, float32_layers: Keep = ()) -> "onnx.ModelProto":
+def int8(file: "onnx.ModelProto", float32_layers: Keep = ()) -> "onnx.ModelProto":
     """Return a file that multiplies 8-bit integers in linear layers; the inputs of each product are scaled when it runs.
 
     Each column of a weight has its own scale. Weights have 7 bits, so that sums cannot overflow on x86 processors without
-    VNNI: each processor gives the same numbers as the one on which the file was checked. Convolutions and features stay as
-    they are, and so are the ``float32_layers`` of a file that has ``num_layers``, each as an ``If``.
+    VNNI: each processor gives the same numbers as the one on which the file was checked. Convolutions and features stay in
+    float32, and so do ``float32_layers``; these can be given only if the file has all layers, each as an ``If``.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     onnx = import_onnx()
     with tempfile.TemporaryDirectory() as folder, quiet():
         excluded = [node.name for node in file.graph.node if _of_features(node.input)]
-        excluded += [name for layer in float32_layers for name in _nodes_of(file, num_layers, layer)]
+        excluded += [name for layer in float32_layers for name in _nodes_of(file, layer)]
         before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         onnx.save(file, str(before))
         quantize_dynamic(
@@ -60,16 +60,16 @@ def fp16(file: "onnx.ModelProto") -> "onnx.ModelProto":
     return half
 
 
-def _nodes_of(file: "onnx.ModelProto", num_layers: int, layer: int) -> list[str]:
-    """Return the names of the nodes of a layer. With self-conditioning there is another ``If`` before each layer."""
-    choices = [node for node in file.graph.node if node.op_type == "If"]
-    choice = choices[layer * (len(choices) // num_layers) - 1]
-    names = [node.name for attribute in choice.attribute for node in attribute.g.node]
-    return [*names, *(f"{name}_MatMul" for name in names)]  # onnxruntime first replaces a Gemm by a product of that name
+def _nodes_of(file: "onnx.ModelProto", layer: int) -> list[str]:
+    """Return the names of the nodes of a layer. Each layer is a branch with attention; other branches belong to exits."""
+    branches = [attribute.g.node for node in file.graph.node for attribute in node.attribute if attribute.HasField("g")]
+    layers = [nodes for nodes in branches if any(node.op_type == "Softmax" for node in nodes)]
+    names = [node.name for node in layers[layer - 1]]
+    return [*names, *(f"{name}_MatMul" for name in names)]  # onnxruntime first replaces a Gemm by a MatMul of that name
 
 
 def _sort(graph: "onnx.GraphProto") -> None:
-    """Put each node behind those that it needs, as ONNX demands: onnxruntime's quantiser forgets what branches need."""
+    """Put each node behind those that it needs, as ONNX demands. onnxruntime's quantiser overlooks needs of branches."""
     nodes = list(graph.node)
     maker = {name: position for position, node in enumerate(nodes) for name in node.output}
     needs = {position: {maker[name] for name in _needs(node) if name in maker} for position, node in enumerate(nodes)}
@@ -86,5 +86,5 @@ def _needs(node: "onnx.NodeProto") -> Iterator[str]:
 
 
 def _of_features(names: Iterable[str]) -> bool:
-    """Return whether a tensor is a matrix of the log-mel front end, whose energies have a range of 10^10."""
+    """Return whether a name is of the log-mel front end, whose energies span a factor of 10^10: too much for few bits."""
     return any(name.startswith("fbank.") for name in names)

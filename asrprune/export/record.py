@@ -1,4 +1,4 @@
-"""What an exported file says of itself: all that running it needs. Other programs read it as JSON."""
+"""The record of an exported file: all that a program needs to run it. Other programs read it as JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import PlainSerializer, ValidationError
 
-from asrprune.config.schema import Decoding, FrontendConfig
+from asrprune.config.schema import Decoding, FrontendConfig, ScoringConfig
 from asrprune.config.section import Section
 from asrprune.decode.choose import Tuned
 from asrprune.decode.windows import Windows
@@ -16,7 +16,7 @@ from asrprune.runtime.files import parse_json
 from asrprune.runtime.records import Record
 
 FACTS = "asrprune"  # key of the metadata that holds the record
-Form = Literal["any-depth", "required-keep", "depth"]
+Form = Literal["any-depth", "early-exit", "required-keep", "depth"]
 Input = Literal["features", "waveform"]
 Precision = Literal["float32", "int8", "fp16"]
 
@@ -25,7 +25,7 @@ def _whole(section: Section) -> dict[str, object]:
     return section.model_dump(mode="json")
 
 
-Whole = PlainSerializer(_whole)  # with numbers that have their defaults, for readers that do not know these
+Whole = PlainSerializer(_whole)  # with all numbers, because other programs do not know the defaults
 
 
 class ExportedDepth(Record):
@@ -56,8 +56,10 @@ class Exported(Record):
     form: Form
     input: Input = "features"
     precision: Precision = "float32"
-    float32_layers: Keep = ()  # of a file with int8, those that stay in float32
-    depth: int  # the depth that runs by default
+    float32_layers: Keep = ()  # the layers of an int8 file that stay in float32
+    exits: tuple[int, ...] = ()  # of the form early-exit
+    thresholds: tuple[float, ...] = ()  # how sure each exit but the last one must be by default; above 1: never
+    depth: int  # the depth that runs by default; with early exit, the largest one
     depths: tuple[ExportedDepth, ...]  # deepest first
     num_layers: int
     strategy: str
@@ -69,10 +71,11 @@ class Exported(Record):
     units: tuple[str, ...]  # the text of each label
     windows: Windows
     word_tail_s: float  # the longest time that a word lasts after its last label
-    decoder: Annotated[Decoding, Whole]  # that of the config; a language model is a file beside the ONNX file
+    decoder: Annotated[Decoding, Whole]  # as in the config; the language model lies beside the ONNX file
     tuned: Tuned | None = None  # the weights of the language model
+    scoring: Annotated[ScoringConfig, Whole] = ScoringConfig()  # what error rates count: words or phones
     compared: Compared | None = None
-    licence: str | None = None  # of the model, in the words of the one who exports it
+    licence: str | None = None  # of the model: the text of --licence
     model_sha256: str
     asrprune: str
 

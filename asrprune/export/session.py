@@ -2,31 +2,39 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from asrprune.experiment.plan import Keep
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.memory import give_back_freed_memory
 
 INPUTS = {"features": ("x", "x_lens"), "waveform": ("waveform", "waveform_lens")}  # those of features are sherpa-onnx's
 OUTPUTS, KEEP = ("log_probs", "log_probs_lens"), "keep"
+THRESHOLDS, LAYERS = "thresholds", "layers"  # input and output of early exit
+_NEVER = 2.0  # a threshold that no confidence reaches, in float32, too
 _PLACE = re.compile(r"^\S+:\d+ .*\) ")  # file, line and signature of a function
 
 
 class Session:
     """An ONNX file, loaded once; the layers are chosen for each call."""
 
-    def __init__(self, path: Path) -> None:
-        """Load a file; raise a ``UserError`` if onnxruntime is missing or the file is none of ours."""
+    def __init__(self, path: Path, low_memory: bool = False) -> None:
+        """Load a file; raise a ``UserError`` if onnxruntime is missing or cannot load it.
+
+        ``low_memory``: weights are not kept a second time in the order in which the processor reads them fastest.
+        """
         try:
             import onnxruntime
         except ImportError:
             raise UserError("onnxruntime is missing; run: pip install 'asrprune[runtime]'") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: all cores; it ignores this variable
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # onnxruntime ignores it; 0: all cores
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the cores to others
+        options.add_session_config_entry("session.disable_prepacking", "1" if low_memory else "0")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class of its own for each cause
@@ -35,10 +43,12 @@ class Session:
             raise UserError(
                 f"{path}: onnxruntime cannot load it ({_reason(error)}); export it again, or install a newer onnxruntime"
             ) from None
+        if low_memory:
+            give_back_freed_memory()
         self.metadata = self._session.get_modelmeta().custom_metadata_map
         known = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
-        choice = [entry for entry in known if entry.name == KEEP]
-        self.num_layers = choice[0].shape[0] if choice else None
+        sizes = {entry.name: entry.shape[0] for entry in known}
+        self.num_layers, self._num_thresholds = sizes.get(KEEP), sizes.get(THRESHOLDS, 0)
         self._inputs = [entry.name for entry in known[:2]]
 
     def run(self, x: np.ndarray, lens: np.ndarray, keep: Keep | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -47,14 +57,36 @@ class Session:
         Args:
             x: float32, the input of the file: log-mel filterbanks (B, T, F) of samples in [-1, 1), or such samples (B, S).
             lens: (B,) int64, frames or samples of each utterance.
-            keep: the layers that run; None: those that the file runs by default.
+            keep: the layers that run, without early exit; None: what the file runs by default.
         """
         inputs = dict(zip(self._inputs, (x, lens), strict=True))
         if keep is not None:
             assert self.num_layers is not None, "a file of one depth"
             inputs[KEEP] = np.isin(np.arange(1, self.num_layers + 1), keep)
-        log_probs, frames = self._session.run(None, inputs)
+            if self._num_thresholds:
+                inputs[THRESHOLDS] = as_thresholds([_NEVER] * self._num_thresholds)
+        log_probs, frames = self._session.run(list(OUTPUTS), inputs)
         return log_probs, frames
+
+    def run_until_sure(
+        self, x: np.ndarray, lens: np.ndarray, thresholds: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return log-probabilities (B, T', V), their lengths (B,), and the number of layers that ran for each utterance (B,).
+
+        ``thresholds``: how sure each exit but the last one must be; above 1: never.
+        """
+        inputs = {
+            **dict(zip(self._inputs, (x, lens), strict=True)),
+            KEEP: np.ones(self.num_layers or 0, dtype=bool),
+            THRESHOLDS: as_thresholds(thresholds),
+        }
+        log_probs, frames, layers = self._session.run([*OUTPUTS, LAYERS], inputs)
+        return log_probs, frames, layers
+
+
+def as_thresholds(thresholds: Sequence[float]) -> np.ndarray:
+    """Return thresholds as the input of a file, float32; those that are hardly above 1 must not become 1."""
+    return np.array([_NEVER if each > 1.0 else each for each in thresholds], dtype=np.float32)
 
 
 def _reason(error: Exception) -> str:

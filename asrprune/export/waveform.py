@@ -1,4 +1,4 @@
-"""The log-mel front end as a part of a graph, so that a device needs no feature code: equal to ``features.fbank``."""
+"""The log-mel front end of ``features.fbank`` as a part of a graph, so that a device needs no code for features."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from asrprune.config.schema import FrontendConfig
 from asrprune.features.fbank import INT16_SCALE, PREEMPHASIS, frame_sizes, num_frames
 from asrprune.runtime.torch_pair import import_torchaudio
 
-_FLOOR = torch.finfo(torch.float32).eps  # of an energy, before the logarithm, as in Kaldi
+_FLOOR = torch.finfo(torch.float32).eps  # the least energy, before the logarithm, as in Kaldi
 
 
 class Fbank(nn.Module):
     """Log-mel filterbanks (B, T, F) at 16-bit scale, of samples (B, S) in [-1, 1).
 
-    Pre-emphasis, window and Fourier transform of a frame are linear, so they are one matrix. The mean is subtracted before,
+    Pre-emphasis, window and Fourier transform of a frame are linear, so they are one matrix. The mean is subtracted first,
     because in float32 a large offset would drown quiet frames.
     """
 
@@ -30,7 +30,7 @@ class Fbank(nn.Module):
         self.register_buffer("mel", mel[heard].float())  # (K, F)
 
     def forward(self, samples: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map samples (B, S) and their numbers (B,) to features (B, T, F) and the numbers of frames (B,)."""
+        """Map samples (B, S) and their counts (B,) to features (B, T, F) and the counts of frames (B,)."""
         frames = self._frames(samples * INT16_SCALE, lens)  # (B, T, W)
         real, imaginary = ((frames - frames.mean(dim=-1, keepdim=True)) @ self.dft).chunk(2, dim=-1)
         energies = (real.square() + imaginary.square()) @ self.mel

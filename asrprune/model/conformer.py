@@ -1,14 +1,12 @@
 """One Conformer layer (arXiv 2005.08100) as in ESPnet: half-step FFNs, relative positions, convolution module."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.config.schema import ConformerConfig, ModelConfig
 from asrprune.model.depthwise import convolve, depthwise_conv
-from asrprune.model.dropout import dropout
 from asrprune.model.feed_forward import FeedForward
-from asrprune.model.layer import Layer
+from asrprune.model.layer import Layer, shrink_branches
 from asrprune.model.relative_attention import RelativeAttention
 from asrprune.model.transformer import NORM_EPS
 
@@ -44,28 +42,15 @@ class ConformerLayer(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         """Run the layer; see ``Layer.forward``. ``scale`` is c, the factor of all four residual branches."""
-        x = x + self._drop(self.macaron(self.norm_macaron(x)), 0.5 * scale)
-        x = x + self._drop(self.attention(self.norm_attention(x), mask), scale)
-        x = x + self._drop(self.conv(self.norm_conv(x), mask), scale)
-        x = x + self._drop(self.ffn(self.norm_ffn(x)), 0.5 * scale)
+        x = x + self.drop(self.macaron(self.norm_macaron(x)), 0.5 * scale)
+        x = x + self.drop(self.attention(self.norm_attention(x), mask), scale)
+        x = x + self.drop(self.conv(self.norm_conv(x), mask), scale)
+        x = x + self.drop(self.ffn(self.norm_ffn(x)), 0.5 * scale)
         return self.norm_out(x)
 
     def initialise(self, num_layers: int) -> None:
-        """Scale the branches down, so that the sum of all branches of all layers has the size of the stream (as in GPT-2)."""
-        self.shrink_branches((4 * num_layers) ** -0.5)
-
-    @torch.no_grad()
-    def shrink_branches(self, factor: float) -> None:
-        """Scale the output of each branch. A deep stack of layers that end in a norm must start near the identity.
-
-        The last norm of a layer divides the stream by the size of the sum. If the branches are as large as the stream, the
-        input of the first layer is lost after a few layers, and the upper layers disturb what the lower ones have learnt.
-        """
-        for last in (self.macaron.contract, self.attention.project, self.conv.project, self.ffn.contract):
-            last.weight.mul_(factor)
-
-    def _drop(self, x: Tensor, scale: float) -> Tensor:
-        return dropout(x, self.dropout, self.training, scale)
+        """Scale the branches down."""
+        shrink_branches((self.macaron.contract, self.attention.project, self.conv.project, self.ffn.contract), num_layers)
 
 
 class ConvolutionModule(nn.Module):

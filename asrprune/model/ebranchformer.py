@@ -8,7 +8,7 @@ from asrprune.config.schema import EBranchformerConfig, ModelConfig
 from asrprune.model.depthwise import convolve, depthwise_conv
 from asrprune.model.dropout import dropout
 from asrprune.model.feed_forward import FeedForward
-from asrprune.model.layer import Layer
+from asrprune.model.layer import Layer, shrink_branches
 from asrprune.model.relative_attention import RelativeAttention
 from asrprune.model.transformer import NORM_EPS
 
@@ -52,26 +52,17 @@ class EBranchformerLayer(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         """Run the layer; see ``Layer.forward``. ``scale`` is c, the factor of all three residual branches."""
-        x = x + self._drop(self.macaron(self.norm_macaron(x)), 0.5 * scale)
-        far = self._drop(self.attention(self.norm_attention(x), mask))
-        near = self._drop(self.cgmlp(self.norm_cgmlp(x), mask))
-        x = x + self._drop(self.merge(far, near, mask), scale)
-        x = x + self._drop(self.ffn(self.norm_ffn(x)), 0.5 * scale)
+        x = x + self.drop(self.macaron(self.norm_macaron(x)), 0.5 * scale)
+        far = self.drop(self.attention(self.norm_attention(x), mask))
+        near = self.drop(self.cgmlp(self.norm_cgmlp(x), mask))
+        x = x + self.drop(self.merge(far, near, mask), scale)
+        x = x + self.drop(self.ffn(self.norm_ffn(x)), 0.5 * scale)
         return self.norm_out(x)
 
     def initialise(self, num_layers: int) -> None:
-        """Scale the branches down, so that the sum of all branches of all layers has the size of the stream; open the gate."""
-        self.shrink_branches((3 * num_layers) ** -0.5)
+        """Scale the branches down, and open the gate."""
+        shrink_branches((self.macaron.contract, self.merge.project, self.ffn.contract), num_layers)
         self.cgmlp.open_gate()
-
-    @torch.no_grad()
-    def shrink_branches(self, factor: float) -> None:
-        """Scale the output of each branch; see ``ConformerLayer.shrink_branches``."""
-        for last in (self.macaron.contract, self.merge.project, self.ffn.contract):
-            last.weight.mul_(factor)
-
-    def _drop(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        return dropout(x, self.dropout, self.training, scale)
 
 
 class GatingMlp(nn.Module):

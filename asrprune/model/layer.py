@@ -1,8 +1,12 @@
 """The interface of a layer type."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+
+from asrprune.model.dropout import dropout
 
 
 class Layer(nn.Module):
@@ -16,6 +20,7 @@ class Layer(nn.Module):
     """
 
     holds_pairs: ClassVar[bool]  # whether training stores a value for each pair of frames (T'^2 memory)
+    dropout: float
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         """Return the stream after this layer, (B, T', D).
@@ -29,3 +34,23 @@ class Layer(nn.Module):
 
     def initialise(self, num_layers: int) -> None:
         """Replace Xavier weights and zero biases where this layer of ``num_layers`` needs other initial values."""
+
+    def drop(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        """Return ``scale`` * dropout(x)."""
+        return dropout(x, self.dropout, self.training, scale)
+
+
+@torch.no_grad()
+def shrink_branches(ends: Sequence[nn.Linear], num_layers: int) -> None:
+    """Scale branches down, so that the sum of all branches of all layers has the size of the stream (as in GPT-2).
+
+    A deep stack of layers that end in a norm must start near the identity. The last norm of a layer divides the stream by
+    the size of the sum. If the branches are as large as the stream, the input of the first layer is lost after a few layers,
+    and the upper layers disturb what the lower ones have learnt.
+
+    Args:
+        ends: the last map of each branch of a layer.
+        num_layers: the number of layers.
+    """
+    for end in ends:
+        end.weight.mul_((len(ends) * num_layers) ** -0.5)

@@ -45,9 +45,9 @@ class TransformerLayer(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         """Run the layer; see ``Layer.forward``. ``scale`` is c, the factor of both residual branches."""
-        x = x + self._drop(self._attend(self.norm_attention(x), mask), scale)
-        hidden = self._drop(F.relu(self.expand(self.norm_ffn(x)), inplace=True))
-        return x + self._drop(self.contract(hidden), scale)
+        x = x + self.drop(self._attend(self.norm_attention(x), mask), scale)
+        hidden = self.drop(F.relu(self.expand(self.norm_ffn(x)), inplace=True))
+        return x + self.drop(self.contract(hidden), scale)
 
     def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         batch, frames, dim = x.shape
@@ -59,9 +59,6 @@ class TransformerLayer(Layer):
         else:
             y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
         return self.project(y.transpose(1, 2).reshape(batch, frames, dim))
-
-    def _drop(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        return dropout(x, self.dropout, self.training, scale)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rate: float) -> Tensor:

@@ -64,12 +64,3 @@ def _change(name: str, old: Any, new: Any) -> str:
     values = [json.dumps(value) for value in (old, new)]
     short = all(value is not None and len(text) <= 20 for value, text in zip((old, new), values, strict=True))
     return f"{name}: {values[0]}, now {values[1]}" if short else name
-
-
-def listed(phrases: list[str], most: int = 3) -> str:
-    """Format the first phrases, and the number of the others.
-
-    >>> listed(["a", "b", "c", "d"])
-    'a; b; c and 1 more'
-    """
-    return "; ".join(phrases[:most]) + (f" and {len(phrases) - most} more" if len(phrases) > most else "")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asrprune.data.tables import some
 from asrprune.recipe.command import run_command
 from asrprune.recipe.needs import contents_of, numbers_of, recordings_of
 from asrprune.recipe.products import are_there, damaged, products_of
-from asrprune.recipe.record import Needs, Record, listed
+from asrprune.recipe.record import Needs, Record
 from asrprune.recipe.stage import Stage
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import locked
@@ -50,7 +51,7 @@ class Recipe:
 
     def needs(self, stage: Stage) -> Needs:
         """Return the current needs of a stage."""
-        before = Record.read(self._stage(stage.after).mark) if stage.after is not None else None
+        before = Record.read(self._previous(stage).mark) if stage.follows else None
         return Needs(
             before.result if before else "",
             {**numbers_of(stage.needs, self.config), **contents_of(stage.reads), "options": list(stage.given)},
@@ -73,8 +74,8 @@ class Recipe:
         Raises:
             UserError: another experiment has replaced their output.
         """
-        while stage.after is not None:
-            stage = self._stage(stage.after)
+        while stage.follows:
+            stage = self._previous(stage)
             if not stage.shared or not stage.mark.exists():
                 continue
             done = Record.read(stage.mark)
@@ -93,7 +94,7 @@ class Recipe:
         started, needs, before = time.monotonic(), self.needs(stage), Record.read(stage.mark)
         stage.mark.unlink(missing_ok=True)  # a killed stage must not look done
         if before and (changed := self.changes(stage, before)):
-            self.say(f"{stage}: runs again, changed: {listed(changed)}")
+            self.say(f"{stage}: runs again, changed: {some(changed, 3, '; ')}")
         self.say(f"{stage}: {stage.purpose}; log: {stage.log}")
         for command in stage.commands:
             if status := run_command(command, stage.log):
@@ -111,12 +112,12 @@ class Recipe:
     def _fail(self, stage: Stage, status: int) -> None:
         if status == _OUR_MISTAKE:
             self.say("\n".join(_lines(stage.log)[-_TAIL:]))
-        if stage.on_failure_redo is not None and status < _KILLED:  # else its input is not to blame
-            self._stage(stage.on_failure_redo).mark.unlink(missing_ok=True)
+        if stage.blames_previous and status < _KILLED:  # a kill is nobody's fault
+            self._previous(stage).mark.unlink(missing_ok=True)
         raise UserError(f"{stage} failed ({status}); log: {stage.log}; fix the cause and run the same command again")
 
-    def _stage(self, number: int) -> Stage:
-        return next(stage for stage in self.stages if stage.number == number)
+    def _previous(self, stage: Stage) -> Stage:
+        return self.stages[self.stages.index(stage) - 1]
 
 
 def make_homes(stages: Sequence[Stage]) -> None:

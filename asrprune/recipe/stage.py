@@ -1,31 +1,23 @@
-"""A stage of a recipe, and the syntax of the stage list in egs/common/run.sh."""
+"""A stage of a recipe, and the list of stages of egs/common/run.sh."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from asrprune.runtime.errors import UserError
-
-_COMMAND, _NEXT_COMMAND = "--", "--then"
+from asrprune.runtime.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage of a recipe: what it depends on, what it makes, and its commands, which run in order.
+class Dependencies:
+    """What a stage depends on and what it makes.
 
-    A change of ``needs``, ``reads`` or ``given`` also reruns later stages; one of ``also_needs`` or ``also_reads...`` does not.
+    A change of ``needs`` or ``reads`` also reruns later stages; one of ``also_needs`` or ``also_reads...`` does not.
     """
 
-    number: int
-    name: str
-    purpose: str  # for the user
     home: Path  # directory of .done/ (marks) and log/
-    commands: tuple[tuple[str, ...], ...]
-    after: int | None = None  # the stage whose result this stage uses
+    follows: bool = True  # it uses the result of the previous stage
     needs: tuple[str, ...] = ()  # sections and numbers of the config
     reads: tuple[Path, ...] = ()  # input files and data directories
-    given: tuple[str, ...] = ()  # other options
     also_needs: tuple[str, ...] = ()
     also_reads: tuple[Path, ...] = ()
     also_reads_audio: tuple[Path, ...] = ()  # data directories whose recordings count
@@ -33,7 +25,18 @@ class Stage:
     editable: bool = False  # people may change the output files
     repeatable: bool = False  # equal needs give equal results, so later stages stay done when it runs again
     shared: str = ""  # name of output that other experiments use and may replace: "features"
-    on_failure_redo: int | None = None  # the stage to run again if this one fails
+    blames_previous: bool = False  # if it fails, the previous stage is run again, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Dependencies):
+    """A stage of a recipe, with its commands, which run in order."""
+
+    number: int
+    name: str
+    purpose: str  # for the user
+    given: tuple[str, ...] = ()  # options of run.sh; a change reruns later stages, too
+    commands: tuple[tuple[str, ...], ...] = ()
 
     @property
     def mark(self) -> Path:
@@ -50,87 +53,42 @@ class Stage:
         return f"stage {self.number} ({self.name})"
 
 
-def read_stages(words: Sequence[str]) -> list[Stage]:
-    """Read a list of stages. Each stage is given as the number of its words, followed by these words.
+def read_stages(words: Sequence[str], known: Mapping[str, Dependencies]) -> list[Stage]:
+    """Read the list of run.sh: entries ``stage NUMBER NAME PURPOSE [OPTION]...``, each followed by entries ``run COMMAND``.
+
+    Args:
+        words: for each entry the number of words after the first, and its words.
+        known: the dependencies of each stage by name.
 
     Raises:
-        UserError: a stage is not valid, or is ``--after`` a stage that is not above it in the list.
+        UserError: an entry is not valid, or a stage is not known.
     """
     stages: list[Stage] = []
-    for description in _split_by_counts(words):
-        stage = read_stage(description)
-        if stage.after is not None and stage.after not in [earlier.number for earlier in stages]:
-            raise UserError(f"{stage}: --after {stage.after}: there is no such stage above it")
-        stages.append(stage)
+    for kind, *rest in _split_by_counts(words):
+        if kind == "stage":
+            stages.append(_stage(rest, known))
+        elif kind == "run" and stages and rest:
+            stages[-1] = replace(stages[-1], commands=(*stages[-1].commands, tuple(rest)))
+        else:
+            raise UserError(f"{' '.join([kind, *rest])}: write run COMMAND below its stage")
+    if stages and (stages[0].follows or stages[0].blames_previous):
+        raise UserError(f"{stages[0]}: must not be the first stage, because it uses the previous one")
     return stages
 
 
-def read_stage(words: Sequence[str]) -> Stage:
-    """Read one stage: ``NUMBER NAME PURPOSE OPTION VALUE... -- COMMAND [--then COMMAND]...``.
-
-    Raises:
-        UserError: a part is missing or is not a number.
-    """
-    at = words.index(_COMMAND) if _COMMAND in words else len(words)
-    head, commands = words[:at], _commands(words[at + 1 :])
-    options: dict[str, list[str]] = {"": []}
-    values = options[""]
-    for word in head:
-        if word in _OPTIONS:
-            values = options.setdefault(word, [])
-        else:
-            values.append(word)
-    start = options.pop("")
-    if len(start) != 3 or not start[0].isdecimal() or not options.get("--in") or not all(commands):
-        raise UserError(f"{' '.join(words)}: write stage NUMBER NAME PURPOSE --in DIR ... -- COMMAND ...")
-    fields = dict(_field(option, values) for option, values in options.items())
-    return Stage(int(start[0]), start[1], start[2], commands=commands, **fields)
+def _stage(words: Sequence[str], known: Mapping[str, Dependencies]) -> Stage:
+    if len(words) < 3 or not words[0].isdecimal():
+        raise UserError(f"stage {' '.join(words)}: write stage NUMBER NAME PURPOSE")
+    number, name, purpose, *given = words
+    if name not in known:
+        raise UserError(f"stage {name}: has no dependencies in asrprune/recipe/dependencies.py{did_you_mean(name, [*known])}")
+    return Stage(**vars(known[name]), number=int(number), name=name, purpose=purpose, given=tuple(given))
 
 
 def _split_by_counts(words: Sequence[str]) -> Iterator[Sequence[str]]:
     while words:
-        count = int(words[0]) if words[0].isdecimal() else 0
-        if not 0 < count < len(words):
-            raise UserError(f"{words[0]}: each stage must begin with the number of its words, as in egs/common/run.sh")
-        yield words[1 : count + 1]
-        words = words[count + 1 :]
-
-
-def _commands(words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    commands: list[list[str]] = [[]]
-    for word in words:
-        if word == _NEXT_COMMAND:
-            commands.append([])
-        else:
-            commands[-1].append(word)
-    return tuple(map(tuple, commands))
-
-
-def _field(option: str, values: list[str]) -> tuple[str, Any]:
-    field, read = _OPTIONS[option]
-    try:
-        return field, read(values)
-    except (IndexError, ValueError):
-        raise UserError(f"{option} {' '.join(values)}: must be followed by a number") from None
-
-
-def _paths(values: list[str]) -> tuple[Path, ...]:
-    return tuple(map(Path, values))
-
-
-# option: (field of Stage, function that makes its value of the words after the option)
-_OPTIONS: dict[str, tuple[str, Callable[[list[str]], Any]]] = {
-    "--in": ("home", lambda values: Path(values[0])),
-    "--after": ("after", lambda values: int(values[0])),
-    "--needs": ("needs", tuple),
-    "--reads": ("reads", _paths),
-    "--given": ("given", tuple),
-    "--also-needs": ("also_needs", tuple),
-    "--also-reads": ("also_reads", _paths),
-    "--also-reads-audio": ("also_reads_audio", _paths),
-    "--makes": ("makes", _paths),
-    "--editable": ("editable", lambda values: True),
-    "--repeatable": ("repeatable", lambda values: True),
-    "--shared": ("shared", " ".join),
-    "--on-failure-redo": ("on_failure_redo", lambda values: int(values[0])),
-}
+        count = int(words[0]) if words[0].isdecimal() else -1
+        if not 0 <= count < len(words) - 1:
+            raise UserError(f"{words[0]}: each entry must begin with the number of its words, as in egs/common/run.sh")
+        yield words[1 : count + 2]
+        words = words[count + 2 :]

@@ -7,15 +7,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from asrprune.decode.threshold import EarlyExit
-from asrprune.report.plots import DPI, GREY, LOOKS, STYLE, panel_grid, percent_scale
-from asrprune.runtime.files import atomic_path
+from asrprune.report.plots import GREY, LOOKS, STYLE, panel_grid, percent_scale, save_figure
 
 
 def draw_early_exit(made: EarlyExit, rate: str, path: Path) -> Path:
     """Draw a panel per set; ``rate`` is the name of the error rate, WER or PER. Return ``path``."""
-    with mpl.rc_context(STYLE), atomic_path(path) as temporary:
-        _figure(made, rate).savefig(temporary, dpi=DPI)
-    return path
+    with mpl.rc_context(STYLE):
+        return save_figure(_figure(made, rate), path)
 
 
 def _figure(made: EarlyExit, rate: str) -> Figure:

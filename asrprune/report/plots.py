@@ -70,18 +70,23 @@ def draw(results: Results, exp: Path, figures_dir: Path) -> list[Path]:
 def save_figures(drawn: Mapping[str, Figure], known: Iterable[str], folder: Path) -> list[Path]:
     """Write each figure as ``<name>.png``, delete the files of ``known`` names that were not drawn, and return the paths."""
     for name, figure in drawn.items():
-        with atomic_path(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, dpi=DPI)
+        save_figure(figure, folder / f"{name}.png")
     for name in set(known) - drawn.keys():
         (folder / f"{name}.png").unlink(missing_ok=True)
     return [folder / f"{name}.png" for name in drawn]
 
 
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure, atomically, and return its path."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
+    return path
+
+
 def draw_svcca(matrix: Path) -> Path:
     """Draw the heat maps of one ``svcca/<set>.npz``; return the path of the picture, which is beside it."""
-    with mpl.rc_context(STYLE), atomic_path(matrix.with_suffix(".png")) as temporary:
-        svcca([matrix]).savefig(temporary, dpi=DPI)
-    return matrix.with_suffix(".png")
+    with mpl.rc_context(STYLE):
+        return save_figure(svcca([matrix]), matrix.with_suffix(".png"))
 
 
 def _figures(results: Results, exp: Path) -> dict[str, Figure]:

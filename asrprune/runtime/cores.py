@@ -38,6 +38,11 @@ def busy_cores(interval_s: float = 0.2) -> float:
     return sum(busy / max(1, busy + idle) for busy, idle in spent)
 
 
+def core_seconds() -> float:
+    """Return the seconds that the usable cores were busy since the machine was started; 0.0 without /proc/stat (macOS)."""
+    return sum(busy for busy, _ in _ticks().values()) / os.sysconf("SC_CLK_TCK") if _STAT.exists() else 0.0
+
+
 def _usable() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
 

@@ -123,7 +123,7 @@ def _gpu() -> Check:
 def _cpu() -> Check:
     import torch
 
-    return Check("CPU", True, f"{usable_cores()} cores, torch uses {torch.get_num_threads()} threads")
+    return Check("CPU", True, f"cores: {usable_cores()}; threads of torch: {torch.get_num_threads()}")
 
 
 def _bf16() -> Check:

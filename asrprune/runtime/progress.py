@@ -53,7 +53,7 @@ def _with_lines(items: Iterable[T], label: str, total: int, note: Callable[[], s
     for done, item in enumerate(items):
         now = time.monotonic()
         if now - said >= _LOG_EVERY_S:
-            left = (now - started) / done * (total - done) if done else 0.0
-            logger.info("%s: %d/%d, %.0f s, about %.0f s left%s", label, done, total, now - started, left, note())
+            left = f", about {(now - started) / done * (total - done):.0f} s left" if done else ""
+            logger.info("%s: %d/%d, %.0f s%s%s", label, done, total, now - started, left, note())
             said = now
         yield item

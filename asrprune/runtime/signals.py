@@ -1,4 +1,4 @@
-"""Signals that end a program: raised as ``Interrupted``, deferred until work is whole, sent when the parent process is gone."""
+"""Signals that end a program: raised as ``Interrupted``, deferred to the end of a block, sent when the parent ends."""
 
 import ctypes
 import os
@@ -24,15 +24,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 def status_of(error: KeyboardInterrupt) -> int:
-    """Return the exit status of an interrupted program; Python's own error stands for Ctrl-C."""
+    """Return the exit status of an interrupted program. A ``KeyboardInterrupt`` of Python itself means Ctrl-C."""
     return error.status if isinstance(error, Interrupted) else 128 + signal.SIGINT
 
 
 def raise_interrupts() -> None:
-    """Let signals raise ``Interrupted`` from now on, so that the program cleans up. Signals that are ignored (nohup) stay so.
+    """Let signals raise ``Interrupted`` from now on, so that the program cleans up. Ignored signals (nohup) stay ignored.
 
-    A second signal right after the first raises nothing: Ctrl-C in a recipe arrives twice, from the terminal and from
-    `asrprune stage`, and the second must not interrupt the clean-up.
+    A second signal within a second raises nothing. In a recipe Ctrl-C arrives twice, from the terminal and from
+    `asrprune stage`, and the second one must not interrupt the clean-up.
     """
     last = -float("inf")
 
@@ -52,8 +52,8 @@ def deferred(insistent: bool = False, tell: Callable[[int], object] = lambda num
     """Defer signals to the end of the block. Yield the list of those that have come so far.
 
     Args:
-        insistent: a second signal, a second or more after the first, is not deferred.
-        tell: called with each signal when it comes.
+        insistent: raise a signal at once if it comes a second or more after the first one.
+        tell: called with the number of each signal when it comes.
     """
     noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
@@ -88,7 +88,7 @@ def _restore(handlers: "Mapping[signal.Signals, signal._HANDLER]") -> None:
 
 
 def ended_with_parent() -> Callable[[], None]:
-    """Return a ``preexec_fn``: the system sends SIGTERM to the new process when this one is gone, even if it was killed.
+    """Return a ``preexec_fn``: when this process ends, even if it is killed, the system sends SIGTERM to the new process.
 
     Only Linux can do this; elsewhere the function does nothing.
     """
@@ -97,7 +97,7 @@ def ended_with_parent() -> Callable[[], None]:
     def prepare() -> None:
         if sys.platform == "linux":
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it was gone before
+            if os.getppid() != parent:  # the parent ended before prctl
                 os.kill(os.getpid(), signal.SIGTERM)
 
     return prepare

@@ -2,14 +2,19 @@
 
 import logging
 import os
+import time
+from collections.abc import Callable
 
-from asrprune.runtime.cores import busy_cores, physical_cores
+from asrprune.runtime.cores import busy_cores, core_seconds, physical_cores
 
 logger = logging.getLogger(__name__)
 # OpenMP's threads wait for each other several hundred times in a training step, in a loop that takes the core from other
 # programs. Two trainings of two threads on two cores, in steps per second of each (2.0 when alone): GNU's 300,000 turns of
 # the loop: 0.0; 20,000: 0.3; 5,000: 0.7; 1,000: 1.1, but alone 1.4.
 _WAITS = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "1"}  # turns, for GNU's library; milliseconds, for LLVM's (macOS)
+
+_LOOK_S = 2.0
+_CHANGE = 0.6  # so many cores more or less must be in use before the number of threads changes
 
 
 def wait_briefly() -> None:
@@ -18,19 +23,64 @@ def wait_briefly() -> None:
         os.environ.update(_WAITS)
 
 
-def set_threads(asked: int | None, processes: int = 1) -> None:
+def set_threads(asked: int | None, processes: int = 1) -> bool:
     """Set the number of threads of this process, before it imports torch, and of those that it starts.
 
     Args:
         asked: the number of threads of all processes together. None: OMP_NUM_THREADS of each, or else as many as there are
             cores that no other program keeps busy. The last bits of results depend on the number.
         processes: the processes that share the threads.
+
+    Returns:
+        whether the load of the machine has decided, and not the user.
     """
-    if asked is None:
+    if automatic := asked is None:
         if os.environ.get("OMP_NUM_THREADS"):
-            return
+            return False
         cores = physical_cores()
         asked = max(1, cores - round(busy_cores()))
         if asked < cores:
             logger.info("other programs keep cores busy: %d of %d are used (--threads N sets the number)", asked, cores)
     os.environ["OMP_NUM_THREADS"] = str(max(1, asked // processes))
+    return automatic
+
+
+class FollowLoad:
+    """Leave the cores that other programs use to them while a long computation runs, and take them back afterwards.
+
+    Threads that share a core with another program hold up all threads of the computation, many hundred times a second: two
+    trainings of two threads on two cores have a fifth of the speed of one alone, and more than half of it with one thread each.
+    """
+
+    def __init__(self, set_num_threads: Callable[[int], None], cores: int | None = None) -> None:
+        """Begin to measure.
+
+        Args:
+            set_num_threads: takes a new number of threads, such as ``torch.set_num_threads``.
+            cores: the most threads to use; default: the physical cores. The number at the start is ``OMP_NUM_THREADS``.
+        """
+        self.set_num_threads, self.cores = set_num_threads, cores or physical_cores()
+        self.threads = int(os.environ.get("OMP_NUM_THREADS") or self.cores)
+        self.before = self._now()
+
+    def __call__(self) -> None:
+        """Look at the load, if the last look was ``_LOOK_S`` ago. Call this often, between two steps of the computation."""
+        if time.monotonic() - self.before[0] < _LOOK_S:
+            return
+        seconds, busy, own = (now - before for now, before in zip(self._now(), self.before, strict=True))
+        self.before = self._now()
+        others = (busy - own) / seconds
+        threads = max(1, self.cores - max(0, round(others)))
+        if threads == self.threads or abs(others - (self.cores - self.threads)) < _CHANGE:
+            return
+        logger.info(
+            "other programs use %.1f cores: %d threads from here on instead of %d (--threads N keeps the number, and so the"
+            " last bits of results)", others, threads, self.threads,
+        )  # fmt: skip
+        self.threads = threads
+        self.set_num_threads(threads)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Return seconds: the time, and those that cores spent on all programs and on this one."""
+        return time.monotonic(), core_seconds(), time.process_time()

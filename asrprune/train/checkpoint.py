@@ -33,7 +33,7 @@ class _Record(TypedDict):
 
 
 class _Progress(TypedDict):
-    """The part of the progress that other programs than the trainer read."""
+    """The part of the progress that is also read outside of training."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
     records: list[_Record]
@@ -52,7 +52,7 @@ def save_state(directory: Path, state: dict[str, Any]) -> None:
     """Write the state of a run; keep the previous state as ``previous.pt``."""
     last = directory / STATE
     with atomic_path(last) as temporary:
-        with open(temporary, "wb") as handle:  # with a path, torch turns a full disk into a RuntimeError
+        with open(temporary, "wb") as handle:  # given a path, torch raises a RuntimeError if the disk is full
             torch.save(state, handle)
         if last.exists():
             os.replace(last, directory / PREVIOUS)
@@ -68,7 +68,7 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     for path in present:
         with open_plain(path) as handle:
             try:
-                if damaged := ZipFile(handle).testzip():  # torch does not look at the checksums that it writes
+                if damaged := ZipFile(handle).testzip():  # torch writes checksums but does not compare them
                     raise ValueError(f"{damaged} is damaged")
                 handle.seek(0)
                 state = torch.load(handle, map_location="cpu", weights_only=True)
@@ -82,7 +82,7 @@ def load_state(directory: Path) -> dict[str, Any] | None:
 
 
 def whole_weights(model: nn.Module) -> dict[str, Any]:
-    """Return all weights on the CPU. With several processes, which may hold a part each, all must call this."""
+    """Return all weights, on the CPU. Each process may hold a part of them, so all processes must call this."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict  # slow to import
 
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
@@ -96,7 +96,7 @@ def whole_moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict[str, Any], moments: dict[str, Any]) -> None:
-    """Load ``whole_weights`` and ``whole_moments``, in any number of processes."""
+    """Load what ``whole_weights`` and ``whole_moments`` returned; the number of processes may be another one now."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
 
     whole = StateDictOptions(full_state_dict=True)
@@ -109,7 +109,7 @@ def epoch_file(directory: Path, epoch: int) -> Path:
 
 
 def best_epochs(records: Sequence[Mapping[str, Any]], count: int) -> list[int]:
-    """Return the ``count`` epochs with the lowest mean dev WER over all exits; ties: lower dev loss, then later epoch."""
+    """Return the ``count`` epochs of the lowest mean dev WER over all exits; ties: the lower dev loss, then the later epoch."""
     ranked = sorted(records, key=lambda record: (record["mean_wer"], record["mean_loss"], -record["epoch"]))
     return sorted(record["epoch"] for record in ranked[:count])
 

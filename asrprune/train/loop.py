@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -90,6 +90,7 @@ class Trainer:
         self.signals: list[int] = []  # those that asked the training to stop
         self.last_loss: float | None = None
         self.updates_left = 0  # of the training
+        self.before_update: Callable[[], None] = lambda: None
 
     def begin(self) -> None:
         """Load the state of a killed run, if there is one, and open the log."""
@@ -154,6 +155,7 @@ class Trainer:
         if not self.window.utterances:  # its time begins here; else it is that of a stopped run
             self.window = self._empty_window()
         for update in track(updates, f"epoch {progress.epoch}/{self.config.train.epochs}", note=self._outlook):
+            self.before_update()
             progress.step += 1
             progress.update += 1
             self.updates_left -= 1

@@ -19,6 +19,7 @@ from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held, remove_temporaries
 from asrprune.runtime.progress import is_first
+from asrprune.runtime.threads import FollowLoad
 from asrprune.train.loop import Trainer
 from asrprune.train.ranks import LOST_PEER, end_with_launcher, is_lost_peer, make_fabric, signals_end_it
 
@@ -35,6 +36,7 @@ def train(
     num_gpus: int = 0,
     num_procs: int = 1,
     num_nodes: int = 1,
+    follow_load: bool = False,
 ) -> None:
     """Train a model in the directory ``exp``; continue a run that was killed.
 
@@ -45,6 +47,7 @@ def train(
         bpe_model: sentencepiece model, with ``tokens.txt`` in the same directory.
         cmvn: CMVN statistics of the training set.
         num_gpus, num_procs, num_nodes: see ``make_fabric``. This process starts the other processes of its machine.
+        follow_load: change the number of threads when other programs keep cores busy; one process without GPUs can do so.
 
     Raises:
         UserError: config or data differ from those of the run in ``exp``; another run trains there; another process of
@@ -67,7 +70,10 @@ def train(
             with signals_end_it() if num_nodes > 1 else nullcontext():
                 fabric.launch()
                 fabric.barrier()
-            _trainer(config, exp, *(corpora or _corpora(exp, train_dir, dev_dir)), fabric).run()
+            trainer = _trainer(config, exp, *(corpora or _corpora(exp, train_dir, dev_dir)), fabric)
+            if follow_load and fabric.world_size == 1 and fabric.device.type == "cpu":
+                trainer.before_update = FollowLoad(torch.set_num_threads)
+            trainer.run()
         except RuntimeError as error:
             if fabric.world_size > 1 and is_lost_peer(error):
                 raise UserError(LOST_PEER) from None

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from asrprune.config.lengths import output_length
 from asrprune.config.schema import BeamConfig
 from asrprune.data.units import Units
 from asrprune.decode.choose import make_decoder, replaced, with_weights
@@ -21,22 +20,32 @@ from asrprune.runtime.errors import UserError
 
 
 class ExportedModel:
-    """The model of an ONNX file that `asrprune export` wrote; see ``Model``. Everything is read from the file itself."""
+    """The model of an ONNX file that `asrprune export` wrote; see ``Model``. Everything is read from the file itself.
 
-    def __init__(self, path: Path) -> None:
-        """Load a file; raise a ``UserError`` if it is missing, or another one."""
+    Only its path and the mode are pickled.
+    """
+
+    def __init__(self, path: Path, low_memory: bool = False) -> None:
+        """Load a file; raise a ``UserError`` if it is missing, or if `asrprune export` did not write it.
+
+        ``low_memory``: see ``Session``.
+        """
         if not path.is_file():
             raise UserError(f"{path}: no such file; `asrprune export` makes it")
-        self.path = path.absolute()
-        self._session = Session(path)
+        self.path, self._low_memory = path.absolute(), low_memory
+        self._session = Session(path, low_memory)
         self.record = Exported.of_metadata(path, self._session.metadata)
         if self.record.input != "features":
             raise UserError(f"{path}: its input is the waveform, which is for other programs; export it with --input features")
+        self.batches = self.record.precision != "int8"  # a product of integers scales all numbers of a batch together
         self.num_layers, self.frontend = self.record.num_layers, self.record.frontend
         self.default: Keep = self.record.at(self.record.depth).keep
         self.plan: Plan = self.record.plan()
         self.timing = Timing(self.frontend.frame_shift_ms, self.record.factor, self.record.windows)
         self.units, self.word_tail_s = Units(self.record.units), self.record.word_tail_s
+
+    def __reduce__(self) -> tuple[type["ExportedModel"], tuple[Path, bool]]:
+        return ExportedModel, (self.path, self._low_memory)
 
     def check_layers(self, layers: Sequence[int]) -> None:
         """See ``Model``."""
@@ -46,7 +55,7 @@ class ExportedModel:
             raise UserError(f"{self.path}: has the layers {only} only; export it with --form any-depth to choose others")
 
     def decoder(self, given: Mapping[str, Any]) -> Decoder:
-        """See ``Model``. A language model is searched beside the file first."""
+        """See ``Model``. A language model is first looked for beside the file."""
         options = replaced(self.record.decoder, given, self.path.parent)
         if isinstance(options, BeamConfig) and options.lm is not None:
             lm, tuned = Path(options.lm), self.record.tuned
@@ -62,22 +71,31 @@ class ExportedModel:
         """See ``Model``."""
         return fbank_of_part(read, num_samples, start, stop, self.frontend, compute_fbank_numpy)
 
-    def emissions(self, features: np.ndarray, keep: Keep) -> np.ndarray:
+    def emissions(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
         """See ``Model``."""
-        if output_length(len(features), self.record.factor) == 0:
-            return np.empty((0, len(self.units)), dtype=np.float32)
-        inputs = (features - np.float32(UNIT_SCALE))[None], np.array([len(features)])
-        log_probs, lens = self._session.run(*inputs, None if self.record.form == "depth" else keep)
-        return log_probs[0, : int(lens[0])]
+        lens = np.array([len(features) for features in batch])
+        x = np.zeros((len(batch), lens.max(), self.frontend.num_mels), dtype=np.float32)
+        for row, features in zip(x, batch, strict=True):
+            row[: len(features)] = features - np.float32(UNIT_SCALE)
+        log_probs, frames = self._session.run(x, lens, None if self.record.form == "depth" else keep)
+        return [row[:count] for row, count in zip(log_probs, frames.tolist(), strict=True)]
 
-    def emissions_until_sure(self, features: np.ndarray, threshold: float | None) -> tuple[np.ndarray, int]:
+    def thresholds(self, given: float | None) -> Sequence[float]:
         """See ``Model``."""
-        raise UserError(f"{self.path}: an exported file has no early exit; choose a depth, or load the experiment")
+        if self.record.form != "early-exit":
+            raise UserError(f"{self.path}: has no early exit; export it with --form early-exit, or choose a depth")
+        return self.record.thresholds if given is None else [given] * (len(self.record.exits) - 1)
+
+    def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
+        """See ``Model``."""
+        x, lens = (features - np.float32(UNIT_SCALE))[None], np.array([len(features)])
+        log_probs, frames, layers = self._session.run_until_sure(x, lens, thresholds)
+        return log_probs[0, : int(frames[0])], int(layers[0])
 
     def params_m(self, keep: Keep) -> float:
         """See ``Model``."""
         return self.record.at(len(keep)).params_m
 
     def memory_mb(self, keep: Keep) -> float:
-        """See ``Model``: the share of the parameters in the size of the file."""
+        """See ``Model``; estimated as the size of the file times the share of its parameters that run."""
         return self.path.stat().st_size / 1e6 * self.params_m(keep) / self.record.depths[0].params_m

@@ -13,7 +13,7 @@ SUBTITLES = ("srt", "vtt")  # a file of these belongs to one recording
 HEADS = {"vtt": "WEBVTT\n", "tsv": "file\tstart_s\tend_s\tconfidence\tword"}  # the first line of a file
 _PAUSE_S = 1.0  # a pause of this length ends a subtitle
 _LONGEST_S = 7.0  # of a subtitle
-_LINE, _LINES = 42, 2  # the letters of a line, and the lines of a subtitle: what television stations use
+_LINE, _LINES = 42, 2  # letters in a line and lines in a subtitle, as television stations limit them
 
 
 def check_form(name: str) -> str:
@@ -35,7 +35,7 @@ def write_as(form: str, file: str, hypothesis: Hypothesis) -> str:
 
 
 def captions(words: Sequence[Word]) -> list[list[Word]]:
-    """Group words into subtitles: up to a pause, and not more than can be read at once."""
+    """Group words into subtitles. A subtitle ends at a pause, or before it gets too long to read at once."""
     groups: list[list[Word]] = []
     for word in words:
         if groups and _joins(groups[-1], word):

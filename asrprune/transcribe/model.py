@@ -1,4 +1,4 @@
-"""What a recogniser asks of a model. Trained models run in torch, exported ones in onnxruntime."""
+"""The interface of a model to a recogniser. Trained models run in torch, exported ones in onnxruntime."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ class Model(Protocol):
     """A model that can run at several depths."""
 
     word_tail_s: float  # the longest time that a word lasts after its last label
+    batches: bool  # whether utterances that run together give the same as one by one
 
     @property
     def num_layers(self) -> int:
@@ -36,7 +37,7 @@ class Model(Protocol):
 
     @property
     def timing(self) -> Timing:
-        """The frames of the model."""
+        """The duration of frames, and the windows of long recordings."""
 
     @property
     def units(self) -> Units:
@@ -55,18 +56,23 @@ class Model(Protocol):
     def features(self, read: Read, num_samples: int, start: int, stop: int) -> np.ndarray:
         """Compute the feature frames ``start`` to ``stop`` - 1 (T, F) of a recording; see ``fbank_of_part``."""
 
-    def emissions(self, features: np.ndarray, keep: Keep) -> np.ndarray:
-        """Compute log-probabilities (T', V) of features (T, F)."""
+    def emissions(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
+        """Compute log-probabilities (T', V) of each utterance, for features (T, F)."""
 
-    def emissions_until_sure(self, features: np.ndarray, threshold: float | None) -> tuple[np.ndarray, int]:
-        """Compute log-probabilities (T', V) of features (T, F) at the first exit that is sure enough; return its layer, too.
+    def thresholds(self, given: float | None) -> Sequence[float]:
+        """Return how sure each exit but the last one must be for early exit: 0..1, or more than 1 for never.
+
+        ``given``: a number for all exits; None: the numbers that `asrprune early-exit` chose.
 
         Raises:
-            UserError: the model has no exits, or no threshold is given and none were chosen for it.
+            UserError: the model has one exit only, or no numbers were chosen for it.
         """
 
+    def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
+        """Compute log-probabilities (T', V) of features (T, F) at the first exit that is sure enough; return its layer, too."""
+
     def params_m(self, keep: Keep) -> float:
-        """Return the number of parameters of the sub-model of a depth of the plan, in millions."""
+        """Return the number of parameters of a sub-model, in millions; ``keep`` must be in the plan."""
 
     def memory_mb(self, keep: Keep) -> float:
-        """Return the size of the weights of the sub-model of a depth of the plan, in 10^6 bytes."""
+        """Return the size of the weights of a sub-model, in 10^6 bytes; ``keep`` must be in the plan."""

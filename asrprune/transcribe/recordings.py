@@ -9,7 +9,7 @@ from pathlib import Path
 from asrprune.runtime.errors import UserError
 
 STDIN = "-"
-ENDINGS = frozenset(  # of the files of a folder that are audio; a file that is named may have any name
+ENDINGS = frozenset(  # the audio files of a folder; a file that is given by itself may have any name
     (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".snd", ".sph", ".caf", ".w64", ".rf64")
 )
 
@@ -23,10 +23,10 @@ class RecordingFile:
 
 
 def find_recordings(given: Sequence[str]) -> tuple[list[RecordingFile], list[str]]:
-    """Return the recordings in the order in which they are given, those of a folder or pattern by name; and what is wrong.
+    """Return the recordings in the given order, and a sentence for each folder without audio files.
 
-    A folder stands for all audio files in it and below; a pattern with ``*``, ``?`` or ``[`` for the files and folders that
-    match, ``**`` for any number of folders.
+    A folder means all audio files in it and in its sub-folders. A pattern (with ``*``, ``?`` or ``[``; ``**``: any number of
+    folders) means all files and folders that match. Both are sorted by name.
     """
     found: list[RecordingFile] = []
     faults: list[str] = []

@@ -1,35 +1,45 @@
-"""Transcribing many recordings: to the screen, or a file for each. One that cannot be read does not stop the others."""
+"""Transcribe many recordings, to the screen or to a file for each. If one cannot be read, the others are still transcribed."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from asrprune.decode.words import Hypothesis
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.executor import processes
 from asrprune.runtime.files import write_text
 from asrprune.runtime.progress import track
 from asrprune.transcribe.formats import HEADS, SUBTITLES, write_as
-from asrprune.transcribe.recordings import RecordingFile, check_names
+from asrprune.transcribe.recordings import STDIN, RecordingFile, check_names
+
+_LARGEST_PART = 32  # recordings that a process transcribes at a time
 
 
 def transcribe_all(
-    transcribe: Callable[[str], Hypothesis],
+    transcribe: Callable[[Sequence[str]], Iterable[Hypothesis | UserError]],
     recordings: Sequence[RecordingFile],
     form: str,
     output_dir: Path | None,
     say: Callable[[str], object],
+    num_jobs: int = 1,
+    num_gpus: int = 0,
 ) -> list[str]:
     """Transcribe recordings; return a sentence for each one that cannot be read.
 
     Args:
-        transcribe: ``Recognizer.transcribe``, with a choice of layers.
+        transcribe: ``Recognizer.transcribe_many``, with a choice of layers; several processes pickle it.
         recordings: what to transcribe.
         form: the format; see ``formats``.
-        output_dir: the directory of the transcripts; None: they are said.
+        output_dir: the directory to write transcripts to; None: ``say`` prints them.
         say: prints a transcript, or the path of one.
+        num_jobs: processes that share the recordings; the transcripts keep their order.
+        num_gpus: the GPUs that the processes share; 0: the CPU.
 
     Raises:
-        UserError: the results of two recordings would have the same name, or would be mixed.
+        UserError: two results would have the same name, or subtitles of several recordings would be printed as one, or several
+            processes would read standard input.
     """
     if output_dir is not None:
         check_names(recordings)
@@ -37,22 +47,46 @@ def transcribe_all(
         raise UserError(f"--format {form}: subtitles of {len(recordings)} recordings need a file each; add --output-dir DIR")
     elif form in HEADS:
         say(HEADS[form])
+    if num_jobs > 1 and any(recording.entry == STDIN for recording in recordings):
+        raise UserError(f"--nj {num_jobs}: only one process can read standard input; remove --nj")
     alone = len(recordings) == 1 or (output_dir is None and sys.stdout.isatty())  # the transcripts show the progress
     faults = []
-    for recording in recordings if alone else track(recordings, "recordings"):
-        try:
-            hypothesis = transcribe(recording.entry)
-        except UserError as error:
-            faults.append(str(error))
-            continue
-        transcript = write_as(form, str(recording.name) if form == "ctm" else recording.entry, hypothesis)
-        if output_dir is not None:
-            path = output_dir / recording.name.parent / f"{recording.name.name}.{'txt' if form == 'text' else form}"
-            rows = [row for row in (HEADS.get(form), transcript) if row]
-            write_text(path, "".join(f"{row}\n" for row in rows))
-            say(str(path))
-        elif form == "text":
-            say(f"{recording.entry} {transcript}".rstrip())
-        elif transcript:
-            say(transcript)
+    entries = [recording.entry for recording in recordings]
+    with processes(min(num_jobs, len(entries)), num_gpus) as executor:
+        work, parts = partial(_listed, transcribe), _parts(entries, num_jobs)
+        results = transcribe(entries) if num_jobs == 1 else chain.from_iterable(executor.map(work, parts))
+        shown = results if alone else track(results, "recordings", len(recordings))
+        for recording, found in zip(recordings, shown, strict=True):
+            if isinstance(found, UserError):
+                faults.append(str(found))
+            else:
+                _write(recording, found, form, output_dir, say)
     return faults
+
+
+def _parts(entries: Sequence[str], num_jobs: int) -> Iterator[Sequence[str]]:
+    """Yield what a process transcribes at a time: several parts for each, so that all end at about the same time."""
+    size = min(_LARGEST_PART, max(1, len(entries) // (4 * num_jobs)))
+    return (entries[start : start + size] for start in range(0, len(entries), size))
+
+
+def _listed(
+    transcribe: Callable[[Sequence[str]], Iterable[Hypothesis | UserError]], entries: Sequence[str]
+) -> list[Hypothesis | UserError]:
+    return list(transcribe(entries))
+
+
+def _write(
+    recording: RecordingFile, hypothesis: Hypothesis, form: str, output_dir: Path | None, say: Callable[[str], object]
+) -> None:
+    """Write the transcript of a recording, or say it."""
+    transcript = write_as(form, str(recording.name) if form == "ctm" else recording.entry, hypothesis)
+    if output_dir is not None:
+        path = output_dir / recording.name.parent / f"{recording.name.name}.{'txt' if form == 'text' else form}"
+        rows = [row for row in (HEADS.get(form), transcript) if row]
+        write_text(path, "".join(f"{row}\n" for row in rows))
+        say(str(path))
+    elif form == "text":
+        say(f"{recording.entry} {transcript}".rstrip())
+    elif transcript:
+        say(transcript)

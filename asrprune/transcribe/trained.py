@@ -1,12 +1,13 @@
 """A trained experiment as the model of a recogniser; it runs in torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from asrprune.config.schema import FrontendConfig
 from asrprune.data.units import Units
@@ -25,7 +26,9 @@ from asrprune.prune.find import find_plan
 
 
 class TrainedModel:
-    """The model of an experiment; see ``Model``."""
+    """The model of an experiment; see ``Model``. Of the experiment only path and config are pickled."""
+
+    batches = True
 
     def __init__(self, experiment: Experiment, plan: str | Path | None = None) -> None:
         """Take a loaded experiment; ``plan``: see ``find_plan``."""
@@ -44,6 +47,9 @@ class TrainedModel:
         if plan is not None:
             find_plan(experiment, plan)
         return cls(experiment, plan)
+
+    def __reduce__(self) -> tuple[Callable[..., "TrainedModel"], tuple[Experiment, str | Path | None, str]]:
+        return _on_device, (self.experiment, self._plan, self.runner.device.type)
 
     @property
     def num_layers(self) -> int:
@@ -82,21 +88,24 @@ class TrainedModel:
         """See ``Model``."""
         return fbank_of_part(read, num_samples, start, stop, self.frontend)
 
-    def emissions(self, features: np.ndarray, keep: Keep) -> np.ndarray:
+    def emissions(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
         """See ``Model``."""
-        batch = torch.from_numpy(features).unsqueeze(0), torch.tensor([len(features)])
-        ((_, emissions),) = self.runner.emissions(*batch, [keep])
-        return on_cpu(emissions.log_probs[0, : int(emissions.lens[0])])
+        features = pad_sequence([torch.from_numpy(each) for each in batch], batch_first=True)  # (B, T, F)
+        ((_, made),) = self.runner.emissions(features, torch.tensor([len(each) for each in batch]), [keep])
+        return [row[:frames] for row, frames in zip(on_cpu(made.log_probs), made.lens.tolist(), strict=True)]
 
-    def emissions_until_sure(self, features: np.ndarray, threshold: float | None) -> tuple[np.ndarray, int]:
-        """See ``Model``; the thresholds of early_exit.json are read on first use."""
+    def thresholds(self, given: float | None) -> Sequence[float]:
+        """See ``Model``; those of early_exit.json are read on first use."""
+        return self._chosen if given is None else [given] * (len(exits_of(self.experiment)) - 1)
+
+    def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
+        """See ``Model``."""
         exits = exits_of(self.experiment)
-        thresholds = self._thresholds if threshold is None else [threshold] * (len(exits) - 1)
         layer, emissions = run_until_sure(self.runner, torch.from_numpy(features), exits, thresholds)
         return on_cpu(emissions.log_probs[0, : int(emissions.lens[0])]), layer
 
     @cached_property
-    def _thresholds(self) -> tuple[float, ...]:
+    def _chosen(self) -> tuple[float, ...]:
         return chosen_thresholds(self.experiment)
 
     def params_m(self, keep: Keep) -> float:
@@ -106,3 +115,9 @@ class TrainedModel:
     def memory_mb(self, keep: Keep) -> float:
         """See ``Model``."""
         return self.params_m(keep) * next(self.experiment.model.parameters()).element_size()
+
+
+def _on_device(experiment: Experiment, plan: str | Path | None, device: str) -> TrainedModel:
+    """Return the model of an experiment that was unpickled, on its device."""
+    experiment.model.to(device)
+    return TrainedModel(experiment, plan)

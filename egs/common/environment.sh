@@ -6,6 +6,17 @@ die() {
     exit 1
 }
 
+from_config() {  # from_config VARIABLE=NUMBER...: set variables to numbers of the config
+    local values variable
+    # shellcheck disable=SC2154  # of the driver
+    values=$(asrprune number "${@#*=}" "${numbers[@]}") || die "nothing was run (paths are relative to $PWD)"
+    for variable in "${@%%=*}"; do read -r "$variable"; done <<< "$values"
+}
+
+if_true() {  # if_true VALUE WORD: print the word if the value is true
+    if [ "$1" = true ]; then echo "$2"; fi
+}
+
 export LC_ALL=C PYTHONUTF8=1 PYTHONUNBUFFERED=1  # files are sorted bytewise
 command -v asrprune > /dev/null || PATH=$common/../../.venv/bin:$PATH
 command -v asrprune > /dev/null || die "asrprune is not installed; run 'make demo', or pip install -e '.[train]' in the project's root"

@@ -23,15 +23,18 @@ show_help() {
     echo "Paths are relative to the recipe's directory, $PWD"
 }
 
-remember() {  # remember NAME: note the value of an option for the later runs on this datadir, which may leave it out
-    # shellcheck disable=SC2154  # datadir is in the driver's header
-    local note=$datadir/.done/$1 before=
-    if [ -f "$note" ]; then before=$(< "$note"); fi
-    if [[ $given != *" $1 "* ]]; then
-        printf -v "$1" '%s' "${before:-${!1}}"
-    elif [ "${!1}" != "$before" ]; then
-        mkdir -p "$datadir/.done" && printf '%s' "${!1}" > "$note"
-    fi
+remember() {  # remember NAME...: note the values of options for the later runs on this datadir, which may leave them out
+    local name note before
+    for name in "$@"; do
+        # shellcheck disable=SC2154  # datadir is in the driver's header
+        note=$datadir/.done/$name before=
+        if [ -f "$note" ]; then before=$(< "$note"); fi
+        if [[ $given != *" $name "* ]]; then
+            printf -v "$name" '%s' "${before:-${!name}}"
+        elif [ "${!name}" != "$before" ]; then
+            mkdir -p "$datadir/.done" && printf '%s' "${!name}" > "$note"
+        fi
+    done
 }
 
 wrong_usage() {

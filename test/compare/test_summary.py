@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from records import cell_record, cell_row, changed, grid_of, plan_of
 
-from asrprune.compare.figures import CAPTIONS, _figures, draw, similarity
+from asrprune.compare.figures import CAPTIONS, _figures, cost, difference, draw, one_model, similarity
 from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import power, seeds_for
@@ -326,6 +326,25 @@ def test_figures_are_drawn_of_what_there_is(summary: Summary, tmp_path: Path) ->
     bare = changed(summary, removals={}, similarity={"plain": None})
     assert [path.stem for path in draw(bare, GRID, tmp_path)] == ["one_model", "methods", "strategies", "difference", "cost"]
     assert {path.stem for path in tmp_path.glob("*.png")} == {"one_model", "methods", "strategies", "difference", "cost"}
+
+
+def test_the_cost_of_a_grid_that_is_not_complete_names_the_depths_that_are_trained(summary: Summary) -> None:
+    trained = [row for row in summary.cost if (row.method, row.alone) in (("both", False), ("plain", True))]
+    partial = changed(summary, cost=trained)
+    labels = [label.get_text() for label in cost(partial, GRID).axes[0].get_yticklabels()]
+    assert labels == ["both, once", "plain, for 2 layers"]
+    names = [cells[0] for cells in table(partial, "cost").rows]
+    assert names[-2:] == ["plain, for each of 2", "interctc, for each of the depths"]
+
+
+@pytest.mark.parametrize(("wer", "from_zero"), [(42.0, False), (1.5, True)])
+def test_depth_grows_to_the_right_and_rates_fill_the_figure(summary: Summary, wer: float, from_zero: bool) -> None:
+    rows = [changed(row, wer=wer, wer_ci95=(wer - 1, wer + 1)) for row in summary.rows]
+    (axes,) = one_model(changed(summary, rows=rows), GRID, ["test"]).axes
+    assert (axes.get_ylim()[0] == 0) == from_zero
+    for panel in (axes, *difference(summary, GRID, ["test"]).axes):
+        assert {*panel.get_xticks()} == {2, 4}
+        assert panel.get_xlim()[0] < panel.get_xlim()[1]
 
 
 def test_a_comparison_of_phones_says_so_and_one_of_words_is_as_ever(

@@ -1,7 +1,6 @@
 """A data directory as batches: what is missing is named, padding is zero, and CTC's feasibility rule is exact."""
 
 import resource
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,12 +19,6 @@ from asrprune.runtime.errors import UserError
 @pytest.fixture(scope="module")
 def tokenizer(tiny_data: Path) -> Tokenizer:
     return Tokenizer(tiny_data / "lang/bpe.model")
-
-
-@pytest.fixture
-def dev(tiny_data: Path, tmp_path: Path) -> Path:
-    """A copy of the dev set that may be changed."""
-    return Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
 
 
 # ---- what is read

@@ -26,12 +26,6 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
 
 
-@pytest.fixture
-def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
-    """A copy that may be changed."""
-    return Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
-
-
 @pytest.fixture(scope="module")
 def lm(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bigram model of the training set."""

@@ -14,12 +14,12 @@ import torch
 
 from asrprune.config.schema import BeamConfig
 from asrprune.decode.alignment import align
-from asrprune.decode.arpa import ArpaModel
 from asrprune.decode.decoder import BestPath
 from asrprune.decode.greedy import GREEDY
-from asrprune.decode.language_model import LanguageModel
 from asrprune.decode.phrases import Phrases
 from asrprune.decode.prefix_beam import PrefixBeam
+from asrprune.lm.arpa import ArpaModel
+from asrprune.lm.language_model import LanguageModel
 
 PIECES = ["<blk>", "▁a", "▁b", "c"]
 MORE_PIECES = [*PIECES, "d"]

@@ -173,9 +173,8 @@ def test_what_is_damaged_is_decoded_again(own: Experiment, tiny_data: Path, deco
 
 
 def test_other_features_of_the_same_length_are_decoded_again(
-    own: Experiment, tiny_data: Path, tmp_path: Path, decoded: list[tuple[int, ...]]
+    own: Experiment, decoded: list[tuple[int, ...]], dev: Path
 ) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     for noise in (0.0, 1.0):
         matrices = [(key, read_matrix(entry) + noise) for key, entry in read_table(dev / "feats.scp").items()]
         write_table(dev / "feats.scp", write_ark(dev / "new.ark", dev / "new.ark", matrices))
@@ -187,9 +186,8 @@ def test_other_features_of_the_same_length_are_decoded_again(
 
 
 def test_another_model_other_layers_or_other_references_are_decoded_again(
-    own: Experiment, other: Experiment, tiny_data: Path, tmp_path: Path, decoded: list[tuple[int, ...]]
+    own: Experiment, other: Experiment, decoded: list[tuple[int, ...]], dev: Path
 ) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     (output,) = decode_set(own, dev, [SubModel("iterative", (1, 2))])
     (output / "score.json").write_text("{}")
     decode_set(own, dev, [SubModel("iterative", (1, 2))])
@@ -327,8 +325,7 @@ def test_two_do_not_decode_a_set_at_once(own: Experiment, tiny_data: Path) -> No
         other.communicate(b"\n")
 
 
-def test_an_utterance_too_short_for_the_front_end_gets_an_empty_line(own: Experiment, tiny_data: Path, tmp_path: Path) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_an_utterance_too_short_for_the_front_end_gets_an_empty_line(own: Experiment, tiny_data: Path, dev: Path) -> None:
     frames, entries = read_table(dev / "utt2num_frames"), read_table(dev / "feats.scp")
     lengths = dict(zip(list(frames)[:3], (1, 3, 6), strict=True))
     ark = dev / "short.ark"

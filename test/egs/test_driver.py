@@ -293,12 +293,6 @@ def test_a_failing_stage_stops_and_goes_on_there(recipe: Recipe) -> None:
     assert recipe.commands() == ["search", "decode", "score", "bench", "report"]
 
 
-def test_the_log_of_an_internal_error_is_shown(recipe: Recipe) -> None:
-    (recipe.root / "fail_bpe").write_text("70")
-    out, _ = recipe.run(status=1)
-    assert out.endswith("Traceback of bpe\n")
-
-
 def test_a_failing_local_script_stops(recipe: Recipe) -> None:
     _script(recipe.folder / "local/data.sh", "echo no speech here >&2\nexit 3")
     out, err = recipe.run(status=1)
@@ -373,20 +367,6 @@ def test_a_killed_run_goes_on_with_the_stage_that_was_under_way(recipe: Recipe) 
     assert recipe.commands() == ["decode", "score", "bench", "report"]
 
 
-@pytest.mark.parametrize(("command", "output"), [("bpe", "lang"), ("decode", "decode/test")])
-def test_a_stage_that_is_run_again_and_killed_does_not_look_done(command: str, output: str, finished: Recipe) -> None:
-    path = finished.folder / "exp/train" / output
-    shutil.rmtree(path)
-    process = finished.start_and_hang(command)
-    path.mkdir(parents=True)
-    (path / "bpe.model").touch()  # part of the output
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
-    finished.calls()
-    finished.run()
-    assert finished.commands()[0] == command
-
-
 @pytest.mark.parametrize(
     ("gone", "made_again"),
     [
@@ -438,14 +418,6 @@ def test_a_changed_config_reruns_what_depends_on_it(change: str, first: list[str
     finished.config(f"# a comment, and another order\n{change}\ntrain: {{epochs: 2}}")
     finished.run()
     assert finished.calls() == []
-
-
-def test_what_was_made_of_an_old_training_is_made_again_of_the_new_one(finished: Recipe) -> None:
-    finished.config("train: {epochs: 3}")
-    finished.run("--stage", "5")
-    assert finished.calls() == [], "the training that is there is still the old one"
-    finished.run()
-    assert finished.commands() == ["train", "average", "svcca", "search", "decode", "score", "bench", "report"]
 
 
 def test_changed_data_rerun_what_depends_on_them(finished: Recipe) -> None:

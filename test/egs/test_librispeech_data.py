@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from scripts import load_script, snapshot
+from scripts import edit, load_script, refusal, snapshot
 
 from asrprune.data.check import check_data_dir
 from asrprune.data.kaldi import read_data_dir
@@ -75,11 +75,7 @@ def _run(command: str, root: Path, *options: str) -> int:
 
 def _sentence(capsys: pytest.CaptureFixture[str], root: Path, *options: str) -> str:
     """What `prepare` says when it fails."""
-    assert _run("prepare", root, *options) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert not (root / "data").exists()
-    return error
+    return refusal(_run("prepare", root, *options), capsys, root / "data")
 
 
 @pytest.mark.parametrize(
@@ -198,24 +194,19 @@ def test_one_reader_alone_cannot_be_held_out(corpus: Path, tmp_path: Path, capsy
     assert "has one reader alone, 19" in _sentence(capsys, tmp_path, "--parts", "found")
 
 
-def _edit(path: Path, old: str, new: str) -> None:
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-
-
 TRANSCRIPT = "train-clean-100/19/198/19-198.trans.txt"
 BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no audio": (
         lambda root: (root / "train-clean-100/19/198/19-198-0001.flac").unlink(),
         r"19-198.trans.txt:2: 19-198-0001: its audio 19-198-0001.flac is missing",
     ),
-    "no words": (lambda root: _edit(root / TRANSCRIPT, " TRA TOO", " "), r"19-198.trans.txt:2: reads '19-198-0001 '"),
-    "no id": (lambda root: _edit(root / TRANSCRIPT, "19-198-0000 ", ""), r"19-198.trans.txt:1: reads \"A DOG'S LIFE\""),
-    "empty line": (lambda root: _edit(root / TRANSCRIPT, "\n19-", "\n\n19-"), r"19-198.trans.txt:2: reads ''"),
-    "other chapter": (lambda root: _edit(root / TRANSCRIPT, "19-198-0001", "19-199-0001"), r"19-198.trans.txt:2: reads"),
-    "twice": (lambda root: _edit(root / TRANSCRIPT, "0001 TRA", "0000 TRA"), r"19-198.trans.txt:2: 19-198-0000: has a line"),
+    "no words": (lambda root: edit(root / TRANSCRIPT, " TRA TOO", " "), r"19-198.trans.txt:2: reads '19-198-0001 '"),
+    "no id": (lambda root: edit(root / TRANSCRIPT, "19-198-0000 ", ""), r"19-198.trans.txt:1: reads \"A DOG'S LIFE\""),
+    "empty line": (lambda root: edit(root / TRANSCRIPT, "\n19-", "\n\n19-"), r"19-198.trans.txt:2: reads ''"),
+    "other chapter": (lambda root: edit(root / TRANSCRIPT, "19-198-0001", "19-199-0001"), r"19-198.trans.txt:2: reads"),
+    "twice": (lambda root: edit(root / TRANSCRIPT, "0001 TRA", "0000 TRA"), r"19-198.trans.txt:2: 19-198-0000: has a line"),
     "no line": (
-        lambda root: _edit(root / TRANSCRIPT, "19-198-0001 TRA TOO\n", ""),
+        lambda root: edit(root / TRANSCRIPT, "19-198-0001 TRA TOO\n", ""),
         r"19/198/19-198-0001.flac: has no line in 19-198.trans.txt",
     ),
     "not text": (lambda root: (root / TRANSCRIPT).write_bytes(b"\xff\xfe"), r"19-198.trans.txt: cannot be read .*utf-8"),
@@ -225,10 +216,10 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         r"LibriSpeech/test-clean: holds no READER/CHAPTER/",
     ),
     "gender": (
-        lambda root: _edit(root / "SPEAKERS.TXT", "84   | F", "84   | X"),
+        lambda root: edit(root / "SPEAKERS.TXT", "84   | F", "84   | X"),
         r"SPEAKERS.TXT:10: reads '84   \| X .*but a line is `READER \| F or M",
     ),
-    "no reader": (lambda root: _edit(root / "SPEAKERS.TXT", "84   | F", "eighty"), r"SPEAKERS.TXT:10: reads 'eighty"),
+    "no reader": (lambda root: edit(root / "SPEAKERS.TXT", "84   | F", "eighty"), r"SPEAKERS.TXT:10: reads 'eighty"),
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from scripts import load_script, snapshot
+from scripts import edit, load_script, refusal, snapshot
 
 from asrprune.config.load import read_config
 from asrprune.data.check import check_data_dir
@@ -154,11 +154,6 @@ def test_another_number_of_utterances_is_said(
     assert f"{corpus}/test: holds 5 utterances, not 6; get the corpus again\n" == capsys.readouterr().err
 
 
-def _edit(path: Path, old: str, new: str) -> None:
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-
-
 WAV = "WAVE/SPEAKER0002/000020011.WAV"
 BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no audio": (lambda root: (root / WAV).unlink(), rf"train/wav.scp:3: 000020011: /.*/{WAV}: cannot be read"),
@@ -171,33 +166,33 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         rf"train/wav.scp:3: 000020011: /.*/{WAV}: is sampled at 8000 Hz, but must be at 16000 Hz",
     ),
     "no text": (
-        lambda root: _edit(root / "train/text", "000020011\tHE'S\tNEAR\n", ""),
+        lambda root: edit(root / "train/text", "000020011\tHE'S\tNEAR\n", ""),
         r"train/utt2spk:3: 000020011: has no line in text",
     ),
     "no words": (
-        lambda root: _edit(root / "train/text", "000020011\tHE'S\tNEAR", "000020011\t"),
+        lambda root: edit(root / "train/text", "000020011\tHE'S\tNEAR", "000020011\t"),
         r"train/text:3: reads '000020011\\t'",
     ),
     "no entry": (
-        lambda root: _edit(root / "test/wav.scp", "000400011\tWAVE/SPEAKER0040/000400011.WAV\n", ""),
+        lambda root: edit(root / "test/wav.scp", "000400011\tWAVE/SPEAKER0040/000400011.WAV\n", ""),
         r"test/text:1: 000400011: has no line in wav.scp",
     ),
     "twice": (lambda root: _append(root / "train/text", "000020011\tTWO\n"), r"train/text:41: 000020011: has a line above"),
-    "no age": (lambda root: _edit(root / "train/spk2age", "0002\t15\n", ""), r"train/utt2spk:3: 0002: has no line in spk2age"),
+    "no age": (lambda root: edit(root / "train/spk2age", "0002\t15\n", ""), r"train/utt2spk:3: 0002: has no line in spk2age"),
     "no sex": (
-        lambda root: _edit(root / "test/spk2gender", "0042\tm\n", ""),
+        lambda root: edit(root / "test/spk2gender", "0042\tm\n", ""),
         r"test/utt2spk:3: 0042: has no line in spk2gender",
     ),
-    "what age": (lambda root: _edit(root / "train/spk2age", "0002\t15", "0002\tx"), r"train/spk2age:38: 0002: its age is 'x'"),
-    "what sex": (lambda root: _edit(root / "train/spk2gender", "0002\tm", "0002\tfm"), r"spk2gender:3: 0002: its sex is 'fm'"),
+    "what age": (lambda root: edit(root / "train/spk2age", "0002\t15", "0002\tx"), r"train/spk2age:38: 0002: its age is 'x'"),
+    "what sex": (lambda root: edit(root / "train/spk2gender", "0002\tm", "0002\tfm"), r"spk2gender:3: 0002: its sex is 'fm'"),
     "no utterances": (
         lambda root: [_append(root / "train/spk2gender", "0099\tf\n"), _append(root / "train/spk2age", "0099\t7\n")],
         r"train/spk2gender:41: 0099: has no line in utt2spk",
     ),
     "in both sets": (
         lambda root: [
-            _edit(root / "test/utt2spk", " 0043", " 0005"),
-            *(_edit(root / f"test/{name}", "0043\t", "0005\t") for name in ("spk2gender", "spk2age")),
+            edit(root / "test/utt2spk", " 0043", " 0005"),
+            *(edit(root / f"test/{name}", "0043\t", "0005\t") for name in ("spk2gender", "spk2age")),
         ],
         r"speaker 0005 is in train and in test",
     ),
@@ -207,25 +202,25 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 BROKEN_PHONES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no phones": (
-        lambda path: _edit(path, "000020011.1\tN_B IH_I AH1_E\n", ""),
+        lambda path: edit(path, "000020011.1\tN_B IH_I AH1_E\n", ""),
         r":5: 000020011: has phones of 1 words, not of",
     ),
-    "no utterance": (lambda path: _edit(path, "000020011.", "000999999."), r"text-phone: 000020011: has phones of 0 words"),
+    "no utterance": (lambda path: edit(path, "000020011.", "000999999."), r"text-phone: 000020011: has phones of 0 words"),
     "another phone": (
-        lambda path: _edit(path, "000020011.1\tN_B", "000020011.1\tXX_B"),
+        lambda path: edit(path, "000020011.1\tN_B", "000020011.1\tXX_B"),
         r":6: 000020011.1: reads 'XX_B IH_I AH1_E'",
     ),
     "lower case": (
-        lambda path: _edit(path, "000020011.1\tN_B", "000020011.1\tn_B"),
+        lambda path: edit(path, "000020011.1\tN_B", "000020011.1\tn_B"),
         r":6: 000020011.1: reads 'n_B IH_I AH1_E'",
     ),
     "unknown": (
-        lambda path: _edit(path, "000020011.1\tN_B", "000020011.1\t<unk>"),
+        lambda path: edit(path, "000020011.1\tN_B", "000020011.1\t<unk>"),
         r":6: 000020011.1: reads '<unk> IH_I AH1_E'",
     ),
-    "no place": (lambda path: _edit(path, "000020011.1\tN_B", "000020011.1\tN"), r":6: 000020011.1: reads 'N IH_I AH1_E'"),
-    "no number": (lambda path: _edit(path, "000020011.1", "000020011"), r":6: 000020011: is no UTTERANCE.NUMBER"),
-    "what number": (lambda path: _edit(path, "000020011.1", "000020011.x"), r":6: 000020011.x: is no UTTERANCE.NUMBER"),
+    "no place": (lambda path: edit(path, "000020011.1\tN_B", "000020011.1\tN"), r":6: 000020011.1: reads 'N IH_I AH1_E'"),
+    "no number": (lambda path: edit(path, "000020011.1", "000020011"), r":6: 000020011: is no UTTERANCE.NUMBER"),
+    "what number": (lambda path: edit(path, "000020011.1", "000020011.x"), r":6: 000020011.x: is no UTTERANCE.NUMBER"),
     "no file": (lambda path: path.unlink(), r"text-phone: cannot be read"),
 }
 
@@ -236,11 +231,7 @@ def _append(path: Path, line: str) -> None:
 
 def _sentence(corpus: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
     """What `prepare` says when it fails."""
-    assert _run("prepare", corpus, *options) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1, error
-    assert not (corpus.parent / "data").exists()
-    return error
+    return refusal(_run("prepare", corpus, *options), capsys, corpus.parent / "data")
 
 
 @pytest.mark.parametrize("case", BREAKAGES)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from layouts import as_release_3
-from scripts import load_script, snapshot
+from scripts import load_script, refusal, snapshot
 
 from asrprune.data.check import check_data_dir
 from asrprune.data.kaldi import read_data_dir
@@ -85,11 +85,7 @@ def _run(command: str, root: Path, *options: str, release: str = "2") -> int:
 
 def _sentence(capsys: pytest.CaptureFixture[str], root: Path, *options: str) -> str:
     """What `prepare` says when it fails."""
-    assert _run("prepare", root, *options) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert not (root / "data").exists()
-    return error
+    return refusal(_run("prepare", root, *options), capsys, root / "data")
 
 
 def test_the_three_sets(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -37,12 +37,6 @@ def begin(tiny_data: Path, tmp_path: Path) -> Callable[[Config], Path]:
     return begin
 
 
-@pytest.fixture
-def exp(tiny_experiment: Path, tmp_path: Path) -> Path:
-    """A copy of the trained experiment."""
-    return Path(shutil.copytree(tiny_experiment, tmp_path / "exp"))
-
-
 # -- starting ---------------------------------------------------------------------------------------------------------
 
 
@@ -61,7 +55,8 @@ def test_another_config_is_refused_with_all_differences(begin: Callable[[Config]
             tiny_config_with("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=1", "decode.max_frames=100")
         )
     message = str(caught.value).splitlines()
-    assert message[0] == f"{exp} has a run with another config; use another --exp, in run.sh --exp_tag, or remove it:"
+    fix = "give a new experiment (--exp; run.sh: --exp_tag), or remove this one:"
+    assert message[0] == f"{exp}: was trained with other numbers; {fix}"
     assert sorted(message[1:]) == [
         "  model.taps: was [1, 2], is [2]",
         "  seed: was 1, is 2",
@@ -121,7 +116,7 @@ def test_another_tokenizer_or_other_statistics_are_refused(
     paths = {key: tiny_data / key for key in ("lang/bpe.model", "cmvn")} | {name: tmp_path / name}
     with pytest.raises(
         UserError,
-        match=r"is not the file that .* was copied from; use another --exp, in run.sh --exp_tag, or remove",
+        match=r"is not the file that .* was copied from; give a new experiment \(--exp; run.sh: --exp_tag\), or remove",
     ):
         start(tmp_path / "exp", tiny_config, *paths.values())
 
@@ -183,7 +178,7 @@ def test_run_does_not_go_on_with_other_data(
     with pytest.raises(UserError, match=f"moved/{part} is not the {part} data of .*") as caught:
         check_data(tmp_path, *changed)
     assert said in str(caught.value)
-    assert "use another --exp, in run.sh --exp_tag, or remove" in str(caught.value)
+    assert "give a new experiment (--exp; run.sh: --exp_tag), or remove" in str(caught.value)
     assert (tmp_path / "data.json").read_bytes() == noted
 
 

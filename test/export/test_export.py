@@ -9,14 +9,17 @@ import pytest
 import torch
 from onnx_graphs import integer_products
 
-from asrprune.config.schema import ModelConfig
+from asrprune.config.schema import ModelConfig, ScoringConfig
 from asrprune.experiment.store import Experiment
-from asrprune.export import build, quantise
+from asrprune.export import build, card, quantise
 from asrprune.export.build import Options, export, set_depth
-from asrprune.export.onnx_file import any_depth, import_onnx
+from asrprune.export.check import Comparison, Texts
+from asrprune.export.cost import with_cost
+from asrprune.export.onnx_file import any_depth, early_exit, import_onnx
 from asrprune.export.record import Exported
 from asrprune.export.session import Session
 from asrprune.features.fbank import UNIT_SCALE
+from asrprune.infer.early_exit import confidence, run_until_sure
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
 from asrprune.prune.find import find_plan
@@ -66,10 +69,34 @@ def test_every_choice_of_layers_gives_the_numbers_of_torch(kind: str, tmp_path: 
             assert found.tolist() == emissions.lens.tolist()
             for row, length in enumerate(found):
                 np.testing.assert_allclose(log_probs[row, :length], emissions.log_probs[row, :length].numpy(), atol=1e-4)
-    small = quantise.int8(file, 3, (2,))
+    small = quantise.int8(file, (2,))
     import_onnx().checker.check_model(small)
     products = integer_products(small)
     assert [bool(count) for count in products[len(products) // 3 - 1 :: len(products) // 3]] == [True, False, True]
+
+
+@pytest.mark.slow
+def test_early_exit_with_self_conditioning(tmp_path: Path) -> None:
+    """Exits, self-conditioning and padding together, for utterances that end at different exits."""
+    torch.manual_seed(0)
+    shape = {"num_layers": 3, "dim": 16, "heads": 2, "ffn": 16, **LAYERS["self-conditioning"]}
+    model = CtcModel(ModelConfig.model_validate(shape), 80, 12).eval()
+    path, exits = tmp_path / "model.onnx", (1, 2, 3)
+    file = early_exit(model, exits)
+    path.write_bytes(file.SerializeToString())
+    session, runner = Session(path), Runner(model, torch.device("cpu"), "float32")
+    features, lens = torch.randn(16, 120, 80), torch.linspace(120, 40, 16).long()
+    sure = [confidence(made) for _, made in runner.emissions(features, lens, [(1,), (1, 2)])]
+    thresholds = [float(values.sort().values[8:10].mean()) for values in sure]
+    log_probs, frames, layers = session.run_until_sure((features - UNIT_SCALE).numpy(), lens.numpy(), thresholds)
+    assert set(layers.tolist()) == set(exits)
+    for number, length in enumerate(lens.tolist()):
+        depth, made = run_until_sure(runner, features[number, :length], exits, thresholds)
+        assert layers[number] == depth
+        np.testing.assert_allclose(log_probs[number, : frames[number]], made.log_probs[0].numpy(), atol=1e-4)
+    small = quantise.int8(file, (2,))
+    import_onnx().checker.check_model(small)
+    assert [bool(count) for count in integer_products(small)] == [True] * 4 + [False] + [True] * 3, "the second layer"
 
 
 def test_the_file_says_what_it_holds(exported: Path) -> None:
@@ -79,6 +106,19 @@ def test_the_file_says_what_it_holds(exported: Path) -> None:
     tokens = [line.split() for line in exported.with_name("tokens.txt").read_text(encoding="utf-8").splitlines()]
     assert tokens[0] == ["<blk>", "0"]
     assert len(tokens) == record.vocab_size
+
+
+def test_a_model_of_phones_has_phone_error_rates(exported: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = Exported.read(exported.with_name("model.onnx.json"))
+    phones = record.model_copy(update={"scoring": ScoringConfig(unit="phone"), "precision": "int8"})
+    found = Comparison({row.keep: Texts(errors=3, errors_float32=1) for row in record.depths}, utterances=2, words=10)
+    with caplog.at_level("INFO"):
+        compared = with_cost(phones, found, Path("dev"))
+    assert caplog.messages[0] == "4 layers: int8 changes 0 of 2 texts; PER 30.00 % instead of 10.00 %"
+    text = card.markdown(exported, compared, "mark")
+    assert "| PER int8 | PER float32 | texts that differ | dev PER |" in text
+    assert "WER" not in text
+    assert "PER" not in card.markdown(exported, record, "mark")
 
 
 def test_the_default_depth_changes_without_a_new_export(exported: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What is wrong with a file, an option or a recording is said in one sentence, and nothing is left half-written."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,10 +72,7 @@ def test_a_file_that_is_not_ours(
         use(path)
 
 
-def test_a_recording_that_is_none(
-    page: tuple[Path, Path], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dev = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
+def test_a_recording_that_is_none(page: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dev: Path) -> None:
     first, *others = (dev / "wav.scp").read_text().splitlines()
     (tmp_path / "noise.wav").write_text("no audio")
     name, _ = first.split(" ", 1)

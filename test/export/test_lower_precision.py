@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from onnx_graphs import integer_products
 
+from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import load
 from asrprune.export import build, quantise
 from asrprune.export.build import Options, export, set_depth
-from asrprune.export.mixture import smallest_mixture
+from asrprune.export.mixture import Loss, smallest_mixture
 from asrprune.export.onnx_file import import_onnx
 from asrprune.export.record import Compared, Exported
 from asrprune.export.session import Session
@@ -51,7 +52,7 @@ def test_numbers_are_nearly_the_same(
 
 def test_weights_of_layers_are_integers_and_those_of_features_are_not(page: tuple[Path, Path]) -> None:
     onnx = import_onnx()
-    small = quantise.int8(onnx.load(str(page[0] / "model.onnx")), 4)
+    small = quantise.int8(onnx.load(str(page[0] / "model.onnx")))
     left = [name for graph in graphs(small.graph) for node in graph.node if node.op_type == "MatMul" for name in node.input]
     weights = {tensor.name for tensor in small.graph.initializer}
     assert [name for name in left if name in weights] == ["fbank.dft", "fbank.mel"]
@@ -91,19 +92,45 @@ def test_a_lower_precision_keeps_its_default_depth(lowered: Callable[..., tuple[
 
 def test_layers_that_stay_in_float32_have_their_numbers(page: tuple[Path, Path]) -> None:
     onnx = import_onnx()
-    small = quantise.int8(onnx.load(str(page[0] / "model.onnx")), 4, (2, 3))
+    small = quantise.int8(onnx.load(str(page[0] / "model.onnx")), (2, 3))
     assert integer_products(small) == [4, 0, 0, 4]
+
+
+LOSSES = {(): 0.5, (1,): 0.4, (2,): 0.3, (3,): 0.4, (4,): 0.5, (1, 2): 0.25, (2, 3): 0.15, (2, 4): 0.3}
+
+
+def test_the_mixture_is_that_of_a_search_that_measures_everything() -> None:
+    """With fewer measurements: a layer that a depth does not run changes nothing, and the worst depths come first."""
+    keeps = [tuple(range(1, depth + 1)) for depth in range(8, 0, -1)]
+    for seed in range(20):
+        rng, measured = np.random.default_rng(seed), []
+        costs = {keep: rng.exponential(0.1, 8) * np.isin(np.arange(1, 9), keep) for keep in keeps}
+
+        def loss(left: Keep, keep: Keep, costs=costs, measured=measured) -> float:  # type: ignore[no-untyped-def]
+            measured.append((left, keep))
+            return float(sum(cost for layer, cost in enumerate(costs[keep], start=1) if layer not in left))
+
+        def largest(left: Keep, loss=loss) -> float:  # type: ignore[no-untyped-def]
+            return max(loss(left, keep) for keep in keeps)
+
+        found = smallest_mixture(8, keeps, loss, 0.3)
+        few, left, everything = len(measured), (), 0
+        while largest(left) > 0.3:
+            tried = [tuple(sorted({*left, layer})) for layer in range(1, 9) if layer not in left]
+            left, everything = min(tried, key=largest), everything + len(tried) * len(keeps)
+        assert len(found) == len(left)
+        assert largest(found) <= 0.3
+        assert few < max(9, 0.6 * everything)
 
 
 def test_a_mixture_that_holds_the_limit_is_recorded(
     lowered: Callable[..., tuple[Path, Exported]], tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
-    losses = {(): 0.5, (1,): 0.4, (2,): 0.3, (3,): 0.4, (4,): 0.5, (1, 2): 0.25, (2, 3): 0.15, (2, 4): 0.3}
 
-    def searched(num_layers: int, loss: Callable[[tuple[int, ...]], float], limit: float) -> tuple[int, ...]:
-        seen.extend([loss(()), loss((1, 2, 3, 4))])
-        return smallest_mixture(num_layers, losses.__getitem__, limit)
+    def searched(num_layers: int, keeps: list[Keep], loss: Loss, limit: float) -> Keep:
+        seen.extend(loss(left, keep) for left in ((), (1, 2, 3, 4)) for keep in keeps)
+        return smallest_mixture(num_layers, keeps, lambda left, _: LOSSES[left], limit)
 
     monkeypatch.setattr(build, "smallest_mixture", searched)
     dev = {"dev": tiny_data / "dev", "utterances": 3}

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from experiments import losses, talking
+from experiments import killed_after_an_epoch, losses
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -146,36 +146,26 @@ def test_dropout_and_masks_are_drawn_from_the_seed_alone() -> None:
 # -- a trained model ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def experiment(tiny_experiment: Path) -> Experiment:
-    return talking(tiny_experiment)
-
-
-@pytest.fixture
-def dev(experiment: Experiment, tiny_data: Path) -> Corpus:
-    return Corpus(tiny_data / "dev", experiment.tokenizer)
-
-
-def test_texts(experiment: Experiment, dev: Corpus) -> None:
-    batches = np.array_split(np.arange(len(dev)), 2)
-    expected = hypotheses(experiment, dev, KEEPS, batches, 0)
+def test_texts(experiment: Experiment, corpus: Corpus) -> None:
+    batches = np.array_split(np.arange(len(corpus)), 2)
+    expected = hypotheses(experiment, corpus, KEEPS, batches, 0)
     assert any(expected[KEEPS[0]].values())
-    assert hypotheses(experiment, dev, KEEPS, batches, NUM_GPUS) == expected
+    assert hypotheses(experiment, corpus, KEEPS, batches, NUM_GPUS) == expected
 
 
 @pytest.mark.parametrize("metric", ["wer", "ctc"])
-def test_search(experiment: Experiment, dev: Corpus, metric: str) -> None:
+def test_search(experiment: Experiment, corpus: Corpus, metric: str) -> None:
     here, there = (
-        iterative(experiment.num_layers, DevScorer(experiment, dev, metric, Executor(num_gpus)), 1)
+        iterative(experiment.num_layers, DevScorer(experiment, corpus, metric, Executor(num_gpus)), 1)
         for num_gpus in (0, NUM_GPUS)
     )
     assert [step.keep for step in there] == [step.keep for step in here]
     assert [step.score for step in there] == pytest.approx([step.score for step in here], rel=1e-4)
 
 
-def test_activations(experiment: Experiment, dev: Corpus) -> None:
-    expected = activations(Runner(experiment.model, CPU, "float32"), dev, 50, 200, seed=1)
-    found = activations(Runner(experiment.model.to(DEVICE), DEVICE, "float32"), dev, 50, 200, seed=1)
+def test_activations(experiment: Experiment, corpus: Corpus) -> None:
+    expected = activations(Runner(experiment.model, CPU, "float32"), corpus, 50, 200, seed=1)
+    found = activations(Runner(experiment.model.to(DEVICE), DEVICE, "float32"), corpus, 50, 200, seed=1)
     for own, other in zip(found, expected, strict=True):
         near(torch.from_numpy(own), torch.from_numpy(other))
 
@@ -212,46 +202,22 @@ def test_training(layer: str, precision: str, tolerance: float, tiny_config_with
     assert found == pytest.approx(expected, rel=tolerance)
 
 
-class Killed(Exception):
-    """A run that ends here."""
-
-
-@pytest.fixture
-def kill_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Do it until the first epoch is saved."""
-    finish = Trainer._finish_epoch
-
-    def finish_and_die(trainer: Trainer) -> None:
-        finish(trainer)
-        raise Killed
-
-    def run(work: Callable[[], object]) -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr(Trainer, "_finish_epoch", finish_and_die)
-            with pytest.raises(Killed):
-                work()
-
-    return run
-
-
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_a_killed_run_goes_on(
-    precision: str, tiny_config_with: ConfigWith, train_there: TrainThere, kill_after_an_epoch: Callable[..., None]
-) -> None:
+def test_a_killed_run_goes_on(precision: str, tiny_config_with: ConfigWith, train_there: TrainThere) -> None:
     """With dropout and masks. Sums in CTC's gradient come in any order on CUDA, so not bit for bit."""
     config = tiny_config_with(f"train.precision={precision}")
     expected = train_there(config, "whole")
-    kill_after_an_epoch(lambda: train_there(config, "killed"))
+    with killed_after_an_epoch():
+        train_there(config, "killed")
     assert train_there(config, "killed") == pytest.approx(expected, rel=1e-3 if precision == "float32" else 0.02)
 
 
-def test_a_run_goes_on_on_the_other_device(
-    tiny_config_with: ConfigWith, train_there: TrainThere, kill_after_an_epoch: Callable[..., None], tmp_path: Path
-) -> None:
+def test_a_run_goes_on_on_the_other_device(tiny_config_with: ConfigWith, train_there: TrainThere, tmp_path: Path) -> None:
     config = tiny_config_with(*CALM)
     expected = train_there(config, "whole", 0)
     for name, first, then in (("there", NUM_GPUS, 0), ("here", 0, NUM_GPUS)):
-        kill_after_an_epoch(lambda name=name, first=first: train_there(config, name, first))
+        with killed_after_an_epoch():
+            train_there(config, name, first)
         state = load_state(tmp_path / name / "checkpoints")
         assert state is not None
         assert {value.device for value in state["model"].values()} == {CPU}
@@ -293,9 +259,9 @@ def test_process_group(
 
 
 @needs_cuda
-def test_batches_are_pinned_and_arrive_whole(dev: Corpus) -> None:
+def test_batches_are_pinned_and_arrive_whole(corpus: Corpus) -> None:
     parts = [np.arange(3), np.arange(3, 6)]
-    for pinned, plain in zip(dev.loader(parts, num_workers=1, pin_memory=True), dev.loader(parts), strict=True):
+    for pinned, plain in zip(corpus.loader(parts, num_workers=1, pin_memory=True), corpus.loader(parts), strict=True):
         assert pinned.features.is_pinned()
         assert torch.equal(pinned.to(DEVICE).features.cpu(), plain.features)
 

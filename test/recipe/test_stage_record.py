@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asrprune.recipe.record import Needs, Record, listed
+from asrprune.recipe.record import Needs, Record
 
 DONE = Needs("a", {"seed": 1, "train/text": "0" * 64, "taps": [1, 2]}, {"beam": 3})
 
@@ -56,8 +56,3 @@ def test_recordings_count_if_they_were_recorded() -> None:
     now, replaced = (dataclasses.replace(DONE, recordings={"train": digest}) for digest in ("1", "2"))
     assert now.differences(DONE) == now.differences(now) == DONE.differences(now) == []
     assert replaced.differences(now) == ["recordings of train"]
-
-
-def test_few_of_many_phrases_are_listed() -> None:
-    assert listed(["a"]) == "a"
-    assert listed(["a", "b", "c", "d", "e"]) == "a; b; c and 2 more"

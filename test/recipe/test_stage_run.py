@@ -5,7 +5,7 @@ import dataclasses
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,10 @@ import pytest
 
 from asrprune.recipe.products import are_there, damaged, products_of
 from asrprune.recipe.run import Recipe, make_homes
-from asrprune.recipe.stage import Stage, read_stage
+from asrprune.recipe.stage import Stage
 from asrprune.runtime.errors import UserError
 
 CONFIG = {"features": {"mels": 80}, "train": {"epochs": 2, "pace": 1}, "search": {"beam": 3}, "bench": {"repeats": 5}}
-
-
-def _stage(words: str, *commands: tuple[str, ...]) -> Stage:
-    return dataclasses.replace(read_stage([*words.split(), "--", "true"]), commands=commands)
 
 
 class Toy:
@@ -40,26 +36,28 @@ class Toy:
         data, exp = self.root / "data", self.root / self.exp
         text, numbers = (data / "train/text").read_text(), {name: str(values) for name, values in self.config.items()}
         return [
-            _stage(
-                f"2 fbank features --in {data} --shared features --repeatable --needs features --reads {data}/train"
-                f" --also-reads {data}/test --makes {data}/feats",
-                ("make", "fbank", f"{data}/feats", numbers["features"], text),
+            Stage(
+                data, number=2, name="fbank", purpose="features", follows=False, shared="features", repeatable=True,
+                needs=("features",), reads=(data / "train",), also_reads=(data / "test",), makes=(data / "feats",),
+                commands=(("make", "fbank", f"{data}/feats", numbers["features"], text),),
             ),
-            _stage(
-                f"4 train training --in {exp} --after 2 --repeatable --needs train.epochs --also-needs all"
-                f" --makes {exp}/config {exp}/model",
-                ("make", "config", f"{exp}/config", str(self.config)),
-                ("make", "train", f"{exp}/model", f"{data}/feats", str(self.config["train"]["epochs"])),
+            Stage(
+                exp, number=4, name="train", purpose="training", repeatable=True,
+                needs=("train.epochs",), also_needs=("all",), makes=(exp / "config", exp / "model"),
+                commands=(
+                    ("make", "config", f"{exp}/config", str(self.config)),
+                    ("make", "train", f"{exp}/model", f"{data}/feats", str(self.config["train"]["epochs"])),
+                ),
             ),
-            _stage(
-                f"7 search plans --in {exp} --after 4 --needs search --makes {exp}/plans",
-                ("make", "search", f"{exp}/plans", f"{exp}/model", numbers["search"]),
+            Stage(
+                exp, number=7, name="search", purpose="plans", needs=("search",), makes=(exp / "plans",),
+                commands=(("make", "search", f"{exp}/plans", f"{exp}/model", numbers["search"]),),
             ),
-            _stage(
-                f"10 bench speed --in {exp} --after 7 --needs bench --makes {exp}/bench",
-                ("make", "bench", f"{exp}/bench", f"{exp}/plans", numbers["bench"]),
+            Stage(
+                exp, number=10, name="bench", purpose="speed", needs=("bench",), makes=(exp / "bench",),
+                commands=(("make", "bench", f"{exp}/bench", f"{exp}/plans", numbers["bench"]),),
             ),
-        ]
+        ]  # fmt: skip
 
     def _pretend(self, command: Sequence[str], log: Path) -> int:
         """Write of what a file is made: the contents of files, other words as they are."""
@@ -295,18 +293,13 @@ def test_the_end_of_the_log_is_shown_of_a_mistake_of_ours(toy: Toy) -> None:
     assert toy.said[-1].splitlines() == [f"line {number}" for number in range(11, 31)]
 
 
-def test_a_failure_may_be_that_of_an_earlier_stage(done: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    blaming: Callable[[Stage], Stage] = lambda stage: dataclasses.replace(stage, on_failure_redo=4)  # noqa: E731
-    for status, redone in ((137, ["bench"]), (1, ["config", "train", "bench"])):  # 137: killed, for which nobody is to blame
+def test_a_failure_may_be_that_of_the_previous_stage(done: Toy) -> None:
+    *others, bench = done.stages
+    stages = [*others, dataclasses.replace(bench, blames_previous=True)]
+    for status, redone in ((137, ["bench"]), (1, ["search", "bench"])):  # 137: killed, for which nobody is to blame
         (done.root / "exp/bench").unlink()
         done.failing = {"bench": status}
         with pytest.raises(UserError, match="failed"):
-            Recipe([*done.stages[:3], blaming(done.stages[3])], done.config, done.said.append).run(0, 11, lambda: None)
+            Recipe(stages, done.config, done.said.append).run(0, 11, lambda: None)
         done.failing = {}
         assert done.run() == redone
-
-
-def test_an_unwritable_place_is_one_sentence(toy: Toy) -> None:
-    (toy.root / "exp").write_text("in the way")
-    with pytest.raises(UserError, match=r"exp/(\.done|log): not a directory; choose another --datadir or --expdir"):
-        make_homes(toy.stages)

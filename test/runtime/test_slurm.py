@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import Done, asrprune
+from commands import asrprune, refused, tree
+from experiments import config_with, untrained
 from waiting import wait_for
 
-from asrprune.config.schema import Config, DecodeConfig
+from asrprune.config.schema import Config
 from asrprune.data import extract as fbank
 from asrprune.data.tables import read_table, write_table
-from asrprune.experiment import provenance
-from asrprune.experiment import store as experiment
 from asrprune.runtime import slurm
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import LOCK
 from asrprune.runtime.slurm import JobError, Slurm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,15 +58,6 @@ def in_queue() -> list[str]:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
 
 
-def refused(done: Done, *parts: str) -> None:
-    """A user's mistake, in one sentence."""
-    assert done.code == 1, done
-    said = [line for line in done.err.splitlines() if not re.match(r"\d\d:\d\d:\d\d INFO ", line)]
-    assert len(said) == 1, done.err
-    for part in parts:
-        assert part in said[0], (part, done.err)
-
-
 @pytest.fixture
 def data(tiny_data: Path, tmp_path: Path) -> Path:
     """The tiny dev set, without features."""
@@ -79,17 +68,8 @@ def data(tiny_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def exp(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> Path:
     """An untrained experiment that decodes the tiny dev set in several batches."""
-    prune = tiny_config.prune.model_copy(update={"depths": (4, 2)})
-    config = tiny_config.model_copy(update={"decode": DecodeConfig(max_frames=150), "prune": prune})
-    path = tmp_path / "exp"
-    provenance.start(path, config, tiny_data / "lang/bpe.model", tiny_data / "cmvn")
-    experiment.save_model(path, config, experiment.build_model(config, path).state_dict(), ())
-    return path
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    config = config_with(config_with(tiny_config, "decode", max_frames=150), "prune", depths=(4, 2))
+    return untrained(tmp_path / "exp", config, tiny_data).path
 
 
 # ---- the same results
@@ -143,9 +123,9 @@ def test_options_of_sbatch_win(tmp_path: Path) -> None:
 
 def test_what_sbatch_refuses_is_said(data: Path, tiny_config_file: Path) -> None:
     done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM, "--sbatch", "--partition=nowhere")
-    refused(done, "sbatch --partition=nowhere: invalid partition specified: nowhere", "no job was started")
+    refused(done, "fbank", "sbatch --partition=nowhere: invalid partition specified: nowhere", "no job was started")
     done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM, "--sbatch", "--comment='open")
-    refused(done, "--sbatch --comment='open: cannot be parsed")
+    refused(done, "fbank", "--sbatch --comment='open: cannot be parsed")
 
 
 # ---- what goes wrong
@@ -157,7 +137,7 @@ def test_a_users_mistake_is_said_as_it_is(data: Path, tiny_config_file: Path) ->
     cut.write_bytes(Path(path).read_bytes()[:1000])
     write_table(data / "wav.scp", {**read_table(data / "wav.scp"), key: str(cut)})
     done = asrprune("fbank", data, "--config", tiny_config_file, *SLURM)
-    refused(done, f"asrprune fbank: error: {key}: {cut}: is truncated")
+    refused(done, "fbank", f"{key}: {cut}: is truncated")
 
 
 def broken(shard: int) -> int:
@@ -194,7 +174,10 @@ def test_a_cancelled_job_is_told_and_what_is_finished_is_kept(data: Path, tiny_c
     command = ["fbank", data, "--config", tiny_config_file, "--executor", "slurm", "--nj", "1", "--allow-pipes"]
     meanwhile(lambda: subprocess.run(["scancel", *in_queue()]), lambda: bool(list((data / "fbank").glob("*.scp"))))
     refused(
-        asrprune(*command), "job ", " was cancelled; run the same command again, finished results are kept; log of the job: "
+        asrprune(*command),
+        "fbank",
+        "job ",
+        " was cancelled; run the same command again, finished results are kept; log of the job: ",
     )
     wait_for(lambda: in_queue() == [])
     finished = {path: path.stat().st_mtime_ns for path in (data / "fbank").glob("*.scp")}

@@ -11,8 +11,8 @@ import pytest
 from commands import asrprune
 
 from asrprune.runtime import cores, threads
-from asrprune.runtime.cores import busy_cores, physical_cores, usable_cores
-from asrprune.runtime.threads import set_threads, wait_briefly
+from asrprune.runtime.cores import busy_cores, core_seconds, physical_cores, usable_cores
+from asrprune.runtime.threads import FollowLoad, set_threads, wait_briefly
 
 WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -56,7 +56,7 @@ def test_threads_are_those_asked_for_or_the_idle_cores(
     monkeypatch.setattr(threads, "busy_cores", lambda: busy)
     monkeypatch.setattr(threads, "physical_cores", lambda: 8)
     caplog.set_level("INFO")
-    set_threads(asked, processes)
+    assert set_threads(asked, processes) == (asked is None)
     assert os.environ["OMP_NUM_THREADS"] == str(used)
     assert len(caplog.messages) == (asked is None and busy > 1)
 
@@ -64,8 +64,47 @@ def test_threads_are_those_asked_for_or_the_idle_cores(
 def test_the_users_number_of_threads_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     monkeypatch.setattr(threads, "busy_cores", lambda: 2.0)
-    set_threads(None, 2)
+    assert not set_threads(None, 2)
     assert os.environ["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.usefixtures("unset")
+def test_cores_that_others_use_are_left_to_them_and_taken_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [0.0, 100.0, 7.0]  # seconds: the time, and those that cores spent on all programs and on this one
+    monkeypatch.setattr(FollowLoad, "_now", lambda _: tuple(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    caplog.set_level("INFO")
+    chosen: list[int] = []
+    follow = FollowLoad(chosen.append, cores=4)
+
+    def spend(seconds: float, own: float, others: float) -> None:
+        clock[:] = clock[0] + seconds, clock[1] + seconds * (own + others), clock[2] + seconds * own
+        follow()
+
+    spend(1, 1, 3)  # too soon to tell
+    spend(10, 4, 0.2)
+    assert chosen == []
+    spend(2, 3, 1.1)  # another program has begun
+    assert chosen == [3]
+    spend(2, 3, 1.4)
+    spend(2, 3, 0.5)
+    assert chosen == [3]
+    spend(2, 1, 7)
+    spend(2, 1, 7)
+    assert chosen == [3, 1]
+    spend(2, 1, 0.1)
+    assert chosen == [3, 1, 4]
+    assert caplog.messages[0].startswith("other programs use 1.1 cores: 3 threads from here on instead of 4 (--threads N keeps")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/stat is Linux's")
+def test_the_time_of_cores_is_measured() -> None:
+    before, own = core_seconds(), time.process_time()
+    while time.process_time() - own < 0.3:
+        pass
+    assert core_seconds() - before >= 0.2  # it counts hundredths of a second
 
 
 @pytest.mark.usefixtures("unset")

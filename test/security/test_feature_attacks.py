@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from attacks import Canary, refused
-from commands import asrprune
+from attacks import Canary
+from commands import asrprune, refused
 
 from asrprune.data.tables import read_table, write_table
 from asrprune.features.ark import read_matrix, read_plain_matrix, write_matrix

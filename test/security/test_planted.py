@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from attacks import Canary, refused
-from commands import asrprune
+from attacks import Canary
+from commands import asrprune, refused
 
 from asrprune.data.download import fetch
 from asrprune.data.fix import fix_data_dir

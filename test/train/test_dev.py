@@ -27,11 +27,6 @@ def experiment(tiny_experiment: Path) -> Experiment:
     return load(tiny_experiment)
 
 
-@pytest.fixture
-def corpus(experiment: Experiment, tiny_data: Path) -> Corpus:
-    return Corpus(tiny_data / "dev", experiment.tokenizer)
-
-
 def measure(experiment: Experiment, corpus: Corpus, size: int) -> DevMetrics:
     return evaluate(Runner.of(experiment), corpus, np.array_split(np.arange(len(corpus)), len(corpus) // size), FABRIC)
 

@@ -11,6 +11,7 @@ import torch
 from asrprune.config.schema import Config
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held
+from asrprune.train.journal import read_journal
 from asrprune.train.ranks import make_fabric
 from asrprune.train.start import train
 
@@ -52,6 +53,18 @@ def test_other_data_are_refused_before_anything_is_trained(
         train(tiny_config, tmp_path, tiny_data / "train", tiny_data / "train", *inputs)
     with pytest.raises(UserError, match=r"dev is not the train data of .*"):
         train(tiny_config, tmp_path, tiny_data / "dev", tiny_data / "dev", *inputs)
+
+
+@pytest.mark.parametrize("follow_load", [True, False])
+def test_the_load_is_looked_at_before_each_update_unless_the_user_sets_the_threads(
+    follow_load: bool, tiny_config: Config, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr("asrprune.train.start.FollowLoad", lambda set_threads: lambda: looks.append(set_threads))
+    inputs = tiny_data / "train", tiny_data / "dev", tiny_data / "lang" / "bpe.model", tiny_data / "cmvn"
+    train(tiny_config, tmp_path, *inputs, follow_load=follow_load)
+    updates = read_journal(tmp_path / "train.jsonl")[-1]["step"]
+    assert looks == [torch.set_num_threads] * (updates if follow_load else 0)
 
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

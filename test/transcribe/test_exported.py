@@ -2,29 +2,40 @@
 
 import json
 import os
+import pickle
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from commands import asrprune
 from experiments import talking
 from records import plan_of
+from waiting import has_lines, wait_for
 
 from asrprune.config.schema import BeamConfig
 from asrprune.data.kaldi import read_data_dir
 from asrprune.decode.choose import LM_WEIGHT, Tuned
+from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment.plan import Step
 from asrprune.experiment.store import Experiment
-from asrprune.export.build import Options, export, read_exported
+from asrprune.export.build import Options, export, read_exported, set_depth
 from asrprune.export.onnx_file import set_metadata
 from asrprune.export.record import FACTS
+from asrprune.export.session import Session
+from asrprune.features.fbank import UNIT_SCALE, num_frames
+from asrprune.infer.early_exit import confidence
+from asrprune.prune.find import find_plan
 from asrprune.recognizer import Hypothesis, Recognizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
@@ -144,11 +155,169 @@ def test_a_thousand_changes_of_depth_from_eight_threads(
     assert resident_mb() - before < 5.0
 
 
+@pytest.fixture(scope="module")
+def ending(tiny_experiment: Path, wavs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Experiment]:
+    """The model as a file with early exit, and its experiment. At each of its exits some of the recordings end."""
+    root = tmp_path_factory.mktemp("ending")
+    own = talking(Path(shutil.copytree(tiny_experiment, root / "exp")))
+    sure = confidences(TrainedModel(own), wavs)
+    first = between(sure[:, 0], 2 / 3)
+    second = between(sure[sure[:, 0] < first, 1], 1 / 2)
+    made = {"model_sha256": own.record.model_sha256, "exits": (1, 2, 4), "thresholds": (first, second)}
+    EarlyExit(format=1, decoder="greedy", set="dev", margin=0.5, curves={}, **made).write(own.path / "early_exit.json")
+    export(own, find_plan(own, None), root / "model.onnx", Options(form="early-exit"))
+    return root / "model.onnx", own
+
+
+def confidences(model: TrainedModel, wavs: list[Path]) -> np.ndarray:
+    """How sure torch is of each recording after layers 1 and 2: (U, 2)."""
+    rows = []
+    for features in (torch.from_numpy(features_of(model, wav)) for wav in wavs):
+        made = model.runner.emissions(features[None], torch.tensor([len(features)]), [(1,), (1, 2)])
+        rows.append([float(confidence(emissions)[0]) for _, emissions in made])
+    return np.array(rows)
+
+
+def features_of(model: TrainedModel, wav: Path) -> np.ndarray:
+    samples = soundfile.read(wav, dtype="float32")[0]
+    frames = num_frames(len(samples), model.frontend)
+    return model.features(lambda start, count: samples[start : start + count], len(samples), 0, frames)
+
+
+def between(values: np.ndarray, share: float) -> float:
+    """A number that ``share`` of the values do not reach, in the middle between two of them."""
+    ordered, place = np.sort(values), int(share * len(values))
+    return float(ordered[place - 1] + ordered[place]) / 2
+
+
+def test_early_exit_ends_where_it_ends_in_torch(ending: tuple[Path, Experiment], wavs: list[Path]) -> None:
+    here, there = Recognizer.load(ending[0]), Recognizer(TrainedModel(ending[1]))
+    found = [here.transcribe(wav, depth="auto") for wav in wavs]
+    for wav, hypothesis in zip(wavs, found, strict=True):
+        assert_same(hypothesis, there.transcribe(wav, depth="auto"))
+    assert {len(hypothesis.layers) for hypothesis in found} == {1, 2, 4}
+    for threshold in (0.0, 0.45, 1.1):
+        assert_same(*(asr.transcribe(wavs[0], depth="auto", exit_threshold=threshold) for asr in (here, there)))
+    for layers in ((1, 2, 3, 4), (1, 3), (2,)):
+        assert_same(here.transcribe(wavs[0], layers=layers), there.transcribe(wavs[0], layers=layers))
+    assert here.transcribe(np.zeros(16000, np.float32), depth="auto") == Hypothesis("", (), ())
+    done = asrprune("transcribe", *wavs, "--model", ending[0], "--early-exit", "--words")
+    assert [json.loads(line)["layers"] for line in done.out.splitlines()] == [list(hypothesis.layers) for hypothesis in found]
+
+
+def test_each_utterance_of_a_batch_ends_where_it_ends_alone(ending: tuple[Path, Experiment], wavs: list[Path]) -> None:
+    """By default the file itself does so, with its own thresholds: programs that know two inputs get early exit."""
+    import onnxruntime
+
+    session, thresholds = Session(ending[0]), ExportedModel(ending[0]).record.thresholds
+    assert thresholds == EarlyExit.read(ending[1].path / "early_exit.json").thresholds
+    batch = [features_of(TrainedModel(ending[1]), wav) - np.float32(UNIT_SCALE) for wav in wavs]
+    lens = np.array([len(features) for features in batch])
+    x = np.stack([np.pad(features, ((0, lens.max() - len(features)), (0, 0))) for features in batch])
+    both = session.run_until_sure(x, lens, thresholds)
+    assert set(both[2].tolist()) == {1, 2, 4}
+    for number, length in enumerate(lens):
+        alone = session.run_until_sure(x[number : number + 1, :length], lens[number : number + 1], thresholds)
+        assert alone[2] == both[2][number]
+        np.testing.assert_allclose(alone[0][0], both[0][number, : alone[1][0]], atol=1e-4)
+    plain = onnxruntime.InferenceSession(str(ending[0]))
+    assert [entry.name for entry in plain.get_inputs()] == ["x", "x_lens"]
+    np.testing.assert_array_equal(plain.run(["layers"], {"x": x, "x_lens": lens})[0], both[2])
+
+
+def test_sherpa_onnx_loads_a_file_with_early_exit_unchanged(ending: tuple[Path, Experiment], wavs: list[Path]) -> None:
+    sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed")
+    tokens, asr = ending[0].with_name("tokens.txt"), Recognizer.load(ending[0])
+    recognizer = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(str(ending[0]), str(tokens), num_threads=1)
+    depths = set()
+    for wav in wavs:
+        stream = recognizer.create_stream()
+        stream.accept_waveform(16000, soundfile.read(wav, dtype="float32")[0])
+        recognizer.decode_stream(stream)
+        expected = asr.transcribe(wav, depth="auto")
+        assert stream.result.text.split() == expected.text.split()
+        depths.add(len(expected.layers))
+    assert len(depths) > 1
+
+
+def test_early_exit_needs_its_own_form(file: Path, ending: tuple[Path, Experiment], experiment: Experiment) -> None:
+    with pytest.raises(UserError, match=r"has no early exit; export it with --form early-exit, or choose a depth"):
+        Recognizer.load(file).transcribe(np.zeros(16000, np.float32), depth="auto")
+    with pytest.raises(UserError, match=r"early_exit\.json: is missing; run `asrprune early-exit` on a dev set before --form"):
+        export(experiment, find_plan(experiment, None), file.with_name("none.onnx"), Options(form="early-exit"))
+    with pytest.raises(UserError, match=r"has no default depth, each utterance has a depth of its own"):
+        set_depth(ending[0], 2)
+    assert "it may end after layer 1, 2, 4." in ending[0].with_name("README.md").read_text(encoding="utf-8")
+
+
+def test_several_processes_say_the_same_in_the_same_order(
+    ending: tuple[Path, Experiment], wavs: list[Path], tmp_path: Path
+) -> None:
+    given = [*wavs[:3], tmp_path / "none.wav", *wavs[3:], *wavs, "--model", ending[0], "--depth", 3, "--words"]
+    one, two = asrprune("transcribe", *given), asrprune("transcribe", *given, "--nj", 2)
+    assert (one.code, two.code) == (1, 1)
+    assert len(one.out.splitlines()) == 2 * len(wavs)
+    assert [without_confidence(line) for line in two.out.splitlines()] == [without_confidence(s) for s in one.out.splitlines()]
+    assert two.err.splitlines()[-1] == one.err.splitlines()[-1]
+    assert "none.wav: cannot be read" in one.err
+    refused = asrprune("transcribe", wavs[0], "-", "--model", ending[0], "--nj", 2)
+    assert refused.err.splitlines()[-1].endswith("error: --nj 2: only one process can read standard input; remove --nj")
+
+
+def without_confidence(line: str) -> dict[str, Any]:
+    """A record without the numbers whose last bits depend on the batch."""
+    record = json.loads(line)
+    return {**record, "words": [{key: word[key] for key in ("text", "start_s", "end_s")} for word in record["words"]]}
+
+
+def test_control_c_ends_all_processes(ending: tuple[Path, Experiment], wavs: list[Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "asrprune.cli", "transcribe", *map(str, wavs * 500)]
+    command += ["--model", str(ending[0]), "--nj", "2"]
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore it
+    out, environment = tmp_path / "out", {**os.environ, "PYTHONPATH": str(ROOT)}
+    with out.open("w") as stdout:
+        process = subprocess.Popen(
+            command,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=listen,
+        )
+    wait_for(lambda: has_lines(out, 1) or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1].startswith("asrprune transcribe: error: interrupted")
+    assert "Traceback" not in err
+    assert len(out.read_text().splitlines()) < 500 * len(wavs)
+    wait_for(lambda: not group_runs(process.pid))
+
+
+def group_runs(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def resident_mb() -> float:
     """The memory of this process."""
     if not Path("/proc/self/statm").exists():
         pytest.skip("this system does not tell the memory of a process")
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def test_low_memory_gives_the_same_texts_and_can_be_pickled(
+    file: Path, expected: dict[tuple[Path, tuple[int, ...]], Hypothesis]
+) -> None:
+    asr = pickle.loads(pickle.dumps(Recognizer.load(file, low_memory=True)))
+    session = asr.model._session._session
+    assert session.get_session_options().get_session_config_entry("session.disable_prepacking") == "1"
+    for (wav, keep), hypothesis in expected.items():
+        assert_same(asr.transcribe(wav, layers=keep), hypothesis)
 
 
 def test_fit_by_parameters_and_by_memory(file: Path, experiment: Experiment) -> None:

@@ -13,15 +13,20 @@ from asrprune.report.table import Table, markdown
 from asrprune.runtime.files import read_json, write_text
 
 COLOURS = [colour for colour, _ in LOOKS[:4]]
+_MATMUL = "matmul: the product of two matrices of 2048 x 2048, which shows the speed of the machine."
+_UPDATES = (
+    "Seconds of an update, medians. taps: two taps; plain: none; prunable: two taps and stochastic depth of 0.3; compiled:"
+    f" taps with torch.compile; espnet: ESPnet2. {_MATMUL}"
+)
 GREYS = ("#aaaaaa", "#cccccc", "#e5e5e5")  # for what is not arithmetic
 CAPTIONS = {
-    "training": "Seconds of an update: median, lowest and highest turn.",
+    "training": "Seconds of an update: median, lowest and highest turn; names as in the table Training.",
     "depth": "Time of the encoder by depth, relative to all layers; dashed: in proportion to the layers. With no layers what is"
     " left is the front end: 2-D convolutions with as many channels as the model is wide (256: the paper's, and ESPnet's) or"
     " fewer (32), or the recipes', over time alone.",
     "shares": "Where the time goes, by torch's profiler: kinds of operations in one update, and in the encoder (float32).",
-    "planning": "Reading a data directory's tables, checking it, scoring, planning an epoch's batches; dashed: in proportion to"
-    " the size.",
+    "planning": "tables: reading a data directory; check: checking it; score: scoring; plan: planning the batches of an epoch;"
+    " dashed: in proportion to the size.",
 }
 ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "train_vs_espnet_fp32": ("update, two taps: times as fast as ESPnet2, float32", ">= 1.5"),
@@ -103,8 +108,8 @@ def write_page(folder: Path) -> Path:
         "\n".join(f"- {', '.join(parts)}: {machine}." for machine, parts in _machines(facts["parts"]).items()),
         markdown(Table("keys", caption, KEYS, rows, words=range(4))),
         *_skipped(skipped),
-        *_seconds("Training", "Seconds of an update, medians.", "type", facts["raw"], "train_"),
-        *_seconds("Encoder", "Seconds of a batch, all layers, medians.", "batch", facts["raw"], "encode_"),
+        *_seconds("Training", _UPDATES, "type", facts["raw"], "train_"),
+        *_seconds("Encoder", f"Seconds of a batch, all layers, medians. {_MATMUL}", "batch", facts["raw"], "encode_"),
         *_seconds(
             "The recipes' front end", "Seconds of an update, and of a batch, medians; float32.", "work", facts["raw"], "recipe_"
         ),

@@ -21,13 +21,13 @@ from asrprune.data.fix import fix_data_dir
 from asrprune.data.kaldi import read_data_dir
 from asrprune.data.tables import read_table, stream_table
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.decode.arpa import ArpaModel
 from asrprune.experiment.plan import parse_layers, read_plan
 from asrprune.experiment.store import ModelRecord
 from asrprune.export.record import Exported
 from asrprune.features.ark import read_matrix
 from asrprune.features.audio import check_audio, read_audio
 from asrprune.features.cmvn import read_statistics
+from asrprune.lm.arpa import ArpaModel
 from asrprune.runtime.errors import UserError
 from asrprune.scoring.sclite import write_score
 from asrprune.train.checkpoint import load_state

@@ -1,4 +1,4 @@
-// The curve of word error rate by depth, as SVG. A click on a point chooses its depth.
+// The curve of the error rate by depth, as SVG. A click on a point chooses its depth.
 
 const HEIGHT = 220, LEFT = 44, RIGHT = 16, TOP = 22, BOTTOM = 34;
 
@@ -8,7 +8,7 @@ export function drawChart(place, note, model, select) {
   const points = rows.map((row, position) => ({ position, depth: row.depth, wer: measured ? row.wer : row.score }))
     .filter(({ wer }) => wer != null);
   if (!points.length || (!measured && model.metric === "ctc")) {
-    note.textContent = "The model has no word error rates: its layers were not chosen by a search with WER.";
+    note.textContent = "The model has no error rates: its layers were not chosen by a search with them.";
     return;
   }
   note.textContent = measured

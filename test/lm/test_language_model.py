@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asrprune.decode.arpa import ArpaModel, write_arpa
-from asrprune.decode.kneser_ney import estimate
-from asrprune.decode.language_model import LanguageModel
+from asrprune.lm.arpa import ArpaModel, write_arpa
+from asrprune.lm.kneser_ney import estimate
+from asrprune.lm.language_model import LanguageModel
 from asrprune.runtime.errors import UserError
 
 # "b a" is no bigram, so "a b a" has no suffix of two words.

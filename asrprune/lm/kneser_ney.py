@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from asrprune.data.tables import not_utf8, stream_table
-from asrprune.decode.language_model import END, START, UNKNOWN, Grams, LanguageModel
+from asrprune.lm.language_model import END, START, UNKNOWN, Grams, LanguageModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import open_unzipped
 

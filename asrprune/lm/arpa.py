@@ -12,7 +12,7 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
-from asrprune.decode.language_model import END, NO_NODE, START, UNKNOWN, Grams, LanguageModel, find_nodes, keys_of
+from asrprune.lm.language_model import END, NO_NODE, START, UNKNOWN, Grams, LanguageModel, find_nodes, keys_of
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, open_unzipped
 

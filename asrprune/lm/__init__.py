@@ -1,0 +1,1 @@
+"""N-gram language models of words: estimated, read and written (ARPA), and looked up."""

@@ -1,0 +1,133 @@
+"""The stages of egs/common/run.sh: what each depends on, and what it makes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from asrprune.recipe.needs import ALL, flat
+from asrprune.recipe.stage import Dependencies
+
+
+@dataclass(frozen=True)
+class Places:
+    """The directories of a run; sets are given by their names below ``datadir``."""
+
+    datadir: Path
+    exp: Path
+    train_set: str
+    dev_set: str
+    test_sets: tuple[str, ...]
+    lm_text: Path | None = None
+
+    @property
+    def train(self) -> Path:
+        """The training set."""
+        return self.datadir / self.train_set
+
+    @property
+    def train_sp(self) -> Path:
+        """The training set at all speeds."""
+        return self.datadir / f"{self.train_set}_sp"
+
+    @property
+    def dev(self) -> Path:
+        """The development set."""
+        return self.datadir / self.dev_set
+
+    @property
+    def tests(self) -> tuple[Path, ...]:
+        """The test sets."""
+        return tuple(self.datadir / name for name in self.test_sets)
+
+
+def dependencies(places: Places, config: Mapping[str, Any]) -> dict[str, Dependencies]:
+    """Return the dependencies of each stage by its name, with the numbers of a resolved config."""
+    copied = config["prune"]["speeds"] != [1.0]
+    searched = places.datadir / f"{places.dev_set}_sp" if copied else places.dev  # layers are chosen on it
+    lm = flat(config).get("decode.decoder.lm") or ""
+    return {**_data(places, searched), **_model(places, searched, lm), **_results(places)}
+
+
+def _data(places: Places, searched: Path) -> dict[str, Dependencies]:
+    sets = (places.train, places.dev, *places.tests)
+    with_features = (places.train_sp, places.dev, *places.tests, searched)
+    return {
+        "download": Dependencies(places.datadir, follows=False),
+        "data": Dependencies(
+            places.datadir,
+            follows=False,
+            reads=(*map(Path, glob("local/*.*")), *map(Path, glob("conf/corpus*"))),
+            makes=_files(sets, "text", "wav.scp", "utt2spk"),
+            editable=True,
+            blames_previous=True,
+        ),
+        "fbank": Dependencies(
+            places.datadir,
+            follows=False,
+            needs=("frontend", "augment.speeds"),
+            reads=(places.train, places.dev),
+            also_needs=("prune.speeds",) if searched != places.dev else (),
+            also_reads=places.tests,
+            also_reads_audio=sets,
+            makes=(places.train_sp / "cmvn", *_files(with_features, "feats.scp", "utt2[cdn]*", "fbank/feats_*")),
+            repeatable=True,
+            shared="features",
+        ),
+    }
+
+
+def _model(places: Places, searched: Path, lm: str) -> dict[str, Dependencies]:
+    exp, lang = places.exp, places.exp / "lang"
+    own_lm = (Path(lm),) if Path(lm).is_file() else ()
+    made_lm = (lang / lm,) if lm and not own_lm else ()
+    return {
+        "bpe": Dependencies(
+            exp,
+            needs=("tokenizer",),
+            also_needs=("decode.decoder.lm",) if lm else (),
+            also_reads=(places.lm_text,) if places.lm_text else (),
+            makes=(lang / "bpe.model", lang / "tokens.txt", *made_lm),
+            repeatable=True,
+        ),
+        "train": Dependencies(
+            exp,
+            needs=("seed", "augment", "batch", "model", "train"),
+            reads=(places.train_sp / "utt2crc", places.dev / "utt2crc"),
+            also_needs=(ALL,),
+            makes=_files([exp], "config.yaml", "bpe.model", "tokens.txt", "cmvn", "dropped.tsv"),
+            repeatable=True,
+        ),
+        "average": Dependencies(exp, makes=(exp / "model.safetensors", exp / "model.json"), blames_previous=True),
+        "svcca": Dependencies(
+            exp,
+            needs=("decode", "prune.svcca_variance", "prune.svcca_frames", "prune.speeds"),
+            reads=(searched / "utt2crc",),
+            makes=(exp / "svcca" / f"{searched.name}.npz", exp / "svcca" / f"{searched.name}.png"),
+        ),
+        "search": Dependencies(
+            exp,
+            needs=("prune",),
+            reads=(searched / "utt2crc", *own_lm, *made_lm),
+            makes=(exp / "plans/*.json", *([exp / "decoder.json"] if lm else [])),
+        ),
+    }
+
+
+def _results(places: Places) -> dict[str, Dependencies]:
+    exp, tests = places.exp, places.tests
+    decoded = [exp / "decode" / name / "*" for name in places.test_sets]
+    return {
+        "decode": Dependencies(exp, reads=(*tests, *_files(tests, "utt2crc")), makes=_files(decoded, "text", "decode.json")),
+        "score": Dependencies(exp, needs=("scoring",), makes=_files(decoded, "score.json", "*.t*")),
+        "bench": Dependencies(exp, needs=("bench",), makes=(exp / "bench.json",)),
+        "report": Dependencies(
+            exp, needs=("scoring",), makes=_files([exp], "report.html", "results.json", "RESULTS.md", "figures/*.png")
+        ),
+    }
+
+
+def _files(directories: Iterable[Path], *names: str) -> tuple[Path, ...]:
+    """Return the paths of files of these names in each of the directories."""
+    return tuple(directory / name for directory in directories for name in names)
