@@ -72,8 +72,8 @@ class Check:
             path: the exported file.
             keeps: the layers of each depth.
             choice: whether the file has all layers, and an input that says which of them run.
-            alone: whether texts are those of utterances that run one by one, as int8 needs it.
-            said: the labels in torch that earlier checks of the model with the same examples have found.
+            alone: compare texts of utterances that run one by one, as int8 files need it.
+            said: labels of torch from earlier checks of the same model and examples, which are not computed again.
         """
         self._alone, self._said = alone, {} if said is None else said
         self.experiment, self.path, self.keeps, self.choice = experiment, path, keeps, choice

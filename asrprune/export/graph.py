@@ -62,7 +62,7 @@ class AnyDepth(_Graph):
 
 
 class EarlyExit(AnyDepth):
-    """All layers; those in ``keep`` run until an exit is as sure of each utterance as ``thresholds`` (E - 1,) say.
+    """All layers. Those in ``keep`` run until each utterance has reached the threshold of an exit; ``thresholds`` (E - 1,).
 
     An utterance that has ended keeps its stream, while the others of the batch go on. A threshold above 1 is never reached;
     its exit computes nothing. The last layer has no threshold.

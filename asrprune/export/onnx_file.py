@@ -48,7 +48,7 @@ def one_depth(model: CtcModel, keep: Keep, fbank: Fbank | None = None) -> "onnx.
 
 
 def set_default(file: "onnx.ModelProto", values: np.ndarray, name: str = KEEP) -> None:
-    """Set what an input is if it is not given, such as the layers (L,) bool that run: the value of an initialiser of its name.
+    """Set the default of an input, such as the layers (L,) bool that run.
 
     In ONNX an initialiser with the name of an input is its default value. onnxruntime shows such an input as optional, so
     programs that give two inputs only can load the file.

@@ -14,7 +14,7 @@ from asrprune.runtime.memory import give_back_freed_memory
 INPUTS = {"features": ("x", "x_lens"), "waveform": ("waveform", "waveform_lens")}  # those of features are sherpa-onnx's
 OUTPUTS, KEEP = ("log_probs", "log_probs_lens"), "keep"
 THRESHOLDS, LAYERS = "thresholds", "layers"  # input and output of early exit
-_NEVER = 2.0  # a threshold that no confidence reaches, in float32, too
+_NEVER = 2.0  # a threshold that no confidence reaches, also after rounding to float32
 _PLACE = re.compile(r"^\S+:\d+ .*\) ")  # file, line and signature of a function
 
 

@@ -17,7 +17,7 @@ class Model(Protocol):
     """A model that can run at several depths."""
 
     word_tail_s: float  # the longest time that a word lasts after its last label
-    batches: bool  # whether utterances that run together give the same as one by one
+    batches: bool  # whether a batch gives the same outputs as its utterances one by one
 
     @property
     def num_layers(self) -> int:

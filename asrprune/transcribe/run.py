@@ -79,7 +79,7 @@ def _listed(
 def _write(
     recording: RecordingFile, hypothesis: Hypothesis, form: str, output_dir: Path | None, say: Callable[[str], object]
 ) -> None:
-    """Write the transcript of a recording, or say it."""
+    """Write the transcript of a recording, or print it with ``say``."""
     transcript = write_as(form, str(recording.name) if form == "ctm" else recording.entry, hypothesis)
     if output_dir is not None:
         path = output_dir / recording.name.parent / f"{recording.name.name}.{'txt' if form == 'text' else form}"

@@ -23,6 +23,7 @@ from asrprune.runtime.errors import UserError
         (("--to", "a.onnx", "--web", "page"), "give either --to FILE.onnx or --web DIR"),
         (("--web", "page", "--form", "depth"), "--form and --input have no effect with --web"),
         (("--to", "a.onnx", "--form", "depth"), "give the depth, for example --depth 6"),
+        (("--to", "a.onnx", "--form", "early-exit", "--depth", "2"), "each utterance has a depth of its own; remove --depth"),
         (("--to", "a.onnx", "--int8", "--fp16"), "give --int8 or --fp16, not both"),
         (("--to", "a.onnx", "--int8", "--max-loss", "0.2"), "--max-loss needs --int8 and --dev"),
         (("--to", "a.onnx", "--utterances", "9"), "--utterances has no effect without --dev"),

@@ -130,7 +130,7 @@ def test_a_mixture_that_holds_the_limit_is_recorded(
 
     def searched(num_layers: int, keeps: list[Keep], loss: Loss, limit: float) -> Keep:
         seen.extend(loss(left, keep) for left in ((), (1, 2, 3, 4)) for keep in keeps)
-        return smallest_mixture(num_layers, keeps, lambda left, _: LOSSES[left], limit)
+        return smallest_mixture(num_layers, keeps, lambda left, keep: LOSSES[left] if len(keep) == 4 else 0.0, limit)
 
     monkeypatch.setattr(build, "smallest_mixture", searched)
     dev = {"dev": tiny_data / "dev", "utterances": 3}

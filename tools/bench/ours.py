@@ -159,7 +159,7 @@ def exported(
     path = Path(folder) / f"{layers}_{precision}.onnx"
     if not path.exists():
         file = any_depth(build(layers, ffn, (), 0.0, front_end).eval())
-        write(int8(file, layers) if precision == "int8" else file, path)
+        write(int8(file) if precision == "int8" else file, path)
     session, (features, lens, *_) = Session(path), batch(utterances, frames, 1)
     keep = tuple(range(1, depth + 1))
     facts = {"file_mb": round(path.stat().st_size / 1e6, 1)}
