@@ -68,7 +68,7 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     for path in present:
         with open_plain(path) as handle:
             try:
-                if damaged := ZipFile(handle).testzip():  # torch does not look at the checksums that it writes
+                if damaged := ZipFile(handle).testzip():  # torch writes checksums but does not compare them
                     raise ValueError(f"{damaged} is damaged")
                 handle.seek(0)
                 state = torch.load(handle, map_location="cpu", weights_only=True)

@@ -168,7 +168,9 @@ class Harness:
             mark = home / ".done" / str(number)
             made.append(self._keep(name, lambda number=number: self.stage(number), mark.exists, before))  # type: ignore[misc]
             before = made[-1].after
-        for name, words in COMMANDS.items():
+        for place, (name, words) in enumerate(COMMANDS.items()):
+            if wanted and not {*wanted}.intersection([*COMMANDS][place:]):
+                break
             there = self.recipe / words.split()[-1]
             looks_done = there.exists if name == "prune" else lambda: False
             made.append(self._keep(name, lambda words=words: command_line(["asrprune", *words.split()]), looks_done, before))  # type: ignore[misc]
