@@ -100,8 +100,8 @@ def draw(rows: list[Row]) -> Figure:
                 )  # fmt: skip
     left.axhline(0.0, color=GREY, linewidth=0.6)
     right.axhline(1.0, color=GREY, linewidth=0.6)
-    left.set(xlabel="share of training (%)", ylabel="cosine", title="lowest exit against the others: direction")
-    right.set(xlabel="share of training (%)", ylabel="norm of the others / of the lowest", title="size")
+    left.set(xlabel="share of training (%)", ylabel="cosine, lowest exit and others", title="direction")
+    right.set(xlabel="share of training (%)", ylabel="norm, others / lowest exit", title="size")
     right.legend()
     return figure
 
