@@ -87,7 +87,7 @@ def tune_lm(
     ngpu: Gpus = 0,
     threads: Threads = None,
 ) -> None:
-    """Choose the weight of a language model and the word bonus on a dev set. Writes decoder.json, which beam search reads."""
+    """Choose the weights of a language model on dev. Writes decoder.json, which beam search reads."""
     use_threads(threads, executor)
     from asrprune.config.schema import BeamConfig
     from asrprune.decode.choose import decoder_options
