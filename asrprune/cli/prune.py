@@ -114,7 +114,7 @@ def early_exit(
     ngpu: Gpus = 0,
     threads: Threads = None,
 ) -> None:
-    """Choose how confident an exit must be to skip the layers above it. Writes early_exit.json and a figure."""
+    """Choose how confident an exit must be to end an utterance. Writes early_exit.json and a figure."""
     use_threads(threads, executor)
     from asrprune.data.dataset import Corpus
     from asrprune.decode.choose import decoder_of

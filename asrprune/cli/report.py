@@ -19,7 +19,7 @@ def report(
     grid_file: Annotated[Path | None, typer.Option("--grid", hidden=True)] = None,  # as earlier versions spelt
     output: Annotated[Path | None, typer.Option("--output", hidden=True)] = None,  # `asrprune compare --no-train`
 ) -> None:
-    """Write the report of an experiment: report.html, RESULTS.md, figures, and results.json with all numbers."""
+    """Write the report of an experiment. Writes RESULTS.md, figures, report.html and results.json."""
     from asrprune.report.build import copy_report, write_report
     from asrprune.report.tables import screen_table
 

@@ -127,6 +127,7 @@ def _start_worker(threads: int, gpus: "multiprocessing.SimpleQueue[str]") -> Non
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read by torch, too
     keep_freed_memory()
     signal.signal(signal.SIGTERM, _end)
+    sys.unraisablehook = _try_again
     _end_with_parent()
 
 
@@ -134,6 +135,14 @@ def _end(*_: object) -> NoReturn:
     """End by ``SystemExit``, which removes temporary files; ignore a second signal, which the pool sends."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(1)
+
+
+def _try_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Wait for another signal if ``SystemExit`` was raised where Python ignores it, in a callback of an import for example."""
+    if issubclass(unraisable.exc_type, SystemExit):
+        signal.signal(signal.SIGTERM, _end)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _end_with_parent() -> None:
