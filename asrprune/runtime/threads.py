@@ -74,8 +74,8 @@ class FollowLoad:
         if threads == self.threads or abs(others - (self.cores - self.threads)) < _CHANGE:
             return
         logger.info(
-            "other programs use %.1f cores: %d threads from here on instead of %d (--threads N keeps the number, and so the"
-            " last bits of results)", others, threads, self.threads,
+            "other programs use %.1f cores: threads from here on: %d, before: %d (--threads N keeps the number, and so the last"
+            " bits of results)", others, threads, self.threads,
         )  # fmt: skip
         self.threads = threads
         self.set_num_threads(threads)

@@ -96,7 +96,7 @@ def test_cores_that_others_use_are_left_to_them_and_taken_back(
     assert chosen == [3, 1]
     spend(2, 1, 0.1)
     assert chosen == [3, 1, 4]
-    assert caplog.messages[0].startswith("other programs use 1.1 cores: 3 threads from here on instead of 4 (--threads N keeps")
+    assert caplog.messages[0].startswith("other programs use 1.1 cores: threads from here on: 3, before: 4 (--threads N keeps")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/stat is Linux's")
