@@ -248,9 +248,9 @@ class Bench:
                 sizes = {label: workers[label].facts["file_mb"] for label in ("ort", "int8")}
                 taken = take_turns(workers, self.turns)
                 self.raw[f"runtime_{size}_{name}"] = {**shared, "file_mb": sizes, "seconds": taken}
-                for label in ("ort", "int8"):
-                    self.keys[f"{label}_vs_torch_fp32_{size}_{name}"] = ratio(taken["torch"], taken[label])
-                self.against_espnet(f"int8_vs_espnet_fp32_{size}_{name}", taken, "int8")
+                for label, key in (("ort", "ort"), ("int8", "ort_int8")):
+                    self.keys[f"{key}_vs_torch_fp32_{size}_{name}"] = ratio(taken["torch"], taken[label])
+                self.against_espnet(f"ort_int8_vs_espnet_fp32_{size}_{name}", taken, "int8")
                 depths = {"full": 1, "half": 2, "third": 3, "quarter": 4}
                 taken = take_turns(
                     {
@@ -262,7 +262,7 @@ class Bench:
                 self.raw[f"runtime_{size}_{name}"]["by_depth"] = taken
                 for part in list(depths)[1:]:
                     self.keys[f"int8_ratio_{part}_{size}_{name}"] = ratio(taken[part], taken["full"])
-        for key, choose in (("ort_vs_torch_fp32", min), ("int8_vs_torch_fp32", min), ("int8_vs_espnet_fp32", min)):
+        for key, choose in (("ort_vs_torch_fp32", min), ("ort_int8_vs_torch_fp32", min), ("ort_int8_vs_espnet_fp32", min)):
             self.worst(key, choose)
         for part in ("half", "third", "quarter"):
             self.worst(f"int8_ratio_{part}", max)

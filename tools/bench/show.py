@@ -54,8 +54,11 @@ ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "rtf_ratio_third_recipe": ("with a third of them", "<= 0.3633"),
     "rtf_ratio_quarter_recipe": ("with a quarter of them", "<= 0.28"),
     "factor8_vs_factor4": ("encoder, the recipes' front end: times as fast at factor 8 as at factor 4", ">= 1.7"),
-    "int8_vs_torch_fp32": ("int8 file in onnxruntime, one utterance: times as fast as the encoder in torch, float32", ">= 2.0"),
-    "int8_vs_espnet_fp32": ("the same beside ESPnet2's encoder, float32", ">= 3.0"),
+    "ort_int8_vs_torch_fp32": (
+        "int8 file in onnxruntime, one utterance: times as fast as the encoder in torch, float32",
+        ">= 2.0",
+    ),
+    "ort_int8_vs_espnet_fp32": ("the same beside ESPnet2's encoder, float32", ">= 3.0"),
     "ort_vs_torch_fp32": ("float32 file in onnxruntime beside the encoder in torch, float32", ""),
     "int8_ratio_half": ("int8 file with half the layers / with all", "<= 0.55"),
     "int8_ratio_third": ("with a third of them", "<= 0.3833"),
