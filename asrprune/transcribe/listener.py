@@ -69,12 +69,11 @@ class Listener:
         waiting = 0  # feature frames
         for audio in audios:
             try:
-                heard = self._hear(audio, sample_rate, run)
-                waiting = waiting + len(heard.features) if isinstance(heard, _Heard) else most
-                group.append(heard)
+                group.append(self._hear(audio, sample_rate, run))
             except UserError as error:
-                waiting = most
                 group.append(error)
+            last = group[-1]
+            waiting = waiting + len(last.features) if isinstance(last, _Heard) else most
             if waiting >= most:
                 yield from self._finished(group, run, together)
                 group, waiting = [], 0
