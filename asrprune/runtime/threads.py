@@ -67,8 +67,8 @@ class FollowLoad:
         """Look at the load, if the last look was ``_LOOK_S`` ago. Call this often, between two steps of the computation."""
         if time.monotonic() - self.before[0] < _LOOK_S:
             return
-        seconds, busy, own = (now - before for now, before in zip(self._now(), self.before, strict=True))
-        self.before = self._now()
+        before, self.before = self.before, self._now()
+        seconds, busy, own = (now - then for now, then in zip(self.before, before, strict=True))
         others = (busy - own) / seconds
         threads = max(1, self.cores - max(0, round(others)))
         if threads == self.threads or abs(others - (self.cores - self.threads)) < _CHANGE:
