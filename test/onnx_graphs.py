@@ -3,7 +3,12 @@
 from typing import Any
 
 
+def branches(file: Any) -> list[list[str]]:
+    """Return the operators in the branches of each ``If``."""
+    choices = [[inner.op_type for attribute in node.attribute for inner in attribute.g.node] for node in file.graph.node]
+    return [operators for operators in choices if operators]
+
+
 def integer_products(file: Any) -> list[int]:
     """Return the number of products of integers in the branches of each ``If``."""
-    choices = [[inner for attribute in node.attribute for inner in attribute.g.node] for node in file.graph.node]
-    return [sum(inner.op_type == "MatMulInteger" for inner in nodes) for nodes in choices if nodes]
+    return [operators.count("MatMulInteger") for operators in branches(file)]

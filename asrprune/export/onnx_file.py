@@ -15,6 +15,7 @@ import torch
 
 from asrprune.config.lengths import min_frames
 from asrprune.experiment.plan import Keep
+from asrprune.export.attention import translations
 from asrprune.export.graph import AnyDepth, EarlyExit, OneDepth
 from asrprune.export.session import INPUTS, KEEP, LAYERS, OUTPUTS, THRESHOLDS
 from asrprune.export.waveform import Fbank
@@ -106,6 +107,7 @@ def _trace(graph: AnyDepth | OneDepth, choice: Mapping[str, torch.Tensor], outpu
             output_names=[*OUTPUTS, *outputs],
             dynamic_shapes=({0: dim("batch"), 1: dim("length")}, {0: dim("batch")}, *(None for _ in choice)),
             verbose=False,
+            custom_translation_table=translations(),
         )
     assert program is not None
     return program.model_proto

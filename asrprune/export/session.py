@@ -33,7 +33,9 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # onnxruntime ignores it; 0: all cores
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave the cores to others
+        # Threads spin while they wait for each other within a call: an idle machine then runs 1.2 times as many of them. They
+        # stop at its end, because between calls their cores belong to others.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_prepacking", "1" if low_memory else "0")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,13 +1,14 @@
 """Exported files, run by onnxruntime and by sherpa-onnx: the numbers and texts of torch at every depth."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from onnx_graphs import integer_products
+from onnx_graphs import branches, integer_products
 
 from asrprune.config.schema import ModelConfig, ScoringConfig
 from asrprune.experiment.store import Experiment
@@ -97,6 +98,21 @@ def test_early_exit_with_self_conditioning(tmp_path: Path) -> None:
     small = quantise.int8(file, (2,))
     import_onnx().checker.check_model(small)
     assert [bool(count) for count in integer_products(small)] == [True] * 4 + [False] + [True] * 3, "the second layer"
+
+
+def test_an_utterance_without_frames_gives_numbers_and_does_not_change_the_others(exported: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(2, 90, 80)).astype(np.float32)
+    both, lens = Session(exported).run(features, np.array([90, 0]))
+    alone, _ = Session(exported).run(features[:1], np.array([90]))
+    assert lens.tolist() == [21, 0]
+    assert np.isfinite(both).all()
+    np.testing.assert_allclose(both[0], alone[0], atol=1e-4)
+
+
+def test_attention_takes_few_operators(exported: Path) -> None:
+    operators = Counter(operator for branch in branches(import_onnx().load(exported)) for operator in branch)
+    assert operators["Softmax"] == 4, "one for each layer"
+    assert operators["IsNaN"] == 0, "torch's own translation looks for NaN in each layer"
 
 
 def test_the_file_says_what_it_holds(exported: Path) -> None:
