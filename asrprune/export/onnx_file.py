@@ -110,7 +110,20 @@ def _trace(graph: AnyDepth | OneDepth, choice: Mapping[str, torch.Tensor], outpu
             custom_translation_table=translations(),
         )
     assert program is not None
-    return program.model_proto
+    file = program.model_proto
+    _forget_source(file.graph)
+    return file
+
+
+def _forget_source(graph: "onnx.GraphProto") -> None:
+    """Remove the exporter's notes on each node: lines of Python, with paths of this machine. They take 6 of 11 MB with int8."""
+    for entry in [*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]:
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _forget_source(attribute.g)
 
 
 def _example(graph: AnyDepth | OneDepth) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx_graphs import branches, integer_products
 
+import asrprune
 from asrprune.config.schema import ModelConfig, ScoringConfig
 from asrprune.experiment.store import Experiment
 from asrprune.export import build, card, quantise
@@ -113,6 +114,11 @@ def test_attention_takes_few_operators(exported: Path) -> None:
     operators = Counter(operator for branch in branches(import_onnx().load(exported)) for operator in branch)
     assert operators["Softmax"] == 4, "one for each layer"
     assert operators["IsNaN"] == 0, "torch's own translation looks for NaN in each layer"
+
+
+def test_the_file_holds_no_lines_of_source_and_no_paths(exported: Path) -> None:
+    assert str(Path(asrprune.__file__).parent).encode() not in exported.read_bytes()
+    assert b"stack_trace" not in exported.read_bytes()
 
 
 def test_the_file_says_what_it_holds(exported: Path) -> None:
