@@ -81,13 +81,13 @@ def _of_set(grid: Grid, records: dict[str, CellRecord], name: str) -> tuple[list
     groups: dict[Seed, list[CellRecord]] = {seed: [record for record in of if record.seed == seed] for seed in seeds}
     if len(seeds) > 1:
         groups[ALL] = of
-    rows, tests = list[System](), list[Comparison]()
+    rows = list[System]()
     for seed, group in groups.items():
         found = _found(group, name)
         systems = {key: _runs(by_seed, units) for key, by_seed in found.items()}
         resampled = Resampled(systems, of_speakers(words, units))
         rows += _rows(grid, name, seed, resampled, found)
-        tests = _tests(grid, name, resampled, systems)
+    tests = _tests(grid, name, resampled, systems)  # of the last group, which has all seeds
     return rows, tests, None if speakers is None else len(np.unique(speakers))
 
 
