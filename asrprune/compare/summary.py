@@ -89,7 +89,7 @@ class Cost(Record):
 
 
 class Removals(Record):
-    """The dev WER with all layers, and without each one."""
+    """The dev WER with all layers, and without each single layer."""
 
     full: float
     without: dict[int, float]

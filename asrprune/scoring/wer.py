@@ -23,7 +23,7 @@ _MAX_CELLS = 1 << 20  # cells of the cost tables in memory, 4 bytes each
 _ALIGNED_AT_ONCE = 10_000  # utterances; one by one the alignment is 7 times slower
 
 Pair = tuple[Sequence[str], Sequence[str]]
-Texts = Iterable[tuple[str, str]]  # (utterance id, text), sorted by id; iterated several times
+Texts = Iterable[tuple[str, str]]  # (utterance id, text), sorted by id; it must allow several iterations
 
 
 @dataclass(frozen=True)
