@@ -15,7 +15,7 @@ def activations(runner: Runner, corpus: Corpus, max_frames: int, batch_frames: i
 
     Args:
         runner: the runner of the full model.
-        corpus: the set; its utterances are used in random order (from ``seed``) up to ``max_frames`` encoder frames.
+        corpus: the set; its utterances are used in random order (of ``seed``) until they have ``max_frames`` encoder frames.
         batch_frames: padded feature frames in one batch.
 
     Returns:

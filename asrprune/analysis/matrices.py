@@ -9,7 +9,7 @@ from asrprune.runtime.planted import inside, open_plain
 
 _STAGE = "stage 6 (`asrprune svcca`)"
 _OPTIONAL = {"pwcca", "influence"}  # older files lack them
-_MOST_BYTES = 1 << 28  # a model of 1,000 layers has 24 million
+_MOST_BYTES = 1 << 28  # of all arrays; those of a model of 1,000 layers have 24 million
 
 
 def similarity_path(exp: Path, set_name: str) -> Path:
@@ -18,8 +18,7 @@ def similarity_path(exp: Path, set_name: str) -> Path:
 
 
 def read_matrices(path: Path) -> dict[str, np.ndarray]:
-    """Read the file of ``measure_layers``: matrices, influence, layers, frames, model_sha256, utterances (older
-    files lack influence and utterances).
+    """Read the file that ``measure_layers`` writes. Older files lack pwcca, influence or utterances.
 
     Raises:
         UserError: the file is missing or broken.
@@ -29,7 +28,7 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
             if sum(member.file_size for member in arrays.zip.infolist()) > _MOST_BYTES:
                 raise ValueError("it is too large")
             stored = dict(arrays)
-        stored["model_sha256"].item()
+        stored["model_sha256"].item()  # an error unless it is a single value
         for name, shape in _shapes(stored["layers"].size).items():
             if name not in stored and name in _OPTIONAL:
                 continue
@@ -45,6 +44,6 @@ def read_matrices(path: Path) -> dict[str, np.ndarray]:
 
 
 def _shapes(count: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the arrays of x_0 to x_L, ``count`` in number."""
+    """Return the name and shape of each array; ``count`` is L + 1, the number of x_0 to x_L."""
     matrices = dict.fromkeys(("similarity", "pwcca", "cka"), (count, count))
     return {"layers": (count,), **matrices, "influence": (count - 1,), "frames": ()}

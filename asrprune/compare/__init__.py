@@ -1,1 +1,1 @@
-"""A grid of methods, depths and seeds: its runs, their records, and the comparison of pruned with individual models."""
+"""A grid of methods, depths and seeds: its runs, their records, and pruned models against models trained for each depth."""

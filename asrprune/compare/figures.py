@@ -48,7 +48,7 @@ _COLOURS, _MARKERS = zip(*LOOKS, strict=True)
 
 
 def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
-    """Draw every figure that has numbers, and delete the others; return the paths in the order of ``CAPTIONS``."""
+    """Draw the figures for which there are numbers, and delete the files of the others; return the paths in order."""
     with mpl.rc_context(STYLE):
         return save_figures(_figures(summary, grid), CAPTIONS, folder)
 
@@ -95,7 +95,7 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         axes.set_xticks(sorted({row.depth for row in drawn}))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
         ends = [end for row in drawn for end in row.wer_ci95]
-        if min(ends) < max(ends) / 2:  # rates that differ less would lie in one strip far above 0
+        if min(ends) < max(ends) / 2:  # rates that differ less would fill only a thin strip far above 0
             axes.set_ylim(0, None)
         axes.set(title=name, xlabel="depth (layers that run)", ylabel=summary.in_units("WER (%)"))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -136,7 +136,7 @@ def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequenc
 
 
 def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
-    """Draw a panel per set and kind of individually trained models: the tests with their margins, and each seed."""
+    """Draw a panel for each set and each kind of individually trained model: tests, their margins, and single seeds."""
     shared = [(name, role) for name in names for role in grid.roles]
     figure, panels = panel_grid(len(shared), width=3.6, height=2.6)
     for axes, (name, role) in zip(panels, shared, strict=True):
@@ -160,7 +160,7 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
 
 
 def _by_seed(summary: Summary, grid: Grid, name: str, role: str) -> tuple[list[int], list[float]]:
-    """Return depths and differences of each seed that both models have."""
+    """Return the depths and the differences, one for each depth and each seed that both models have."""
     rows = [row for row in summary.rows if row.set == name and row.seed != ALL]
     alone = {(row.depth, row.seed): row.wer for row in of_system(rows, getattr(grid, role), ALONE)}
     own = of_system(rows, grid.prunable, grid.strategy)
@@ -169,7 +169,7 @@ def _by_seed(summary: Summary, grid: Grid, name: str, role: str) -> tuple[list[i
 
 
 def removals(removed: dict[str, Removals], rate: str) -> Figure:
-    """Draw a panel per method, all on one scale: the dev WER without each one layer as bars."""
+    """Draw a panel per method, all on one scale: a bar for each layer, the dev WER without it."""
     figure, panels = panel_grid(len(removed), width=3.4, height=2.3)
     highest = max(max(value.without.values()) for value in removed.values())
     for axes, (method, value) in zip(panels, removed.items(), strict=True):
@@ -218,7 +218,7 @@ def _stacked(axes: Axes, bars: Sequence[tuple[str, list[Cost]]], width: Callable
 
 
 def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Cost]]]:
-    """Return the label and the training runs of each bar, of the first seed; a method without runs has no bar."""
+    """Return the label of each bar and its training runs with the first seed; a method without runs has no bar."""
     first = min(row.seed for row in summary.cost)
     rows = [row for row in summary.cost if row.seed == first]
     bars = [(f"{grid.prunable}, once", [row for row in rows if row.method == grid.prunable and not row.alone])]
@@ -240,7 +240,7 @@ def _alone(axes: Axes, rows: Sequence[System], grid: Grid) -> list[System]:
 
 
 def _line(axes: Axes, rows: Sequence[System], label: str, shift: float, **look: Any) -> None:
-    """Draw WER by depth with 95 % intervals, moved by ``shift`` layers, because intervals would hide each other."""
+    """Draw WER by depth with 95 % intervals; each line has another ``shift`` (layers), so that no interval hides another."""
     if not rows:
         return
     rows = sorted(rows, key=lambda row: row.depth)

@@ -16,7 +16,7 @@ from asrprune.config.strategies import PREFERRED, Strategy
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import file_name
 
-Role = Literal["plain", "baseline"]  # fields of the grid: methods whose individual models are compared with pruned ones
+Role = Literal["plain", "baseline"]  # fields of the grid that name methods of individually trained models
 Numbers = dict[str, Any]  # section.key -> value, as with --set
 _SHARED = ("model.num_layers", *names_affecting("features", "report"))  # numbers that all models share
 _NO_SEARCH = {f"prune.{key}": PruneConfig.default(key) for key in ("min_depth", "metric", "beam", "rerank")}
@@ -27,7 +27,7 @@ class Alone(Section):
 
     methods: tuple[str, ...]
     depths: tuple[Positive, ...]
-    unpruned: tuple[str, ...] = ()  # methods whose model of all layers is not pruned either
+    unpruned: tuple[str, ...] = ()  # methods whose model of all layers is not pruned
 
 
 class Published(Section):
@@ -49,13 +49,13 @@ class Grid(Section):
     alone: Alone
     prunable: str  # the method whose model is pruned to all depths and tested
     plain: str  # the method without intermediate CTC and stochastic depth
-    baseline: str  # the method of the individually trained models that pruned ones must not be worse than
+    baseline: str  # a method of individual training; pruned models must not be worse than its models
     pruned_by: dict[str, StrategyName] = Field(default_factory=dict)  # method -> its strategy, if not iterative
     published: tuple[Published, ...] = ()
 
     @property
     def roles(self) -> list[Role]:
-        """The kinds of individually trained models."""
+        """The kinds of individually trained models with which pruned ones are compared."""
         return ["plain", "baseline"] if self.plain != self.baseline else ["baseline"]
 
     @property
@@ -109,7 +109,7 @@ class Cell:
         return self.learnt_in(self.config)
 
     def learnt_in(self, config: Config) -> dict[str, Any]:
-        """Return these numbers from a config that may be of this cell; a model that is trained alone has none of the search."""
+        """Return the same numbers of another config, such as a recorded one; a model trained alone has none of the search."""
         return only(resolved(config), "learning", "decoding", *(() if self.alone else ("search",)))
 
 
@@ -119,7 +119,7 @@ def read_grid(path: Path) -> Grid:
 
 
 def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
-    """Return all models of the grid in the order of training: prunable models first, the others by depth, cheap ones first.
+    """Return all models of the grid in the order of training: the prunable method, then the others; shallow ones first.
 
     Args:
         grid: the grid.
@@ -142,7 +142,7 @@ def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
 
 
 def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False, shallow: bool = False) -> Cell:
-    taps: Numbers = {"model.taps": None, "model.truncated": {}} if shallow else {}  # from the depth, or from the method
+    taps: Numbers = {"model.taps": None, "model.truncated": {}} if shallow else {}  # not those of the full depth
     if depth == 1:  # a model of one layer has no tap
         taps["model.tap_weight"] = ModelConfig.default("tap_weight")
     numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}

@@ -8,9 +8,10 @@ speakers for all systems) and S seeds, and adds the effects of both draws to the
 
 If two systems have the same seed numbers, their seeds are drawn together, otherwise separately. The variance of a resample of n
 items is too small by the factor 1 - 1/n; the roots correct this. ``percentiles`` are the percentiles of the resamples. For a
-test, ``bounds`` multiplies their distances from the estimate by t_p / z_p, the quantiles of Student's and of the normal
-distribution, with Satterthwaite's degrees of freedom. This matters for few seeds: two seeds have one degree of freedom, which
-percentiles ignore. The interaction of seeds and speakers is in both parts of a resample, so intervals are slightly too wide.
+test, ``bounds`` multiplies their distances from the estimate by t_p / z_p: t_p is the quantile of Student's distribution with
+Satterthwaite's degrees of freedom, z_p that of the normal distribution. This matters for few seeds: two seeds have one degree
+of freedom, which percentiles ignore. Both parts of a resample contain the interaction of seeds and speakers, so intervals are
+slightly too wide.
 
 Sources: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8 (groups are drawn with replacement
 and kept whole, because a second draw inside them would count their noise twice; factors for small groups); Bisani and Ney,
@@ -51,17 +52,17 @@ class SeedSpread:
 
 @dataclass(frozen=True)
 class Spread:
-    """The variance of a rate or a difference, in points squared: from the choice of speakers, and of each group of seeds."""
+    """The variance of a rate or a difference, in points squared: a part from the speakers, and one from each group of seeds."""
 
     speakers: int
     of_speakers: float
     groups: tuple[SeedSpread, ...]
 
     def with_seeds(self, seeds: int) -> "Spread":
-        """Return the spread with another number of seeds: the part of the speakers stays, the rest falls in proportion.
+        """Return the spread with another number of seeds: what depends on seeds changes as 1 / seeds, the rest stays.
 
         Raises:
-            ValueError: the spread between seeds is not known, as a system has one seed.
+            ValueError: a system has one seed, so the spread between seeds is not known.
         """
         if any(group.seeds < 2 for group in self.groups):
             raise ValueError("the spread between seeds is not known from one seed")
@@ -77,7 +78,7 @@ class Spread:
 
     @property
     def degrees(self) -> float:
-        """Degrees of freedom of the variance (Satterthwaite 1946): (sum of v)^2 / sum of v^2 / degrees of v."""
+        """Degrees of freedom of the variance (Satterthwaite 1946): (sum of v)^2 / sum of (v^2 / degrees of v) for parts v."""
         parts = [(self.of_speakers, self.speakers - 1), *((group.of_seeds, group.seeds - 1) for group in self.groups)]
         parts = [(variance, degrees) for variance, degrees in parts if variance > 0]
         return self.variance**2 / sum(variance**2 / degrees for variance, degrees in parts) if parts else inf
@@ -105,7 +106,7 @@ class Estimate:
 
 
 class Resampled(Generic[Name]):
-    """Systems on the same resamples of the speakers of a set."""
+    """Systems that are evaluated on the same resamples of the speakers of a set."""
 
     def __init__(self, systems: Mapping[Name, Runs], words: np.ndarray, resamples: int = 10000) -> None:
         """Resample.

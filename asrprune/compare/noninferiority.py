@@ -1,4 +1,4 @@
-"""The test that a pruned model is not worse than one trained for its depth, and its power with a number of seeds."""
+"""The test that a pruned model is not worse than one trained for its depth, and the power of the test by number of seeds."""
 
 from math import sqrt
 from statistics import NormalDist
@@ -13,7 +13,7 @@ _ONE_SIDED = (1 + LEVEL) / 2
 
 
 def margin(alone: float) -> float:
-    """Return the points that a pruned model may lose to count as not worse than a model with the WER ``alone`` (percent).
+    """Return how many points a pruned model may lose and still count as not worse than a model of WER ``alone`` (percent).
 
     >>> margin(3.0), margin(20.0)
     (0.3, 0.5)
@@ -24,9 +24,9 @@ def margin(alone: float) -> float:
 def power(spread: Spread, limit: float) -> float:
     """Return the probability that the upper bound of a difference lies below ``limit`` points if the true difference is 0.
 
-    The difference d is normal with standard error se, and the bound is d + t se. So P(d + t se < limit) = Phi(limit / se - t),
-    where t is the 95 % quantile of Student's distribution with the degrees of freedom of ``spread``. Source: Julious, "Sample
-    sizes for clinical trials with normal data", Statistics in Medicine 2004 (non-inferiority); se is estimated.
+    The difference d is normal with standard error se, which is estimated; the bound is d + t se. So P(d + t se < limit) =
+    Phi(limit / se - t), where t is the 95 % quantile of Student's distribution with the degrees of freedom of ``spread``.
+    Source: Julious, "Sample sizes for clinical trials with normal data", Statistics in Medicine 2004 (non-inferiority).
     """
     if spread.variance == 0:
         return 1.0

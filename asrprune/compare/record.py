@@ -64,7 +64,7 @@ def record_path(output: Path, cell: Cell) -> Path:
 
 
 def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, CellRecord]:
-    """Return the existing records by name of the cell. A record of other numbers is left out, with a warning.
+    """Return the existing records by the names of their cells. A record with other numbers is left out, with a warning.
 
     Raises:
         UserError: a file is not valid.
@@ -119,7 +119,7 @@ def numbers(text: str) -> np.ndarray:
 
 
 def _joined(values: np.ndarray) -> str:
-    """Write numbers as one string: a JSON list would have a line for each."""
+    """Write numbers as one string, because a JSON list would take a line for each."""
     return " ".join(map(str, values.tolist()))
 
 

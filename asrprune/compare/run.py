@@ -1,4 +1,4 @@
-"""Run the missing cells of a grid by the run.sh of the recipe. Finished cells are kept, killed ones continue."""
+"""Run the missing cells of a grid with the run.sh of the recipe. Finished cells are kept, killed ones continue."""
 
 import contextlib
 import logging
@@ -40,11 +40,11 @@ def run_grid(
         expdir: the directory of the experiments.
         jobs: the number of runs at a time; they share the cores and the GPUs.
         options: options for run.sh, except those that the grid decides.
-        only: names of cells, or patterns of them as the shell has; other cells are left to another machine or time.
+        only: the cells to run: names, or shell patterns such as ``prunable_*``.
 
     Raises:
-        UserError: this is no recipe, no cell has such a name, another process uses ``expdir``, an experiment has other
-            numbers, or runs failed (the other runs are done nevertheless).
+        UserError: this is no recipe, the grid decides an option, no cell has such a name, another process uses ``expdir``, an
+            experiment has other numbers, or runs failed (the other runs are done nevertheless).
     """
     if not Path("run.sh").is_file():
         raise UserError(f"{Path.cwd()}: no run.sh here; run this in a recipe's directory, such as egs/mini")

@@ -73,7 +73,7 @@ def _check_data(records: dict[str, CellRecord]) -> None:
 
 
 def _of_set(grid: Grid, records: dict[str, CellRecord], name: str) -> tuple[list[System], list[Comparison], int | None]:
-    """Return rows for each seed and, if there are several, for all seeds; tests with all seeds; and the number of speakers."""
+    """Return the rows (of each seed, and of all seeds together), the tests (with all seeds), and the number of speakers."""
     of = [record for record in records.values() if name in record.words]
     words, speakers = numbers(of[0].words[name]), _speakers(records, name)
     units = np.arange(len(words)) if speakers is None else speakers
@@ -81,13 +81,13 @@ def _of_set(grid: Grid, records: dict[str, CellRecord], name: str) -> tuple[list
     groups: dict[Seed, list[CellRecord]] = {seed: [record for record in of if record.seed == seed] for seed in seeds}
     if len(seeds) > 1:
         groups[ALL] = of
-    rows, tests = list[System](), list[Comparison]()
+    rows = list[System]()
     for seed, group in groups.items():
         found = _found(group, name)
         systems = {key: _runs(by_seed, units) for key, by_seed in found.items()}
         resampled = Resampled(systems, of_speakers(words, units))
         rows += _rows(grid, name, seed, resampled, found)
-        tests = _tests(grid, name, resampled, systems)
+    tests = _tests(grid, name, resampled, systems)  # of the last group, which has all seeds
     return rows, tests, None if speakers is None else len(np.unique(speakers))
 
 
@@ -203,10 +203,10 @@ def _speed(grid: Grid, records: dict[str, CellRecord]) -> tuple[Speed, ...]:
 
 
 def update_overhead(grid: Grid, records: dict[str, CellRecord]) -> float | None:
-    """Fit f in seconds per update = c (layers run + f), by least squares: the cost of an update apart from its layers.
+    """Fit the cost f of an update apart from its layers: seconds per update = c (layers run + f), by least squares.
 
-    The fit uses the methods of which there are models trained for a depth. None if these models have fewer than two depths, or
-    if the fit gives a c or f below 0.
+    The fit uses all models of the methods in ``alone.methods``. None if these run nearly the same number of layers per update,
+    or if the fit gives a c or f below 0.
     """
     of = [record.training for record in records.values() if record.method in grid.alone.methods]
     layers = np.array([training.layer_passes / training.steps for training in of])

@@ -89,7 +89,7 @@ class Cost(Record):
 
 
 class Removals(Record):
-    """The dev WER with all layers, and without each one."""
+    """The dev WER with all layers, and without each single layer."""
 
     full: float
     without: dict[int, float]
@@ -105,7 +105,7 @@ class Summary(Record):
     grid: dict[str, Any]  # the content of the grid file, for readers
     data: dict[str, SetData]
     search_sets: tuple[str, ...]
-    speakers: dict[str, int | None]  # the number of speakers of each set; None: no record names the speakers
+    speakers: dict[str, int | None]  # the number of speakers of each set; None: no record names them, or there is one
     rows: tuple[System, ...]
     tests: tuple[Comparison, ...]
     speed: tuple[Speed, ...]
@@ -123,7 +123,7 @@ class Summary(Record):
 
 
 def shown(summary: Summary, name: str) -> list[System]:
-    """Return the rows of a set that tables and figures show: the last ones, which have all seeds."""
+    """Return the rows of a set that tables and figures show: those of all seeds together, which come last."""
     rows = [row for row in summary.rows if row.set == name]
     return [row for row in rows if row.seed == rows[-1].seed]
 

@@ -14,5 +14,5 @@ class DevScore:
     tie_break: float  # in the other metric; decides between equal ``primary``
 
 
-# (sub-models, most promising first; n) -> dev scores. If n is given, only the n best scores must be in the result.
+# (sub-models, most promising first; n) -> dev scores. If n is given, the result may lack scores that are not among the n best.
 Scorer = Callable[[Sequence[Keep], int | None], Mapping[Keep, DevScore]]

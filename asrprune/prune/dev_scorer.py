@@ -98,7 +98,7 @@ class DevScorer:
         return counts
 
     def _order_by_errors(self, penalty: np.ndarray) -> None:
-        """Put the utterances with most errors (or loss) per frame, which have 0.9 of the total, into the first batches.
+        """Put utterances into the first batches by errors (or loss) per frame, until these hold 0.9 of the total.
 
         Other sub-models make errors on nearly the same utterances, so bad sub-models are dropped early.
         """

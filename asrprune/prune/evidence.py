@@ -28,7 +28,7 @@ class Evidence:
     def __init__(
         self, experiment: Experiment, strategy: str, dev: Path, options: PruneConfig, executor: Executor, decoder: Decoder
     ) -> None:
-        """Set the sources; ``strategy`` is in the name of the score file, ``executor`` and ``decoder`` decode the dev set."""
+        """Set the sources; ``strategy`` names the file of scores, ``executor`` and ``decoder`` decode the dev set."""
         self.num_layers, self.depths, self.options = experiment.num_layers, experiment.config.depths(), options
         self._experiment, self._strategy, self._dev = experiment, strategy, dev
         self._executor, self._decoder = executor, decoder

@@ -36,7 +36,7 @@ def prune(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
 
 def _write(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
     write_tokens(target / "tokens.txt", experiment.tokenizer)
-    read_cmvn(experiment.path / "cmvn")  # what is copied is what its name says, not what a link points to
+    read_cmvn(experiment.path / "cmvn")  # an error if it is a link to some other file, which must not be copied
     for name in ("bpe.model", "cmvn", *_own_language_model(experiment)):
         with atomic_path(target / name) as temporary:
             shutil.copyfile(experiment.path / name, temporary)

@@ -43,7 +43,7 @@ class Places:
 
 
 def dependencies(places: Places, config: Mapping[str, Any]) -> dict[str, Dependencies]:
-    """Return the dependencies of each stage by its name, with the numbers of a resolved config."""
+    """Return the dependencies of each stage by its name; ``config`` is a resolved config."""
     copied = config["prune"]["speeds"] != [1.0]
     searched = places.datadir / f"{places.dev_set}_sp" if copied else places.dev  # layers are chosen on it
     lm = flat(config).get("decode.decoder.lm") or ""

@@ -60,7 +60,7 @@ def contents_of(paths: Iterable[Path]) -> dict[str, str | None]:
 
 
 def recordings_of(directories: Iterable[Path]) -> dict[str, str]:
-    """Return a digest of the sizes and times of change of the recordings of each data directory that has a wav.scp."""
+    """Return, for each data directory with a wav.scp, a digest of the sizes and modification times of its recordings."""
     return {path.name: _recordings(path / "wav.scp") for path in directories if (path / "wav.scp").is_file()}
 
 

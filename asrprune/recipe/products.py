@@ -1,4 +1,4 @@
-"""The output files of a stage, and what tells that they are lost or damaged."""
+"""The output files of a stage, and the check for lost or damaged ones."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ def are_there(stage: Stage) -> bool:
 def products_of(stage: Stage) -> dict[str, str]:
     """Return the digest of each output file of a stage, by its path relative to the home of the stage.
 
-    What people may edit, such as data directories, has none: only its absence counts.
+    Files that people may edit, such as data directories, have no digest: the stage runs again only if they are missing.
     """
     if stage.editable:
         return {}
@@ -31,7 +31,7 @@ def damaged(stage: Stage, made: Mapping[str, str]) -> list[str]:
 
 
 def _found(pattern: Path) -> Iterator[Path]:
-    """Yield the paths of a pattern; only names may hold a ``*``, as in ``decode/test/*/text``, after the first plain part."""
+    """Yield the existing paths that match a pattern such as ``decode/test/*/text``; without a ``*`` it is a plain path."""
     fixed = pattern
     while "*" in str(fixed):
         fixed = fixed.parent

@@ -19,10 +19,10 @@ class Needs:
     recordings: dict[str, str] = field(default_factory=dict)  # data directory -> digest of its audio files
 
     def differences(self, done: "Needs") -> list[str]:
-        """Return the differences to the needs with which the stage was done; if there are none, it is not run again.
+        """Return how these needs differ from those with which the stage was done; if they do not, it is not run again.
 
-        Additional entries of ``done.also``, such as more test sets, do not count. Nor do recordings that were not recorded, as
-        by earlier versions.
+        Additional entries of ``done.also``, such as more test sets, do not count. Nor do recordings that ``done`` does not
+        mention, as in marks of earlier versions.
         """
         removed = dict.fromkeys(set(done.needs) - set(self.needs))
         old, new = {**done.also, **done.needs}, {**removed, **self.also, **self.needs}
@@ -48,7 +48,7 @@ class Record(Needs):
 
     @classmethod
     def read(cls, mark: Path) -> "Record | None":
-        """Read the record of a mark; return None if it is missing or unreadable, such as those of earlier versions."""
+        """Read the record of a mark; return None if it is missing or not readable; some of earlier versions are not."""
         try:
             return cls(**parse_json(mark.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):

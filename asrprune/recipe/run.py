@@ -18,8 +18,8 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import locked
 
 _OUR_MISTAKE = 70  # exit status of asrprune after a bug, whose traceback is only in the log
-_KILLED = 128  # from here on an exit status tells the signal that killed a command
-_TAIL = 20  # lines of the log to show then
+_KILLED = 128  # the exit status of a killed command is this plus the number of the signal
+_TAIL = 20  # lines of the log that are shown after a bug
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Recipe:
     say: Callable[[str], None] = print
 
     def run(self, first: int, last: int, prepare: Callable[[], None]) -> None:
-        """Run the stages ``first`` to ``last`` that are not done; call ``prepare`` once before.
+        """Run the stages ``first`` to ``last`` that are not done; call ``prepare`` before the first of them.
 
         Raises:
             UserError: a stage failed, its input belongs to another experiment, or another experiment is using what it makes.
@@ -103,9 +103,9 @@ class Recipe:
         self.say(f"{stage}: took {time.monotonic() - started:.0f} s")
 
     def _lock(self, stage: Stage) -> AbstractContextManager[None]:
-        """Keep what experiments share as it is while a stage uses it, and other experiments off while a stage makes it."""
+        """Lock what experiments share: nobody may change it while a stage uses it, or use it while a stage makes it."""
         home = next((other.home for other in self.stages if other.shared), None)
-        if home is None or not os.access(home / ".done", os.W_OK):  # a data directory of somebody else, to be read only
+        if home is None or not os.access(home / ".done", os.W_OK):  # the data directory of another user is only read
             return nullcontext()
         return locked(home / ".done" / "lock", home, shared=stage.home != home)
 

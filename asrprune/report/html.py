@@ -37,7 +37,7 @@ def html(results: Results, figures: Sequence[Path]) -> str:
 
 
 def _code(text: str) -> Markup:
-    """Escape ``text``, and set what is between back quotes as code."""
+    """Escape ``text``, and show words between back quotes as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 

@@ -1,4 +1,4 @@
-"""The figures, from `results.json`, and for two of them from the similarity matrices (`svcca/*.npz`) and `train.jsonl`."""
+"""The figures, from `results.json`; two of them also from the similarity matrices (`svcca/*.npz`) and `train.jsonl`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
@@ -62,7 +62,7 @@ CAPTIONS = {
 
 
 def draw(results: Results, exp: Path, figures_dir: Path) -> list[Path]:
-    """Draw the figures for which ``exp`` has numbers, delete the others, and return the paths in the order of ``CAPTIONS``."""
+    """Draw the figures for which ``exp`` has numbers, delete the files of the others, and return the paths in order."""
     with mpl.rc_context(STYLE):
         return save_figures(_figures(results, exp), CAPTIONS, figures_dir)
 
@@ -112,7 +112,7 @@ def wer_by_depth(results: Results) -> Figure:
         for row in full:
             axes.axhline(row.wer, color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
         for place, (strategy, rows) in enumerate(pruned.items()):
-            shift = 0.15 * (place - (len(pruned) - 1) / 2)  # layers, because the intervals of strategies would hide each other
+            shift = 0.15 * (place - (len(pruned) - 1) / 2)  # layers, so that no interval hides another
             _wer_line(axes, rows, full, shift, strategy, *_look(strategy, list(pruned)))
         intervals(axes, [row.depth for row in full], full, color=_FULL, marker="o", zorder=4)
         percent_scale(axes, [end for row in _all(full, pruned) for end in row.wer_ci95], rate)
@@ -140,7 +140,7 @@ def wer_vs_rtf(results: Results) -> Figure:
         percent_scale(axes, [row.wer for row in points] + [0.8 * row.wer for row in front], rate)  # room for labels
         axes.set(title=name, xlabel="RTF (s of computing per s of audio)", xlim=(0, 1.12 * max(map(_rtf, points))))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
-        few = len({row.depth for row in points}) <= 8  # of more depths, only the points on the front have labels
+        few = len({row.depth for row in points}) <= 8  # else only the front and the full model have labels
         _label_depths(figure, axes, front, [row for row in (points if few else full) if row not in front])
     _legend(panels[0])
     return figure
@@ -251,7 +251,7 @@ def _rtf(row: Row) -> float:
 
 
 def _look(strategy: str, strategies: Sequence[str]) -> tuple[str, str]:
-    """Return colour and marker; strategies of the table and the full model have fixed ones, other names take turns."""
+    """Return colour and marker; strategies of the table and the full model have fixed ones, others share the rest."""
     if strategy == "full model":
         return _FULL, "o"
     if strategy in STRATEGIES:
@@ -292,7 +292,7 @@ def percent_scale(axes: Axes, values: Sequence[float], what: str) -> None:
 
 
 def _label_depths(figure: Figure, axes: Axes, front: Sequence[Row], others: Sequence[Row]) -> None:
-    """Write depths below the Pareto front, where no point can lie, and above the other points; leave out those that overlap."""
+    """Write depths below points of the front, where no point can lie, and above other points; omit labels that overlap."""
     figure.draw_without_rendering()  # positions on the page are known only after the layout
     written: list[tuple[float, float]] = []
     for row, place in [(row, (-1, -9)) for row in front] + [(row, (3, 2)) for row in others]:

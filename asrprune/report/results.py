@@ -137,7 +137,7 @@ def _title(exp: Path) -> str:
 def _usable(
     decodes: Sequence[Path], model_sha256: str, plans: Mapping[str, Search]
 ) -> tuple[list[tuple[Decoded, Score]], list[str]]:
-    """Return the pairs of decode and score of this model and its plans, and a sentence about each decode that is left out."""
+    """Return the scored decodes of this model and its plans, and a sentence about each decode that is left out."""
     usable, set_aside = [], []
     for path in decodes:
         decode, name = Decoded.read(path), "/".join(path.parts[-4:-1])

@@ -12,7 +12,7 @@ from asrprune.report.tables import compact, search_sets, seen, set_names, two_di
 def headlines(results: Results) -> list[str]:
     """Return a sentence for each set that had no part in the search: its WER with all layers and with about half of them.
 
-    The layers are those of the first strategy in the order of the tables. WERs of a test set must not choose the strategy.
+    The strategy is the first in the order of the tables: the WERs of a test set must not choose it.
     """
     unseen = [name for name in set_names(results) if not seen(name, search_sets(results.search))]
     return [_headline(results, name) for name in unseen]

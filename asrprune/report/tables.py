@@ -30,8 +30,8 @@ class Rate(Protocol):
 def result_table(results: Results, name: str) -> Table:
     """Tabulate the set ``name``: first the full model, in bold, then each strategy from deep to shallow.
 
-    The full model is one row, because it is the same for all strategies. A sub-model that an earlier strategy also chose names
-    that strategy.
+    The full model is one row, because it is the same for all strategies. If an earlier strategy chose the same layers, a row
+    names that strategy.
     """
     rows = [row for row in results.rows if row.set == name]
     full = {(row.decoder, row.wer): row for row in rows if row.depth == results.model.num_layers}
@@ -53,7 +53,7 @@ def search_sets(plans: Mapping[str, Search]) -> set[str]:
 
 
 def seen(name: str, search_sets: Collection[str]) -> bool:
-    """Return whether layers were chosen on a set, on a part of it, or on a set of which it is a part; the names tell.
+    """Return whether layers were chosen on a set, on a part of it, or on a set of which it is a part, judged by the names.
 
     >>> [seen(name, ["dev_sp"]) for name in ("dev", "dev_sp", "test")], seen("dev_clean", ["dev"])
     ([True, True, False], True)
@@ -93,7 +93,7 @@ def screen_table(results: Results) -> rich.table.Table:
 
 
 def compact(layers: Sequence[int]) -> str:
-    """Write ascending layer numbers with runs of three or more drawn together: 1,2,3,4,6,12 -> ``1-4,6,12``."""
+    """Write ascending layer numbers, with runs of three or more as a range: 1,2,3,4,6,12 -> ``1-4,6,12``."""
     breaks = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(layers)) if b != a + 1), len(layers)]
     runs = [layers[start:end] for start, end in pairwise(breaks)]
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
@@ -132,7 +132,7 @@ def _screen_cells(cells: tuple[str, ...]) -> list[Text]:
 
 
 def _twin(row: Row, rows: Sequence[Row]) -> str | None:
-    """Return the first earlier strategy that keeps the same layers."""
+    """Return the first earlier strategy that keeps the same layers; None if there is none."""
     twins = {other.strategy for other in rows if other.keep == row.keep}
     first = min(twins, key=rank)
     return None if first == row.strategy else first

@@ -1,1 +1,1 @@
-"""Basic tools of all other rooms: errors, files, processes, the machine."""
+"""Basic tools for all other packages: errors, files, processes, the machine."""

@@ -9,7 +9,7 @@ from pathlib import Path
 _STAT = Path("/proc/stat")  # Linux
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _IDLE = (3, 4)  # fields of a line of /proc/stat: idle, and waiting for a disk
-_TIMES = 8  # the fields that follow are counted in the first ones, too
+_TIMES = 8  # fields to sum; the times in later fields are already part of these
 
 
 def usable_cores() -> int:
@@ -18,7 +18,7 @@ def usable_cores() -> int:
 
 
 def physical_cores() -> int:
-    """Return the number of usable cores where the two hyperthreads of a core count once: so many threads torch uses."""
+    """Return the number of usable cores; the two hyperthreads of a core count once. torch uses as many threads."""
     try:
         return len({Path(_SIBLINGS.format(core)).read_text() for core in _usable()})
     except OSError:  # the system does not tell
@@ -26,9 +26,9 @@ def physical_cores() -> int:
 
 
 def busy_cores(interval_s: float = 0.2) -> float:
-    """Measure how many of the usable cores are busy, on average of ``interval_s``; 0.0 on systems without /proc/stat (macOS).
+    """Measure how many of the usable cores other programs keep busy, on average over ``interval_s``; 0.0 without /proc/stat.
 
-    This process sleeps meanwhile, so others keep them busy.
+    This process sleeps meanwhile, so its own work is not counted.
     """
     if not _STAT.exists():
         return 0.0

@@ -19,7 +19,7 @@ from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.packages import BASE, EXTRAS, USES
 from asrprune.runtime.torch_pair import NOT_INSTALLED, import_torchaudio, installed_version, pair_command
 
-_OF_TRAINING = ("lightning-fabric", "kaldiio")  # an installation without these is not for training
+_OF_TRAINING = ("lightning-fabric", "kaldiio")  # an installation with none of these is not for training
 _MIN_DISK_GIB = 1.0  # enough for egs/mini and its experiment
 _GIB = 2**30
 _SHM = Path("/dev/shm")
@@ -144,7 +144,7 @@ def _memory() -> Check:
 
 
 def _shared_memory() -> list[Check]:
-    """Check /dev/shm, through which several processes send batches; Docker makes it 64 MB."""
+    """Check /dev/shm, through which worker processes send batches; with Docker it has 64 MB by default."""
     if not _SHM.is_dir():  # macOS
         return []
     total_gib = shutil.disk_usage(_SHM).total / _GIB

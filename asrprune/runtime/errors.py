@@ -1,9 +1,9 @@
-"""The exception for mistakes of the user, and what of a message can be printed."""
+"""The exception for mistakes of the user, and parts of messages."""
 
 import re
 from collections.abc import Iterable
 
-# control characters but line feed and tab; marks that change the direction of writing; surrogates, from names not in UTF-8
+# control characters except line feed and tab; marks that change the direction of writing; surrogates, from names not in UTF-8
 _COMMANDS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

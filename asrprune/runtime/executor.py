@@ -28,7 +28,7 @@ class Executor:
     processes; an experiment, a corpus and a tokenizer are pickled as their paths.
 
     Attributes:
-        num_gpus: 0: compute on the CPU; else each process computes on one GPU; several processes may share a GPU.
+        num_gpus: 0: all compute on the CPU; else each process computes on one GPU, which it may share with others.
         restarts: whether each call of ``map`` starts new processes, which takes seconds.
     """
 
@@ -74,7 +74,7 @@ class Processes(Executor):
     def map(self, work: Callable[[Shard], Result], shards: Iterable[Shard]) -> Iterator[Result]:
         """Yield the results in the order of ``shards``.
 
-        Two shards per process are submitted ahead, so it is always the same earlier results that a shard can depend on.
+        Always two shards per process are submitted ahead, so a shard sees the same earlier results in every run.
         """
         packed, coming, waiting = pickle.dumps(work), iter(shards), deque[Future[Result]]()
         while True:

@@ -1,4 +1,4 @@
-"""Errors put in words: which the user can mend, and how; the exit status of a script."""
+"""Sentences for the errors that the user can fix, and the exit status of a script."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from asrprune.runtime.packages import missing
 from asrprune.runtime.signals import raise_interrupts, status_of
 
 INTERRUPTED = "interrupted; no file is incomplete, run the same command again"
-_LIMITS = {  # of the machine; libraries raise other errors after them
+_LIMITS = {  # of the machine; a library may raise an error of its own after one of these
     errno.ENOSPC: "free some disk space",
     errno.EDQUOT: "free some of your disk quota",
     errno.EFBIG: "raise the limit on the size of files, `ulimit -f`",

@@ -23,7 +23,7 @@ from asrprune.runtime.signals import deferred
 logger = logging.getLogger(__name__)
 LOCK = ".lock"  # the lock file of a directory that only one process may use at a time
 _TEMPORARY = re.compile(r"\..*\.(\w{8}|\d+)\.tmp(\.[^.]*)?")
-_OLD_S = 3600.0  # a file that is being written is never that old; for file systems without locks
+_OLD_S = 3600.0  # without locks, an older temporary file counts as left over: no file takes so long to write
 _HASHED_BYTES = 1 << 20
 LARGEST = 2**63 - 1  # the largest whole number of numpy and torch
 _UMASK = os.umask(0)
@@ -51,7 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary directory beside ``path``; see ``atomic_path``. ``path`` must not exist, or be an empty directory.
 
-    The files in it must be on the disk when the block ends.
+    The block must bring its files to the disk (fsync) before it ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path.parent)
@@ -69,7 +69,7 @@ def _make_file(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked_temporary(make: Callable[[], Path]) -> Iterator[Path]:
-    """Yield a temporary file or directory, locked: the lock ends with the process, so the next one knows what is left over."""
+    """Yield a locked temporary file or directory. The lock ends with the process: what has no lock is left over."""
     made: list[tuple[Path, int]] = []
     try:
         with deferred():  # a signal right after the file is made would leave it behind
@@ -87,7 +87,7 @@ def _make_locked(make: Callable[[], Path]) -> tuple[Path, int]:
         handle = os.open(temporary, os.O_RDONLY)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if temporary.exists():  # no other process has found it without the lock, and deleted it
+        if temporary.exists():  # else another process found it before it was locked, and deleted it
             return temporary, handle
         os.close(handle)
 
@@ -144,9 +144,8 @@ def locked(lock: Path, target: Path, shared: bool = False) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a+b", opener=no_link) as handle:
         try:
-            fcntl.lockf(
-                handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-            )  # unlike flock, child processes do not inherit it
+            # lockf, because child processes would inherit the lock of flock
+            fcntl.lockf(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise UserError(f"{target}: another process is using it; wait until it ends, or stop it") from None
         except OSError as error:
@@ -217,6 +216,6 @@ def sha256_of(path: Path) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """Return what tells a changed file: the SHA-256 of a file of up to 1 MB, else the size, as hashing 100 GB takes minutes."""
+    """Return what shows a change of a file: its SHA-256, or above 1 MB its size, because hashing 100 GB takes minutes."""
     size = path.stat().st_size
     return f"{size} bytes" if size > _HASHED_BYTES else sha256_of(path)

@@ -11,8 +11,8 @@ def keep_freed_memory() -> None:
     """Make glibc keep freed memory for later use, instead of returning large blocks to the system.
 
     A training step allocates blocks of about 100 MB, and the system clears every page of a new block. With freed memory kept, a
-    step of 12 layers takes 0.78 of the time. The kept memory is fragmented, because batches differ in shape: for batches
-    of 10,000 frames the peak memory grows to less than twice. On systems without glibc this function does nothing.
+    step of 12 layers takes 0.78 of the time. The kept memory is fragmented, because batches differ in shape, so the peak memory
+    grows: for batches of 10,000 frames, less than twofold. On systems without glibc this function does nothing.
     """
     mallopt = _of_glibc("mallopt")
     if mallopt is not None:
@@ -21,7 +21,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Return freed memory to the system now, such as that of a file that has been parsed; without glibc do nothing."""
+    """Return freed memory to the system now, for example after parsing a large file; without glibc do nothing."""
     malloc_trim = _of_glibc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)

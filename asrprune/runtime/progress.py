@@ -15,7 +15,7 @@ _LOG_EVERY_S = 20.0
 
 
 def is_first() -> bool:
-    """Return whether this process is the first of several training processes, or the only one. It writes logs and files."""
+    """Return whether this process is the first of several training processes, or the only one: it writes logs and files."""
     names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "NODE_RANK")  # torchrun sets all three
     return all(os.environ.get(name, "0") == "0" for name in names)
 
@@ -40,7 +40,7 @@ def _with_bar(items: Iterable[T], label: str, total: int, note: Callable[[], str
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     last = TextColumn("{task.fields[note]}")
-    # Without redirect_stdout=False, rich would write what goes to stdout to stderr.
+    # Without redirect_stdout=False, rich would send the output on stdout to stderr.
     with Progress(*columns, last, console=Console(stderr=True), transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(label, total=total, note="")
         for item in items:

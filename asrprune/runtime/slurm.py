@@ -146,7 +146,7 @@ class Slurm(Executor):
                 yield self._read(_result(folder, number), waiting.pop(number))
             if time.monotonic() - asked > _ASK_S:
                 asked, before, gone = time.monotonic(), gone, _gone(array, set(waiting.values()))
-                for job in sorted(gone.keys() & before.keys()):  # ended before the last check, so results would be here
+                for job in sorted(gone.keys() & before.keys()):  # gone at two checks, so its results would be here
                     raise UserError(self._lost(job, gone[job]))
 
     def _read(self, path: Path, job: str) -> Any:

@@ -9,12 +9,12 @@ from asrprune.runtime.cores import busy_cores, core_seconds, physical_cores
 
 logger = logging.getLogger(__name__)
 # OpenMP's threads wait for each other several hundred times in a training step, in a loop that takes the core from other
-# programs. Two trainings of two threads on two cores, in steps per second of each (2.0 when alone): GNU's 300,000 turns of
-# the loop: 0.0; 20,000: 0.3; 5,000: 0.7; 1,000: 1.1, but alone 1.4.
+# programs. Measured: two trainings of two threads each, on two cores. Steps per second of each, by the number of turns of
+# the loop: 300,000 (GNU's default): 0.0; 20,000: 0.3; 5,000: 0.7; 1,000: 1.1. A training alone: 2.0, but with 1,000: 1.4.
 _WAITS = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "1"}  # turns, for GNU's library; milliseconds, for LLVM's (macOS)
 
 _LOOK_S = 2.0
-_CHANGE = 0.6  # so many cores more or less must be in use before the number of threads changes
+_CHANGE = 0.6  # the number of threads stays if the load differs by fewer cores than this
 
 
 def wait_briefly() -> None:
@@ -27,12 +27,12 @@ def set_threads(asked: int | None, processes: int = 1) -> bool:
     """Set the number of threads of this process, before it imports torch, and of those that it starts.
 
     Args:
-        asked: the number of threads of all processes together. None: OMP_NUM_THREADS of each, or else as many as there are
-            cores that no other program keeps busy. The last bits of results depend on the number.
+        asked: the number of threads of all processes together. None: each process has OMP_NUM_THREADS; if this is not
+            set, they share the cores that no other program keeps busy. The last bits of results depend on the number.
         processes: the processes that share the threads.
 
     Returns:
-        whether the load of the machine has decided, and not the user.
+        whether the load of the machine decided the number, not the user.
     """
     if automatic := asked is None:
         if os.environ.get("OMP_NUM_THREADS"):
@@ -46,10 +46,11 @@ def set_threads(asked: int | None, processes: int = 1) -> bool:
 
 
 class FollowLoad:
-    """Leave the cores that other programs use to them while a long computation runs, and take them back afterwards.
+    """The number of threads of a long computation, lowered while other programs use cores, and raised again afterwards.
 
-    Threads that share a core with another program hold up all threads of the computation, many hundred times a second: two
-    trainings of two threads on two cores have a fifth of the speed of one alone, and more than half of it with one thread each.
+    A thread that shares its core with another program holds up all other threads, many hundred times a second. Two trainings
+    on two cores, compared with one alone: with two threads, each has a fifth of its speed; with one thread, each has more than
+    half.
     """
 
     def __init__(self, set_num_threads: Callable[[int], None], cores: int | None = None) -> None:
@@ -82,5 +83,5 @@ class FollowLoad:
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
-        """Return seconds: the time, and those that cores spent on all programs and on this one."""
+        """Return three times in seconds: the clock, the time that cores spent on all programs, and on this one."""
         return time.monotonic(), core_seconds(), time.process_time()

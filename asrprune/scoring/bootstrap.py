@@ -9,7 +9,7 @@ _MOST_RESAMPLED = 100_000  # utterances; 10,000 resamples of so many take half a
 
 
 def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval, in percent, of sum(errors) / sum(ref_words), with (U,) numbers per utterance.
+    """Return the 95 % bootstrap interval, in percent, of sum(errors) / sum(ref_words); both (U,), a number per utterance.
 
     Source: Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004.
     For more than 100,000 utterances the normal approximation is used instead.
@@ -22,8 +22,8 @@ def bootstrap_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float
 def normal_interval(errors: np.ndarray, ref_words: np.ndarray) -> tuple[float, float]:
     """Approximate ``bootstrap_interval`` by the delta method, in percent.
 
-    With r = sum(e) / sum(w) the interval is r +- 1.96 sqrt(sum((e - r w)^2)) / sum(w). This is, to first order, the variance of
-    a ratio of sums over utterances drawn with replacement.
+    With r = sum(e) / sum(w) the interval is r +- 1.96 s, where s = sqrt(sum((e - r w)^2)) / sum(w) is, to first order, the
+    standard deviation of a ratio of sums over utterances drawn with replacement.
     Source: Cochran, "Sampling techniques", 3rd edition, 1977, chapter 6 (ratio estimators).
     """
     total = float(ref_words.sum())

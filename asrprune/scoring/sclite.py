@@ -78,7 +78,7 @@ class _Runs:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.speakers = Packed()
-        self.utterances, self._bytes = array("q", [0]), array("q", [0])  # run i is [i] to [i + 1]
+        self.utterances, self._bytes = array("q", [0]), array("q", [0])  # run i begins at entry i and ends at entry i + 1
 
     def add(self, speaker: str, block: str) -> None:
         """Add an utterance."""
@@ -150,7 +150,7 @@ def _speaker_table(names: Sequence[str], sums: np.ndarray) -> Iterator[str]:
 
 
 def _centred(text: str, width: int) -> str:
-    """Centre a text as sclite does, with an odd blank at the right."""
+    """Centre a text as sclite does: if the blanks are odd in number, one more at the right."""
     return (" " * ((width - len(text)) // 2) + text).ljust(width)
 
 

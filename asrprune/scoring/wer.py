@@ -23,7 +23,7 @@ _MAX_CELLS = 1 << 20  # cells of the cost tables in memory, 4 bytes each
 _ALIGNED_AT_ONCE = 10_000  # utterances; one by one the alignment is 7 times slower
 
 Pair = tuple[Sequence[str], Sequence[str]]
-Texts = Iterable[tuple[str, str]]  # (utterance id, text), sorted by id; iterated several times
+Texts = Iterable[tuple[str, str]]  # (utterance id, text), sorted by id; it must allow several iterations
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Score(Record):
     ref_words: int
     utterances: int
     sentence_error: float
-    ignore_case: bool = False  # how it was counted
+    ignore_case: bool = False  # whether letter case was ignored
     case_errors: int = 0  # substitutions of words that differ in letter case alone
     text_sha256: str | None = None  # hash of the references; earlier versions did not record it
 
@@ -165,7 +165,7 @@ def _align_all(pairs: Sequence[Pair]) -> list[Alignment]:
 def _edits_of_all(pairs: Sequence[Pair]) -> list[str]:
     """Return the edit letters of each pair. Cost tables are computed for many pairs at once.
 
-    To pair equal last words always has the smallest cost, so only the words before them need a table.
+    Equal words at the end are always paired at the smallest cost, so only the words before them need a table.
     """
     ends = [_same_at_the_end(*pair) for pair in pairs]
     different = [(ref[: len(ref) - end], hyp[: len(hyp) - end]) for (ref, hyp), end in zip(pairs, ends, strict=True)]

@@ -10,9 +10,10 @@ def iterative(num_layers: int, score: Scorer, min_depth: int = 1, beam: int = 1)
     """Remove one layer after another; keep the ``beam`` best sub-models of each depth.
 
     With a beam of 1, each step removes the layer whose removal gives the best dev score. A wider beam also tries the sub-models
-    of that search, and the lowest layers of each depth, so it is never worse than these. (The search never puts a removed layer
-    back, although a tap above it may need it.) The steps of a wider beam need not be nested. Removals from the best sub-models
-    are tried first, and among them those that harm the full model least, so that bad ones come last and are dropped early.
+    of that search, and the lowest layers of each depth, so it is never worse than either. (Layers 1 to a tap are trained as a
+    sub-model, but the search never puts back a layer that it has removed from them.) The steps of a wider beam need not be
+    nested. Removals from the best sub-models are tried first, and among them those that harm the full model least. Bad ones
+    come last, and are dropped early.
 
     Args:
         num_layers: L.

@@ -13,7 +13,7 @@ BEAM = 64  # sets of each size that the beam keeps
 
 
 def svcca(similarity: np.ndarray, depths: Sequence[int], count: int = 1) -> dict[int, list[Keep]]:
-    """Propose sub-models without those runs of layers that change the stream least; nothing is decoded.
+    """Propose sub-models for each depth: remove the runs of layers that change the stream least. Nothing is decoded.
 
     A set of removed layers consists of runs [a..b] of adjacent layers. Its value is the mean of C[a-1][b] over its runs. All
     sets of a size are tried if there are at most ``MOST_EXHAUSTIVE``; else a beam adds one layer at a time.

@@ -23,7 +23,7 @@ class Strategy:
     label: str  # the rest of a sentence that begins with the name
     colour: str  # a colour of Okabe and Ito, which colour-blind readers can distinguish
     marker: str  # for black and white
-    effort: Literal["beam", "rerank"] | None = None  # the number of `prune` that sets how many sub-models are scored
+    effort: Literal["beam", "rerank"] | None = None  # the key of `prune` that sets how many sub-models are scored
 
 
 def _best(proposals: Mapping[int, Sequence[Keep]], given: Evidence) -> tuple[Step, ...]:
