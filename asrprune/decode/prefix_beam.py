@@ -1,7 +1,7 @@
 """CTC prefix beam search with a word language model and expected phrases.
 
 The log score of a label sequence is the sum of: ln of the probability of all its CTC paths, ``lm_weight`` * ln P(words, end),
-``word_bonus`` per word, ``-unknown_penalty`` per word that neither the model nor a phrase has, and the gain of phrases.
+``word_bonus`` per word, ``-unknown_penalty`` per word that neither this model nor a phrase has, and the gain of phrases.
 After Graves and Jaitly, "Towards end-to-end speech recognition with recurrent neural networks", ICML 2014, algorithm 1.
 """
 
@@ -108,7 +108,7 @@ class PrefixBeam:
         return beam
 
     def finish(self, beam: Beam) -> BestPath:
-        """Return the best labels, if the utterance ends here, aligned to frames. The beam can still be advanced."""
+        """Return the best labels of an utterance that ends here, aligned to frames. The beam can still be advanced."""
         best = max(beam.prefixes, key=self._final_score)
         labels = []
         while best.parent is not None:
