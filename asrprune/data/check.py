@@ -34,7 +34,7 @@ from asrprune.features.audio import OVERSHOOT_S, AudioInfo, audio_info, check_au
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.progress import track
 
-# As `grep -w` in Kaldi finds them: beside a letter, digit or underline they are part of another word
+# Kaldi finds them by `grep -w`: beside a letter, digit or underscore they are part of another word.
 _RESERVED = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)", re.ASCII)
 _NUMBERS = {  # file: smallest and largest value, both excluded
     "utt2speed": (0.1, 10.0), "utt2dur": (0.0, math.inf), "reco2dur": (0.0, math.inf),
@@ -50,7 +50,7 @@ class Checked:
     path: Path
     tables: Tables
     faults: list[str]
-    audio_s: float | None  # length of all utterances together; None if nothing says it
+    audio_s: float | None  # length of all utterances together; None: not known
 
 
 def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False, features: bool = True) -> Checked:

@@ -62,9 +62,9 @@ def obtain(archive: Archive, work_dir: Path, local_dir: Path) -> Path:
 
 
 def take(archive: Archive, work_dir: Path, local_dir: Path) -> Path | None:
-    """Return the unpacked directory; if it is missing, unpack the archive of that name in ``local_dir``, which may be a sample.
+    """Return the unpacked directory; if it is missing, unpack the archive in ``local_dir``; None if there is no archive.
 
-    Nothing is downloaded, and no checksum is verified. Return None if ``local_dir`` has no such archive.
+    Nothing is downloaded, and no checksum is verified, because the archive may be a sample of the published one.
     """
     found, file = find(archive, work_dir, local_dir), local_dir / archive.file_name
     if found is None and file.is_file():
@@ -184,5 +184,5 @@ def _write(handle: io.FileIO, block: bytes) -> None:
     try:
         while rest:
             rest = rest[handle.write(rest) :]
-    except OSError as error:  # told apart here, for errors of the network are OSErrors too
+    except OSError as error:  # caught here, because errors of the network are OSErrors, too
         raise disk_error(Path(str(handle.name)), error) from None
