@@ -17,7 +17,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, open_unzipped
 
 _AT_ONCE = 100_000  # lines that are held
-_LONGEST = 1 << 16  # bytes of one
+_LONGEST = 1 << 16  # bytes of a line
 _COUNT = re.compile(rb"ngram\s+(\d{1,2})\s*=\s*(\d{1,12})\s*$")
 
 
