@@ -160,11 +160,10 @@ def _append_rest(url: str, handle: io.FileIO) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        if (
-            error.headers.get("Content-Range") != f"bytes */{have}"
-        ):  # else the file is complete: the run was killed before the renaming
-            handle.truncate(0)
-            raise
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # the file is complete: a run was killed before it renamed the file
+        handle.truncate(0)
+        raise
 
 
 def _copy(reply: http.client.HTTPResponse, handle: io.FileIO) -> None:

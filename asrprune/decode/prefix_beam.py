@@ -154,9 +154,7 @@ class PrefixBeam:
     def _make(self, new: list[tuple[float, Prefix, int]], reached: dict[Prefix, None]) -> None:
         """Create the new prefixes that can be among the best. The others are skipped, because the language model is slow."""
         width = self.options.width
-        best = heapq.nlargest(width, [prefix.next_blank + prefix.next_label for prefix in reached])[
-            ::-1
-        ]  # ascending, so it is a heap
+        best = sorted(prefix.next_blank + prefix.next_label for prefix in reached)[-width:]  # ascending, so it is a heap
         for probability, parent, label in sorted(new, key=itemgetter(0), reverse=True):
             least = best[0] if len(best) == width else 0.0
             if probability * self._most_factor <= least:
