@@ -1,7 +1,8 @@
 """CTC prefix beam search with a word language model and expected phrases.
 
 The log score of a label sequence is the sum of: ln of the probability of all its CTC paths, ``lm_weight`` * ln P(words, end),
-``word_bonus`` per word, ``-unknown_penalty`` per word that neither this model nor a phrase has, and the gain of phrases.
+``word_bonus`` per word, ``-unknown_penalty`` per word that is neither in the language model nor in a phrase, and the gain of
+phrases.
 After Graves and Jaitly, "Towards end-to-end speech recognition with recurrent neural networks", ICML 2014, algorithm 1.
 """
 
