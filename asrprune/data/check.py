@@ -212,8 +212,8 @@ def _key_faults(tables: Tables) -> Iterator[str]:
     """Check that each file has a line for each utterance, speaker or recording, and no other; utt2speed may lack some."""
     recordings = "wav.scp" if "segments" in tables else "utt2spk"
     by = (("utt2spk", BY_UTTERANCE), (recordings, BY_RECORDING), ("spk2utt", BY_SPEAKER))
-    for owner, names in ((owner, names) for owner, names in by if owner in tables):
-        for name in [name for name in names if name in tables and name != owner]:
+    for owner, names in by:
+        for name in [name for name in names if owner in tables and name in tables and name != owner]:
             extra = []
             for key, row in joined(tables[owner].numbered(), tables[name].numbered()):
                 if row and not key:
