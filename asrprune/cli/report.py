@@ -16,8 +16,9 @@ from asrprune.runtime.errors import UserError
 def report(
     exp: Annotated[Path | None, typer.Option("--exp", help="experiment directory")] = None,
     copy_to: Annotated[Path | None, typer.Option("--copy-to", help="also put RESULTS.md and figures/ here")] = None,
-    grid_file: Annotated[Path | None, typer.Option("--grid", hidden=True)] = None,  # as earlier versions spelt
-    output: Annotated[Path | None, typer.Option("--output", hidden=True)] = None,  # `asrprune compare --no-train`
+    # --grid and --output: how earlier versions spelt `asrprune compare --no-train`
+    grid_file: Annotated[Path | None, typer.Option("--grid", hidden=True)] = None,
+    output: Annotated[Path | None, typer.Option("--output", hidden=True)] = None,
 ) -> None:
     """Write the report of an experiment. Writes RESULTS.md, figures, report.html and results.json."""
     from asrprune.report.build import copy_report, write_report

@@ -22,10 +22,10 @@ log_only.addHandler(logging.NullHandler())
 
 
 class Lines(logging.Formatter):
-    """Lines of the log and the screen: what they name cannot give orders to a terminal."""
+    """The format of lines of the log and the screen. Control characters, which a terminal would obey, are spelt out."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """As logging does it, but printable."""
+        """Format a record as logging does, but printable."""
         return printable(super().format(record))
 
 

@@ -34,7 +34,7 @@ from asrprune.features.audio import OVERSHOOT_S, AudioInfo, audio_info, check_au
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.progress import track
 
-# As `grep -w` in Kaldi finds them: beside a letter, digit or underline they are part of another word
+# Kaldi finds them by `grep -w`: beside a letter, digit or underscore they are part of another word.
 _RESERVED = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)", re.ASCII)
 _NUMBERS = {  # file: smallest and largest value, both excluded
     "utt2speed": (0.1, 10.0), "utt2dur": (0.0, math.inf), "reco2dur": (0.0, math.inf),
@@ -50,7 +50,7 @@ class Checked:
     path: Path
     tables: Tables
     faults: list[str]
-    audio_s: float | None  # length of all utterances together; None if nothing says it
+    audio_s: float | None  # length of all utterances together; None: not known
 
 
 def check_data_dir(path: Path, audio: bool = True, allow_pipes: bool = False, features: bool = True) -> Checked:
@@ -212,8 +212,8 @@ def _key_faults(tables: Tables) -> Iterator[str]:
     """Check that each file has a line for each utterance, speaker or recording, and no other; utt2speed may lack some."""
     recordings = "wav.scp" if "segments" in tables else "utt2spk"
     by = (("utt2spk", BY_UTTERANCE), (recordings, BY_RECORDING), ("spk2utt", BY_SPEAKER))
-    for owner, names in ((owner, names) for owner, names in by if owner in tables):
-        for name in [name for name in names if name in tables and name != owner]:
+    for owner, names in by:
+        for name in [name for name in names if owner in tables and name in tables and name != owner]:
             extra = []
             for key, row in joined(tables[owner].numbered(), tables[name].numbered()):
                 if row and not key:

@@ -33,8 +33,7 @@ def contradiction(entry: str, matrix: np.ndarray, frames: int | None, crc: int |
 def feature_faults(tables: Tables) -> list[str]:
     """Read the features of a directory, one utterance after the other, and return all faults.
 
-    Features can be broken, not finite or far too large, or contradict a table. Most of the utterances tell how many there
-    must be in a frame.
+    Features can be broken, not finite or far too large, contradict a table, or have another width than most others.
     """
     feats, faults = tables["feats.scp"], list[str]()
     widths = np.zeros(len(feats), dtype=np.int32)  # 0: they cannot be read

@@ -27,7 +27,7 @@ from asrprune.runtime.files import write_text
 
 _LONGEST_SOCKET = 103  # bytes of the path of a socket: 107 on Linux, 103 on macOS
 _PREFETCHED, _TENSORS = 4, 4  # batches that each process reads in advance; tensors of a batch
-_LONGEST_WAIT_S = 600.0  # for a batch, of a process that is alive
+_LONGEST_WAIT_S = 600.0  # for a batch from a living process
 _NO_WORKERS = "read them in the training's own process with train.num_workers=0"
 _SAMPLED_TEXTS = 500  # transcripts whose letters are checked
 _MOST_UNKNOWN = 0.9  # share of their words
@@ -81,7 +81,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
             _check_letters(self, tokenizer)
 
     def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, Tokenizer | None]]:
-        """Pickle the path only; the receiving process reads the tables."""
+        """Pickle the paths only; the receiving process reads the tables."""
         return Corpus, (self.directory, self.tokenizer)
 
     def _frames(self, value: str) -> int:
@@ -147,7 +147,8 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         """Yield the given batches in order; ``num_workers`` processes read them in advance.
 
         Raises:
-            UserError: these processes could not send their batches; they would do so in a thread that nobody listens to.
+            UserError: these processes could not send their batches. It is checked here, because an error of the thread that
+                sends them would be lost.
         """
         sampler = [batch.tolist() for batch in batches]
         if num_workers:
@@ -182,7 +183,7 @@ def _check_workers(count: int) -> None:
 
 
 def _shared(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:
-    """Collate in shared memory already here, where an error reaches the training."""
+    """Collate in shared memory, so that a lack of it raises an error here, which reaches the training."""
     try:
         return _collate(items)._each(Tensor.share_memory_)
     except (RuntimeError, OSError) as error:

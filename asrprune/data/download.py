@@ -62,9 +62,9 @@ def obtain(archive: Archive, work_dir: Path, local_dir: Path) -> Path:
 
 
 def take(archive: Archive, work_dir: Path, local_dir: Path) -> Path | None:
-    """Return the unpacked directory; if it is missing, unpack the archive of that name in ``local_dir``, which may be a sample.
+    """Return the unpacked directory; if it is missing, unpack the archive in ``local_dir``; None if there is no archive.
 
-    Nothing is downloaded, and no checksum is verified. Return None if ``local_dir`` has no such archive.
+    Nothing is downloaded, and no checksum is verified, because the archive may be a sample of the published one.
     """
     found, file = find(archive, work_dir, local_dir), local_dir / archive.file_name
     if found is None and file.is_file():
@@ -160,11 +160,10 @@ def _append_rest(url: str, handle: io.FileIO) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        if (
-            error.headers.get("Content-Range") != f"bytes */{have}"
-        ):  # else the file is complete: the run was killed before the renaming
-            handle.truncate(0)
-            raise
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # the file is complete: a run was killed before it renamed the file
+        handle.truncate(0)
+        raise
 
 
 def _copy(reply: http.client.HTTPResponse, handle: io.FileIO) -> None:
@@ -184,5 +183,5 @@ def _write(handle: io.FileIO, block: bytes) -> None:
     try:
         while rest:
             rest = rest[handle.write(rest) :]
-    except OSError as error:  # told apart here, for errors of the network are OSErrors too
+    except OSError as error:  # caught here, because errors of the network are OSErrors, too
         raise disk_error(Path(str(handle.name)), error) from None

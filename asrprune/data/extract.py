@@ -85,7 +85,7 @@ def _shards(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
 
 
 class _Contents(Record):
-    """The last file of an archive, without which it is not complete: lengths and checksums of utterances, digests of files."""
+    """The file that completes an archive: lengths and checksums of its utterances, digests of its other files."""
 
     made_by: ClassVar[str] = "stage 2 (`asrprune fbank`)"
     frames: dict[str, int]

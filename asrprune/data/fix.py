@@ -37,10 +37,10 @@ _REQUIRED = ("utt2spk", "spk2utt", "text", "segments")  # an utterance without a
 def fix_data_dir(path: Path) -> list[str]:
     """Make a directory valid, as Kaldi's fix_data_dir.sh does; return one sentence per change.
 
-    Lines are sorted. Faulty lines are dropped, and utterances that lack audio, text or a speaker. spk2utt is written again.
+    Lines are sorted. Faulty lines and utterances without audio, text or a speaker are dropped. spk2utt is written again.
     If the order of speakers differs from the order of utterances, utterance ids get the speaker id as a prefix. The original
-    files go to ``.backup/``, those of a second run to ``.backup2/``. Of recordings only the length is read: utterances without
-    a frame are dropped. A killed run is finished by the next.
+    files go to ``.backup/``, those of a second run to ``.backup2/``. Utterances without a frame are dropped, too; for this the
+    lengths of recordings are read. A killed run is finished by the next.
 
     Raises:
         UserError: no utterance would remain; nothing is changed.

@@ -175,7 +175,7 @@ def restrict(rows: Rows, kept: Set[str]) -> Rows:
 
 
 def owners(rows: Rows, name: str) -> Set[str]:
-    """Return the utterances, speakers or recordings each of which has a line in a file."""
+    """Return the keys that a file must have: all utterances, speakers or recordings."""
     if name in BY_SPEAKER:
         return rows["spk2utt"].keys()
     if name in BY_RECORDING and "segments" in rows:
@@ -212,7 +212,7 @@ def _wav_scp(path: Path, utterances: Iterable[Utterance]) -> dict[str, str]:
 
 
 def _recording_lengths(path: Path, utterances: Iterable[Utterance]) -> dict[str, float]:
-    """Return the lengths in seconds of recordings that an utterance needs up to the end: wav.scp entry -> length."""
+    """Return the lengths in seconds of the recordings of utterances without an end time: wav.scp entry -> length."""
     lengths: dict[str, float] = {}
     for utt in utterances:
         if utt.end_s is None and utt.audio not in lengths:

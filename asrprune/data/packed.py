@@ -45,7 +45,7 @@ class Ascending(Packed):
     _last = 0
 
     def find(self, string: str) -> int:
-        """Return the index of a string, or -1. The string found last and the one after it are found without a search."""
+        """Return the index of a string, or -1. The string found last and the one after it are compared first."""
         for place in range(self._last, min(self._last + 2, len(self))):
             if self[place] == string:
                 self._last = place

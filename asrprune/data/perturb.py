@@ -26,7 +26,7 @@ def write_speed_copies(source: Path, target: Path, speeds: Sequence[float]) -> i
     others are deleted.
 
     Raises:
-        UserError: the source has faults, of which the error lists all; it is the target; or two copies would have the same id.
+        UserError: the source has faults (the error lists all), or is the target, or two copies would have the same id.
     """
     if source.resolve() == target.resolve():
         raise UserError(f"{target}: is the directory to copy; write the copies to another directory")

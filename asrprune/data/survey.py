@@ -1,4 +1,4 @@
-"""The sizes of data directories, what they share, and what training does not know of the others."""
+"""The sizes of data directories, what they share, and the words and characters that the training set lacks."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations

@@ -24,8 +24,8 @@ BY_STAGE_1 = "stage 1 (data preparation) makes it"
 FIX = "`asrprune fix-data` does it"
 # Blanks other than a space, control characters, byte order marks, sentencepiece's mark of the start of a word:
 ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff\u2581]")
-# Soft hyphens, word joiners and marks of the direction of writing make two words of words that look the same. Joiners
-# (U+200C, U+200D) belong to the spelling.
+# Soft hyphens, word joiners and marks of the direction of writing: with and without them a word looks the same. The joiners
+# U+200C and U+200D belong to the spelling.
 INVISIBLE = re.compile(r"[\u00ad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069]")
 _MOST_SHOWN = 20
 _NAMED = 5  # the largest number of ids in a sentence
@@ -200,7 +200,7 @@ def split_line(line: str) -> tuple[str, str]:
 
 
 def is_count(value: str) -> bool:
-    """Tell whether a value is a whole number of at most nine digits."""
+    """Return whether a value is a whole number of at most nine digits."""
     return value.isascii() and value.isdecimal() and len(value) < 10
 
 

@@ -29,7 +29,7 @@ class Tokenizer(Units):
         super().__init__([BLANK_PIECE, *pieces])
         self.path = model
         unknown, start = self._processor.unk_id(), self._processor.piece_to_id(WORD_START)
-        self._unknown = [unknown] if start == unknown else [start, unknown]  # to words as units, <unk> is one
+        self._unknown = [unknown] if start == unknown else [start, unknown]  # with word units, <unk> begins a word itself
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[Path]]:
         """Pickle the path only; the receiving process loads the model."""
@@ -48,7 +48,7 @@ class Tokenizer(Units):
 def train_tokenizer(texts: Sequence[str], config: TokenizerConfig, directory: Path) -> Tokenizer:
     """Train text units on transcripts; write ``bpe.model`` and ``tokens.txt`` (lines ``token label``, as in sherpa-onnx).
 
-    ``texts`` are gone through several times, one at a time. sentencepiece itself keeps all of them in memory.
+    ``texts`` are read several times, one text at a time. sentencepiece itself keeps all of them in memory.
 
     Raises:
         UserError: the transcripts are empty, or too small for so many units.

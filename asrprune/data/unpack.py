@@ -16,8 +16,9 @@ from asrprune.runtime.files import atomic_directory, locked
 from asrprune.runtime.progress import track
 
 _BLOCK = 1 << 20
-_MOST_TIMES, _ALWAYS_ALLOWED = 100, 64 << 20  # an archive may take so many times its size, and bytes more: speech takes twice
-_BYTES_OF_A_FILE = 4096  # that it takes on a disk and in memory, even if it is empty
+# The limit of the unpacked size: times the size of the archive, plus bytes. Speech takes 2 times.
+_MOST_TIMES, _ALWAYS_ALLOWED = 100, 64 << 20
+_BYTES_OF_A_FILE = 4096  # on a disk and in memory, also of an empty file
 
 
 def unpack(archive: Path, target: Path) -> None:

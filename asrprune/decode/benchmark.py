@@ -78,7 +78,7 @@ def bench(
         directory: a data directory; ``bench.utterances`` utterances of it are used, spread evenly.
         keeps: the layers of each sub-model.
         allow_pipes: run shell commands in wav.scp.
-        given: other values for numbers of ``decode.decoder`` in the config.
+        given: values that replace numbers of ``decode.decoder`` in the config.
     """
     options, decoder = experiment.config.bench, decoder_of(experiment, given)
     before = torch.get_num_threads()

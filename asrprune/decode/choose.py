@@ -48,7 +48,7 @@ class Tuned(Record):
     tried: tuple[Weights, ...]
 
     def fits(self, lm: Path) -> bool:
-        """Return whether the weights are those of this language model; a missing one is reported elsewhere."""
+        """Return whether the weights were tuned for this language model; a missing file is reported elsewhere."""
         return not lm.is_file() or self.lm_sha256 == sha256_of(lm)
 
 
@@ -69,15 +69,14 @@ def decoder_of(experiment: "Experiment", given: Mapping[str, Any] | None = None)
 
 
 def decoder_options(experiment: "Experiment", given: Mapping[str, Any]) -> Decoding:
-    """Return ``decode.decoder`` of the config, with the numbers in ``given`` replaced; see ``replaced``."""
+    """Return ``decode.decoder`` of the config; numbers in ``given`` replace its own, see ``replaced``."""
     return replaced(experiment.config.decode.decoder, given, ExperimentPaths(experiment.path).lang)
 
 
 def replaced(configured: Decoding, given: Mapping[str, Any], folder: Path) -> Decoding:
-    """Return the numbers of a decoder, with those in ``given`` replaced.
+    """Return the configured numbers of a decoder; those in ``given`` replace them.
 
-    If ``given`` has another ``type``, the configured numbers are not used. The file of a language model is searched in
-    ``folder`` first.
+    If ``given`` has another ``type``, no configured number is used. A language model is first looked for in ``folder``.
 
     Raises:
         UserError: the numbers do not fit together.

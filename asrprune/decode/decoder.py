@@ -37,5 +37,5 @@ class Decoder(Protocol):
 
 
 def on_cpu(values: Array) -> np.ndarray:
-    """Return a tensor of any device as an array, which shares its memory if it is on the CPU; an array as it is."""
+    """Return a tensor as an array, which shares the memory of a tensor on the CPU; return an array unchanged."""
     return values if isinstance(values, np.ndarray) else values.cpu().numpy()

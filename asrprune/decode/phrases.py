@@ -11,7 +11,7 @@ class Phrases:
     """An automaton over the letters of a text that finds all phrases at once (Aho and Corasick, CACM 18(6), 1975).
 
     A phrase is stored as ``_new_york_``, where ``_`` is the mark of a word start, so it matches whole words only. A text earns
-    ``bonus`` for each letter of each phrase in it. For an incomplete phrase, the bonus of its letters so far is lent.
+    ``bonus`` for each letter of each phrase in it. The letters of an incomplete phrase get the bonus as a loan.
     """
 
     def __init__(self, phrases: Sequence[str], bonus: float) -> None:
@@ -71,7 +71,7 @@ class Phrases:
                 for letter, child in self._next[node].items():
                     self._fail[child] = self._follow(self._fail[node], letter)
                     self._earned[child] += self._earned[self._fail[child]]
-                if not self._next[node]:  # a complete phrase: only a shorter phrase may continue
+                if not self._next[node]:  # complete, so it earned its bonus; only its end may begin another phrase
                     self._lent[node] = self._lent[self._fail[node]]
             level = [child for node in level for child in self._next[node].values()]
 

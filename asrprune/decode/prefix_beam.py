@@ -1,7 +1,8 @@
 """CTC prefix beam search with a word language model and expected phrases.
 
 The log score of a label sequence is the sum of: ln of the probability of all its CTC paths, ``lm_weight`` * ln P(words, end),
-``word_bonus`` per word, ``-unknown_penalty`` per word that neither the model nor a phrase has, and the gain of phrases.
+``word_bonus`` per word, ``-unknown_penalty`` per word that is neither in the language model nor in a phrase, and the gain of
+phrases.
 After Graves and Jaitly, "Towards end-to-end speech recognition with recurrent neural networks", ICML 2014, algorithm 1.
 """
 
@@ -108,7 +109,7 @@ class PrefixBeam:
         return beam
 
     def finish(self, beam: Beam) -> BestPath:
-        """Return the best labels, if the utterance ends here, aligned to frames. The beam can still be advanced."""
+        """Return the best labels of an utterance that ends here, aligned to frames. The beam can still be advanced."""
         best = max(beam.prefixes, key=self._final_score)
         labels = []
         while best.parent is not None:
@@ -154,9 +155,7 @@ class PrefixBeam:
     def _make(self, new: list[tuple[float, Prefix, int]], reached: dict[Prefix, None]) -> None:
         """Create the new prefixes that can be among the best. The others are skipped, because the language model is slow."""
         width = self.options.width
-        best = heapq.nlargest(width, [prefix.next_blank + prefix.next_label for prefix in reached])[
-            ::-1
-        ]  # ascending, so it is a heap
+        best = sorted(prefix.next_blank + prefix.next_label for prefix in reached)[-width:]  # ascending, so it is a heap
         for probability, parent, label in sorted(new, key=itemgetter(0), reverse=True):
             least = best[0] if len(best) == width else 0.0
             if probability * self._most_factor <= least:

@@ -35,7 +35,7 @@ Shard = tuple[Path, list[np.ndarray]]  # its file and its batches
 def decode_in_shards(
     experiment: Experiment, corpus: Corpus, keeps: Sequence[Keep], folder: Path, executor: Executor, decoder: Decoder
 ) -> Callable[[Keep], Iterator[tuple[str, str]]]:
-    """Decode every utterance with every sub-model; return a function of a sub-model, which yields ids and texts, ascending.
+    """Decode every utterance with every sub-model; return a function that yields the ids and texts of a sub-model, ascending.
 
     Args:
         experiment: the full model.

@@ -137,7 +137,7 @@ def _is_decoded(output: Path, record: Decoded) -> bool:
     if not ((output / "text").exists() and written.exists()):
         return False
     try:
-        known = read_json(written)  # of another version it may have other fields, and is decoded again
+        known = read_json(written)  # a record of another version may have other fields; then the set is decoded again
     except UserError:  # damaged
         return False
     if not isinstance(known, dict) or known.pop("output_sha256", made := sha256_of(output / "text")) != made:

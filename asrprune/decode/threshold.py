@@ -1,4 +1,4 @@
-"""Early exit, measured: how sure each exit must be, chosen on a dev set, and what this costs and gets."""
+"""The thresholds of early exit: chosen on a dev set, with the layers and the WER that follow on any set."""
 
 import math
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ PRICES = (0.0, *np.geomspace(1e-3, 100.0, 80).tolist())  # of a layer, in points
 
 
 class Point(Record):
-    """What a set costs and what it gets: mean layers per frame, WER in percent."""
+    """The cost and the result of decoding a set: mean layers per frame, WER in percent."""
 
     layers: float
     wer: float
 
 
 class Curve(Record):
-    """A set: a point for each price, and one for each exit if all utterances end there."""
+    """The points of a set: one for each price, one for each exit if all utterances end there, and the chosen one."""
 
     by_price: tuple[Point, ...]
     by_exit: tuple[Point, ...]
@@ -77,7 +77,10 @@ class Measured:
         return (self.confidence >= np.array([*thresholds, 0.0])).argmax(axis=1)
 
     def worst(self, thresholds: Sequence[float]) -> float:
-        """Return the one-sided 95 % bound of WER minus WER of all layers, in points: normal, utterances drawn at random."""
+        """Return the one-sided 95 % bound of the WER minus the WER of all layers, in points.
+
+        The bound assumes a normal distribution, over utterances drawn at random.
+        """
         more = self._errors(self._exit(thresholds)) - self.errors[:, -1]
         return float(100.0 * (more.sum() + _NORMAL_95 * math.sqrt(len(more)) * more.std()) / self.words)
 
@@ -98,9 +101,8 @@ class Measured:
 def thresholds_for(dev: Measured, price: float) -> tuple[float, ...]:
     """Choose how sure each exit but the last one must be, so that WER + ``price`` * mean layers is small on a dev set.
 
-    From the last exit downwards: what an utterance costs above an exit is known then, and the threshold is the one with the
-    smallest sum if the surest utterances end at the exit and the others go on. Utterances that no depth recognises are never
-    sure, so going on with them is no gain; an exit at which it does not pay for most has a threshold of 0.
+    The thresholds are chosen from the last exit downwards, so it is known what each utterance costs if it goes on. At an exit
+    the surest utterances end: as many as make the sum smallest. If that is all of them, the threshold is 0; if none, ``NEVER``.
     """
     errors, layers = 100.0 * dev.errors / dev.words, np.outer(dev.frames / dev.frames.sum(), dev.exits)
     costs = errors + price * layers  # (U, E); the sum over utterances is WER + price * mean layers
@@ -121,8 +123,8 @@ def thresholds_for(dev: Measured, price: float) -> tuple[float, ...]:
 def choose_thresholds(dev: Measured, margin: float) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
     """Return the thresholds with the fewest layers whose WER is hardly more than that of all layers, and all that were tried.
 
-    ``margin``: points of WER below which the one-sided 95 % bound of the difference must lie. A dev set is small, and the best
-    of many results on it looks better than it is.
+    ``margin``: the largest one-sided 95 % bound of the difference, in points of WER. The bound counts, and not the difference,
+    because a dev set is small, and the best of many results on it looks better than it is.
     """
     tried = [thresholds_for(dev, price) for price in PRICES] + [(NEVER,) * (len(dev.exits) - 1)]
     allowed = [thresholds for thresholds in tried if dev.worst(thresholds) <= margin]

@@ -11,7 +11,7 @@ from asrprune.decode.decoder import Decoder
 from asrprune.experiment.plan import Keep
 from asrprune.runtime.records import Record
 
-_NEAR = 6  # encoder frames around a cut that should have no label; 0.24 s with a factor of 4
+_NEAR = 6  # encoder frames on each side of a cut, which should have no label; 0.24 s with a factor of 4
 
 Emit = Callable[[int, int], Iterable[tuple[Keep, np.ndarray]]]
 
@@ -66,8 +66,8 @@ def decode_in_windows(frames: int, timing: Timing, decoder: Decoder, emit: Emit)
         frames: the number of feature frames of the recording.
         timing: the frames of the model.
         decoder: the decoder; it decodes each joined piece by itself.
-        emit: a function of a window, (first feature frame, the one after the last), which yields the log-probabilities
-            (T', V) of each sub-model.
+        emit: a function that yields the log-probabilities (T', V) of each sub-model for a window, which is given by its first
+            feature frame and the one after its last.
     """
     joiners: dict[Keep, _Joiner] = {}
     for start, stop in windows(frames, timing):
@@ -79,7 +79,7 @@ def decode_in_windows(frames: int, timing: Timing, decoder: Decoder, emit: Emit)
 def windows(frames: int, timing: Timing) -> Iterator[tuple[int, int]]:
     """Yield the windows of a recording of ``frames`` feature frames: (first frame, the one after the last).
 
-    All of them begin at a multiple of the factor of the front end, so that their encoder frames coincide.
+    All of them begin at a multiple of the subsampling factor, so that their encoder frames coincide.
     """
     if not is_long(frames, timing):
         yield 0, frames
@@ -100,7 +100,7 @@ class _Joiner:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder, self._found = decoder, Found()
-        self._begin, self._held = 0, np.empty((0, 0), dtype=np.float32)  # emissions since the last cut, and their first frame
+        self._begin, self._held = 0, np.empty((0, 0), dtype=np.float32)  # first frame after the last cut; emissions from there
 
     def add(self, begin: int, log_probs: np.ndarray) -> None:
         """Add the emissions (T', V) of the next window, which starts at encoder frame ``begin``."""
@@ -127,7 +127,12 @@ class _Joiner:
 
 
 def _quietest(before: np.ndarray, after: np.ndarray) -> int:
-    """Return where to cut two windows, as a frame of their overlap: (O, V) of the first one, (T', V) of the second one."""
+    """Return the frame of their overlap at which to cut two windows.
+
+    Args:
+        before: (O, V), the overlap in the first window.
+        after: (T', V), the whole second window.
+    """
     frames = min(len(before), len(after))
     blank = before[:frames, BLANK] + after[:frames, BLANK]  # (O,) log-probability that both windows have no label
     padded, width = np.pad(blank, _NEAR, mode="edge"), 2 * _NEAR + 1

@@ -93,5 +93,5 @@ class ExperimentPaths:
         return self.root / "report.html"
 
     def decoded(self, set_name: str) -> Path:
-        """Hypotheses and scores of a set, a folder for each sub-model."""
+        """Return the directory of the hypotheses and scores of a set; it has a folder for each sub-model."""
         return inside(self.root, "decode", set_name)

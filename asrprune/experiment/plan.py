@@ -97,7 +97,7 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
 
 
 def _numbers(part: str, num_layers: int) -> range:
-    """Return the layers of ``5`` or ``5-7``, cut to ``num_layers`` + 1, which ``check_layers`` refuses."""
+    """Return the layers of ``5`` or ``5-7``; a long range ends at ``num_layers`` + 1, which ``check_layers`` refuses."""
     first, dash, last = part.partition("-")
     begin, end = int(first), int(last if dash else first)
     if begin > end:
@@ -111,6 +111,6 @@ def plan_path(exp: Path, strategy: str) -> Path:
 
 
 def file_of(folder: Path, strategy: str, ending: str) -> Path:
-    """``folder/<strategy><ending>``; it keeps the older name of the strategy if it was made under that."""
+    """Return ``folder/<strategy><ending>``, or the file with an older name of the strategy if there is one."""
     paths = [inside(folder, f"{name}{ending}") for name in spellings(strategy)]
     return next((path for path in paths if path.exists()), paths[0])

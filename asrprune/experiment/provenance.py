@@ -46,7 +46,7 @@ class TrainedOn(Record):
     copied: dict[str, str] = Field({})  # earlier versions did not record them
 
     def on_any_machine(self) -> "TrainedOn":
-        """Return a copy without the hashes of features, because the last bits of features differ between processors."""
+        """Return a copy without the hashes of features and copied files: the last bits of features and CMVN vary by machine."""
         bare = {name: getattr(self, name).model_copy(update={"features": None}) for name in ("train", "dev")}
         return self.model_copy(update={**bare, "copied": {}})
 

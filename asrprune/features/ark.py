@@ -1,4 +1,4 @@
-"""Kaldi's archives of binary matrices and of recordings. kaldiio writes them; what reads them here cannot run commands."""
+"""Kaldi's archives of binary matrices and of recordings. kaldiio writes them; it would run commands when reading."""
 
 import os
 import struct

@@ -34,7 +34,7 @@ from asrprune.runtime.planted import open_plain
 Samples = npt.NDArray[np.floating[Any]]
 # Times are commonly rounded to 10 ms, so a segment may end this much after its recording.
 OVERSHOOT_S = 0.01
-LOUDEST = 10.0  # times full scale: decoders of mp3 and ogg exceed it a little, 16-bit integers stored as floats greatly
+LOUDEST = 10.0  # times full scale; decoders of mp3 and ogg exceed 1 a little, 16-bit integers stored as floats by far
 _RAW = re.compile(r"(?P<path>.+)\?rate=(?P<rate>[1-9]\d{0,6})&encoding=s16(?P<order>[bl])e")
 _IN_ARK = re.compile(r"(?P<path>.+):(?P<offset>\d{1,18})")
 _NO_LENGTH = 1 << 34  # no recording has so many samples; libsndfile says 2^63 - 1 for a flac that was written to a pipe
@@ -102,7 +102,7 @@ def audio_info(entry: str, allow_pipes: bool = False) -> AudioInfo:
 
 
 def stamp_of(entry: str) -> tuple[int, int] | None:
-    """Return size and time of change of the file of a wav.scp entry, which tell a replaced recording; None without a file."""
+    """Return size and time of change of the file of a wav.scp entry, to notice a replaced recording; None without a file."""
     try:
         status = os.stat(match["path"] if (match := _in_archive(entry)) else _split_entry(entry)[0])
     except (OSError, ValueError):  # it is a pipe, or no path at all
@@ -137,7 +137,7 @@ def open_audio(entry: str, sample_rate: int | None, allow_pipes: bool = False, s
 
     Raises:
         UserError: the file is missing, truncated, not audio, not mono or not at ``sample_rate`` Hz; the entry is a pipe,
-            without ``allow_pipes``. Reading raises it, too: samples are damaged, not finite or far outside of [-1, 1).
+            without ``allow_pipes``. Reading raises it, too, if samples are damaged, not finite or far outside of [-1, 1).
     """
     with _open(entry, allow_pipes, streams) as sound:
         recording = Recording(entry, sound)

@@ -10,7 +10,7 @@ from asrprune.runtime.errors import UserError
 
 End = Callable[[str, BinaryIO, int], int | None]  # name, file, its size -> the byte after the recording, None: not known
 
-_TAG_BYTES = 1024  # behind the recording; a tag or padding is not longer, and lasts 32 ms at 16 kHz if it is audio after all
+_TAG_BYTES = 1024  # allowed behind the recording: tags and padding are shorter; as audio it would be 32 ms at 16 kHz
 _OGG_PAGE_BYTES = 65307  # the longest page
 _W64_CHUNK = "<16sQ"
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the end of the name of every chunk of a W64 file
@@ -21,10 +21,10 @@ def check_complete(name: str, handle: BinaryIO) -> None:
 
     Args:
         name: the name of the recording for messages.
-        handle: the file, open for reading bytes, which can be sought.
+        handle: the file, open for reading bytes, and seekable.
 
     Raises:
-        UserError: the file is empty or truncated, or contains more than its header gives.
+        UserError: the file is empty or truncated, contains more than its header gives, or is compressed NIST SPHERE.
     """
     size = handle.seek(0, os.SEEK_END)
     if size == 0:

@@ -1,4 +1,4 @@
-"""Log-mel filterbanks in numpy, for machines without torch: those of ``fbank.compute_fbank`` but for the last bits."""
+"""Log-mel filterbanks in numpy, for machines without torch; equal to ``fbank.compute_fbank`` except for the last bits."""
 
 from functools import cache
 
@@ -23,7 +23,7 @@ def compute_fbank_numpy(samples: np.ndarray, options: FrontendConfig) -> np.ndar
     before = np.concatenate([windows[:, :1], windows[:, :-1]], axis=1)
     windows = (windows - np.float32(PREEMPHASIS) * before) * _window(width)
     banks = _mel_banks(options)
-    spectrum = np.fft.rfft(windows, 2 * len(banks))[:, : len(banks)]  # no filter has the Nyquist frequency
+    spectrum = np.fft.rfft(windows, 2 * len(banks))[:, : len(banks)]  # no filter reaches the Nyquist frequency
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
     return np.log(np.maximum(power @ banks, _FLOOR))
 

@@ -37,12 +37,12 @@ def at_rate(name: str, read: Read, num_samples: int, source: int, target: int) -
 
 
 class _Resampled:
-    """A recording with ``new`` samples for each ``old`` ones. The result is the same in parts of any size."""
+    """A recording with ``new`` samples for every ``old`` samples of its source. Parts of any size give the same samples."""
 
     def __init__(self, read: Read, num_samples: int, old: int, new: int) -> None:
         self._read, self._length, filters = read, num_samples, _filters(old, new)
         self.num_samples = -(-num_samples * new // old)
-        times = -(-filters.shape[1] // old)  # numpy copies nothing if a period is as long as a filter
+        times = -(-filters.shape[1] // old)  # so windows do not overlap, and numpy does not copy them
         self._filters = np.tile(filters, (times, 1))  # (samples of a period of the output, taps)
         self._old, self._new = old * times, new * times
 

@@ -17,7 +17,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, open_unzipped
 
 _AT_ONCE = 100_000  # lines that are held
-_LONGEST = 1 << 16  # bytes of one
+_LONGEST = 1 << 16  # bytes of a line
 _COUNT = re.compile(rb"ngram\s+(\d{1,2})\s*=\s*(\d{1,12})\s*$")
 
 
@@ -111,11 +111,12 @@ def _entries(lines: _Lines, order: int, count: int, index: dict[bytes, int]) -> 
         try:
             if order == 1:
                 index.update((row[1], start + place) for place, row in enumerate(rows))
-            assert all(1 <= len(row) - order <= 2 for row in rows)
+            if not all(1 <= len(row) - order <= 2 for row in rows):
+                raise ValueError("a line has too few or too many fields")
             numbers += [index[word] for row in rows for word in row[1 : order + 1]]
             values[0].extend(float(row[0]) for row in rows)
             values[1].extend(float(row[-1]) if len(row) > order + 1 else 0.0 for row in rows)
-        except (AssertionError, IndexError, KeyError, ValueError):
+        except (IndexError, KeyError, ValueError):
             for place, row in enumerate(rows):
                 _check(lines, first + place, row, order, index)
             raise

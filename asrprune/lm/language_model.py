@@ -26,7 +26,7 @@ class LanguageModel:
     """An n-gram model. A state, which is one number, stands for the history.
 
     Node 0 is the empty n-gram; the n-grams of each order follow in the order of ``Grams``. A state is the node of the longest
-    n-gram of at most ``order - 1`` words with which the history ends. An n-gram takes 20 bytes.
+    n-gram of at most ``order - 1`` words with which the history ends. ``score`` reads 20 bytes for each n-gram of the model.
     """
 
     def __init__(self, words: Sequence[str], orders: Sequence[Grams]) -> None:
@@ -56,7 +56,7 @@ class LanguageModel:
         return len(self.orders)
 
     def __contains__(self, word: str) -> bool:
-        """Return whether the vocabulary has a word."""
+        """Return whether the vocabulary has a word, which is not ``<unk>``."""
         return word in self._index and word != UNKNOWN
 
     def score(self, state: int, word: str) -> tuple[float, int]:
@@ -97,7 +97,7 @@ def find_nodes(keys: np.ndarray, context: np.ndarray, word: np.ndarray, num_word
 
 
 def _suffixes(keys: np.ndarray, orders: Sequence[Grams], num_words: int) -> np.ndarray:
-    """Return the node of the longest proper suffix of each node that is in the model.
+    """Return for each node its longest proper suffix in the model, as a node.
 
     The suffix of an n-gram is the suffix of its context plus its last word. Pruned models lack some suffixes.
     """

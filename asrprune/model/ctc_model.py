@@ -125,7 +125,7 @@ class CtcModel(nn.Module):
         return x + self.condition(self.head(x).exp())
 
     def _touch(self, keep: Sequence[int] | None) -> Tensor | float:
-        """Return 0 times the sum of parameters that a step may not use: skipped layers, self-conditioning."""
+        """Return 0 times the sum of the parameters that a step can leave unused: skipped layers, self-conditioning."""
         if not self.all_take_part:
             return 0.0
         parts = [layer for number, layer in enumerate(self.encoder.layers, start=1) if keep is not None and number not in keep]

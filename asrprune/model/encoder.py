@@ -151,7 +151,7 @@ def _layer(config: ModelConfig) -> Layer:
 
 
 def padding_mask(lens: Tensor, frames: int) -> Tensor | None:
-    """Return (B, 1, 1, T') bool, True on real frames; None without padding, for which attention is faster.
+    """Return (B, 1, 1, T') bool, True on real frames; None without padding, because attention is then faster.
 
     For an utterance without real frames all values are True: its output is never used, and a row of -inf would give NaN.
     """

@@ -30,9 +30,8 @@ class RelativeAttention(nn.Module):
         position = self._split(self.position(distances(frames, dim, x.device)).unsqueeze(0))
         content = self._split(query + self.content_bias.to(query.dtype)) @ self._split(key).transpose(-1, -2)
         distance = _shift(self._split(query + self.position_bias.to(query.dtype)) @ position.transpose(-1, -2))
-        scores = (content + distance).float() * (
-            dim // self.heads
-        ) ** -0.5  # (B, H, T', T'), float32, as bfloat16 softmax is slow
+        # (B, H, T', T'), float32, because softmax in bfloat16 is slow
+        scores = (content + distance).float() * (dim // self.heads) ** -0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
         weights = dropout(scores.softmax(-1).to(value.dtype), self.dropout, self.training)

@@ -42,7 +42,7 @@ class Conv2dSubsampling(nn.Module):
     def _layout(self, x: Tensor) -> Tensor:
         """Reshape (B, T, F) to (B, 1, T, F), with the faster memory layout."""
         if torch.is_grad_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-            return x.unsqueeze(1)  # channels last, the float32 kernel of the weight gradient takes 1.5 to 3 times as long
+            return x.unsqueeze(1)  # with channels last, the float32 weight gradient takes 1.5 to 3 times as long
         return x.unsqueeze(3).permute(0, 3, 1, 2)  # channels last in memory
 
 

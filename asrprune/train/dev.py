@@ -37,7 +37,7 @@ def evaluate(
     """
     assert corpus.tokenizer is not None
     config, decoder = runner.model.config, GREEDY
-    depths = [*(tap for tap in config.tap_layers if tap < config.num_layers), config.num_layers]
+    depths = [*config.inner_taps, config.num_layers]
     keeps, names = [tuple(range(1, depth + 1)) for depth in depths], [*map(str, depths)]
     losses, errors, words = np.zeros(len(names)), np.zeros(len(names), dtype=int), 0
     rank, world = fabric.global_rank, fabric.world_size

@@ -18,7 +18,7 @@ OfExits = Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]+$")], float], Fie
 
 
 class _Step(TypedDict):
-    """The fields of a line about some updates that are read again; there are more."""
+    """The fields of a line about some updates that a reader needs; the line has more."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
     kind: Literal["step"]
@@ -28,7 +28,7 @@ class _Step(TypedDict):
 
 
 class _Epoch(TypedDict):
-    """The same of a line about an epoch; losses and error rates are by exit."""
+    """The fields of a line about an epoch that a reader needs; losses and error rates are by exit."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
     kind: Literal["epoch"]
@@ -51,19 +51,19 @@ class Journal:
         self.path = ExperimentPaths(exp).log
         _forget(self.path, step, epoch)
         self._file = open(self.path, "a", encoding="utf-8", opener=no_link)  # noqa: SIM115  (open for the whole run)
-        from torch.utils.tensorboard import SummaryWriter  # seconds to import, and the report only reads
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds, and the report, which only reads, does not need it
 
         self._board = SummaryWriter(str(exp / "tensorboard"), purge_step=step + 1)
         threading.excepthook = _tell_error_of_thread
 
     def step(self, record: dict[str, Any]) -> None:
-        """Record an update: loss, tap losses, learning rate, gradient norm, speed."""
+        """Record the updates since the last record: loss, tap losses, learning rate, gradient norm, speed."""
         self._write({"kind": "step", **record})
         scalars = {key: record[key] for key in ("loss", "lr", "grad_norm", "frames_per_s")}
         self._plot(record["step"], {**scalars, **{f"tap_loss/{tap}": loss for tap, loss in record["tap_losses"].items()}})
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Record the end of an epoch: dev loss and WER of every tap."""
+        """Record the end of an epoch: dev loss and WER of every exit."""
         self._write({"kind": "epoch", **record})
         curves = {f"{name}/{tap}": value for name in ("dev_loss", "dev_wer") for tap, value in record[name].items()}
         self._plot(record["step"], {"train_loss": record["train_loss"], **curves})
@@ -87,7 +87,7 @@ class Journal:
 
 
 def _tell_error_of_thread(failed: Any) -> None:
-    """Print the traceback of a thread, but not of tensorboard's: ``add_scalar`` raises its error again, such as a full disk."""
+    """Print the traceback of a thread, except tensorboard's, whose error (such as a full disk) ``add_scalar`` raises again."""
     if type(failed.thread).__name__ != "_AsyncWriterThread":
         threading.__excepthook__(failed)
 

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """The progress of a run. Progress, weights and optimiser moments are its whole state."""
+    """The progress of a run. Its whole state is this, the window, the weights and the moments of the optimiser."""
 
     epoch: int = 1  # current epoch
     update: int = 0  # updates done in this epoch
@@ -57,8 +57,8 @@ class Progress:
     epoch_layers: int = 0  # layers run, summed over the updates of this epoch
     epoch_ended_at: dict[str, int] = field(default_factory=dict)  # layer -> updates of this epoch that ended at it
     seconds: float = 0.0
-    records: list[dict[str, Any]] = field(default_factory=list)  # epoch, wer, loss of each finished epoch
-    threads: int | None = None  # of each process; sums of other numbers of threads differ in their last bits
+    records: list[dict[str, Any]] = field(default_factory=list)  # dev results; see ``store.Epoch``
+    threads: int | None = None  # of each process; with another number, sums differ in their last bits
 
 
 class _Stopped(Exception):
@@ -103,7 +103,7 @@ class Trainer:
             self.journal = Journal(self.exp, self.progress.step, self.progress.epoch)
 
     def run(self) -> None:
-        """Train to the last epoch. At a signal, save the state after the running update and stop; a second one stops at once.
+        """Train to the last epoch. At a signal, save the state after the running update and stop; at a second one, at once.
 
         Raises:
             Interrupted: a signal came, or another process of this training got one.
@@ -152,7 +152,7 @@ class Trainer:
         updates = updates[progress.update :]
         batches = self._load([batch for update in updates for batch in update])
         self.updater.model.train()
-        if not self.window.utterances:  # its time begins here; else it is that of a stopped run
+        if not self.window.utterances:  # begin its time here; a window with updates is that of a stopped run
             self.window = self._empty_window()
         for update in track(updates, f"epoch {progress.epoch}/{self.config.train.epochs}", note=self._outlook):
             self.before_update()
@@ -169,7 +169,7 @@ class Trainer:
             self._log()
 
     def _load(self, batches: list[np.ndarray]) -> Iterator[Batch]:
-        """Yield the share of this process of each batch, read in advance, on its device."""
+        """Yield this process's share of each batch, read in advance, on its device."""
         own = [share(batch, self.fabric.global_rank, self.fabric.world_size) for batch in batches]
         pin = self.fabric.device.type == "cuda"
         return (b.to(self.fabric.device) for b in self.train_corpus.loader(own, self.config.train.num_workers, pin))

@@ -126,7 +126,8 @@ def _split(model: CtcModel, mesh: DeviceMesh) -> CtcModel:
 
     for part in (*model.encoder.layers, model):
         fully_shard(part, mesh=mesh["data_parallel"])
-    register_fsdp_forward_method(model, CtcModel.embed.__name__)  # a runner calls it first; its other calls are modules
+    # FSDP gathers the weights for calls of modules, but a runner also calls this method.
+    register_fsdp_forward_method(model, CtcModel.embed.__name__)
     return model
 
 

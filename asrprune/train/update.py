@@ -98,8 +98,8 @@ class Updater:
     def try_out(self, batch: Batch) -> None:
         """Compute the gradient of all layers without an update.
 
-        A lack of memory then shows, and every layer has a gradient, so that one that is skipped in the first update is
-        treated as in any other update.
+        So a lack of memory shows at once. Afterwards every layer has a gradient of 0, so a layer that the first update skips is
+        treated as in any later update.
         """
         buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
         self.fabric.backward(self.module.total(self.losses(batch, list(range(1, self.config.model.num_layers + 1)))))
@@ -131,7 +131,7 @@ class Updater:
         return model.num_layers if step == 1 else draw_depth(model.truncated, model.num_layers, self.config.seed, step)
 
     def _clip(self) -> float:
-        """Clip the gradient and return its norm before. This waits for the GPU; the optimiser then runs asynchronously."""
+        """Clip the gradient; return its norm before that. This waits for the GPU; the optimiser then runs asynchronously."""
         norm = self.fabric.clip_gradients(
             self.model, self.optimizer, max_norm=self.config.train.grad_clip, error_if_nonfinite=False
         )

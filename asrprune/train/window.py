@@ -1,4 +1,4 @@
-"""What the updates since the last log line add up to."""
+"""Sums over the updates since the last log line."""
 
 import time
 from collections import Counter
@@ -14,7 +14,7 @@ from asrprune.train.ranks import add_up
 
 @dataclass
 class Window:
-    """Sums over the updates since the last log line. ``losses`` and ``frames`` are those of this process, the rest of all."""
+    """Sums over the updates since the last log line. ``losses`` and ``frames`` are of this process, the others of all."""
 
     losses: Tensor  # (E,) loss of each exit, summed over the utterances that reach it
     reached: Tensor  # (E,) number of utterances that reach each exit

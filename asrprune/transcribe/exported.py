@@ -37,7 +37,7 @@ class ExportedModel:
         self.record = Exported.of_metadata(path, self._session.metadata)
         if self.record.input != "features":
             raise UserError(f"{path}: its input is the waveform, which is for other programs; export it with --input features")
-        self.batches = self.record.precision != "int8"  # a product of integers scales all numbers of a batch together
+        self.batches = self.record.precision != "int8"  # in int8 all numbers of a batch share one scale
         self.num_layers, self.frontend = self.record.num_layers, self.record.frontend
         self.default: Keep = self.record.at(self.record.depth).keep
         self.plan: Plan = self.record.plan()

@@ -23,7 +23,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.transcribe.model import Model
 
 logger = logging.getLogger(__name__)
-READ_AHEAD_S = 300.0  # recordings that are read before some of similar length run together
+READ_AHEAD_S = 300.0  # of recordings that are read before those of similar length run together
 BATCH_S = 30.0  # longest batch, padding included; 60 s take as long in torch, and in onnxruntime 1.1 times as long
 Audio = str | Path | np.ndarray
 # features (T, F) of recordings -> of each, log-probabilities (T', V) and the layers that ran
@@ -73,7 +73,7 @@ class Listener:
             except UserError as error:
                 group.append(error)
             last = group[-1]
-            waiting = waiting + len(last.features) if isinstance(last, _Heard) else most
+            waiting = waiting + len(last.features) if isinstance(last, _Heard) else most  # a finished one does not wait
             if waiting >= most:
                 yield from self._finished(group, run, together)
                 group, waiting = [], 0
@@ -91,7 +91,7 @@ class Listener:
     def _finished(
         self, group: Sequence[_Heard | Hypothesis | UserError], run: Run, together: bool
     ) -> list[Hypothesis | UserError]:
-        """Transcribe the recordings of a group that wait."""
+        """Transcribe the recordings of a group that wait; return the results of the whole group, in order."""
         done = {number: part for number, part in enumerate(group) if not isinstance(part, _Heard)}
         waiting = [(number, part) for number, part in enumerate(group) if isinstance(part, _Heard)]
         lengths = np.array([len(part.features) for _, part in waiting])
