@@ -2,11 +2,14 @@
 
 from __future__ import annotations  # an old Python must be able to import this file and report its version
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 _STAT = Path("/proc/stat")  # Linux
+_CHILDREN = Path("/proc/thread-self/children")  # Linux
+_UTIME = 11  # a field of /proc/PID/stat, counted from the one after the name: time in the program; the next one: in the system
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _IDLE = (3, 4)  # fields of a line of /proc/stat: idle, and waiting for a disk
 _TIMES = 8  # fields to sum; the times in later fields are already part of these
@@ -41,6 +44,23 @@ def busy_cores(interval_s: float = 0.2) -> float:
 def core_seconds() -> float:
     """Return the seconds that the usable cores were busy since the machine was started; 0.0 without /proc/stat (macOS)."""
     return sum(busy for busy, _ in _ticks().values()) / os.sysconf("SC_CLK_TCK") if _STAT.exists() else 0.0
+
+
+def own_seconds() -> float:
+    """Return the seconds of cores that this process and its children used, such as workers that read data."""
+    used = os.times()  # of children: only those that have ended
+    return used.user + used.system + used.children_user + used.children_system + _of_running_children()
+
+
+def _of_running_children() -> float:
+    """Return the seconds of the children of this thread that run; 0.0 on systems that do not list them (macOS)."""
+    ticks = 0
+    with contextlib.suppress(OSError):
+        for child in _CHILDREN.read_text(encoding="ascii").split():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                fields = Path(f"/proc/{child}/stat").read_bytes().rpartition(b")")[2].split()
+                ticks += int(fields[_UTIME]) + int(fields[_UTIME + 1])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _usable() -> list[int]:

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 _POLL_S = 1.0
 _ASK_S = 10.0  # interval between two calls of squeue
 _CANCEL_S = 20.0  # the longest time to wait for a cancelled job
+_ANSWER_S = 60.0  # Slurm's own programs wait for the controller for 10 s, several times
 _FORGOTTEN = "UNKNOWN"  # the state of a job that Slurm no longer knows, some minutes after its end
 _ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"),
@@ -211,7 +212,11 @@ def _cancel(array: str, jobs: set[str]) -> None:
 
 
 def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, text=True)
+    """Ask Slurm. A controller that hangs counts as one that does not answer."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, returncode=1, stdout="", stderr=f"no answer in {_ANSWER_S:.0f} s")
 
 
 def _flat(text: str) -> str:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 
-from asrprune.runtime.cores import busy_cores, core_seconds, physical_cores
+from asrprune.runtime.cores import busy_cores, core_seconds, own_seconds, physical_cores
 
 logger = logging.getLogger(__name__)
 # OpenMP's threads wait for each other several hundred times in a training step, in a loop that takes the core from other
@@ -83,5 +83,5 @@ class FollowLoad:
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
-        """Return three times in seconds: the clock, the time that cores spent on all programs, and on this one."""
-        return time.monotonic(), core_seconds(), time.process_time()
+        """Return three times in seconds: the clock, what cores spent on all programs, and on this one with its workers."""
+        return time.monotonic(), core_seconds(), own_seconds()

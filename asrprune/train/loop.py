@@ -165,8 +165,12 @@ class Trainer:
                 self._save_if_due()
             elif self.fabric.world_size == 1:  # several processes would have to agree after each update
                 self._stop_if_asked()
-        if self.window.utterances:
-            self._log()
+        self._log()
+        if not progress.epoch_utterances:
+            raise UserError(
+                f"epoch {progress.epoch}: no update had a finite gradient, so the model learns nothing; check the features of"
+                " the utterances named above, or lower train.schedule.peak"
+            )
 
     def _load(self, batches: list[np.ndarray]) -> Iterator[Batch]:
         """Yield this process's share of each batch, read in advance, on its device."""
@@ -206,8 +210,10 @@ class Trainer:
         return f"; loss {self.last_loss:.3f}; about {left_s:.0f} s left of the training"
 
     def _log(self) -> None:
-        """Write a log line for the window, and empty it."""
+        """Write a log line for the window, and empty it; if all its updates were skipped, the next line includes it."""
         progress, window = self.progress, self.window
+        if not window.utterances:
+            return
         seconds = window.seconds
         reached = window.reached > 0  # in a short window, high exits may not be reached
         losses, frames = window.added_up(self.fabric)

@@ -68,23 +68,26 @@ class Updater:
         utterances = sum(sizes)
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config.train.schedule))
         self._clear_gradients(depth)
+        sums = torch.zeros_like(window.losses)
         for number, (batch, size) in enumerate(zip(batches, sizes, strict=True), start=1):
             counts = int(rank < size)  # 0 if this process only has a placeholder, see ``share``
             with self.fabric.no_backward_sync(self.model, enabled=world > 1 and number < len(batches)):
                 losses = counts * self.losses(batch, keep, depth)
                 self.fabric.backward(self.module.total(losses) / utterances * world)  # DDP takes the mean over processes
-            window.losses[: len(losses)] += losses.detach()
+            sums[: len(losses)] += losses.detach()
             window.frames += counts * int(self.corpus.lengths[batch.index].sum())  # batch.lens would wait for the GPU
         for layer in self.module.encoder.layers[depth:]:  # without gradient their weights and moments stay as they are
             layer.zero_grad(set_to_none=True)
-        window.grad_norm = self._clip()
-        if math.isfinite(window.grad_norm):
+        norm = self._clip()
+        if math.isfinite(norm):
             self.optimizer.step()
             self.skipped = 0
-        else:
+            window.losses += sums
+            window.reached[: len(losses)] += utterances
+            window.utterances += utterances
+            window.grad_norm = norm
+        else:  # its losses may be NaN, which would make the mean of the window NaN
             self._skip(step, [self.corpus.ids[int(i)] for batch in batches for i in batch.index])
-        window.reached[: len(losses)] += utterances
-        window.utterances += utterances
         window.layers_run += len(keep)
         window.ended_at[depth] += 1
 

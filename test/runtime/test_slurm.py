@@ -208,3 +208,12 @@ def test_a_job_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.Mo
         pytest.raises(UserError, match=r"^job \d+ ended as FAILED; last log line: '.*'; run"),
     ):
         list(one.map(limits, [0]))
+
+
+def test_a_controller_that_hangs_counts_as_one_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "squeue").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        patch.setattr(slurm, "_ANSWER_S", 0.2)
+        assert slurm._gone("1", {"1_0"}) == {}

@@ -11,7 +11,7 @@ import pytest
 from commands import asrprune
 
 from asrprune.runtime import cores, threads
-from asrprune.runtime.cores import busy_cores, core_seconds, physical_cores, usable_cores
+from asrprune.runtime.cores import busy_cores, core_seconds, own_seconds, physical_cores, usable_cores
 from asrprune.runtime.threads import FollowLoad, set_threads, wait_briefly
 
 WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -105,6 +105,19 @@ def test_the_time_of_cores_is_measured() -> None:
     while time.process_time() - own < 0.3:
         pass
     assert core_seconds() - before >= 0.2  # it counts hundredths of a second
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc lists children on Linux")
+def test_workers_count_as_this_program() -> None:
+    busy = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ninput()"
+    before = own_seconds()
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        running = own_seconds() - before
+        worker.communicate(b"\n")
+    assert running >= 0.4  # counted in hundredths of a second
+    assert running - 0.1 <= own_seconds() - before <= running + 1.0, "the same after its end"
 
 
 @pytest.mark.usefixtures("unset")

@@ -149,6 +149,7 @@ def test_update_without_a_finite_gradient_is_left_out(
     window = trainer._empty_window()
     batch = batches_of(trainer, range(4))[0]
     update(trainer, [batch], window)
+    losses, norm = window.losses.clone(), window.grad_norm
     before, moments = weights(trainer), trainer.updater.optimizer.state_dict()["state"][0]["exp_avg"].clone()
     batch.features[1, 5] = float("nan")
     update(trainer, [batch], window)
@@ -156,6 +157,8 @@ def test_update_without_a_finite_gradient_is_left_out(
     assert f"step 2: the gradient is not finite; utterances: {named}; the update is skipped" in caplog.text
     torch.testing.assert_close(weights(trainer), before, rtol=0.0, atol=0.0)
     assert torch.equal(trainer.updater.optimizer.state_dict()["state"][0]["exp_avg"], moments)
+    assert torch.equal(window.losses, losses)
+    assert (window.utterances, window.grad_norm, window.ended_at.total()) == (4, norm, 2)
     update(trainer, batches_of(trainer, range(4)), window)
     assert trainer.progress.step == 3
     after = weights(trainer)
@@ -171,6 +174,17 @@ def test_training_ends_when_no_gradient_is_finite(tiny_config_with: ConfigWith, 
         update(trainer, batches, trainer._empty_window())
     with pytest.raises(UserError, match=f"{trainer.train_corpus.ids[1]}.*; 5 updates in a row were skipped"):
         update(trainer, bad, trainer._empty_window())
+
+
+def test_an_epoch_without_a_finite_gradient_ends_the_training(
+    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_config_with(*CALM, "train.log_every_steps=1"))
+    trainer.begin()
+    monkeypatch.setattr(trainer, "_updates", lambda epoch: [[np.arange(4)]])
+    monkeypatch.setattr(trainer.updater, "_clip", lambda: float("nan"))
+    with pytest.raises(UserError, match="epoch 1: no update had a finite gradient"):
+        trainer._run_epoch()
 
 
 def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
