@@ -11,6 +11,7 @@ import torch
 
 from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.torch_pair import installed_version
 from asrprune.runtime.version import version
 
 Environment = dict[str, str | int | None]  # names of the machine and versions of programs
@@ -75,18 +76,12 @@ def environment() -> Environment:
         "asrprune": version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchaudio": _torchaudio_version(),
+        "torchaudio": installed_version("torchaudio"),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cores": usable_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _torchaudio_version() -> str:
-    from importlib.metadata import version as installed
-
-    return installed("torchaudio")
 
 
 def _cpu_name() -> str:
