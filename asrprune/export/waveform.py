@@ -4,10 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from asrprune.config.schema import FrontendConfig
-from asrprune.features.fbank import INT16_SCALE, PREEMPHASIS, frame_sizes, num_frames
+from asrprune.features.fbank import INT16_SCALE, LEAST_ENERGY, PREEMPHASIS, frame_sizes, num_frames
 from asrprune.runtime.torch_pair import import_torchaudio
-
-_FLOOR = torch.finfo(torch.float32).eps  # the least energy, before the logarithm, as in Kaldi
 
 
 class Fbank(nn.Module):
@@ -34,7 +32,7 @@ class Fbank(nn.Module):
         frames = self._frames(samples * INT16_SCALE, lens)  # (B, T, W)
         real, imaginary = ((frames - frames.mean(dim=-1, keepdim=True)) @ self.dft).chunk(2, dim=-1)
         energies = (real.square() + imaginary.square()) @ self.mel
-        return energies.clamp(min=_FLOOR).log(), (lens + self.shift // 2) // self.shift
+        return energies.clamp(min=LEAST_ENERGY).log(), (lens + self.shift // 2) // self.shift
 
     def _frames(self, samples: Tensor, lens: Tensor) -> Tensor:
         """Return overlapping frames (B, T, W); both ends of each utterance are mirrored, also within a padded batch."""

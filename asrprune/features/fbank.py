@@ -1,4 +1,4 @@
-"""Log-mel filterbanks of samples, computed as in kaldi-native-fbank and sherpa-onnx."""
+"""Log-mel filterbanks of samples, computed as in sherpa-onnx, with kaldi-native-fbank."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from asrprune.config.schema import FrontendConfig
 from asrprune.runtime.torch_pair import import_torchaudio
 
 INT16_SCALE = 32768.0  # Kaldi computes filterbanks on 16-bit integers
+# The least energy: kaldi-native-fbank's limit is float32's epsilon, and sherpa-onnx gives it samples in [-1, 1).
+LEAST_ENERGY = float(np.finfo(np.float32).eps) * INT16_SCALE**2
 UNIT_SCALE = 2 * math.log(INT16_SCALE)  # log-mel energies of 16-bit integers minus those of samples in [-1, 1)
 PREEMPHASIS = 0.97
 SPEED_FILTER: dict[str, Any] = {  # the options of torchaudio's ``resample`` in ``change_speed``
@@ -20,7 +22,7 @@ ComputeFbank = Callable[[np.ndarray, FrontendConfig], np.ndarray]
 
 
 def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
-    """Compute log-mel filterbanks with the settings of kaldi-native-fbank / sherpa-onnx.
+    """Compute log-mel filterbanks with the settings of sherpa-onnx.
 
     Args:
         samples: (N,) float32 in [-1, 1).
@@ -47,7 +49,7 @@ def compute_fbank(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
         remove_dc_offset=True,
         dither=0.0,
     )
-    return features[:frames].numpy()
+    return np.maximum(features[:frames].numpy(), np.float32(math.log(LEAST_ENERGY)))
 
 
 def num_frames(num_samples: int, options: FrontendConfig) -> int:

@@ -5,10 +5,9 @@ from functools import cache
 import numpy as np
 
 from asrprune.config.schema import FrontendConfig
-from asrprune.features.fbank import INT16_SCALE, PREEMPHASIS, frame_sizes, pad_edges
+from asrprune.features.fbank import INT16_SCALE, LEAST_ENERGY, PREEMPHASIS, frame_sizes, pad_edges
 
 _POVEY = 0.85  # exponent of the Hann window
-_FLOOR = np.finfo(np.float32).eps  # of an energy, before its logarithm
 
 
 def compute_fbank_numpy(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
@@ -25,7 +24,7 @@ def compute_fbank_numpy(samples: np.ndarray, options: FrontendConfig) -> np.ndar
     banks = _mel_banks(options)
     spectrum = np.fft.rfft(windows, 2 * len(banks))[:, : len(banks)]  # no filter reaches the Nyquist frequency
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    return np.log(np.maximum(power @ banks, _FLOOR))
+    return np.log(np.maximum(power @ banks, np.float32(LEAST_ENERGY)))
 
 
 @cache

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from asrprune.config.schema import FrontendConfig
-from asrprune.features.fbank import ComputeFbank, compute_fbank
+from asrprune.features.fbank import UNIT_SCALE, ComputeFbank, compute_fbank
 from asrprune.features.fbank_numpy import compute_fbank_numpy
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -25,7 +25,7 @@ WAYS: tuple[ComputeFbank, ...] = (compute_fbank, compute_fbank_numpy)
 
 
 def oracle(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
-    """(N,) float32 in [-1, 1) -> (T, num_mels): sherpa-onnx's settings, written out, at 16-bit scale."""
+    """(N,) float32 in [-1, 1) -> (T, num_mels): sherpa-onnx's settings, written out; the result is brought to 16-bit scale."""
     settings = kaldi_native_fbank.FbankOptions()
     settings.frame_opts.samp_freq = options.sample_rate
     settings.frame_opts.frame_length_ms = 25.0
@@ -38,12 +38,11 @@ def oracle(samples: np.ndarray, options: FrontendConfig) -> np.ndarray:
     settings.mel_opts.num_bins = options.num_mels
     settings.mel_opts.low_freq = 20.0
     settings.mel_opts.high_freq = options.high_freq
-    settings.energy_floor = 0.0
     computer = kaldi_native_fbank.OnlineFbank(settings)
-    computer.accept_waveform(options.sample_rate, (samples * 32768.0).tolist())
+    computer.accept_waveform(options.sample_rate, samples.tolist())
     computer.input_finished()
     frames = [computer.get_frame(frame) for frame in range(computer.num_frames_ready)]
-    return np.stack(frames) if frames else np.zeros((0, options.num_mels), dtype=np.float32)
+    return np.stack(frames) + np.float32(UNIT_SCALE) if frames else np.zeros((0, options.num_mels), dtype=np.float32)
 
 
 def chirp(num_samples: int, sample_rate: int) -> np.ndarray:
@@ -81,7 +80,7 @@ def assert_equals_oracle(samples: np.ndarray, options: FrontendConfig) -> None:
         assert features.dtype == np.float32
         assert features.shape == expected.shape
         np.testing.assert_allclose(features[exact], expected[exact], atol=1e-3, rtol=0.0)
-        np.testing.assert_allclose(features, expected, atol=0.1, rtol=0.0)
+        np.testing.assert_allclose(features, expected, atol=0.02, rtol=0.0)
 
 
 @pytest.mark.parametrize("options", [WIDE, NARROW], ids=["16kHz", "8kHz"])
@@ -96,12 +95,12 @@ def test_less_than_one_window(num_samples: int) -> None:
 
 
 def test_digital_silence_between_two_sounds() -> None:
-    """The floor of the logarithm is the same: frames of zeros are log(float32 epsilon) in both."""
+    """Frames of zeros have the log of float32's epsilon, at the scale of sherpa-onnx."""
     sound = chirp(4000, 16000)
     samples = np.concatenate([sound, np.zeros(4000, dtype=np.float32), sound])
     assert_equals_oracle(samples, WIDE)
     for compute in WAYS:
-        assert compute(samples, WIDE).min() == pytest.approx(np.log(np.finfo(np.float32).eps), abs=1e-4)
+        assert compute(samples, WIDE).min() == pytest.approx(np.log(np.finfo(np.float32).eps) + UNIT_SCALE, abs=1e-4)
 
 
 def test_other_frames_and_filters_in_numpy() -> None:
