@@ -96,6 +96,7 @@ def _trace(graph: AnyDepth | OneDepth, choice: Mapping[str, torch.Tensor], outpu
     import_onnx()
     dim = torch.export.Dim
     names = INPUTS["waveform" if graph.fbank else "features"]
+    shortest = 0 if graph.fbank else min_frames(graph.factor)  # else torch finds it by itself, and traces everything once more
     with quiet():
         program = torch.onnx.export(
             graph.eval(),
@@ -105,7 +106,7 @@ def _trace(graph: AnyDepth | OneDepth, choice: Mapping[str, torch.Tensor], outpu
             external_data=False,
             input_names=[*names, *choice],
             output_names=[*OUTPUTS, *outputs],
-            dynamic_shapes=({0: dim("batch"), 1: dim("length")}, {0: dim("batch")}, *(None for _ in choice)),
+            dynamic_shapes=({0: dim("batch"), 1: dim("length", min=shortest)}, {0: dim("batch")}, *(None for _ in choice)),
             verbose=False,
             custom_translation_table=translations(),
         )
