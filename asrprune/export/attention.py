@@ -14,7 +14,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     def attention(query: Any, key: Any, value: Any, attn_mask: Any, *_: Any, **__: Any) -> Any:
         """Translate softmax(Q K^T / sqrt(D/H)) V for (B, H, T', D/H) each; ``attn_mask`` bool is True on real frames.
 
-        Masked scores get the least number instead of minus infinity, so a row without a real frame has no NaN.
+        Dropout and another scale are ignored; an exported model has neither. Masked scores get the least number instead of
+        minus infinity, so a row without a real frame has no NaN.
         """
         zero, least = (op.Constant(value_float=number) for number in (0.0, torch.finfo(torch.float32).min))
         scores = op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2]))

@@ -96,7 +96,8 @@ def _trace(graph: AnyDepth | OneDepth, choice: Mapping[str, torch.Tensor], outpu
     import_onnx()
     dim = torch.export.Dim
     names = INPUTS["waveform" if graph.fbank else "features"]
-    shortest = 0 if graph.fbank else min_frames(graph.factor)  # else torch finds it by itself, and traces everything once more
+    # The convolutions need so many frames. If this is not said, torch finds it out by tracing, and then traces once more.
+    shortest = 0 if graph.fbank else min_frames(graph.factor)
     with quiet():
         program = torch.onnx.export(
             graph.eval(),

@@ -33,8 +33,8 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # onnxruntime ignores it; 0: all cores
-        # Threads spin while they wait for each other within a call: an idle machine then runs 1.2 times as many of them. They
-        # stop at its end, because between calls their cores belong to others.
+        # By default threads spin while they wait for each other: on idle cores calls are then 1.2 times as fast. This stops
+        # the spinning at the end of a call, because between calls the cores belong to others.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_prepacking", "1" if low_memory else "0")
         try:

@@ -1,4 +1,4 @@
-"""Log-mel filterbanks of samples, computed as in sherpa-onnx, with kaldi-native-fbank."""
+"""Log-mel filterbanks of samples, equal to those that sherpa-onnx computes with kaldi-native-fbank."""
 
 import math
 from collections.abc import Callable
