@@ -23,12 +23,19 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-CHILD = r"""
-trap 'echo got INT; exit 7' INT
-trap 'echo got TERM; exit 0' TERM
-trap 'echo got HUP; exit 7' HUP
-echo $$ > "$0"
-for _ in $(seq 300); do sleep 0.1; done
+# In Python, because bash sometimes misses a SIGINT that comes just as a command that it waits for ends.
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+
+def tell(number, frame):
+    print("got", signal.Signals(number).name[3:], flush=True)
+    sys.exit(0 if number == signal.SIGTERM else 7)
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, tell)
+Path(sys.argv[1]).write_text(str(os.getpid()))
+time.sleep(30)
 """
 
 
@@ -80,7 +87,7 @@ def _start(tmp_path: Path, ignored: tuple[signal.Signals, ...] = ()) -> tuple["s
             signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
     there = tmp_path / "there"
-    command = [*_python(PARENT), str(tmp_path / "log"), "bash", "-c", CHILD, str(there)]
+    command = [*_python(PARENT), str(tmp_path / "log"), *_python(CHILD), str(there)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listen)
     until = time.monotonic() + 60
     while not there.exists() or not there.read_text().strip():
