@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ import torch
 
 from asrprune.config.lengths import min_frames
 from asrprune.experiment.plan import Keep
-from asrprune.export.attention import translations
 from asrprune.export.graph import AnyDepth, EarlyExit, OneDepth
+from asrprune.export.operators import translations
 from asrprune.export.session import INPUTS, KEEP, LAYERS, OUTPUTS, THRESHOLDS
 from asrprune.export.waveform import Fbank
 from asrprune.model.ctc_model import CtcModel
@@ -24,6 +25,7 @@ from asrprune.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir
 
 OPSET = 18
 _FRAMES = 93  # of the traced batch; if another dimension had this size, the exporter would treat both as one
@@ -111,10 +113,21 @@ def _trace(graph: AnyDepth | OneDepth, choice: Mapping[str, torch.Tensor], outpu
             verbose=False,
             custom_translation_table=translations(),
         )
-    assert program is not None
+        assert program is not None
+        _fold_weights(program.model)
     file = program.model_proto
     _forget_source(file.graph)
     return file
+
+
+def _fold_weights(model: "onnx_ir.Model") -> None:
+    """Reshape weights now instead of in each call: the quantiser takes weights only, not what is computed from them."""
+    from onnxscript.optimizer import fold_constants
+
+    most = sys.maxsize
+    fold_constants(
+        model, input_size_limit=most, output_size_limit=most, should_fold=lambda node: node.op_type == "Reshape" or None
+    )  # fmt: skip
 
 
 def _forget_source(graph: "onnx.GraphProto") -> None:

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from onnx_graphs import integer_products
 
+from asrprune.config.schema import Config
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import load
 from asrprune.export import build, quantise
 from asrprune.export.build import Options, export, set_depth
 from asrprune.export.mixture import Loss, smallest_mixture
-from asrprune.export.onnx_file import import_onnx
+from asrprune.export.onnx_file import import_onnx, one_depth
 from asrprune.export.record import Compared, Exported
 from asrprune.export.session import Session
+from asrprune.model.ctc_model import CtcModel
 from asrprune.prune.find import find_plan
 
 
@@ -58,6 +60,16 @@ def test_weights_of_layers_are_integers_and_those_of_features_are_not(page: tupl
     assert [name for name in left if name in weights] == ["fbank.dft", "fbank.mel"]
     kinds = {tensor.name: tensor.data_type for tensor in small.graph.initializer}
     assert sum(kind == onnx.TensorProto.INT8 for kind in kinds.values()) >= 2 * (4 * 4 + 2)  # weights and their zeros
+
+
+@pytest.mark.parametrize("factor", [4, 8])
+def test_a_front_end_over_time_is_made_of_integers(factor: int, tiny_config_with: Callable[..., Config]) -> None:
+    options = ["subsampling.type=conv1d", f"subsampling.factor={factor}", "subsampling.channels=16", "num_layers=4"]
+    model = CtcModel(tiny_config_with(*(f"model.{option}" for option in options)).model, 80, 7).eval()
+    kinds = [node.op_type for node in quantise.int8(one_depth(model, (1,))).graph.node]
+    layer = {"qkv", "project", "expand", "contract"}
+    assert kinds.count("MatMulInteger") == {4: 2, 8: 3}[factor] + len({"linear", "head"} | layer)
+    assert "Conv" not in kinds
 
 
 def graphs(graph):  # type: ignore[no-untyped-def]
