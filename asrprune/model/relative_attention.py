@@ -4,7 +4,6 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from asrprune.model.dropout import dropout
 from asrprune.model.transformer import sinusoids
@@ -43,13 +42,17 @@ class RelativeAttention(nn.Module):
 
 @lru_cache(maxsize=16)  # all layers of a batch, and often of the next batch, need the same table
 def distances(frames: int, dim: int, device: torch.device) -> Tensor:
-    """Return sinusoids of the distances ``frames`` - 1, ..., 1 - ``frames``: (2 * frames - 1, dim)."""
+    """Return sinusoids of the distances ``frames`` - 1, ..., -``frames``: (2 * frames, dim)."""
     with torch.inference_mode(False), torch.no_grad():  # otherwise training could not use a table that decoding has cached
-        return sinusoids(torch.arange(frames - 1, -frames, -1, dtype=torch.float32, device=device), dim)
+        return sinusoids(torch.arange(frames - 1, -frames - 1, -1, dtype=torch.float32, device=device), dim)
 
 
 def _shift(scores: Tensor) -> Tensor:
-    """Turn (B, H, T, 2T - 1) scores by distance into (B, H, T, T) by key: in row i, column T - 1 - i + j becomes column j."""
-    batch, heads, frames, width = scores.shape
-    padded = F.pad(scores, (1, 0)).view(batch, heads, width + 1, frames)
-    return padded[:, :, 1:].reshape(batch, heads, frames, width)[..., :frames]
+    """Turn (B, H, T, 2T) scores by distance into (B, H, T, T) by key: in row i, column T - 1 - i + j becomes column j.
+
+    In a flat row of all scores, these of row i start at T - 1 + i * (2T - 1). So they are the first columns of a matrix with
+    rows of 2T - 1. It is a view of the scores, which are not copied. The last distance is never used.
+    """
+    frames = scores.shape[-2]
+    start, width = frames - 1, 2 * frames - 1
+    return scores.flatten(-2)[..., start : start + frames * width].unflatten(-1, (frames, width))[..., :frames]

@@ -28,8 +28,9 @@ def test_layer_is_the_formula(layer: ConformerLayer) -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
 def test_shift_takes_column_t_minus_1_minus_i_plus_j(frames: int) -> None:
-    scores = torch.randn(2, 3, frames, 2 * frames - 1)
+    scores = torch.randn(2, 3, frames, 2 * frames)
     shifted = _shift(scores)
+    assert shifted.data_ptr() == scores[0, 0, 0, frames - 1 :].data_ptr(), "not copied"
     assert shifted.shape == (2, 3, frames, frames)
     for i in range(frames):
         for j in range(frames):

@@ -16,12 +16,12 @@ except ImportError:  # optional
 
 
 def mutate(name: str, seconds: float, folder: Path, seed: int = 0) -> str:
-    """Read mutations of the seeds for a time; return a sentence about it. What is found is kept beside as found_NAME."""
+    """Read mutations of the seeds for some seconds of computing; return a sentence. What is found is kept as found_NAME."""
     from parsers import PARSERS, mutated
 
-    parser, draw, until = PARSERS[name], random.Random(seed), time.monotonic() + seconds
+    parser, draw = PARSERS[name], random.Random(seed)
     count, accepted, before = 0, 0, time.process_time()
-    while time.monotonic() < until:
+    while time.process_time() < before + seconds:
         content = mutated(draw.choice(parser.seeds), draw)
         try:
             accepted += parser.survives(content, folder)
