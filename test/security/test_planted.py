@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from attacks import Canary
-from commands import asrprune, refused
+from commands import asrprune, refused, unchanged
 
 from asrprune.data.download import fetch
 from asrprune.data.fix import fix_data_dir
@@ -121,13 +122,14 @@ def test_results_are_not_written_through_links(link: str, searched: Path, tiny_d
     assert canary.is_alive()
 
 
-@pytest.mark.parametrize("link", ["plans", "svcca"])
+@pytest.mark.parametrize("link", ["plans", "plans/scores", "svcca"])
 def test_measures_are_not_written_through_links(
     link: str, tiny_experiment: Path, tiny_data: Path, canary: Canary, copy: Callable[[Path], Path]
 ) -> None:
     exp = copy(tiny_experiment)
+    (exp / link).parent.mkdir(exist_ok=True)
     (exp / link).symlink_to(canary.path.parent)
-    command = ["svcca", "--data"] if link == "svcca" else ["search", "--strategy", "lowest", "--dev"]
+    command = ["svcca", "--data"] if link == "svcca" else ["search", "--strategy", "iterative", "--dev"]
     refused(asrprune(*command, tiny_data / "dev", "--exp", exp), command[0], "is a symbolic link to a directory")
     assert canary.is_alive()
 
@@ -247,6 +249,29 @@ def test_backups_are_not_written_through_links(
     (data / link).parent.mkdir(exist_ok=True)
     (data / link).symlink_to(canary.path.parent if link == ".backup" else canary.path)
     assert fix_data_dir(data) == ["text: rewritten; the original file is in .backup2"]
+    assert canary.is_alive()
+
+
+@pytest.mark.parametrize("link", [".fixed", ".fixed/new", ".fixed/old"])
+def test_prepared_files_are_not_taken_through_links(
+    link: str, tiny_data: Path, tmp_path: Path, copy: Callable[[Path], Path]
+) -> None:
+    data, other = copy(tiny_data) / "dev", Path(shutil.copytree(tiny_data / "dev", tmp_path / "other"))
+    (data / link).parent.mkdir(exist_ok=True)
+    (data / link).symlink_to(other)
+    with unchanged(other), pytest.raises(UserError, match="is a symbolic link to a directory"):
+        fix_data_dir(data)
+
+
+@pytest.mark.parametrize("name", ["text", "wav.scp", "text.md"])
+def test_only_plain_tables_are_put_in_place(name: str, tiny_data: Path, canary: Canary, copy: Callable[[Path], Path]) -> None:
+    data = copy(tiny_data) / "dev"
+    (data / ".fixed" / "new").mkdir(parents=True)
+    (data / ".fixed" / "new" / name).symlink_to(canary.path)
+    before = sorted(path.name for path in data.iterdir() if path.name != ".fixed")
+    fix_data_dir(data)
+    assert sorted(path.name for path in data.iterdir()) == before
+    assert not (data / name).is_symlink()
     assert canary.is_alive()
 
 
