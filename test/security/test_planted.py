@@ -16,6 +16,10 @@ from asrprune.data.unpack import unpack
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import file_of, plan_path
 from asrprune.recipe.command import run_command
+from asrprune.recipe.installation import check_installation
+from asrprune.recipe.record import Record
+from asrprune.recipe.run import make_homes
+from asrprune.recipe.stage import Stage
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held, write_json, write_text
 from asrprune.runtime.planted import file_name, inside
@@ -141,6 +145,16 @@ def test_scores_are_not_written_through_links(searched: Path, tiny_data: Path, t
     (searched / "decode" / "dev" / "lowest_d4").symlink_to(other)
     refused(asrprune("score", "--exp", searched, tiny_data / "dev"), "score", "is a symbolic link to a directory")
     assert sorted(other.iterdir()) == before
+
+
+def test_marks_are_not_written_through_links(tmp_path: Path, canary: Canary) -> None:
+    stage = Stage(tmp_path / "exp", number=4, name="train", purpose="training")
+    stage.home.mkdir()
+    (stage.home / ".done").symlink_to(canary.path.parent)
+    for use in (lambda: make_homes([stage]), lambda: check_installation(stage.home, 0)):
+        with pytest.raises(UserError, match="is a symbolic link to a directory"):
+            use()
+    assert canary.is_alive()
 
 
 # -- links in the place of files that we write ------------------------------------------------------------------------
@@ -300,6 +314,18 @@ def test_recordings_that_are_none(entry: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         audio_info(entry.replace("PIPE", str(tmp_path / "pipe")))
     assert str(caught.value).isprintable()
+
+
+def test_marks_that_are_pipes_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("4", "doctor"):
+        (tmp_path / ".done").mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / ".done" / name)
+    assert Record.read(tmp_path / ".done" / "4") is None
+    (tmp_path / "asrprune").write_text("#!/bin/sh\n")
+    (tmp_path / "asrprune").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    check_installation(tmp_path, 0)
+    assert (tmp_path / ".done" / "doctor").read_text() == f"{tmp_path}/asrprune, 0 GPUs\n"
 
 
 # -- grids ------------------------------------------------------------------------------------------------------------
