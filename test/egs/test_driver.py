@@ -326,6 +326,22 @@ def test_where_the_corpus_is_need_not_be_said_again(recipe: Recipe) -> None:
     assert recipe.calls()[0] == "local/data.sh /else where data 2 --fast"
 
 
+def test_notes_are_not_written_through_links(recipe: Recipe) -> None:
+    notes, outside = recipe.folder / "data/.done", recipe.root / "outside"
+    outside.mkdir()
+    (outside / "note").write_text("as it was")
+    notes.mkdir(parents=True)
+    (notes / "local_opts").symlink_to(outside / "note")
+    recipe.run("--local_opts", "louder", "--stop_stage", "0")
+    assert (notes / "local_opts").read_text() == "louder"
+    shutil.rmtree(notes)
+    notes.symlink_to(outside)
+    _, err = recipe.run("--local_opts", "quieter", "--stop_stage", "0", status=1)
+    assert err.startswith("toy/run.sh: data/.done: is a symbolic link to a directory")
+    assert [path.name for path in outside.iterdir()] == ["note"]
+    assert (outside / "note").read_text() == "as it was"
+
+
 @pytest.mark.parametrize(("strategies", "runs"), [("[iterative, lowest]", False), ("[influence]", True)])
 def test_layers_are_measured_only_if_a_strategy_needs_it(strategies: str, runs: bool, recipe: Recipe) -> None:
     recipe.config(f"prune: {{strategies: {strategies}}}")
