@@ -334,6 +334,13 @@ def test_version_and_short_help() -> None:
     assert "--ignore-case" in asrprune("score", "-h").out
 
 
+@pytest.mark.parametrize("number", [0, 1001])
+def test_the_number_of_processes_has_bounds(number: int) -> None:
+    done = asrprune("fbank", "data", "--config", "none.yaml", "--nj", number)
+    assert done.code == 2
+    assert "'--nj'" in done.err
+
+
 def test_letter_case_counts_unless_it_is_ignored(exp: Path, dev: Path) -> None:
     asrprune("decode", "--exp", exp, dev, "--layers", "1,2")
     write_table(dev / "text", {key: text.upper() for key, text in read_table(dev / "text").items()})
