@@ -9,7 +9,7 @@ from asrprune.runtime.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What a stage depends on and what it makes.
+    """The input and the output of a stage.
 
     A change of ``needs`` or ``reads`` also reruns later stages; one of ``also_needs`` or ``also_reads...`` does not.
     """

@@ -192,11 +192,11 @@ def test_options_reach_the_commands(recipe: Recipe) -> None:
 
 def test_threads_and_the_word_for_a_dev_set_reach_the_commands(finished: Recipe) -> None:
     beam(finished, "3gram.arpa")
-    finished.run("--threads", "3", "--is_dev", "true", "--stage", "3")
+    finished.run("--threads", "3", "--is_dev", "true", "--stage", "3", "--config_opts", "--set decode.precision=bf16")
     calls = finished.calls()
     assert [call.split()[0] for call in calls if "--threads 3" in call] == ["train", "svcca", "tune-lm", "search", "decode"]
     assert [call.split()[0] for call in calls if "--yes-it-is-a-dev-set" in call] == ["train", "tune-lm", "search"]
-    finished.run()
+    finished.run("--config_opts", "--set decode.precision=bf16")
     assert finished.calls() == [], "neither changes results"
 
 
@@ -222,6 +222,10 @@ def test_paths_may_be_elsewhere_and_hold_spaces(recipe: Recipe) -> None:
     assert any(f"--copy-to {where}/re sults" in call for call in recipe.calls())
     recipe.run("--datadir", str(where / "da ta"), "--expdir", str(where / "ex p"), "--results_dir", str(where / "re sults"))
     assert recipe.calls() == []
+
+
+def test_the_driver_is_short_enough_to_be_read() -> None:
+    assert len((ROOT / "egs/common/run.sh").read_text().splitlines()) <= 90
 
 
 def test_help_lists_every_option_with_value_and_meaning(recipe: Recipe) -> None:
@@ -454,8 +458,9 @@ def test_layers_are_not_chosen_on_the_copies_of_another_experiment(recipe: Recip
     _, err = recipe.run("--stage", "6", "--config", "conf/two.yaml", status=1)
     assert "the features in data belong to another config" in err
     recipe.run("--stage", "6", "--stop_stage", "6", "--config", "conf/three.yaml")
-    recipe.run("--stage", "6", "--stop_stage", "6", "--exp_tag", "two", "--config_opts", "--set prune.speeds=[1.0]")
-    assert recipe.commands() == ["svcca", "svcca"], "the dev set itself is the same for all"
+    alone = ("--config", "conf/two.yaml", "--config_opts", "--set prune.speeds=[1.0]")
+    recipe.run("--stage", "4", "--stop_stage", "6", *alone)
+    assert recipe.commands() == ["svcca", "train", "svcca"], "the dev set itself is the same for all"
 
 
 def test_an_unwritable_place_is_one_sentence(recipe: Recipe) -> None:
@@ -511,9 +516,9 @@ def test_a_language_model_is_trained_and_its_weights_are_tuned(finished: Recipe)
     beam(finished, "3gram.arpa")
     finished.run()
     calls = finished.calls()
-    assert [call.split()[0] for call in calls] == ["bpe", "lm", "train", "svcca", "tune-lm", *LATER]
+    assert [call.split()[0] for call in calls] == ["bpe", "lm", "train", "tune-lm", *LATER]
     assert calls[1] == "lm data/train/text exp/train/lang/3gram.arpa"
-    assert calls[4].startswith("tune-lm --exp exp/train --dev data/dev --executor local --nj 2")
+    assert calls[3].startswith("tune-lm --exp exp/train --dev data/dev --executor local --nj 2")
     finished.run()
     assert finished.calls() == []
     beam(finished, "2gram.arpa")
@@ -528,7 +533,26 @@ def test_a_language_model_is_trained_and_its_weights_are_tuned(finished: Recipe)
         assert calls[1] == f"lm {sentences} --plain exp/train/lang/2gram.arpa"
     finished.config("train: {epochs: 2}")
     finished.run()
-    assert finished.commands() == ["train", "svcca", *LATER]
+    assert finished.commands() == ["train", *LATER]
+
+
+@pytest.mark.parametrize(
+    ("number", "again"),
+    [
+        ("decode.decoder=beam", ["search", "decode", "score", "bench", "report"]),
+        ("decode.precision=bf16", ["svcca", "search", "decode", "score", "bench", "report"]),
+        ("train.average=1", ["average", "svcca", "search", "decode", "score", "bench", "report"]),
+        ("prune.beam=5", ["search", "decode", "score", "bench", "report"]),
+        ("bench.repeats=1", ["bench", "report"]),
+        ("scoring.ignore_case=true", ["score", "report"]),
+        ("train.num_workers=0", []),
+        ("decode.max_frames=900", []),
+    ],
+)
+def test_a_number_runs_again_what_it_affects(finished: Recipe, number: str, again: list[str]) -> None:
+    """Training, with its old numbers, only writes the config of the experiment anew."""
+    finished.run("--config_opts", f"--set {number}")
+    assert finished.commands() == ["train", *again]
 
 
 def test_a_language_model_is_fetched_or_there(finished: Recipe) -> None:
@@ -541,7 +565,7 @@ def test_a_language_model_is_fetched_or_there(finished: Recipe) -> None:
                                 "local/lm.sh downloads data exp/train/lang/published.arpa.gz"]  # fmt: skip
     beam(finished, "own.arpa")
     finished.run("--stage", "2")
-    assert finished.commands() == ["bpe", "train", "svcca", "tune-lm", *LATER]
+    assert finished.commands() == ["bpe", "train", "tune-lm", *LATER]
     own.write_text("two")
     finished.run("--stage", "2")
     assert finished.commands() == ["tune-lm", *LATER]
