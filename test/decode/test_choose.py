@@ -56,7 +56,8 @@ def test_greedy_is_the_one_of_all(exp: Path) -> None:
 
 VALUES = {  # of each number of a beam search
     "width": (2, 8), "min_prob": (0.0, 0.001, 0.1), "lm": (None, "LM"), "lm_weight": (None, 0.0, 0.7),
-    "word_bonus": (None, -1.0, 1.0), "unknown_penalty": (0.0, 2.0), "context": ((), ("one",), ("one", "two")), "context_bonus": (0.0, 1.0, 3.0),
+    "word_bonus": (None, -1.0, 1.0), "unknown_penalty": (0.0, 2.0),
+    "context": ((), ("one",), ("one", "two")), "context_bonus": (0.0, 1.0, 3.0),
 }  # fmt: skip
 
 
