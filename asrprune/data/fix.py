@@ -151,18 +151,24 @@ def _replace_files(path: Path, rows: Rows) -> list[str]:
 def _put_in_place(path: Path) -> str:
     """Put the prepared files in place, or the rest of them after a kill. Return the name of the backup of the original files.
 
-    An empty file stands for one to remove.
+    An empty file stands for one to remove. A link, which a stranger may have put here, is deleted with the directory.
+
+    Raises:
+        UserError: a directory of prepared files is a link.
     """
     prepared, backups = inside(path, _PREPARED), _backups(path)
-    if (prepared / _OLD).is_dir():
+    old, new = inside(prepared, _OLD), inside(prepared, _NEW)
+    if old.is_dir():
         backups.append(max(backups, default=0) + 1)
-        os.rename(prepared / _OLD, path / _backup_name(backups[-1]))
-    for new in (prepared / _NEW).glob("*"):
-        if new.stat().st_size:
-            os.replace(new, path / new.name)
+        os.rename(old, path / _backup_name(backups[-1]))
+    for file in (new / name for name in FILES):
+        if file.is_symlink() or not file.is_file():
+            continue
+        if file.stat().st_size:
+            os.replace(file, path / file.name)
         else:
-            (path / new.name).unlink(missing_ok=True)
-            new.unlink()
+            (path / file.name).unlink(missing_ok=True)
+            file.unlink()
     shutil.rmtree(prepared)
     return _backup_name(max(backups, default=1))
 

@@ -31,8 +31,8 @@ remember() {  # remember NAME...: note the values of options for the later runs 
         if [ -f "$note" ]; then before=$(< "$note"); fi
         if [[ $given != *" $name "* ]]; then
             printf -v "$name" '%s' "${before:-${!name}}"
-        elif [ "${!name}" != "$before" ]; then
-            mkdir -p "$datadir/.done" && printf '%s' "${!name}" > "$note"
+        elif [ "${!name}" != "$before" ] && [ ! -L "$datadir/.done" ]; then  # a stranger's link may lead anywhere
+            mkdir -p "$datadir/.done" && rm -f "$note" && printf '%s' "${!name}" > "$note"
         fi
     done
 }
