@@ -28,7 +28,7 @@ import numpy.typing as npt
 import soundfile
 
 from asrprune.features.ark import read_recording
-from asrprune.features.container import check_complete, is_unfinished
+from asrprune.features.container import CHECKED, check_complete, is_unfinished
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import open_plain
 
@@ -225,17 +225,23 @@ def _open(entry: str, allow_pipes: bool, streams: bool = False) -> soundfile.Sou
         if match := _in_archive(entry):
             return _open_whole(entry, io.BytesIO(read_recording(match["path"], int(match["offset"]))))
         path, layout = _split_entry(entry)
-        with open_plain(path) as handle:
-            if layout:
+        if layout:
+            with open_plain(path) as handle:
                 _check_whole_samples(path, os.fstat(handle.fileno()).st_size)
-            else:
-                check_complete(path, handle)
-                if is_unfinished(handle):
-                    return _open_whole(entry, _spooled(entry))
+        elif _is_unfinished(path, _stamp(path)):
+            return _open_whole(entry, _spooled(entry))
     except OSError as error:
         path = error.filename or entry
         raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path, or download the file again") from None
     return _open_sound(path, os.fsencode(path), layout)
+
+
+@functools.lru_cache(maxsize=1)  # the segments of a recording follow each other, and some kinds are searched to their end
+def _is_unfinished(path: str, stamp: Stamp | None) -> bool:
+    """Check a file as ``check_complete`` does, again if its stamp changes; return whether its header gives no length."""
+    with open_plain(path) as handle:
+        check_complete(path, handle)
+        return is_unfinished(handle)
 
 
 def _open_whole(name: str, content: BinaryIO) -> soundfile.SoundFile:
@@ -254,6 +260,10 @@ def _open_sound(name: str, source: bytes | BinaryIO, layout: dict[str, Any]) -> 
     except soundfile.LibsndfileError as error:
         why = error.error_string.rstrip(".")
         raise UserError(f"{name}: is not audio that libsndfile reads ({why}); convert it: ffmpeg -i IN OUT.wav") from None
+    if not layout and sound.format not in CHECKED:
+        kind = sound.format_info
+        sound.close()
+        raise UserError(f"{name}: is of a kind ({kind}) of which half a file looks whole; convert it: ffmpeg -i IN OUT.wav")
     if 0 < sound.frames < _NO_LENGTH:
         return sound if sound.seekable() else _as_pcm(name, sound)
     what = "its header does not give its length" if sound.frames else "contains no samples"
