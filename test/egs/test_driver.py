@@ -328,6 +328,45 @@ def test_where_the_corpus_is_need_not_be_said_again(recipe: Recipe) -> None:
     assert recipe.calls() == []
     recipe.run("--download_dir", "/else where", "--stop_stage", "1")
     assert recipe.calls()[0] == "local/data.sh /else where data 2 --fast"
+    recipe.run("--datadir", str(recipe.folder / "data"), "--stop_stage", "1")
+    assert recipe.calls() == [], "the same place by another name"
+    recipe.run("--datadir", "data2", "--stop_stage", "1")
+    assert recipe.calls()[0] == "local/data.sh downloads data2 2"
+
+
+def test_a_data_directory_gives_no_options(recipe: Recipe) -> None:
+    """It may be a stranger's; earlier versions noted the options of the user there."""
+    note = recipe.folder / "data/.done/local_opts"
+    note.parent.mkdir(parents=True)
+    note.write_text("--data_dir /victim")
+    _, err = recipe.run(status=1)
+    assert err.startswith("toy/run.sh: data/.done/local_opts: is not trusted, because")
+    assert err.count("\n") == 1
+    assert recipe.calls() == []
+    recipe.run("--local_opts", "--fast", "--stop_stage", "1")
+    recipe.run("--stop_stage", "1")
+    assert recipe.calls() == [
+        "local/data.sh downloads data 2 --fast",
+        "check-data data/train data/dev data/test data/test2 --no-features",
+    ]
+
+
+def test_options_are_not_noted_through_a_link_in_a_data_directory(recipe: Recipe) -> None:
+    victim = recipe.root / "victim"
+    victim.write_text("mine")
+    (recipe.folder / "data/.done").mkdir(parents=True)
+    (recipe.folder / "data/.done/local_opts").symlink_to(victim)
+    recipe.run("--local_opts", "--fast", "--stop_stage", "1")
+    assert victim.read_text() == "mine"
+
+
+def test_a_recipe_that_cannot_be_written_is_told(recipe: Recipe) -> None:
+    (recipe.folder / ".remembered").touch()
+    _, err = recipe.run("--local_opts", "--fast", "--stop_stage", "1")
+    assert (
+        err == f"toy/run.sh: {recipe.folder}/.remembered/data/local_opts: cannot be written; give --local_opts in every run\n"
+    )
+    assert recipe.commands() == ["local/data.sh", "check-data"]
 
 
 @pytest.mark.parametrize(("strategies", "runs"), [("[iterative, lowest]", False), ("[influence]", True)])

@@ -89,7 +89,7 @@ class Harness:
         self.output = folder / "output"
         self.recipe = self.work / "egs/mini"
         for name in ("common", "mini"):
-            shutil.copytree(ROOT / "egs" / name, self.work / "egs" / name, ignore=shutil.ignore_patterns("data", "exp"))
+            shutil.copytree(ROOT / "egs" / name, self.work / "egs" / name, ignore=shutil.ignore_patterns("data", "exp", ".remembered"))
         self._write_corpus()
         self.words = self._stage_words()
 
