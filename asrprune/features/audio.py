@@ -101,6 +101,11 @@ def audio_info(entry: str, allow_pipes: bool = False) -> AudioInfo:
         return Recording(entry, sound).info
 
 
+def is_command(entry: str) -> bool:
+    """Return whether a wav.scp entry is a shell command, whose output is the recording: ``command |``."""
+    return entry.rstrip().endswith("|")
+
+
 def stamp_of(entry: str) -> tuple[int, int] | None:
     """Return size and time of change of the file of a wav.scp entry, to notice a replaced recording; None without a file."""
     try:
@@ -204,7 +209,7 @@ def _sample_range(entry: str, info: AudioInfo, start_s: float, end_s: float | No
 
 def _open(entry: str, allow_pipes: bool, streams: bool = False) -> soundfile.SoundFile:
     """Open an entry of any kind."""
-    if entry.rstrip().endswith("|"):
+    if is_command(entry):
         return _open_pipe(entry.rstrip()[:-1].strip(), allow_pipes)
     try:
         if streams and (entry == "-" or Path(entry).is_fifo()):
