@@ -161,6 +161,23 @@ def test_damaged_outputs_are_made_again(done: Toy) -> None:
     assert done.run() == ["search", "bench"]
 
 
+def test_a_flipped_bit_in_a_large_file_is_noticed_unless_there_is_too_much_to_hash(
+    done: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrprune.runtime.files._HASHED_BYTES", 1000)
+    plans = done.root / "exp/plans"
+    search = done.stages[2]
+    for huge in (False, True):
+        stage = dataclasses.replace(search, huge=huge)
+        plans.write_bytes(bytes(2000))
+        made = products_of(stage)
+        plans.write_bytes(bytes(1000) + b"\1" + bytes(999))
+        assert damaged(stage, made) == ([] if huge else ["plans"])
+        plans.write_bytes(bytes(2001))
+        assert damaged(stage, made) == ["plans"]
+    assert damaged(search, {"plans": "2001 bytes"}) == [], "as in marks of earlier versions"
+
+
 def test_what_people_may_edit_counts_only_if_it_is_gone(done: Toy) -> None:
     stages = [dataclasses.replace(stage, editable=True) for stage in done.stages]
     recipe = Recipe(stages, done.config, done.said.append)
