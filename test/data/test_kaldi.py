@@ -524,6 +524,31 @@ def test_fixing_that_is_killed_is_finished_by_the_next_run(last: int, tmp_path: 
         assert original.read_text() == broken[name] if original.exists() else (path / name).read_text() == broken[name]
 
 
+@pytest.mark.parametrize("stage", ["prepared", "saved", "partly replaced"])
+def test_what_somebody_writes_after_a_kill_is_kept(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The changes of the killed run need all files, so they are made; the file that was written since is set aside."""
+    path = lay(tmp_path / "killed", PLAIN | {"text": "bo-1 B\nal-1 ONE\nal-2 TWO\n", "utt2spk": "bo-1 bo\nal-1 al\nal-2 al\n"})
+    prepared = path / ".fixed"
+    with monkeypatch.context() as patch:
+        patch.setattr("asrprune.data.fix._put_in_place", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with contextlib.suppress(KeyboardInterrupt):
+            fix_data_dir(path)
+    if stage != "prepared":  # the originals are in the backup already
+        (prepared / "old").rename(path / ".backup")
+    if stage == "partly replaced":
+        (prepared / "new/utt2spk").replace(path / "utt2spk")
+    (path / "text").write_text("al-1 ONE\nal-2 TWO\nbo-1 CORRECTED\n")
+    told = fix_data_dir(path)
+    assert told[:2] == [
+        "text: was changed since an earlier run was killed; kept as text.changed",
+        "an earlier run was killed; its changes are made now, the original files are in .backup",
+    ]
+    assert (path / "text.changed").read_text() == "al-1 ONE\nal-2 TWO\nbo-1 CORRECTED\n"
+    assert (path / ".backup/text").read_text() == "bo-1 B\nal-1 ONE\nal-2 TWO\n"
+    assert sorted(entry.name for entry in path.glob("*.changed")) == ["text.changed"]
+    assert faults(path) == []
+
+
 def test_fixing_segments_drops_bad_times_and_unused_recordings(tmp_path: Path) -> None:
     path = lay(tmp_path, SEGMENTED | {"segments": "al-1 ra 0 1.5\nal-2 rx 1.5 2\nbo-1 rb 3 1\n"})
     assert fix_data_dir(path) == [
