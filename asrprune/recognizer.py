@@ -38,7 +38,7 @@ class Recognizer:
 
     @property
     def decoder(self) -> Decoder:
-        """What turns the output of the model into labels."""
+        """The decoder, which turns the output of the model into labels."""
         return self.listener.decoder
 
     @property

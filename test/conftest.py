@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more threads are slower on models this small
 
 import shutil
+import signal
 import tarfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +21,10 @@ from asrprune.config.schema import Config, TokenizerConfig
 if TYPE_CHECKING:
     from asrprune.data.dataset import Corpus
     from asrprune.experiment.store import Experiment
+
+for ignored in (signal.SIGINT, signal.SIGHUP):  # by a shell that runs the tests in the background; tests send these signals
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler if ignored == signal.SIGINT else signal.SIG_DFL)
 
 WORDS = ("one", "two", "three", "four", "five")
 NUM_MELS = 80

@@ -198,16 +198,22 @@ def test_search_takes_the_strategies_it_is_told(exp: Path, tiny_data: Path) -> N
     assert re.search(r"^iterative: depth 3: [\d,]+, dev wer \d+\.\d\d$", done.out, re.MULTILINE)
 
 
-def test_search_takes_an_objective_and_a_beam(exp: Path, tiny_data: Path) -> None:
+def test_search_takes_a_metric_and_a_beam(exp: Path, tiny_data: Path) -> None:
     command = ["search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "iterative"]
-    done = asrprune(*command, "--objective", "ctc", "--beam", "2")
+    done = asrprune(*command, "--metric", "ctc", "--beam", "2")
     assert done.code == 0, done.err
     plan = json.loads((exp / "plans/iterative.json").read_text())
     assert (plan["metric"], plan["beam"]) == ("ctc", 2)
     assert "dev ctc" in done.out
-    failed = asrprune(*command, "--objective", "bleu")
+    failed = asrprune(*command, "--objective", "bleu")  # an earlier name
     assert (failed.code, failed.out) == (1, "")
     assert "asrprune search: metric: input should be 'wer' or 'ctc', got 'bleu'" in failed.err
+
+
+def test_search_refuses_a_decoder_that_nothing_uses(exp: Path, tiny_data: Path) -> None:
+    failed = asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "every", "--decoder", "beam")
+    assert failed.code == 1
+    assert "--decoder, --lm and --context have no effect without the strategy iterative, or svcca with a rerank" in failed.err
 
 
 def test_decode_and_score_of_chosen_layers(exp: Path, tiny_data: Path) -> None:

@@ -31,6 +31,7 @@ from asrprune.cli.options import (
 )
 from asrprune.cli.screen import say
 from asrprune.config.strategies import STRATEGY_NAMES
+from asrprune.runtime.errors import UserError
 
 
 @app.command()
@@ -57,7 +58,7 @@ def search(
     strategy: Annotated[
         list[str] | None, typer.Option("--strategy", help=f"{', '.join(STRATEGY_NAMES)}; default: prune.strategies")
     ] = None,
-    objective: Annotated[str | None, typer.Option("--objective", help="wer or ctc; default: prune.metric")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", "--objective", help="wer or ctc; default: prune.metric")] = None,
     beam: Annotated[
         int | None, typer.Option("--beam", min=1, help="width of the iterative search; default: prune.beam")
     ] = None,
@@ -84,17 +85,19 @@ def search(
     check_dev(dev, is_dev)
     dev = named(dev)
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
-    asked = {"strategies": strategy, "metric": objective, "beam": beam, "rerank": rerank}
+    asked = {"strategies": strategy, "metric": metric, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
     options = changed(experiment.config.prune, given, "asrprune search")
+    if (reason := options.idle().get("metric")) and (decoder or lm or context):
+        raise UserError(f"asrprune search: --decoder, --lm and --context have no effect {reason}; leave them out")
     check_measured(experiment, options.strategies, dev)  # before the search, which may take hours
     chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
         for name in options.strategies:
             plan = make_plan(experiment, name, dev, options, workers, chosen)
-            metric = experiment.config.scoring.in_units((plan.metric or "").upper()).lower()
+            rate = experiment.config.scoring.in_units((plan.metric or "").upper()).lower()
             for step in plan.steps:
-                score = "" if step.score is None else f", dev {metric} {step.score:.2f}"
+                score = "" if step.score is None else f", dev {rate} {step.score:.2f}"
                 say(f"{name}: depth {step.depth}: {','.join(map(str, step.keep))}{score}")
             say(f"{plan_path(exp, name)}")
 

@@ -45,7 +45,8 @@ def compare(
         Path | None, typer.Option("--output", help="directory of records, tables and figures; default: the grid file's name")
     ] = None,
     expdir: Annotated[
-        Path | None, typer.Option("--expdir", help="directory of the experiments; default: exp/ and the grid file's name")
+        Path | None,
+        typer.Option("--expdir", help="directory of the experiments; default: exp/NAME for the grid file NAME.yaml"),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores and the GPUs")] = 1,
     only: Annotated[
@@ -59,7 +60,7 @@ def compare(
     from asrprune.report.table import on_screen
 
     if no_train and (options or only):
-        raise UserError("--no-train runs nothing, so --only and options after -- have no effect; leave one of them out")
+        raise UserError("--no-train trains nothing; remove it, or remove --only and the options after --")
     output = output or Path(grid_file.stem)
     if not no_train:
         run_grid(grid_file, output, expdir or Path("exp") / grid_file.stem, jobs, options or [], only or ["*"])

@@ -41,7 +41,7 @@ CAPTIONS = {
     "removals": "Dev WER after the removal of one layer, without retraining, first seed; dashed: all layers.",
     "similarity": "SVCCA similarity of the outputs of the layers, first seed; layer 0 is the input of layer 1. Colours begin at"
     " the lowest value. Bars, if measured: influence of each layer, 1 - cosine of its input and output, mean over frames.",
-    "cost": "Training cost of one seed: one prunable model against a model for each depth that is named. Minutes depend on what"
+    "cost": "Training cost of one seed: the prunable model, and one model for each of the named depths. Minutes depend on what"
     " else ran.",
 }
 _COLOURS, _MARKERS = zip(*LOOKS, strict=True)
@@ -95,7 +95,7 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         axes.set_xticks(sorted({row.depth for row in drawn}))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
         ends = [end for row in drawn for end in row.wer_ci95]
-        if min(ends) < max(ends) / 2:  # rates that differ less would fill only a thin strip far above 0
+        if min(ends) < max(ends) / 2:  # from 0 only then: rates that differ less would fill a thin strip
             axes.set_ylim(0, None)
         axes.set(title=name, xlabel="depth (layers that run)", ylabel=summary.in_units("WER (%)"))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -240,7 +240,7 @@ def _alone(axes: Axes, rows: Sequence[System], grid: Grid) -> list[System]:
 
 
 def _line(axes: Axes, rows: Sequence[System], label: str, shift: float, **look: Any) -> None:
-    """Draw WER by depth with 95 % intervals; each line has another ``shift`` (layers), so that no interval hides another."""
+    """Draw WER by depth with 95 % intervals. Each line has a different ``shift`` (layers), so intervals do not overlap."""
     if not rows:
         return
     rows = sorted(rows, key=lambda row: row.depth)

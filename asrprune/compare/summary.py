@@ -63,7 +63,7 @@ class Comparison(Record):
 
     @property
     def one_seed(self) -> bool:
-        """Whether one of the models has a single seed, so that the spread between seeds is not known."""
+        """True if one of the models has a single seed, so that the spread between seeds is not known."""
         return min(self.seeds, self.alone_seeds) < 2
 
 

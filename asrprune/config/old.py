@@ -21,12 +21,22 @@ NEWER = {"seed", "decode", "scoring"}  # sections that the first versions did no
 
 
 def is_written(values: dict[str, Any]) -> bool:
-    """Return whether an earlier version wrote this config: it has all sections, and the layer is not a section."""
+    """Return whether an earlier version wrote this config: it has all sections, and the layer is not a section.
+
+    A person may have written all sections, too, but hardly each of their numbers.
+    """
     model = values.get("model")
-    return isinstance(model, dict) and not isinstance(model.get("layer"), dict) and values.keys() >= _SECTIONS
+    if not isinstance(model, dict) or isinstance(model.get("layer"), dict) or not values.keys() >= _SECTIONS:
+        return False
+    return all(isinstance(values[name], dict) and values[name].keys() >= keys for name, keys in _NUMBERS.items())
 
 
 _SECTIONS = Config.model_fields.keys() - NEWER
+_NUMBERS = {  # of the sections that have been the same in all versions
+    "tokenizer": {"type", "vocab_size"},
+    "batch": {"max_frames", "accumulate"},
+    "bench": {"utterances", "batch", "threads", "repeats"},
+}
 
 
 def modernised(values: dict[str, Any]) -> dict[str, Any]:

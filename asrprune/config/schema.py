@@ -114,7 +114,7 @@ class StochasticDepthConfig(Section):
     )
 
     def idle(self) -> dict[str, str]:
-        """The mode has no effect at rate 0."""
+        """Name the mode: it has no effect at rate 0."""
         return {"mode": "with rate 0"} if self.rate == 0.0 else {}
 
 
@@ -235,7 +235,7 @@ class ModelConfig(Section):
         return found + self._wrong_shares()
 
     def idle(self) -> dict[str, str]:
-        """A tap on the last layer has the loss of the last layer, and no layer above it."""
+        """Name the numbers of taps: a tap on the last layer has the loss of the last layer, and no layer above it."""
         reason = "without a tap below the last layer"
         return {} if self.inner_taps else {"tap_weight": reason, "self_conditioning": reason}
 
@@ -418,7 +418,9 @@ class BeamConfig(DecoderConfig):
     def idle(self) -> dict[str, str]:
         """Some numbers belong to a language model or to phrases."""
         found = {} if self.lm else dict.fromkeys(("lm_weight", "unknown_penalty"), "without lm")
-        return found if self.context else {**found, "context_bonus": "without context"}
+        if not self.context:
+            return {**found, "context_bonus": "without context"}
+        return {**found, "context": "with context_bonus 0"} if self.context_bonus == 0 else found
 
 
 Decoding = Annotated[GreedyConfig | BeamConfig, Field(discriminator="type"), BeforeValidator(spelt_out("type", "greedy"))]
@@ -439,7 +441,7 @@ class DecodeConfig(Section):
 
 
 class ScoringConfig(Section):
-    """What is counted in the transcripts."""
+    """Counting errors in transcripts."""
 
     affects = ("report",)
     unit: Literal["word", "phone"] = setting(
@@ -450,7 +452,7 @@ class ScoringConfig(Section):
     )
 
     def in_units(self, text: str) -> str:
-        """A text about words and their WER as one about these units.
+        """Return a text about words and their WER as a text about these units.
 
         >>> ScoringConfig(unit="phone").in_units("Word error rate (WER), in words")
         'Phone error rate (PER), in phones'

@@ -1,4 +1,7 @@
-"""The text units of a model: label 0 is the CTC blank, label 1 the unknown unit. The runtime needs no more of a tokenizer."""
+"""The text units of a model: label 0 is the CTC blank, label 1 the unknown unit.
+
+Transcription without torch needs nothing else of a tokenizer.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 from asrprune.runtime.files import write_text
 
 BLANK = 0
-UNKNOWN_LABEL = 1  # the label of piece 0 of sentencepiece
+UNKNOWN_LABEL = 1  # sentencepiece gives this piece the number 0, which is here the blank's
 WORD_START = "▁"
 BLANK_PIECE = "<blk>"
 
@@ -41,13 +44,18 @@ class Units:
 
 def _divisible(word: str, known: set[str], longest: int) -> bool:
     """Return whether a word is a sequence of known pieces, none of which is longer than ``longest``."""
-    ends = {0}  # the places that a sequence of pieces reaches
+    ends = {0}  # places in the word where a sequence of known pieces can end
     for end in range(1, len(word) + 1):
         if any(start in ends and word[start:end] in known for start in range(max(0, end - longest), end)):
             ends.add(end)
     return len(word) in ends
 
 
+def token_list(units: Units) -> str:
+    """Return the list of text units, one line ``token label`` for each, as sherpa-onnx reads it."""
+    return "".join(f"{piece} {label}\n" for label, piece in enumerate(units.pieces))
+
+
 def write_tokens(path: Path, units: Units) -> None:
-    """Write the list of text units: ``token label`` a line, as sherpa-onnx has it."""
-    write_text(path, "".join(f"{piece} {label}\n" for label, piece in enumerate(units.pieces)))
+    """Write ``token_list``."""
+    write_text(path, token_list(units))

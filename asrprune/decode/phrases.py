@@ -18,7 +18,11 @@ class Phrases:
         self.start = _ROOT
         self._next: list[dict[str, int]] = [{}]
         self._marks: set[int] = set()  # nodes whose last letter is the mark
-        self._fail, self._lent, self._earned = [_ROOT], [0.0], [0.0]  # per node; earned: when the node is reached
+        self._fail, self._lent, self._earned = (
+            [_ROOT],
+            [0.0],
+            [0.0],
+        )  # per node: failure link, bonus on loan, bonus paid when the node is reached
         for phrase in phrases:
             node = self._add(_ROOT, WORD_START, 0.0)
             for letter in f"{WORD_START.join(phrase.split())}{WORD_START}":
@@ -71,7 +75,7 @@ class Phrases:
                 for letter, child in self._next[node].items():
                     self._fail[child] = self._follow(self._fail[node], letter)
                     self._earned[child] += self._earned[self._fail[child]]
-                if not self._next[node]:  # complete, so it earned its bonus; only its end may begin another phrase
+                if not self._next[node]:  # complete: what stays on loan belongs to a phrase that its end begins
                     self._lent[node] = self._lent[self._fail[node]]
             level = [child for node in level for child in self._next[node].values()]
 

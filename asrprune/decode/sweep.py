@@ -39,7 +39,7 @@ class Decoded(Record):
     hours: float
     text_sha256: str  # hash of the transcripts
     directory: str | None = None  # of the data; earlier versions did not record it
-    features: str | None = None  # hash of the checksums of the features, if they have any
+    features: str | None = None  # hash of the checksums of the features; an earlier version recorded none without utt2crc
     strategy: StrategyLabel
     depth: int
     keep: Keep
@@ -86,7 +86,7 @@ def decode_set(
     shards = inside(ExperimentPaths(experiment.path).decoded(directory.name), "shards")
     if not keeps:
         if shards.exists():  # a run was killed while it removed them
-            with suppress(UserError), held(shards.parent):  # unless another process uses them
+            with suppress(UserError), held(shards.parent):  # if another process uses them, they stay
                 shutil.rmtree(shards)
         return list(models)
     with held(shards.parent):  # not ``shards``: on NFS the open lock file would remain there and block its removal
@@ -103,9 +103,9 @@ def decode_set(
 
 
 def check_same_set(folder: Path, directory: Path) -> None:
-    """Check that the results in ``folder``, which has the name of a set, are not of another set of this name.
+    """Check that the results in ``folder`` are not those of a different set with the same name.
 
-    A set that was moved, copied or made anew is not another one.
+    A set that was moved, copied or made anew counts as the same.
 
     Raises:
         UserError: results were made from another directory, which is still there and has other data.

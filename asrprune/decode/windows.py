@@ -17,7 +17,7 @@ Emit = Callable[[int, int], Iterable[tuple[Keep, np.ndarray]]]
 
 
 class Windows(Record):
-    """How long recordings are divided."""
+    """The division of long recordings into windows."""
 
     one_piece_s: float  # a recording up to this length is not divided
     window_s: float
@@ -37,7 +37,7 @@ class Timing:
 
     @classmethod
     def of(cls, config: Config) -> "Timing":
-        """Return the frames of the models of a config."""
+        """Return the timing of a model with this config."""
         return cls(config.frontend.frame_shift_ms, config.model.subsampling.factor, WINDOWS)
 
     @property
@@ -66,8 +66,8 @@ def decode_in_windows(frames: int, timing: Timing, decoder: Decoder, emit: Emit)
         frames: the number of feature frames of the recording.
         timing: the frames of the model.
         decoder: the decoder; it decodes each joined piece by itself.
-        emit: a function that yields the log-probabilities (T', V) of each sub-model for a window, which is given by its first
-            feature frame and the one after its last.
+        emit: a function; ``emit(start, stop)`` yields the log-probabilities (T', V) of each sub-model for feature frames
+            ``start`` to ``stop`` - 1.
     """
     joiners: dict[Keep, _Joiner] = {}
     for start, stop in windows(frames, timing):
@@ -127,7 +127,7 @@ class _Joiner:
 
 
 def _quietest(before: np.ndarray, after: np.ndarray) -> int:
-    """Return the frame of their overlap at which to cut two windows.
+    """Return the frame at which to cut the overlap of two windows.
 
     Args:
         before: (O, V), the overlap in the first window.

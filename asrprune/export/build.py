@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from asrprune.config.schema import BeamConfig, Decoding
-from asrprune.data.units import write_tokens
+from asrprune.data.units import token_list, write_tokens
 from asrprune.decode.benchmark import Bench
 from asrprune.decode.choose import Tuned, tuned_of
 from asrprune.decode.threshold import chosen_thresholds, exits_of
@@ -47,12 +47,13 @@ if TYPE_CHECKING:
     import onnx
 
 logger = logging.getLogger(__name__)
+TOKENS = "tokens.txt"
 CHECKED = 50  # the number of dev utterances whose texts are compared; texts of a float32 file must be equal
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a model is exported."""
+    """The choices of an export."""
 
     form: Form = "any-depth"
     input: Input = "features"
@@ -74,10 +75,12 @@ def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> 
         options: what to write.
 
     Raises:
-        UserError: the plan lacks the depth, a package is missing, or onnxruntime gives other numbers than torch.
+        UserError: the plan lacks the depth, a package is missing, onnxruntime gives other numbers than torch, or another model
+            in the folder has other text units.
     """
     if path.suffix != ".onnx":
         raise UserError(f"--to {path}: the name of the file must end in .onnx")
+    _check_tokens(path, experiment)
     exported = _describe(experiment, plan, options)
     with atomic_path(path) as temporary:  # opened before the slow tracing, to report at once if it cannot be written
         file = _trace(experiment, exported)
@@ -96,7 +99,7 @@ def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> 
         set_metadata(file, {FACTS: exported.plain(), **for_peers})
         write(file, temporary)
     exported.write(record_path(path))
-    write_tokens(path.with_name("tokens.txt"), experiment.tokenizer)
+    write_tokens(path.with_name(TOKENS), experiment.tokenizer)
     card.write(path, exported)
     return exported
 
@@ -136,6 +139,13 @@ def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":
             raise
         raise UserError(f"{path}: not an ONNX file, or a truncated one; export it again") from None
     return file, Exported.of_metadata(path, metadata(file))
+
+
+def _check_tokens(path: Path, experiment: Experiment) -> None:
+    """Raise a ``UserError`` if tokens.txt would be replaced by other text units, although another model needs it."""
+    tokens, others = path.with_name(TOKENS), sorted(file.name for file in path.parent.glob("*.onnx") if file.name != path.name)
+    if others and tokens.exists() and tokens.read_text(encoding="utf-8") != token_list(experiment.tokenizer):
+        raise UserError(f"{tokens}: has the text units of {', '.join(others)}, which are others; export into another folder")
 
 
 def _decoder(experiment: Experiment) -> tuple[Decoding, Tuned | None]:

@@ -1,4 +1,4 @@
-"""What a lower precision costs: changed texts and WER at each depth, beside those of float32."""
+"""The cost of a lower precision: changed texts and WER at each depth, beside those of float32."""
 
 import logging
 from pathlib import Path

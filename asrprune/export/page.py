@@ -1,5 +1,6 @@
 """`asrprune export --web`: a folder with a page that recognises speech in the browser, and the model that it runs."""
 
+import logging
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ from asrprune.export.record import Exported
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
 
+logger = logging.getLogger(__name__)
 MODEL = "model.onnx"
 
 
@@ -18,12 +20,17 @@ def export_page(experiment: Experiment, plan: Plan, directory: Path, options: Op
     """Write the page, and the model in the only form that onnxruntime-web runs at any depth: with a required ``keep``.
 
     Raises:
-        UserError: the directory has an index.html of something else; or as ``export``.
+        UserError: the directory has an index.html of something else; or as ``export``. Files of the page that were changed
+            are kept, with a warning.
     """
     sources = [source for source in files("asrprune.export").joinpath("web").iterdir() if source.is_file()]
     if (directory / "index.html").exists() and not (directory / MODEL).exists():
         raise UserError(f"--web {directory}: has an index.html of something else; name a new directory")
     exported = export(experiment, plan, directory / MODEL, replace(options, form="required-keep", input="waveform"))
     for source in sources:
-        write_text(directory / source.name, source.read_text(encoding="utf-8"))
+        path, text = directory / source.name, source.read_text(encoding="utf-8")
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+            logger.warning("%s: was changed, or is of another version; it is kept; remove it to get the current one", path)
+        else:
+            write_text(path, text)
     return exported

@@ -1,6 +1,5 @@
 """An exported file in onnxruntime."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from asrprune.experiment.plan import Keep
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.memory import give_back_freed_memory
+from asrprune.runtime.threads import given_threads
 
 INPUTS = {"features": ("x", "x_lens"), "waveform": ("waveform", "waveform_lens")}  # those of features are sherpa-onnx's
 OUTPUTS, KEEP = ("log_probs", "log_probs_lens"), "keep"
@@ -32,7 +32,7 @@ class Session:
             raise UserError("onnxruntime is missing; run: pip install 'asrprune[runtime]'") from None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)  # onnxruntime ignores it; 0: all cores
+        options.intra_op_num_threads = given_threads() or 0  # onnxruntime ignores the environment; 0: all cores
         # By default threads spin while they wait for each other: on idle cores calls are then 1.2 times as fast. This stops
         # the spinning at the end of a call, because between calls the cores belong to others.
         options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -49,7 +49,7 @@ class Session:
             give_back_freed_memory()
         self.metadata = self._session.get_modelmeta().custom_metadata_map
         known = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
-        sizes = {entry.name: entry.shape[0] for entry in known}
+        sizes = {entry.name: entry.shape[0] for entry in known if entry.shape}  # files of others may have inputs without a size
         self.num_layers, self._num_thresholds = sizes.get(KEEP), sizes.get(THRESHOLDS, 0)
         self._inputs = [entry.name for entry in known[:2]]
 

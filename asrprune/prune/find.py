@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from asrprune.config.strategies import ALL_NAMES, PREFERRED
+from asrprune.config.strategies import ALL_NAMES, PREFERRED, strategy_name
 from asrprune.experiment.plan import Plan, plan_path, read_plan
 from asrprune.experiment.store import Experiment
 from asrprune.prune.strategies.lowest import lowest
@@ -23,5 +23,5 @@ def find_plan(experiment: Experiment, plan: str | Path | None) -> Plan:
         return read_plan(path, experiment.num_layers, sha)
     path = Path(plan) if str(plan).endswith(".json") else plan_path(experiment.path, str(plan))
     if not path.exists():
-        raise UserError(f"{path}: no such file; {Plan.made_by} makes it{did_you_mean(str(plan), ALL_NAMES)}")
+        raise UserError(f"{path}: no such file; {Plan.made_by} makes it{did_you_mean(str(plan), ALL_NAMES, strategy_name)}")
     return read_plan(path, experiment.num_layers, sha)

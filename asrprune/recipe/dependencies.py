@@ -6,6 +6,8 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+from asrprune.config.names import names_affecting
+from asrprune.config.section import Kind
 from asrprune.recipe.needs import ALL, flat
 from asrprune.recipe.stage import Dependencies
 
@@ -46,20 +48,26 @@ def dependencies(places: Places, config: Mapping[str, Any]) -> dict[str, Depende
     """Return the dependencies of each stage by its name; ``config`` is a resolved config."""
     copied = config["prune"]["speeds"] != [1.0]
     searched = places.datadir / f"{places.dev_set}_sp" if copied else places.dev  # layers are chosen on it
-    lm = flat(config).get("decode.decoder.lm") or ""
-    return {**_data(places, searched), **_model(places, searched, lm), **_results(places)}
+    return {**_data(places, searched), **_model(places, searched, config), **_results(places, config)}
+
+
+def _affecting(config: Mapping[str, Any], *kinds: Kind) -> tuple[str, ...]:
+    """Return the names of the numbers of the config that affect any of these kinds."""
+    present = flat(config)
+    return tuple(name for name in names_affecting(*kinds) if name in present)
 
 
 def _data(places: Places, searched: Path) -> dict[str, Dependencies]:
     sets = (places.train, places.dev, *places.tests)
     with_features = (places.train_sp, places.dev, *places.tests, searched)
     return {
-        "download": Dependencies(places.datadir, follows=False),
+        "download": Dependencies(places.datadir, follows=False, makes_audio=sets),
         "data": Dependencies(
             places.datadir,
             follows=False,
             reads=(*map(Path, glob("local/*.*")), *map(Path, glob("conf/corpus*"))),
             makes=_files(sets, "text", "wav.scp", "utt2spk"),
+            makes_audio=sets,
             editable=True,
             blames_previous=True,
         ),
@@ -72,14 +80,15 @@ def _data(places: Places, searched: Path) -> dict[str, Dependencies]:
             also_reads=places.tests,
             also_reads_audio=sets,
             makes=(places.train_sp / "cmvn", *_files(with_features, "feats.scp", "utt2[cdn]*", "fbank/feats_*")),
+            huge=True,
             repeatable=True,
             shared="features",
         ),
     }
 
 
-def _model(places: Places, searched: Path, lm: str) -> dict[str, Dependencies]:
-    exp, lang = places.exp, places.exp / "lang"
+def _model(places: Places, searched: Path, config: Mapping[str, Any]) -> dict[str, Dependencies]:
+    exp, lang, lm = places.exp, places.exp / "lang", flat(config).get("decode.decoder.lm") or ""
     own_lm = (Path(lm),) if Path(lm).is_file() else ()
     made_lm = (lang / lm,) if lm and not own_lm else ()
     return {
@@ -93,7 +102,7 @@ def _model(places: Places, searched: Path, lm: str) -> dict[str, Dependencies]:
         ),
         "train": Dependencies(
             exp,
-            needs=("seed", "augment", "batch", "model", "train"),
+            needs=(*_affecting(config, "learning"), "train.average"),
             reads=(places.train_sp / "utt2crc", places.dev / "utt2crc"),
             also_needs=(ALL,),
             makes=_files([exp], "config.yaml", "bpe.model", "tokens.txt", "cmvn", "dropped.tsv"),
@@ -102,26 +111,31 @@ def _model(places: Places, searched: Path, lm: str) -> dict[str, Dependencies]:
         "average": Dependencies(exp, makes=(exp / "model.safetensors", exp / "model.json"), blames_previous=True),
         "svcca": Dependencies(
             exp,
-            needs=("decode", "prune.svcca_variance", "prune.svcca_frames", "prune.speeds"),
+            needs=("decode.precision", "prune.svcca_variance", "prune.svcca_frames", "prune.speeds"),
             reads=(searched / "utt2crc",),
             makes=(exp / "svcca" / f"{searched.name}.npz", exp / "svcca" / f"{searched.name}.png"),
         ),
         "search": Dependencies(
             exp,
-            needs=("prune",),
+            needs=_affecting(config, "search"),
             reads=(searched / "utt2crc", *own_lm, *made_lm),
             makes=(exp / "plans/*.json", *([exp / "decoder.json"] if lm else [])),
         ),
     }
 
 
-def _results(places: Places) -> dict[str, Dependencies]:
+def _results(places: Places, config: Mapping[str, Any]) -> dict[str, Dependencies]:
     exp, tests = places.exp, places.tests
     decoded = [exp / "decode" / name / "*" for name in places.test_sets]
     return {
-        "decode": Dependencies(exp, reads=(*tests, *_files(tests, "utt2crc")), makes=_files(decoded, "text", "decode.json")),
-        "score": Dependencies(exp, needs=("scoring",), makes=_files(decoded, "score.json", "*.t*")),
-        "bench": Dependencies(exp, needs=("bench",), makes=(exp / "bench.json",)),
+        "decode": Dependencies(
+            exp,
+            needs=_affecting(config, "decoding"),
+            reads=(*tests, *_files(tests, "utt2crc")),
+            makes=_files(decoded, "text", "decode.json"),
+        ),
+        "score": Dependencies(exp, also_needs=("scoring",), makes=_files(decoded, "score.json", "*.t*"), repeatable=True),
+        "bench": Dependencies(exp, needs=_affecting(config, "bench"), makes=(exp / "bench.json",)),
         "report": Dependencies(
             exp, needs=("scoring",), makes=_files([exp], "report.html", "results.json", "RESULTS.md", "figures/*.png")
         ),

@@ -28,7 +28,7 @@ class Needs:
         Additional entries of ``done.also``, such as more test sets, do not count. Nor do recordings that ``done`` does not
         mention, as in marks of earlier versions.
         """
-        removed = dict.fromkeys(set(done.needs) - set(self.needs))
+        removed = dict.fromkeys(set(done.needs) - {*self.needs, *self.also})
         old, new = {**done.also, **done.needs}, {**removed, **self.also, **self.needs}
         changed = [_change(name, old.get(name), value) for name, value in new.items() if old.get(name) != value]
         changed += [

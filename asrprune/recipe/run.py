@@ -10,7 +10,7 @@ from typing import Any
 
 from asrprune.data.tables import some
 from asrprune.recipe.command import run_command
-from asrprune.recipe.needs import contents_of, numbers_of, recordings_of
+from asrprune.recipe.needs import ALL, contents_of, numbers_of, recordings_of
 from asrprune.recipe.products import are_there, damaged, products_of
 from asrprune.recipe.record import Needs, Record
 from asrprune.recipe.stage import Stage, marks
@@ -34,9 +34,11 @@ class Recipe:
         """Run the stages ``first`` to ``last`` that are not done; call ``prepare`` before the first of them.
 
         Raises:
-            UserError: a stage failed, its input belongs to another experiment, or another experiment is using what it makes.
+            UserError: a stage failed, its input belongs to another experiment or has other numbers, or another experiment is
+                using what it makes.
             KeyboardInterrupt: a signal ended the command of a stage; the stage is not done.
         """
+        self.check_numbers(first)
         prepared = False
         for stage in (stage for stage in self.stages if first <= stage.number <= last):
             if self.is_done(stage):
@@ -83,6 +85,26 @@ class Recipe:
                 raise UserError(
                     f"the {stage.shared} in {stage.home} belong to another config or other data; run stage {stage.number},"
                     " or use another --datadir"
+                )
+
+    def check_numbers(self, first: int) -> None:
+        """Check that the stage which writes the config of the experiment was done with this config, if it is not run now.
+
+        Later stages read that config, so they would not see numbers that have changed since.
+
+        Raises:
+            UserError: it was done with other numbers.
+        """
+        for stage in self.stages:
+            done = Record.read(stage.mark) if stage.number < first and ALL in stage.also_needs else None
+            if done is None:
+                continue
+            numbers = numbers_of((ALL,), self.config)
+            before = {name: value for name, value in {**done.also, **done.needs}.items() if name in numbers}
+            if changed := Needs("", {}, numbers).differences(Needs("", {}, before)):
+                raise UserError(
+                    f"{stage.home} has other numbers: {some(changed, 3, '; ')}; start with --stage {stage.number}, which"
+                    " changes them and runs again what depends on them"
                 )
 
     def run_stage(self, stage: Stage) -> None:

@@ -10,7 +10,7 @@ from asrprune.runtime.planted import inside
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What a stage depends on and what it makes.
+    """The input and the output of a stage.
 
     A change of ``needs`` or ``reads`` also reruns later stages; one of ``also_needs`` or ``also_reads...`` does not.
     """
@@ -23,7 +23,9 @@ class Dependencies:
     also_reads: tuple[Path, ...] = ()
     also_reads_audio: tuple[Path, ...] = ()  # data directories whose recordings count
     makes: tuple[Path, ...] = ()  # output files and directories; a name may be a pattern: plans/*.json
+    makes_audio: tuple[Path, ...] = ()  # data directories whose recordings are made, or fetched
     editable: bool = False  # people may change the output files
+    huge: bool = False  # output of too many GB to be hashed, so only the size of files above 1 MB counts
     repeatable: bool = False  # equal needs give equal results, so later stages stay done when it runs again
     shared: str = ""  # name of output that other experiments use and may replace: "features"
     blames_previous: bool = False  # if it fails, the previous stage is run again, too

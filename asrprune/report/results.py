@@ -104,11 +104,12 @@ def collect(exp: Path) -> Results:
     plans, old_plans = _read_plans(exp, model.model_sha256)
     usable, old_decodes = _usable(decodes, model.model_sha256, plans)
     bench, old_bench = _read_bench(ExperimentPaths(exp).bench, model.model_sha256)
+    untimed = _untimed(usable, bench)
     _, old_matrices = similarities(exp, model.model_sha256)
     return Results(
         format=1, exp=_title(exp.resolve()), environment=environment(), data=_data(usable),
         rows=_rows(usable, bench, model.num_layers), model=model, training=_training(ExperimentPaths(exp).log), search=plans,
-        bench=bench, config=config, missing=(*_missing(exp), *old_decodes, *old_plans, *old_bench, *old_matrices),
+        bench=bench, config=config, missing=(*_missing(exp), *old_decodes, *old_plans, *old_bench, *untimed, *old_matrices),
     )  # fmt: skip
 
 
@@ -194,10 +195,27 @@ def _data(usable: Sequence[tuple[Decoded, Score]]) -> dict[str, SetData]:
 
 
 def _rows(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None, num_layers: int) -> tuple[Row, ...]:
-    measured = bench.rows if bench else ()
-    full_rtf = _rtf(measured, tuple(range(1, num_layers + 1)))
-    rows = [_row(decode, score, _rtf(measured, decode.keep), full_rtf) for decode, score in usable]
-    return tuple(sorted(rows, key=lambda row: (row.set, rank(row.strategy), -row.depth)))
+    def row(decode: Decoded, score: Score) -> Row:
+        measured = bench.rows if bench and _same_decoder(decode, bench) else ()
+        return _row(decode, score, _rtf(measured, decode.keep), _rtf(measured, tuple(range(1, num_layers + 1))))
+
+    return tuple(sorted((row(*each) for each in usable), key=lambda row: (row.set, rank(row.strategy), -row.depth)))
+
+
+def _same_decoder(decode: Decoded, bench: Bench) -> bool:
+    """Return whether the decoder of a text, which is recorded with its arithmetic, is the one that was timed."""
+    return bench.decoder in (None, decode.decoder.rpartition(", ")[0])
+
+
+def _untimed(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None) -> list[str]:
+    """Return a sentence about the decoders that were not timed, if another one was."""
+    others = sorted({decode.decoder for decode, _ in usable if bench and not _same_decoder(decode, bench)})
+    if bench is None or not others:
+        return []
+    return [
+        f"Left out: real-time factors with the decoder {'; '.join(others)}. bench.json was measured with {bench.decoder};"
+        " run stage 10 (`asrprune bench`) with the same decoder."
+    ]
 
 
 def _row(decode: Decoded, score: Score, rtf: float | None, full_rtf: float | None) -> Row:

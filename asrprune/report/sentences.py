@@ -126,8 +126,11 @@ def _speed(results: Results) -> str:
     device = machine.get("gpu") if bench.device == "cuda" else machine.get("cpu")
     where = f" on {device}" if device else ""
     threads = "1 thread" if bench.threads == 1 else f"{bench.threads} threads"
+    decoder = f"decoder ({bench.decoder or 'greedy'})"
+    if (own := bench.rows[0].decoder_rtf) is not None:
+        decoder += f", which takes {two_digits(own)} with {bench.rows[0].depth} layers"
     return (
-        "RTF = seconds of computing / seconds of audio for encoder, CTC head and greedy decoding; the features add "
+        f"RTF = seconds of computing / seconds of audio for encoder, CTC head and {decoder}; the features add "
         f"{two_digits(bench.features_rtf)} at every depth. Measured{where} with {bench.utterances} utterances "
         f"({bench.audio_s:.0f} s) of `{bench.set}`: {threads}, batch {bench.batch}, "
         f"{bench.dtype}, {bench.repeats} repeats."

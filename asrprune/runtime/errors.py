@@ -1,7 +1,7 @@
 """The exception for mistakes of the user, and parts of messages."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 # control characters except line feed and tab; marks that change the direction of writing; surrogates, from names not in UTF-8
 _COMMANDS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -19,15 +19,17 @@ def first_line(error: object) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], current: Callable[[str], str] = str) -> str:
     """Return the end of a sentence that proposes the most similar of the ``known`` names; empty if none is similar.
+
+    ``current`` replaces an old name by the current one.
 
     >>> did_you_mean("itertive", ["iterative", "every"])
     '; did you mean iterative?'
     """
     from difflib import get_close_matches  # only for an error
 
-    return "".join(f"; did you mean {close}?" for close in get_close_matches(name, list(known), 1, 0.65))
+    return "".join(f"; did you mean {current(close)}?" for close in get_close_matches(name, list(known), 1, 0.65))
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.memory import keep_freed_memory
+from asrprune.runtime.threads import given_threads
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -160,7 +161,7 @@ def _end_with_parent() -> None:
 
 def _num_threads() -> int:
     """Return the number of threads that torch would use, without the import of torch, which takes seconds."""
-    return int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+    return given_threads() or usable_cores()
 
 
 @contextmanager

@@ -23,6 +23,12 @@ def wait_briefly() -> None:
         os.environ.update(_WAITS)
 
 
+def given_threads() -> int | None:
+    """Return the number of threads in OMP_NUM_THREADS; of a list, one for each nested level, the first. None: it has none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else None
+
+
 def set_threads(asked: int | None, processes: int = 1) -> bool:
     """Set the number of threads of this process, before it imports torch, and of those that it starts.
 
@@ -35,7 +41,7 @@ def set_threads(asked: int | None, processes: int = 1) -> bool:
         whether the load of the machine decided the number, not the user.
     """
     if automatic := asked is None:
-        if os.environ.get("OMP_NUM_THREADS"):
+        if given_threads():
             return False
         cores = physical_cores()
         asked = max(1, cores - round(busy_cores()))
@@ -61,7 +67,7 @@ class FollowLoad:
             cores: the most threads to use; default: the physical cores. The number at the start is ``OMP_NUM_THREADS``.
         """
         self.set_num_threads, self.cores = set_num_threads, cores or physical_cores()
-        self.threads = int(os.environ.get("OMP_NUM_THREADS") or self.cores)
+        self.threads = given_threads() or self.cores
         self.before = self._now()
 
     def __call__(self) -> None:

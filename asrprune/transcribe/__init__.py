@@ -1,1 +1,1 @@
-"""What the recogniser consists of: trained and exported models, recordings to transcribe, formats of the result."""
+"""The parts of the recogniser: trained and exported models, recordings to transcribe, formats of the result."""

@@ -5,6 +5,7 @@ import json
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from asrprune.decode.words import Hypothesis, Word
 from asrprune.runtime.errors import UserError, did_you_mean
@@ -68,9 +69,15 @@ def _vtt(file: str, hypothesis: Hypothesis) -> str:
     return "\n".join(rows)
 
 
+def ctm_name(name: str | Path) -> str:
+    """Return the name of a recording in a CTM file, whose columns are separated by spaces."""
+    return "_".join(str(name).split())
+
+
 def _ctm(file: str, hypothesis: Hypothesis) -> str:
-    name = "_".join(file.split())  # its columns are separated by spaces
-    rows = (f"{name} 1 {w.start_s:.3f} {w.end_s - w.start_s:.3f} {w.text} {w.confidence:.3f}" for w in hypothesis.words)
+    rows = (
+        f"{ctm_name(file)} 1 {w.start_s:.3f} {w.end_s - w.start_s:.3f} {w.text} {w.confidence:.3f}" for w in hypothesis.words
+    )
     return "\n".join(rows)
 
 

@@ -33,7 +33,7 @@ class Model(Protocol):
 
     @property
     def frontend(self) -> FrontendConfig:
-        """How features are computed."""
+        """The settings of the features."""
 
     @property
     def timing(self) -> Timing:

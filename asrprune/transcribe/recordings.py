@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +41,11 @@ def find_recordings(given: Sequence[str]) -> tuple[list[RecordingFile], list[str
     return found, faults
 
 
-def check_names(recordings: Iterable[RecordingFile]) -> None:
+def check_names(recordings: Iterable[RecordingFile], name_of: Callable[[Path], str] = str) -> None:
     """Raise a ``UserError`` if the results of two recordings would have the same name."""
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
     for recording in recordings:
-        other = taken.setdefault(recording.name, recording.entry)
+        other = taken.setdefault(name_of(recording.name), recording.entry)
         if other != recording.entry:
             raise UserError(
                 f"{other} and {recording.entry}: the results of both would be called {recording.name}; rename one, or"

@@ -11,7 +11,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import processes
 from asrprune.runtime.files import write_text
 from asrprune.runtime.progress import track
-from asrprune.transcribe.formats import HEADS, SUBTITLES, write_as
+from asrprune.transcribe.formats import HEADS, SUBTITLES, ctm_name, write_as
 from asrprune.transcribe.recordings import STDIN, RecordingFile, check_names
 
 _LARGEST_PART = 32  # recordings that a process transcribes at a time
@@ -47,6 +47,8 @@ def transcribe_all(
         raise UserError(f"--format {form}: subtitles of {len(recordings)} recordings need a file each; add --output-dir DIR")
     elif form in HEADS:
         say(HEADS[form])
+    elif form == "ctm":
+        check_names(recordings, ctm_name)
     if num_jobs > 1 and any(recording.entry == STDIN for recording in recordings):
         raise UserError(f"--nj {num_jobs}: only one process can read standard input; remove --nj")
     alone = len(recordings) == 1 or (output_dir is None and sys.stdout.isatty())  # the transcripts show the progress

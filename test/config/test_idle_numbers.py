@@ -35,6 +35,10 @@ CASES = [
         "prune: {strategies: [svcca, top], metric: ctc}",
         "prune: metric has no effect without the strategy iterative, or svcca with a rerank above 1; leave it out",
     ),
+    (
+        "decode: {decoder: {type: beam, context: [an4], context_bonus: 0}}",
+        "decode.decoder: context has no effect with context_bonus 0; leave it out",
+    ),
     ("prune: {depths: [12, 6], min_depth: 3}", "prune: min_depth has no effect beside depths; leave it out"),
     ("model: {taps: [], self_conditioning: true}", f"model: self_conditioning has no effect {NO_TAPS}"),
     ("model: {taps: [12], self_conditioning: true}", f"model: self_conditioning has no effect {NO_TAPS}"),
@@ -79,7 +83,7 @@ def test_a_number_without_effect_is_refused(tmp_path: Path, text: str, sentence:
         "train: {schedule: {name: cosine, final: 1e-5}}",
         "prune: {strategies: [svcca], rerank: 5, metric: ctc}",
         "prune: {strategies: [greedy], beam: 1, metric: ctc}",
-        "prune: {strategies: [top], svcca_frames: 10, svcca_variance: 0.9}",  # the similarity is always measured
+        "prune: {strategies: [top], svcca_frames: 10, svcca_variance: 0.9}",  # numbers of `asrprune svcca`, too
         "prune: {min_depth: 3}",
         "model: {taps: [3, 12], self_conditioning: true, tap_weight: 0.5}",
         "model: {layer: conformer, attention_dropout: 0.1}",
@@ -181,6 +185,9 @@ def test_a_whole_file_of_an_earlier_version_is_read_without_what_had_no_effect(t
     assert {"conv_kernel", "conv_norm", "position_scale", "conv_channels"}.isdisjoint(kept["model"])
     with pytest.raises(UserError, match="has no effect"):  # as it would be in a recipe
         parse_config({key: value for key, value in written(**changes).items() if key != "bench"}, "recipe")
+    for section in ("tokenizer", "batch", "bench"):  # a person writes all sections, but not each of their numbers
+        with pytest.raises(UserError, match="has no effect"):
+            parse_config({**written(**changes), section: {}}, "recipe")
 
 
 def test_an_earlier_version_without_self_conditioning_layers_still_has_its_weights() -> None:

@@ -56,8 +56,10 @@ DATA_SH = r"""
 echo "local/data.sh $*" >> "$STUB/calls"
 for name in train dev test test2; do
     mkdir -p "$2/$name"
-    for file in wav.scp text utt2spk; do echo "$name $4" > "$2/$name/$file"; done
+    for file in text utt2spk; do echo "$name $4" > "$2/$name/$file"; done
+    echo "$name $2/audio" > "$2/$name/wav.scp"
 done
+[ -e "$2/audio" ] || touch "$2/audio"
 """
 
 
@@ -192,11 +194,11 @@ def test_options_reach_the_commands(recipe: Recipe) -> None:
 
 def test_threads_and_the_word_for_a_dev_set_reach_the_commands(finished: Recipe) -> None:
     beam(finished, "3gram.arpa")
-    finished.run("--threads", "3", "--is_dev", "true", "--stage", "3")
+    finished.run("--threads", "3", "--is_dev", "true", "--stage", "3", "--config_opts", "--set decode.precision=bf16")
     calls = finished.calls()
     assert [call.split()[0] for call in calls if "--threads 3" in call] == ["train", "svcca", "tune-lm", "search", "decode"]
     assert [call.split()[0] for call in calls if "--yes-it-is-a-dev-set" in call] == ["train", "tune-lm", "search"]
-    finished.run()
+    finished.run("--config_opts", "--set decode.precision=bf16")
     assert finished.calls() == [], "neither changes results"
 
 
@@ -222,6 +224,10 @@ def test_paths_may_be_elsewhere_and_hold_spaces(recipe: Recipe) -> None:
     assert any(f"--copy-to {where}/re sults" in call for call in recipe.calls())
     recipe.run("--datadir", str(where / "da ta"), "--expdir", str(where / "ex p"), "--results_dir", str(where / "re sults"))
     assert recipe.calls() == []
+
+
+def test_the_driver_is_short_enough_to_be_read() -> None:
+    assert len((ROOT / "egs/common/run.sh").read_text().splitlines()) <= 90
 
 
 def test_help_lists_every_option_with_value_and_meaning(recipe: Recipe) -> None:
@@ -317,6 +323,31 @@ def test_what_the_download_brought_and_somebody_deleted_is_brought_again(recipe:
     assert recipe.commands() == ["local/download.sh", "local/data.sh", "check-data"]
 
 
+def test_lost_recordings_are_made_again(finished: Recipe) -> None:
+    audio = finished.folder / "data/audio"
+    audio.unlink()
+    out, _ = finished.run()
+    assert "stage 1 (data): runs again, changed: recordings of train" in out
+    assert finished.commands() == ["local/data.sh", "check-data", "perturb", "fbank"]
+    _script(finished.folder / "local/download.sh", 'echo "local/download.sh" >> "$STUB/calls"; touch "$2/audio"')
+    finished.run("--stop_stage", "1")
+    finished.calls()
+    finished.run("--stop_stage", "1")
+    assert finished.calls() == []
+    audio.unlink()
+    finished.run("--stop_stage", "1")
+    assert finished.calls() == ["local/download.sh"], "it brings them, so data directories stay as they are"
+
+
+def test_a_wav_scp_that_somebody_edited_is_not_replaced(finished: Recipe) -> None:
+    """Even if a path in it is wrong: it is the user's to correct."""
+    wav_scp = finished.folder / "data/train/wav.scp"
+    wav_scp.write_text("train no/such/file.wav\n")
+    finished.run("--stop_stage", "2")
+    assert finished.commands() == ["perturb", "fbank"]
+    assert "no/such" in wav_scp.read_text()
+
+
 def test_where_the_corpus_is_need_not_be_said_again(recipe: Recipe) -> None:
     recipe.run("--download_dir", "/some where", "--local_opts", "--fast", "--stop_stage", "2")
     assert recipe.calls()[0] == "local/data.sh /some where data 2 --fast"
@@ -324,6 +355,44 @@ def test_where_the_corpus_is_need_not_be_said_again(recipe: Recipe) -> None:
     assert recipe.calls() == []
     recipe.run("--download_dir", "/else where", "--stop_stage", "1")
     assert recipe.calls()[0] == "local/data.sh /else where data 2 --fast"
+    recipe.run("--datadir", str(recipe.folder / "data"), "--stop_stage", "1")
+    assert recipe.calls() == [], "the same place by another name"
+    recipe.run("--datadir", "data2", "--stop_stage", "1")
+    assert recipe.calls()[0] == "local/data.sh downloads data2 2"
+
+
+def test_a_data_directory_gives_no_options(recipe: Recipe) -> None:
+    """It may be a stranger's; earlier versions noted the options of the user there."""
+    note = recipe.folder / "data/.done/local_opts"
+    note.parent.mkdir(parents=True)
+    note.write_text("--data_dir /victim")
+    _, err = recipe.run(status=1)
+    assert err.startswith("toy/run.sh: data/.done/local_opts: is not trusted, because")
+    assert err.count("\n") == 1
+    assert recipe.calls() == []
+    recipe.run("--local_opts", "--fast", "--stop_stage", "1")
+    recipe.run("--stop_stage", "1")
+    assert recipe.calls() == [
+        "local/data.sh downloads data 2 --fast",
+        "check-data data/train data/dev data/test data/test2 --no-features",
+    ]
+
+
+def test_options_are_not_noted_through_a_link_in_a_data_directory(recipe: Recipe) -> None:
+    victim = recipe.root / "victim"
+    victim.write_text("mine")
+    (recipe.folder / "data/.done").mkdir(parents=True)
+    (recipe.folder / "data/.done/local_opts").symlink_to(victim)
+    recipe.run("--local_opts", "--fast", "--stop_stage", "1")
+    assert victim.read_text() == "mine"
+
+
+def test_a_recipe_that_cannot_be_written_is_told(recipe: Recipe) -> None:
+    (recipe.folder / ".remembered").touch()
+    _, err = recipe.run("--local_opts", "--fast", "--stop_stage", "1")
+    note = recipe.folder / ".remembered/data/local_opts"
+    assert err == f"toy/run.sh: {note}: cannot be written; give --local_opts in every run\n"
+    assert recipe.commands() == ["local/data.sh", "check-data"]
 
 
 def test_notes_are_not_written_through_links(recipe: Recipe) -> None:
@@ -470,8 +539,9 @@ def test_layers_are_not_chosen_on_the_copies_of_another_experiment(recipe: Recip
     _, err = recipe.run("--stage", "6", "--config", "conf/two.yaml", status=1)
     assert "the features in data belong to another config" in err
     recipe.run("--stage", "6", "--stop_stage", "6", "--config", "conf/three.yaml")
-    recipe.run("--stage", "6", "--stop_stage", "6", "--exp_tag", "two", "--config_opts", "--set prune.speeds=[1.0]")
-    assert recipe.commands() == ["svcca", "svcca"], "the dev set itself is the same for all"
+    alone = ("--config", "conf/two.yaml", "--config_opts", "--set prune.speeds=[1.0]")
+    recipe.run("--stage", "4", "--stop_stage", "6", *alone)
+    assert recipe.commands() == ["svcca", "train", "svcca"], "the dev set itself is the same for all"
 
 
 def test_an_unwritable_place_is_one_sentence(recipe: Recipe) -> None:
@@ -527,9 +597,9 @@ def test_a_language_model_is_trained_and_its_weights_are_tuned(finished: Recipe)
     beam(finished, "3gram.arpa")
     finished.run()
     calls = finished.calls()
-    assert [call.split()[0] for call in calls] == ["bpe", "lm", "train", "svcca", "tune-lm", *LATER]
+    assert [call.split()[0] for call in calls] == ["bpe", "lm", "train", "tune-lm", *LATER]
     assert calls[1] == "lm data/train/text exp/train/lang/3gram.arpa"
-    assert calls[4].startswith("tune-lm --exp exp/train --dev data/dev --executor local --nj 2")
+    assert calls[3].startswith("tune-lm --exp exp/train --dev data/dev --executor local --nj 2")
     finished.run()
     assert finished.calls() == []
     beam(finished, "2gram.arpa")
@@ -544,7 +614,26 @@ def test_a_language_model_is_trained_and_its_weights_are_tuned(finished: Recipe)
         assert calls[1] == f"lm {sentences} --plain exp/train/lang/2gram.arpa"
     finished.config("train: {epochs: 2}")
     finished.run()
-    assert finished.commands() == ["train", "svcca", *LATER]
+    assert finished.commands() == ["train", *LATER]
+
+
+@pytest.mark.parametrize(
+    ("number", "again"),
+    [
+        ("decode.decoder=beam", ["search", "decode", "score", "bench", "report"]),
+        ("decode.precision=bf16", ["svcca", "search", "decode", "score", "bench", "report"]),
+        ("train.average=1", ["average", "svcca", "search", "decode", "score", "bench", "report"]),
+        ("prune.beam=5", ["search", "decode", "score", "bench", "report"]),
+        ("bench.repeats=1", ["bench", "report"]),
+        ("scoring.ignore_case=true", ["score", "report"]),
+        ("train.num_workers=0", []),
+        ("decode.max_frames=900", []),
+    ],
+)
+def test_a_number_runs_again_what_it_affects(finished: Recipe, number: str, again: list[str]) -> None:
+    """Training, with its old numbers, only writes the config of the experiment anew."""
+    finished.run("--config_opts", f"--set {number}")
+    assert finished.commands() == ["train", *again]
 
 
 def test_a_language_model_is_fetched_or_there(finished: Recipe) -> None:
@@ -557,7 +646,7 @@ def test_a_language_model_is_fetched_or_there(finished: Recipe) -> None:
                                 "local/lm.sh downloads data exp/train/lang/published.arpa.gz"]  # fmt: skip
     beam(finished, "own.arpa")
     finished.run("--stage", "2")
-    assert finished.commands() == ["bpe", "train", "svcca", "tune-lm", *LATER]
+    assert finished.commands() == ["bpe", "train", "tune-lm", *LATER]
     own.write_text("two")
     finished.run("--stage", "2")
     assert finished.commands() == ["tune-lm", *LATER]

@@ -13,6 +13,7 @@ from asrprune.export.build import Options, export, set_depth
 from asrprune.export.onnx_file import import_onnx
 from asrprune.export.session import Session
 from asrprune.prune.find import find_plan
+from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
 
 
@@ -41,6 +42,35 @@ def test_a_depth_that_the_plan_lacks(page: tuple[Path, Path], tmp_path: Path, op
     assert done.code == 1
     assert "--depth 9: the model has no such depth; it has 4, 3, 2, 1" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_text_units_of_another_model_are_kept(page: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tokens.txt belongs to all models of a folder; sherpa-onnx would write other words without an error."""
+    monkeypatch.setattr(build, "any_depth", lambda *_: import_onnx().load(str(page[0] / "model.onnx")))
+    tokens, experiment = tmp_path / "tokens.txt", load(page[1])
+    (tmp_path / "first.onnx").touch()
+    tokens.write_text("<blk> 0\n")
+    options = Options(form="required-keep", input="waveform")
+    with pytest.raises(
+        UserError, match=r"tokens\.txt: has the text units of first\.onnx, which are others; export into another"
+    ):
+        export(experiment, find_plan(experiment, None), tmp_path / "second.onnx", options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.onnx", "tokens.txt"]
+    assert tokens.read_text() == "<blk> 0\n"
+    (tmp_path / "first.onnx").rename(tmp_path / "second.onnx")  # a model that is exported again may have others
+    export(experiment, find_plan(experiment, None), tmp_path / "second.onnx", options)
+    assert tokens.read_text() == (page[0] / "tokens.txt").read_text()
+
+
+@pytest.mark.parametrize("shape", [[], None, [1, "N"]], ids=["scalar", "unknown", "matrix"])
+def test_a_model_of_another_kind(shape: Any, tmp_path: Path) -> None:
+    onnx = import_onnx()
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), str(tmp_path / "other.onnx"))
+    with pytest.raises(UserError, match=r"other\.onnx: not a model that `asrprune export` wrote"):
+        Recognizer.load(tmp_path / "other.onnx")
 
 
 def without_opset(file: Any) -> None:

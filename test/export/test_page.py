@@ -1,5 +1,8 @@
 """The folder of `asrprune export --web`: its model, with a required choice of layers and the waveform as input; its card."""
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +50,43 @@ def test_a_page_of_something_else_is_kept(page: tuple[Path, Path], tmp_path: Pat
     with pytest.raises(UserError, match=r"has an index\.html of something else"):
         export_page(experiment, find_plan(experiment, None), tmp_path, Options())
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_a_file_of_the_page_that_was_changed_is_kept(
+    page: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asrprune.export.page.export", lambda *_: None)
+    experiment, style = load(page[1]), tmp_path / "style.css"
+    export_page(experiment, find_plan(experiment, None), tmp_path, Options())
+    style.write_text("body { color: red }")
+    (tmp_path / "model.onnx").touch()
+    export_page(experiment, find_plan(experiment, None), tmp_path, Options())
+    assert style.read_text() == "body { color: red }"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{style}: was changed, or is of another version; it is kept; remove it to get the current one"
+    ]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_pieces_of_long_recordings_keep_their_places(tmp_path: Path) -> None:
+    """70 s in pieces of at most 30 s, cut in the pauses at 25 and 47 s; together they are the recording."""
+    code = """
+        import { isSilent, pieces } from "./pieces.js";
+        const rate = 100, samples = Float32Array.from({ length: 70 * rate }, (_, i) => Math.sin(i));
+        for (const second of [25, 47]) samples.fill(0, second * rate + 10, second * rate + 60);
+        const found = pieces(samples, rate);
+        const whole = found.every(({ start, samples: piece }) => piece.every((sample, i) => sample === samples[start + i]));
+        console.log(JSON.stringify({ starts: found.map(({ start }) => start / rate), whole,
+            length: found.reduce((sum, piece) => sum + piece.samples.length, 0) / rate,
+            silent: [isSilent(new Float32Array(9)), isSilent(samples)] }));
+    """
+    shutil.copy(SOURCES / "pieces.js", tmp_path / "pieces.js")
+    (tmp_path / "test.mjs").write_text(code)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    done = subprocess.run(["node", "test.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["starts"] == pytest.approx([0, 25.3, 47.3], abs=0.3)
+    assert (found["whole"], found["length"], found["silent"]) == (True, 70, [True, False])
 
 
 def test_the_code_of_the_card_runs(page: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

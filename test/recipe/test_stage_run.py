@@ -161,6 +161,23 @@ def test_damaged_outputs_are_made_again(done: Toy) -> None:
     assert done.run() == ["search", "bench"]
 
 
+def test_a_flipped_bit_in_a_large_file_is_noticed_unless_there_is_too_much_to_hash(
+    done: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrprune.runtime.files._HASHED_BYTES", 1000)
+    plans = done.root / "exp/plans"
+    search = done.stages[2]
+    for huge in (False, True):
+        stage = dataclasses.replace(search, huge=huge)
+        plans.write_bytes(bytes(2000))
+        made = products_of(stage)
+        plans.write_bytes(bytes(1000) + b"\1" + bytes(999))
+        assert damaged(stage, made) == ([] if huge else ["plans"])
+        plans.write_bytes(bytes(2001))
+        assert damaged(stage, made) == ["plans"]
+    assert damaged(search, {"plans": "2001 bytes"}) == [], "as in marks of earlier versions"
+
+
 def test_what_people_may_edit_counts_only_if_it_is_gone(done: Toy) -> None:
     stages = [dataclasses.replace(stage, editable=True) for stage in done.stages]
     recipe = Recipe(stages, done.config, done.said.append)
@@ -218,10 +235,23 @@ def test_fewer_sets_need_no_other_run(done: Toy) -> None:
     assert all(map(recipe.is_done, stages))
 
 
-def test_a_later_stage_is_bound_to_the_training_that_it_used(done: Toy) -> None:
-    done.config["train"]["epochs"] = 3
-    assert done.run(7) == [], "the training that is there is the old one"
-    assert done.run() == ["config", "train", "search", "bench"]
+@pytest.mark.parametrize(
+    ("section", "key", "again"),
+    [
+        ("train", "epochs", ["config", "train", "search", "bench"]),
+        ("train", "pace", ["config", "train"]),
+        ("search", "beam", ["config", "train", "search", "bench"]),
+    ],
+)
+def test_numbers_do_not_change_without_the_stage_that_writes_them(done: Toy, section: str, key: str, again: list[str]) -> None:
+    """Later stages read the config of the experiment, so they would use the old numbers."""
+    old = done.config[section][key]
+    done.config[section][key] = old + 1
+    sentence = rf"exp has other numbers: {section}\.{key}: {old}, now {old + 1}; start with --stage 4, which changes them"
+    with pytest.raises(UserError, match=sentence):
+        done.run(7)
+    assert done.run(2, 2) == [], "the stages before it do not use them"
+    assert done.run() == again
 
 
 def test_any_sequence_of_runs_ends_with_what_one_run_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: Toy) -> None:
@@ -252,17 +282,17 @@ def test_features_of_another_experiment_are_refused(done: Toy) -> None:
     done.exp, done.config["features"] = "other", {"mels": 40}
     done.run()
     done.exp, done.config["features"] = "exp", {"mels": 80}
-    done.config["search"]["beam"] = 4
+    (done.root / "exp/plans").unlink()
     with pytest.raises(UserError, match=r"the features in .*data belong to another config .* run stage 2"):
         done.run(7)
-    assert done.run() == ["fbank", "config", "train", "search", "bench"]
+    assert done.run() == ["fbank", "search"]
     assert (done.root / "exp/model").read_text() == "train(fbank({'mels': 80}, train text\n), 2)"
 
 
 def test_data_without_marks_are_trusted(done: Toy) -> None:
     (done.root / "data/.done/2").unlink()
-    done.config["search"]["beam"] = 4
-    assert done.run(7) == ["search", "bench"]
+    (done.root / "exp/plans").unlink()
+    assert done.run(7) == ["search"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from records import measures
+from records import changed, measures
 
 from asrprune.config.load import resolved
 from asrprune.decode.benchmark import Bench
@@ -46,6 +46,16 @@ def test_rows_are_in_the_order_of_the_tables(experiment: Path) -> None:
     order = [(row.set, row.strategy, row.depth) for row in collect(experiment).rows]
     assert order[:12] == [("dev", strategy, depth) for strategy in ("iterative", "svcca") for depth in (12, 10, 8, 6, 4, 2)]
     assert order[-1] == ("test", "lowest", 2)
+
+
+def test_the_rtf_of_another_decoder_is_left_out(experiment: Path) -> None:
+    path = experiment / "bench.json"
+    for decoder, same in (("greedy", True), ("beam width=8, lm=3gram.arpa", False)):
+        changed(Bench.read(path), decoder=decoder).write(path)
+        results = collect(experiment)
+        assert all((row.rtf is not None) == (row.speedup is not None) == same for row in results.rows)
+        told = "Left out: real-time factors with the decoder greedy, float32. bench.json was measured with beam width=8"
+        assert any(sentence.startswith(told) for sentence in results.missing) != same
 
 
 def test_rtf_is_that_of_the_same_layers_else_of_the_same_depth(experiment: Path) -> None:

@@ -12,7 +12,7 @@ from commands import asrprune
 
 from asrprune.runtime import cores, threads
 from asrprune.runtime.cores import busy_cores, core_seconds, own_seconds, physical_cores, usable_cores
-from asrprune.runtime.threads import FollowLoad, set_threads, wait_briefly
+from asrprune.runtime.threads import FollowLoad, given_threads, set_threads, wait_briefly
 
 WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -23,6 +23,15 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMP_NUM_THREADS", *WAITS):
         monkeypatch.setenv(name, "")  # so that it is put back, even if it was not set
         monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "threads"), [("3", 3), ("2,1", 2), (" 4 , 1", 4), ("", None), ("0", None), ("-1", None), ("many", None)]
+)
+def test_threads_of_the_environment(value: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenMP takes a list, a number for each nested level, and ignores what is no number."""
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert given_threads() == threads
 
 
 @pytest.mark.usefixtures("unset")

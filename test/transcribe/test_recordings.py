@@ -1,12 +1,14 @@
 """What names of files, folders and patterns stand for."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from asrprune.runtime.errors import UserError
 from asrprune.transcribe.recordings import check_names, find_recordings
+from asrprune.transcribe.run import transcribe_all
 
 
 @pytest.fixture
@@ -62,3 +64,19 @@ def test_results_of_one_name_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"talks/b\.wav and b\.flac: the results of both would be called b; rename one"):
         check_names(find_recordings(["talks", "b.flac"])[0])
     check_names(find_recordings(["talks", "talks/b.wav"])[0])
+
+
+def test_names_in_a_ctm_file_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a b.wav", "a_b.wav", "c.wav"):
+        Path(name).touch()
+    recordings = find_recordings(["a b.wav", "c.wav", "a_b.wav"])[0]
+    for form, output_dir in (("ctm", None), ("text", None), ("ctm", tmp_path / "out")):
+        run = partial(
+            transcribe_all, lambda entries: [UserError(entry) for entry in entries], recordings, form, output_dir, print
+        )
+        if form == "ctm" and output_dir is None:
+            with pytest.raises(UserError, match=r"a b\.wav and a_b\.wav: the results of both would be called a_b"):
+                run()
+        else:
+            assert run() == ["a b.wav", "c.wav", "a_b.wav"]

@@ -73,16 +73,14 @@ function recognise() {
   $("text").dataset.state = "busy";
   const { keep, depth } = state.rows[$("depth").value];
   const mask = Uint8Array.from({ length: state.model.num_layers }, (_, i) => (keep.includes(i + 1) ? 1 : 0));
-  worker.postMessage({ samples: state.samples, rate: rate(), mask, depth });
+  worker.postMessage({ samples: state.samples, rate: rate(), frame_s: frameS(), mask, depth });
 }
 
 function showText({ labels, seconds, depth }) {
-  const { factor, frontend } = state.model;
-  const frame = (factor * (frontend.frame_shift_ms ?? 10)) / 1000;
   const spans = words(labels, state.units).flatMap((word) => {
     const span = document.createElement("span");
     span.textContent = word.text;
-    span.title = `${(word.first * frame).toFixed(2)} s, confidence ${Math.round(100 * word.confidence)} %`;
+    span.title = `${(word.first * frameS()).toFixed(2)} s, confidence ${Math.round(100 * word.confidence)} %`;
     span.style.setProperty("--confidence", word.confidence);
     span.classList.toggle("low", word.confidence < 0.5);
     return [span, " "];
@@ -97,6 +95,7 @@ function showText({ labels, seconds, depth }) {
 }
 
 const rate = () => state.model.frontend.sample_rate ?? 16000;
+const frameS = () => (state.model.factor * (state.model.frontend.frame_shift_ms ?? 10)) / 1000;
 
 async function use(blob, name) {
   try {
