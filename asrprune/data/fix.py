@@ -151,12 +151,11 @@ def _replace_files(path: Path, rows: Rows) -> list[str]:
 
 def _set_aside(path: Path) -> list[str]:
     """Copy files to NAME.changed that a killed run would replace, but that somebody has changed since; return their names."""
-    prepared, backup = inside(path, _PREPARED), inside(path, _backup_name(max(_backups(path), default=1)))
-    old, new = inside(prepared, _OLD), inside(prepared, _NEW)
+    backup, old = inside(path, _backup_name(max(_backups(path), default=1))), inside(path, _PREPARED, _OLD)
     originals = old if old.is_dir() else backup
     changed = []
-    for name in FILES:
-        content = (path / name).read_bytes() if (new / name).is_file() and (path / name).is_file() else None
+    for name in (file.name for file in _prepared_files(path)):
+        content = (path / name).read_bytes() if (path / name).is_file() else None
         if content is not None and not ((originals / name).is_file() and (originals / name).read_bytes() == content):
             with atomic_path(path / f"{name}.changed") as temporary:
                 temporary.write_bytes(content)
@@ -167,26 +166,30 @@ def _set_aside(path: Path) -> list[str]:
 def _put_in_place(path: Path) -> str:
     """Put the prepared files in place, or the rest of them after a kill. Return the name of the backup of the original files.
 
-    An empty file stands for one to remove. A link, which a stranger may have put here, is deleted with the directory.
-
-    Raises:
-        UserError: a directory of prepared files is a link.
+    An empty file stands for one to remove.
     """
-    prepared, backups = inside(path, _PREPARED), _backups(path)
-    old, new = inside(prepared, _OLD), inside(prepared, _NEW)
+    old, backups, files = inside(path, _PREPARED, _OLD), _backups(path), _prepared_files(path)
     if old.is_dir():
         backups.append(max(backups, default=0) + 1)
         os.rename(old, path / _backup_name(backups[-1]))
-    for file in (new / name for name in FILES):
-        if file.is_symlink() or not file.is_file():
-            continue
+    for file in files:
         if file.stat().st_size:
             os.replace(file, path / file.name)
         else:
             (path / file.name).unlink(missing_ok=True)
             file.unlink()
-    shutil.rmtree(prepared)
+    shutil.rmtree(inside(path, _PREPARED))
     return _backup_name(max(backups, default=1))
+
+
+def _prepared_files(path: Path) -> list[Path]:
+    """Return the tables to put in place. Anything else there, such as a stranger's link, goes with the directory.
+
+    Raises:
+        UserError: the directory is a link.
+    """
+    files = (inside(path, _PREPARED, _NEW) / name for name in FILES)
+    return [file for file in files if file.is_file() and not file.is_symlink()]
 
 
 def _backups(path: Path) -> list[int]:
