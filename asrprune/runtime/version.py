@@ -1,6 +1,5 @@
 """The version of asrprune."""
 
-import subprocess
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -11,6 +10,8 @@ def version() -> str:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return __version__
+    import subprocess  # slow to import, and rarely needed
+
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--abbrev=10", "--exclude=*"]
     try:
         return f"{__version__}+{subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}"
