@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from asrprune.data.tables import split_line
-from asrprune.features.audio import is_command, stamp_of
+from asrprune.features.audio import is_pipe, stamp_of
 from asrprune.runtime.errors import UserError, did_you_mean
 from asrprune.runtime.files import sha256_of
 from asrprune.runtime.planted import open_plain
@@ -66,7 +66,7 @@ def recordings_of(directories: Iterable[Path]) -> dict[str, str]:
 
 def are_recorded(wav_scp: Path) -> bool:
     """Return whether each entry of a wav.scp, if there is one, has a file or is a command."""
-    return not wav_scp.is_file() or all(is_command(entry) or stamp_of(entry) for entry in _entries(wav_scp))
+    return not wav_scp.is_file() or all(is_pipe(entry) or stamp_of(entry) for entry in _entries(wav_scp))
 
 
 def _recordings(wav_scp: Path) -> str:

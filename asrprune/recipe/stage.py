@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asrprune.runtime.errors import UserError, did_you_mean
+from asrprune.runtime.planted import inside
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Stage(Dependencies):
     @property
     def mark(self) -> Path:
         """The file that records the needs with which the stage was done."""
-        return self.home / ".done" / str(self.number)
+        return marks(self.home) / str(self.number)
 
     @property
     def log(self) -> Path:
@@ -53,6 +54,15 @@ class Stage(Dependencies):
     def __str__(self) -> str:
         """Return the name of the stage for messages."""
         return f"stage {self.number} ({self.name})"
+
+
+def marks(home: Path) -> Path:
+    """Return the directory of the marks in a home.
+
+    Raises:
+        UserError: it is a link, which may lead anywhere.
+    """
+    return inside(home, ".done")
 
 
 def read_stages(words: Sequence[str], known: Mapping[str, Dependencies]) -> list[Stage]:
