@@ -190,6 +190,21 @@ def test_what_people_may_edit_counts_only_if_it_is_gone(done: Toy) -> None:
     assert [recipe.is_done(stage) for stage in stages] == [True, True, False, True]
 
 
+def test_recordings_that_a_stage_made_may_not_be_lost(toy: Toy) -> None:
+    train, audio = toy.root / "data/train", toy.root / "a.wav"
+    stage = dataclasses.replace(toy.stages[0], makes_audio=(train,), editable=True)
+    assert damaged(stage, products_of(stage)) == [], "there is no wav.scp"
+    (train / "wav.scp").write_text(f"a {audio}\nb cat b.wav |\n")
+    audio.touch()
+    made = products_of(stage)
+    assert damaged(stage, made) == []
+    audio.unlink()
+    assert damaged(stage, made) == ["recordings of train"]
+    (train / "wav.scp").write_text("a none.wav\n")
+    assert damaged(stage, made) == [], "somebody edited it"
+    assert damaged(dataclasses.replace(stage, editable=False), {}) == ["recordings of train"]
+
+
 def test_a_pattern_stands_for_files_of_which_there_is_at_least_one(toy: Toy) -> None:
     stage = dataclasses.replace(toy.stages[2], makes=(toy.root / "exp/*/pl*",))
     assert not are_there(stage)
