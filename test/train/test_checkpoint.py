@@ -186,6 +186,15 @@ def test_average_of_one_is_itself(tmp_path: Path) -> None:
     assert torch.equal(mean_weights([tmp_path / "w.safetensors"])["a"], weights["a"])
 
 
+@pytest.mark.parametrize("other", [{"b": torch.ones(7)}, {"a": torch.ones(1)}, {"a": torch.ones(3, 7)}, {}])
+def test_weights_of_different_models_have_no_average(other: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    paths = [epoch_file(tmp_path, epoch) for epoch in (1, 2)]
+    save_weights(paths[0], {"a": torch.ones(7)})
+    save_weights(paths[1], other)
+    with pytest.raises(UserError, match=r"epoch0002\.safetensors: has weights of other names or shapes than epoch0001"):
+        mean_weights(paths)
+
+
 def test_missing_and_broken_weights_are_the_users_to_know(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     with pytest.raises(UserError, match="no such weights; stage 4"):
