@@ -205,6 +205,14 @@ def test_missing_and_broken_weights_are_the_users_to_know(tmp_path: Path) -> Non
         load_weights(path)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64])
+def test_weights_of_types_that_are_not_computed_with_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.safetensors", {"a": torch.ones(3).to(dtype)})
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(UserError, match=rf"w\.safetensors: a has the type {name}; known types: float32, .*; convert the file"):
+        load_weights(tmp_path / "w.safetensors")
+
+
 def test_weights_may_be_views_and_come_from_a_model_in_training(tmp_path: Path) -> None:
     weight = torch.randn(3, 4, requires_grad=True)
     save_weights(tmp_path / "w.safetensors", {"t": weight.T})
