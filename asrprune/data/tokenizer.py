@@ -22,7 +22,10 @@ class Tokenizer(Units):
         if not model.is_file():
             raise UserError(f"{model}: no such sentencepiece model; stage 3 (`asrprune bpe`) makes it")
         try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+            content = model.read_bytes()  # not the path: sentencepiece takes none that is not UTF-8
+            if not content:
+                raise RuntimeError("it is empty")
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=content)
             pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         except (RuntimeError, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{model}: not a sentencepiece model ({error}); run stage 3 (`asrprune bpe`) again") from None
