@@ -135,7 +135,7 @@ class Recognizer:
         if depth == "auto":
             if layers is not None:
                 raise UserError("give a depth or layers, not both")
-            return self.listener.until_sure(self.model.thresholds(threshold))
+            return self.listener.until_sure(self.model.thresholds(threshold, self.decoder.identity))
         if threshold is not None:
             raise UserError('an exit threshold has no effect without the depth "auto"')
         return self.listener.with_layers(self.layers_of(depth, layers))

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from commands import asrprune
+from commands import asrprune, refused
+from records import changed
 
 from asrprune.data.tables import open_table, read_table, write_table
+from asrprune.decode.sweep import Decoded
 from asrprune.experiment.plan import read_plan
 from asrprune.experiment.store import read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights
+from asrprune.runtime.files import sha256_of
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
@@ -160,6 +163,43 @@ def test_transcribe_reads_standard_input_and_names_that_are_not_utf8(
     assert asrprune("transcribe", os.fsdecode(name), "--exp", exp).out == f"{tmp_path}/caf\\udce9.wav{expected}"
 
 
+@pytest.mark.parametrize("form", ["text", "json", "ctm", "tsv", "srt"])
+def test_a_name_that_is_not_utf8_is_written_as_on_the_screen(form: str, exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    wav, folder = next(iter(read_table(tiny_data / "dev/wav.scp").values())), os.fsencode(tmp_path)
+    name = os.fsdecode(shutil.copy(os.fsencode(wav), os.path.join(folder, b"caf\xe9\xc2\x9b\x7f.wav")))
+    done = asrprune("transcribe", name, wav, "--exp", exp, "--format", form, "--output-dir", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert len(done.out.splitlines()) == 2
+    (written,) = (tmp_path / "out").glob("caf*")
+    if form == "json":
+        assert json.loads(written.read_text())["file"] == name
+        assert json.loads(asrprune("transcribe", name, "--exp", exp, "--format", form).out)["file"] == name
+
+
+def test_an_experiment_in_a_directory_that_is_not_utf8(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
+    """What cannot be done there says why."""
+    wav, odd = (
+        next(iter(read_table(tiny_data / "dev/wav.scp").values())),
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")),
+    )
+    shutil.copytree(exp, odd / "exp")
+    data = shutil.copytree(tiny_data / "dev", odd / "dev")
+    refused(asrprune("transcribe", wav, "--exp", odd / "exp"), "transcribe", "caf\\udce9", "is not valid UTF-8")
+    (odd / "model.onnx").touch()
+    refused(asrprune("transcribe", wav, "--model", odd / "model.onnx"), "transcribe", "whose path is not UTF-8; rename it")
+    done = asrprune("fbank", data, "--config", odd / "exp/config.yaml")
+    refused(done, "fbank", f"{tmp_path}/caf\\udce9/dev/fbank/", "is not UTF-8, and other names cannot be written into files")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(closed: str, tiny_data: Path) -> None:
+    command = f"{sys.executable} -m asrprune.cli check-data --no-audio {tiny_data}/dev {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0, done
+    assert ("no faults" in done.stdout) == (not re.search(r"(?<!2)>&-", closed))
+    assert "Error" not in done.stderr + done.stdout
+
+
 def test_transcribe_writes_a_file_for_each_recording(exp: Path, tiny_data: Path, tmp_path: Path) -> None:
     """A folder of any rates and channels; a broken file is told at the end."""
     wav = Path(next(iter(read_table(tiny_data / "dev/wav.scp").values())))
@@ -258,9 +298,30 @@ def test_decode_and_score_of_chosen_layers(exp: Path, tiny_data: Path) -> None:
     assert f"{output}: WER {wer:.2f} % (" in scored.out
     noisy = Path(shutil.copytree(tiny_data / "dev", exp.parent / "noisy/dev"))  # the same ids and transcripts
     (noisy / "utt2num_frames").write_text((noisy / "utt2num_frames").read_text().replace("1", "2"))
-    refused = asrprune("score", "--exp", exp, noisy)
-    assert refused.code == 1
-    assert f"decode/dev: has results of {tiny_data / 'dev'}, and {noisy} has the same name" in refused.err
+    other = asrprune("score", "--exp", exp, noisy)
+    assert other.code == 1
+    assert f"decode/dev: has results of {tiny_data / 'dev'}, and {noisy} has the same name" in other.err
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("another text", "text: does not have the SHA-256 of decode.json, so it was changed after the decoding; run stage 8"),
+        ("another model", "text: was decoded with another model than that of model.json; run stage 8"),
+        ("no record", "decode.json: not valid JSON"),
+    ],
+)
+def test_what_the_model_did_not_say_is_not_scored(damage: str, says: str, exp: Path, tiny_data: Path) -> None:
+    asrprune("decode", "--exp", exp, tiny_data / "dev", "--layers", "1,2")
+    output = exp / "decode/dev/layers_1_2_d2"
+    if damage == "another text":
+        shutil.copy(tiny_data / "dev/text", output / "text")
+    elif damage == "another model":
+        changed(Decoded.read(output / "decode.json"), model_sha256="ab" * 32).write(output / "decode.json")
+    else:
+        (output / "decode.json").write_text("{")
+    refused(asrprune("score", "--exp", exp, tiny_data / "dev"), "score", f"{output}/{says}")
+    assert not (output / "score.json").exists()
 
 
 def test_decode_takes_the_depths_it_is_told(exp: Path, tiny_data: Path) -> None:
@@ -382,6 +443,8 @@ def test_letter_case_counts_unless_it_is_ignored(exp: Path, dev: Path) -> None:
     write_table(dev / "text", {key: text.upper() for key, text in read_table(dev / "text").items()})
     (output,) = (exp / "decode/dev").glob("layers*")
     write_table(output / "text", {key: text.lower() for key, text in read_table(dev / "text").items()})
+    record = Decoded.read(output / "decode.json")
+    changed(record, output_sha256=sha256_of(output / "text")).write(output / "decode.json")
     words = sum(len(text.split()) for text in read_table(dev / "text").values())
     done = asrprune("score", "--exp", exp, dev)
     assert ": WER 100.00 % (" in done.out

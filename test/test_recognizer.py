@@ -3,12 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from commands import asrprune as run_command
+from commands import refused
 from experiments import config_with, untrained
 from records import plan_of
 
@@ -476,6 +478,34 @@ def test_a_plan_of_an_older_model_stops_only_those_who_ask_for_a_depth(exp: Path
         asr.transcribe(wav, depth=3)
     with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):
         Recognizer.load(own, "iterative")
+
+
+@pytest.mark.parametrize("values", [{"thresholds": ()}, {"exits": (1, 99)}, {"exits": (1, 2), "thresholds": (0.5,)}])
+def test_thresholds_of_other_exits_are_refused(values: dict[str, Any], exp: Path, wav: Path, tmp_path: Path) -> None:
+    own = with_thresholds(exp, tmp_path, **values)
+    done = run_command("transcribe", wav, "--exp", own, "--early-exit")
+    refused(done, "transcribe", "early_exit.json: has ", "but the model has the exits 1,2,4", "run `asrprune early-exit` again")
+
+
+def with_thresholds(exp: Path, folder: Path, **values: Any) -> Path:
+    """A copy of an experiment with thresholds of early exit, which greedy decoding chose."""
+    own = Path(shutil.copytree(exp, folder / "own"))
+    made: dict[str, Any] = {"exits": (1, 2, 4), "thresholds": (0.5, 0.5), "set": "dev", "margin": 0.5, "curves": {}, **values}
+    sha = experiment.load(own).record.model_sha256
+    EarlyExit(format=1, model_sha256=sha, decoder="greedy", **made).write(own / "early_exit.json")
+    return own
+
+
+def test_thresholds_of_another_decoder_are_told_once(
+    exp: Path, wav: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = with_thresholds(exp, tmp_path)
+    Recognizer.load(own).transcribe(wav, depth="auto")
+    assert "the thresholds were chosen with" not in caplog.text
+    beam = Recognizer.load(own, decoder={"type": "beam"})
+    for _ in range(2):
+        beam.transcribe(wav, depth="auto")
+    assert caplog.text.count("the thresholds were chosen with the decoder greedy, not with beam") == 1
 
 
 def test_early_exit_runs_the_layers_that_it_needs(exp: Path, asr: Recognizer, tiny_data: Path, wav: Path) -> None:

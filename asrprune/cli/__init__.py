@@ -9,8 +9,10 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the program without a traceback
     from asrprune.cli.commands import app
     from asrprune.cli.failures import fail
+    from asrprune.cli.screen import open_closed_streams
     from asrprune.runtime.failures import user_message
 
+    open_closed_streams()
     try:
         app()
     except OSError as error:  # of help or --version, which are printed before a command begins

@@ -113,8 +113,8 @@ def score(
 ) -> None:
     """Score decoded sets, as `sclite -s` does. Writes score.json and result.txt beside each text."""
     from asrprune.data.tables import open_table
-    from asrprune.decode.sweep import check_same_set
-    from asrprune.experiment.store import read_experiment_config
+    from asrprune.decode.sweep import check_decoded, check_same_set
+    from asrprune.experiment.store import read_experiment_config, read_model_record
     from asrprune.scoring.sclite import write_score
 
     for directory in distinct(directories):
@@ -123,10 +123,12 @@ def score(
         decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"))
         if not decoded:
             raise UserError(f"{exp}: {directory.name} is not decoded yet; run stage 8 (`asrprune decode`)")
-        scoring = read_experiment_config(exp).scoring
+        config = read_experiment_config(exp)
+        scoring, model_sha256 = config.scoring, read_model_record(exp, config).model_sha256
         for record in decoded:
             folder = inside(record.parents[1], record.parent.name)
             hypotheses = open_table(folder / "text", allow_empty=True)
+            check_decoded(folder, model_sha256)
             result = write_score(folder, references, hypotheses, speakers, ignore_case=ignore_case or scoring.ignore_case)
             low, high = result.wer_ci95
             how = ", letter case ignored" if result.ignore_case else ""

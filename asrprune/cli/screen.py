@@ -40,6 +40,13 @@ class LogFile(logging.FileHandler):
         raise
 
 
+def open_closed_streams() -> None:
+    """Open /dev/null for each standard stream that is closed (``>&-``): else the next file would get its descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (open as long as the process)
+
+
 def show(table: "Table") -> None:
     """Print a table on stdout; outside a terminal it is 160 columns wide."""
     from rich.console import Console

@@ -47,6 +47,8 @@ class FrontendConfig(Section):
             found.append(
                 f"frame_shift_ms must not exceed frame_length_ms = {self.frame_length_ms:g}, got {self.frame_shift_ms:g}"
             )
+        if self.frame_shift_ms * self.sample_rate < 1000:
+            found.append(f"frame_shift_ms must not be shorter than a sample, got {self.frame_shift_ms:g}")
         nyquist = self.sample_rate / 2
         high = self.high_freq if self.high_freq > 0 else nyquist + self.high_freq
         if not 0 <= self.low_freq < high <= nyquist:

@@ -22,10 +22,13 @@ class Tokenizer(Units):
         if not model.is_file():
             raise UserError(f"{model}: no such sentencepiece model; stage 3 (`asrprune bpe`) makes it")
         try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+            content = model.read_bytes()  # not the path: sentencepiece takes none that is not UTF-8
+            if not content:  # sentencepiece would load nothing
+                raise RuntimeError
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=content)
             pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
-        except (RuntimeError, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{model}: not a sentencepiece model ({error}); run stage 3 (`asrprune bpe`) again") from None
+        except (RuntimeError, UnicodeDecodeError):
+            raise UserError(f"{model}: not a sentencepiece model, or damaged; run stage 3 (`asrprune bpe`) again") from None
         super().__init__([BLANK_PIECE, *pieces])
         self.path = model
         unknown, start = self._processor.unk_id(), self._processor.piece_to_id(WORD_START)

@@ -119,6 +119,20 @@ def check_same_set(folder: Path, directory: Path) -> None:
             )
 
 
+def check_decoded(folder: Path, model_sha256: str) -> None:
+    """Check that the text in ``folder`` is what this model made of the set.
+
+    Raises:
+        UserError: the text was changed after the decoding, or is of another model.
+    """
+    record, text = Decoded.read(folder / "decode.json"), folder / "text"
+    again = f"run {Decoded.made_by} again, or remove {folder} if you do not need it"
+    if record.output_sha256 not in (None, sha256_of(text)):
+        raise UserError(f"{text}: does not have the SHA-256 of decode.json, so it was changed after the decoding; {again}")
+    if record.model_sha256 != model_sha256:
+        raise UserError(f"{text}: was decoded with another model than that of model.json; {again}")
+
+
 def _directory_of(record: Path) -> Path | None:
     """Return the data directory that a decode.json names, if it is still there."""
     try:

@@ -1,5 +1,6 @@
 """The thresholds of early exit: chosen on a dev set, with the layers and the WER that follow on any set."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from asrprune.runtime.progress import track
 from asrprune.runtime.records import Record
 from asrprune.scoring.wer import word_errors
 
+logger = logging.getLogger(__name__)
 NEVER = math.nextafter(1.0, 2.0)  # a threshold that no confidence reaches
 _NORMAL_95 = 1.645  # one-sided
 PRICES = (0.0, *np.geomspace(1e-3, 100.0, 80).tolist())  # of a layer, in points of WER
@@ -177,15 +179,34 @@ def exits_of(experiment: Experiment) -> tuple[int, ...]:
     return exits
 
 
-def chosen_thresholds(experiment: Experiment) -> tuple[float, ...]:
-    """Return the thresholds of early_exit.json; raise a ``UserError`` if it is missing or of another model."""
+def chosen_thresholds(experiment: Experiment, decoder: str | None = None) -> tuple[float, ...]:
+    """Return the thresholds of early_exit.json; warn if they were chosen with another decoder than the one of this identity.
+
+    Raises:
+        UserError: the file is missing, or of another model or other exits.
+    """
     path = ExperimentPaths(experiment.path).early_exit
     if not path.exists():
         raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set, or give a threshold")
     made = EarlyExit.read(path)
     if made.model_sha256 != experiment.record.model_sha256:
         raise UserError(f"{path}: belongs to another model; run `asrprune early-exit` again, or give a threshold")
+    exits = exits_of(experiment)
+    if made.exits != exits or len(made.thresholds) != len(exits) - 1:
+        raise UserError(
+            f"{path}: has {len(made.thresholds)} thresholds for the exits {_listed(made.exits)}, but the model has the exits"
+            f" {_listed(exits)}, of which all but the last one need a threshold; run `asrprune early-exit` again"
+        )
+    if decoder not in (None, made.decoder):
+        logger.warning(
+            "%s: the thresholds were chosen with the decoder %s, not with %s; run `asrprune early-exit` with that one",
+            path, made.decoder, decoder,
+        )  # fmt: skip
     return made.thresholds
+
+
+def _listed(exits: Sequence[int]) -> str:
+    return ",".join(map(str, exits))
 
 
 def measure(experiment: Experiment, corpus: Corpus, exits: Sequence[int], decoder: Decoder, executor: Executor) -> Measured:

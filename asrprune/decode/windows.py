@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import Field
 
 from asrprune.config.schema import Config
 from asrprune.data.units import BLANK
@@ -12,6 +13,7 @@ from asrprune.experiment.plan import Keep
 from asrprune.runtime.records import Record
 
 _NEAR = 6  # encoder frames on each side of a cut, which should have no label; 0.24 s with a factor of 4
+_HOUR = 3600.0  # far more than fits into memory
 
 Emit = Callable[[int, int], Iterable[tuple[Keep, np.ndarray]]]
 
@@ -19,9 +21,9 @@ Emit = Callable[[int, int], Iterable[tuple[Keep, np.ndarray]]]
 class Windows(Record):
     """The division of long recordings into windows."""
 
-    one_piece_s: float  # a recording up to this length is not divided
-    window_s: float
-    overlap_s: float
+    one_piece_s: float = Field(ge=0, le=_HOUR)  # a recording up to this length is not divided
+    window_s: float = Field(gt=0, le=_HOUR)
+    overlap_s: float = Field(ge=0, le=_HOUR)
 
 
 WINDOWS = Windows(one_piece_s=60.0, window_s=30.0, overlap_s=4.0)
@@ -44,6 +46,15 @@ class Timing:
     def frame_s(self) -> float:
         """The time between two encoder frames."""
         return self.factor * self.shift_ms / 1000
+
+    @property
+    def window_frames(self) -> tuple[int, int]:
+        """The feature frames of a window, and those that it shares with the next one: multiples of the factor."""
+        length, overlap = (
+            int(seconds * 1000 / self.shift_ms) // self.factor * self.factor
+            for seconds in (self.windows.window_s, self.windows.overlap_s)
+        )
+        return length, overlap
 
 
 @dataclass
@@ -84,8 +95,7 @@ def windows(frames: int, timing: Timing) -> Iterator[tuple[int, int]]:
     if not is_long(frames, timing):
         yield 0, frames
         return
-    factor, sizes_s = timing.factor, (timing.windows.window_s, timing.windows.overlap_s)
-    length, overlap = (int(seconds * 1000 / timing.shift_ms) // factor * factor for seconds in sizes_s)
+    length, overlap = timing.window_frames
     for start in range(0, frames - overlap, length - overlap):
         yield start, min(start + length, frames)
 

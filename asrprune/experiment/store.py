@@ -117,7 +117,7 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
     """
     paths = ExperimentPaths(exp)
     config = read_experiment_config(exp)
-    record = ModelRecord.read(paths.model)
+    record = read_model_record(exp, config)
     tokenizer = Tokenizer(paths.tokenizer)
     if record.tokenizer_sha256 not in (None, sha256_of(paths.tokenizer)):
         raise UserError(
@@ -138,6 +138,18 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
             f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}"
         ) from None
     return Experiment(exp, config, tokenizer, model.to(device).eval(), record)
+
+
+def read_model_record(exp: Path, config: Config) -> ModelRecord:
+    """Read model.json; raise a ``UserError`` if it is missing or broken, or if the config has another number of layers."""
+    path = ExperimentPaths(exp).model
+    record = ModelRecord.read(path)
+    if record.num_layers != config.model.num_layers:
+        raise UserError(
+            f"{path}: num_layers is {record.num_layers}, but model.num_layers in config.yaml is {config.model.num_layers}; copy"
+            f" the experiment again, or run {ModelRecord.made_by} again"
+        )
+    return record
 
 
 def read_experiment_config(exp: Path) -> Config:

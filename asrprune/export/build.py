@@ -85,7 +85,7 @@ def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> 
     with atomic_path(path) as temporary:  # opened before the slow tracing, to report at once if it cannot be written
         file = _trace(experiment, exported)
         write(file, temporary)
-        check = _check(experiment, temporary, exported)
+        check = _check(experiment, temporary, exported.model_copy(update={"precision": "float32"}))
         worst = check.numbers(noise(experiment, options.input == "waveform"))
         logger.info("onnxruntime and torch differ by at most %.1e in log-probabilities, at each depth", worst)
         if exported.exits:
@@ -94,6 +94,7 @@ def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> 
             file, exported = _lowered(experiment, file, temporary, exported, options)
             write(file, temporary)
             check = _check(experiment, temporary, exported)
+            check.numbers(noise(experiment, options.input == "waveform"))
         exported = _texts(check, exported, options)
         for_peers = {"vocab_size": exported.vocab_size, "subsampling_factor": exported.factor}
         set_metadata(file, {FACTS: exported.plain(), **for_peers})
@@ -114,11 +115,12 @@ def set_depth(path: Path, depth: int) -> Exported:
     if exported.form in ("required-keep", "early-exit"):
         why = "its input keep is required" if exported.form == "required-keep" else "each utterance has a depth of its own"
         raise UserError(f"{path}: has no default depth, {why}; export it with --form any-depth")
-    if exported.form != "any-depth" or default_keep(file) is None:
+    default = default_keep(file)
+    if exported.form != "any-depth" or default is None:
         raise UserError(f"{path}: has the layers of one depth only; export it with --form any-depth")
     row = exported.at(depth)
     exported = exported.model_copy(update={"depth": depth})
-    set_default(file, _as_mask(row.keep, exported.num_layers))
+    set_default(file, _as_mask(row.keep, len(default)))
     set_metadata(file, {FACTS: exported.plain()})
     with atomic_path(path) as temporary:
         write(file, temporary)
@@ -222,8 +224,8 @@ def _trace(experiment: Experiment, exported: Exported) -> "onnx.ModelProto":
 
 
 def _check(experiment: Experiment, path: Path, exported: Exported, said: Said | None = None) -> Check:
-    keeps, choice, alone = [row.keep for row in exported.depths], exported.form != "depth", exported.precision == "int8"
-    return Check(experiment, path, keeps, choice, alone, said)
+    keeps, choice = [row.keep for row in exported.depths], exported.form != "depth"
+    return Check(experiment, path, keeps, choice, exported.precision, said)
 
 
 def _lowered(

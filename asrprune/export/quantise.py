@@ -10,6 +10,7 @@ import numpy as np
 
 from asrprune.experiment.plan import Keep
 from asrprune.export.onnx_file import import_onnx, quiet
+from asrprune.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import onnx
@@ -46,6 +47,9 @@ def fp16(file: "onnx.ModelProto") -> "onnx.ModelProto":
     """Return a file of half the size, with weights as 16-bit floating-point numbers. It computes in float32.
 
     onnxruntime converts the weights once, when it loads the file. Products of 16-bit numbers would be slower on most CPUs.
+
+    Raises:
+        UserError: a weight is too large.
     """
     onnx = import_onnx()
     half = onnx.ModelProto()
@@ -54,6 +58,10 @@ def fp16(file: "onnx.ModelProto") -> "onnx.ModelProto":
     for tensor in half.graph.initializer:
         name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= _SMALLEST and not _of_features([name]):
+            if (largest := np.abs(values).max()) > np.finfo(np.float16).max:
+                raise UserError(
+                    f"--fp16: {name} has the weight {largest:g}, and float16 ends at 65504; export it without --fp16"
+                )
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
             casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
     for position, cast in enumerate(casts):  # nodes must follow those that make their inputs

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import PlainSerializer, ValidationError
+from pydantic import Field, PlainSerializer, ValidationError, model_validator
 
 from asrprune.config.schema import Decoding, FrontendConfig, ScoringConfig
 from asrprune.config.section import Section
 from asrprune.decode.choose import Tuned
-from asrprune.decode.windows import Windows
-from asrprune.experiment.plan import Keep, Plan, Step
+from asrprune.decode.windows import Timing, Windows
+from asrprune.experiment.plan import Keep, Plan, Step, check_layers
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import parse_json
-from asrprune.runtime.records import Record
+from asrprune.runtime.records import Record, first_fault
 
 FACTS = "asrprune"  # key of the metadata that holds the record
 Form = Literal["any-depth", "early-exit", "required-keep", "depth"]
@@ -34,7 +34,7 @@ class ExportedDepth(Record):
     depth: int
     keep: Keep
     score: float | None  # of the plan, on the dev set
-    params_m: float
+    params_m: float = Field(gt=0)
     rtf: float | None = None  # as `asrprune bench` measured it in torch
     changed: int | None = None  # utterances of the compared set whose text differs from that of float32
     wer: float | None = None  # of the file, on the compared set, in percent
@@ -65,12 +65,12 @@ class Exported(Record):
     strategy: str
     metric: str | None
     dev_set: str | None
-    factor: int  # feature frames per frame of the output
+    factor: Literal[4, 8]  # feature frames per frame of the output
     frontend: Annotated[FrontendConfig, Whole]  # how features are computed from samples in [-1, 1)
     vocab_size: int
     units: tuple[str, ...]  # the text of each label
     windows: Windows
-    word_tail_s: float  # the longest time that a word lasts after its last label
+    word_tail_s: float = Field(ge=0)  # the longest time that a word lasts after its last label
     decoder: Annotated[Decoding, Whole]  # as in the config; the language model lies beside the ONNX file
     tuned: Tuned | None = None  # the weights of the language model
     scoring: Annotated[ScoringConfig, Whole] = ScoringConfig()  # what error rates count: words or phones
@@ -84,9 +84,28 @@ class Exported(Record):
         """Read the metadata of an ONNX file; raise a ``UserError`` if `asrprune export` did not write them."""
         try:
             return cls.model_validate(parse_json(metadata[FACTS]))
-        except (KeyError, ValueError, ValidationError) as error:
-            what = "no facts of asrprune" if isinstance(error, KeyError) else "facts of another version"
-            raise UserError(f"{path}: not a model that `asrprune export` wrote ({what}); export it again") from None
+        except KeyError:
+            what = "it has no facts of asrprune"
+        except ValidationError as error:
+            what = f"in its facts {first_fault(error)}"
+        except ValueError as error:
+            what = f"its facts are not valid JSON: {error}"
+        raise UserError(f"{path}: not a model that `asrprune export` wrote ({what}); export it again")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Exported":
+        for row in self.depths:
+            check_layers(row.keep, self.num_layers, f"depth {row.depth}")
+            if len(row.keep) != row.depth:
+                raise ValueError(f"depth {row.depth} has {len(row.keep)} layers")
+        if self.form == "early-exit":
+            check_layers(self.exits, self.num_layers, "exits")
+        if len(self.thresholds) != max(0, len(self.exits) - 1):
+            raise ValueError(f"{len(self.exits)} exits have {len(self.thresholds)} thresholds")
+        length, overlap = Timing(self.frontend.frame_shift_ms, self.factor, self.windows).window_frames
+        if overlap >= length:
+            raise ValueError("the windows are not longer than their overlap")
+        return self
 
     def at(self, depth: int) -> ExportedDepth:
         """Return a depth; raise a ``UserError`` if the file does not have it."""

@@ -30,6 +30,8 @@ class Session:
             import onnxruntime
         except ImportError:
             raise UserError("onnxruntime is missing; run: pip install 'asrprune[runtime]'") from None
+        if not _is_utf8(path):
+            raise UserError(f"{path}: onnxruntime reads no file whose path is not UTF-8; rename it")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         options.intra_op_num_threads = given_threads() or 0  # onnxruntime ignores the environment; 0: all cores
@@ -50,7 +52,9 @@ class Session:
         self.metadata = self._session.get_modelmeta().custom_metadata_map
         known = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
         sizes = {entry.name: entry.shape[0] for entry in known if entry.shape}  # files of others may have inputs without a size
-        self.num_layers, self._num_thresholds = sizes.get(KEEP), sizes.get(THRESHOLDS, 0)
+        self.num_layers, self.num_thresholds = sizes.get(KEEP), sizes.get(THRESHOLDS, 0)
+        taken, given = known[0].shape or [], self._session.get_outputs()[0].shape or [None]
+        self.num_units, self.num_mels = given[-1], taken[-1] if len(taken) == 3 else None
         self._inputs = [entry.name for entry in known[:2]]
 
     def run(self, x: np.ndarray, lens: np.ndarray, keep: Keep | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -65,8 +69,8 @@ class Session:
         if keep is not None:
             assert self.num_layers is not None, "a file of one depth"
             inputs[KEEP] = np.isin(np.arange(1, self.num_layers + 1), keep)
-            if self._num_thresholds:
-                inputs[THRESHOLDS] = as_thresholds([_NEVER] * self._num_thresholds)
+            if self.num_thresholds:
+                inputs[THRESHOLDS] = as_thresholds([_NEVER] * self.num_thresholds)
         log_probs, frames = self._session.run(list(OUTPUTS), inputs)
         return log_probs, frames
 
@@ -89,6 +93,13 @@ class Session:
 def as_thresholds(thresholds: Sequence[float]) -> np.ndarray:
     """Return thresholds as the input of a file, float32; those that are hardly above 1 must not become 1."""
     return np.array([_NEVER if each > 1.0 else each for each in thresholds], dtype=np.float32)
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _reason(error: Exception) -> str:

@@ -36,13 +36,13 @@ def run_until_sure(
     Returns:
         The number of layers that ran, and the emissions (1, T', V).
     """
-    model, after, needed = runner.model, 0, dict(zip(exits, thresholds, strict=False))
+    model, after, needed = runner.model, 0, dict(zip(exits, (*thresholds, 0.0), strict=True))
     with inference(runner.precision, runner.device):
         x, context = model.embed(features.unsqueeze(0).to(runner.device), torch.tensor([len(features)], device=runner.device))
         for layer in range(1, exits[-1] + 1):
             x, after = model.step(x, layer, context, after), layer
-            if layer in exits:
+            if layer in needed:
                 emissions = Emissions(model.head(x), context.lens)
-                if float(confidence(emissions)[0]) >= needed.get(layer, 0.0):
+                if float(confidence(emissions)[0]) >= needed[layer]:
                     break
     return after, emissions

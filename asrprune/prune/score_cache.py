@@ -13,16 +13,16 @@ from asrprune.experiment.plan import Keep
 from asrprune.prune.dev_score import DevScore
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.runtime.files import write_json
-from asrprune.runtime.records import read_values
+from asrprune.runtime.records import Finite, read_values
 
 
 class _Result(TypedDict):
     """The scores of some sub-models, (layers, score, tie break) each, and their cost."""
 
-    layer_forwards: float
+    layer_forwards: Finite
     naive_layer_forwards: int
-    seconds: float
-    scores: list[tuple[Keep, float, float]]
+    seconds: Finite
+    scores: list[tuple[Keep, Finite, Finite]]
 
 
 class CachedScorer:

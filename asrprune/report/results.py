@@ -12,7 +12,7 @@ from asrprune.decode.benchmark import Bench, Timed
 from asrprune.decode.sweep import Decoded
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan, Search, StrategyLabel
-from asrprune.experiment.store import ModelRecord, read_experiment_config
+from asrprune.experiment.store import ModelRecord, read_experiment_config, read_model_record
 from asrprune.prune.strategies.table import rank
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.hardware import Environment, environment
@@ -100,7 +100,7 @@ def collect(exp: Path) -> Results:
     decodes = sorted(exp.glob("decode/*/*/decode.json"))
     if not decodes:
         raise UserError(f"{exp}/decode: nothing is decoded yet, so there is nothing to report; run stage 8 (`asrprune decode`)")
-    model = ModelRecord.read(ExperimentPaths(exp).model)
+    model = read_model_record(exp, config)
     plans, old_plans = _read_plans(exp, model.model_sha256)
     usable, old_decodes = _usable(decodes, model.model_sha256, plans)
     bench, old_bench = _read_bench(ExperimentPaths(exp).bench, model.model_sha256)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 
 # control characters except line feed and tab; marks that change the direction of writing; surrogates, from names not in UTF-8
-_COMMANDS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+COMMANDS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(ValueError):
@@ -38,4 +38,4 @@ def printable(text: str) -> str:
     >>> print(printable("a\x1b[2Jb"))
     a\\x1b[2Jb
     """
-    return _COMMANDS.sub(lambda match: ascii(match[0])[1:-1], text)
+    return COMMANDS.sub(lambda match: ascii(match[0])[1:-1], text)

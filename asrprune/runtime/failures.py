@@ -67,6 +67,8 @@ def user_message(error: Exception) -> str | None:
         return _FROM_WORKER.sub("", str(error)).rstrip()  # torch puts the whole traceback of a worker into the message
     if isinstance(error, ModuleNotFoundError) and (sentence := missing(error.name)):
         return sentence
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return f"{_word_at(error.object, error.start)}: is not UTF-8, and other names cannot be written into files; rename it"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (_OS_FIXES if cause is error else _LIMITS):
@@ -76,6 +78,11 @@ def user_message(error: Exception) -> str | None:
     said = f"{type(error).__name__}: {error}"
     fixes = (sentence for form, sentence in _KNOWN if re.search(form, said))
     return next((f"{sentence}, then run the command again ({said.splitlines()[0]})" for sentence in fixes), None)
+
+
+def _word_at(text: str, place: int) -> str:
+    """Return what lies around a place, up to blanks and quotes."""
+    return re.split(r"[\s\"']", text[:place])[-1] + re.split(r"[\s\"']", text[place:])[0]
 
 
 def exit_status(work: Callable[[], object]) -> int:

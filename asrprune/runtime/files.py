@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"  # the lock file of a directory that only one process may use at a time
 _TEMPORARY = re.compile(r"\..*\.(\w{8}|\d+)\.tmp(\.[^.]*)?")
 _OLD_S = 3600.0  # without locks, an older temporary file counts as left over: no file takes so long to write
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of a surrogate; two of them may be one character
 _HASHED_BYTES = 1 << 20
 LARGEST = 2**63 - 1  # the largest whole number of numpy and torch
 _UMASK = os.umask(0)
@@ -193,11 +194,16 @@ def read_json(path: Path, made_by: str = "") -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON; raise a ``ValueError`` for any mistake, also for too deep nesting or too many digits."""
+    """Parse JSON; raise a ``ValueError`` for any mistake, also for too deep nesting, too many digits, or half a character."""
     try:
-        return json.loads(text, parse_int=_whole)
+        value = json.loads(text, parse_int=_whole)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("a surrogate by itself, which is no character") from None
+    return value
 
 
 def _whole(digits: str) -> int:

@@ -1,13 +1,14 @@
 """Records: JSON files with declared fields. A file with other fields gives a ``UserError``, not a KeyError."""
 
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import read_json, write_json
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Values = TypeVar("Values")
 
 
@@ -17,7 +18,7 @@ class Record(BaseModel):
     A field with its default value is not written, because files of earlier versions may lack it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, protected_namespaces=())
     made_by: ClassVar[str]  # the stage or command that writes the file
 
     @classmethod
@@ -51,11 +52,12 @@ def read_values(kind: type[Values], path: Path, made_by: str) -> Values:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error.errors()[0])}; remove it, {made_by} makes it again") from None
+        raise UserError(f"{path}: {first_fault(error)}; remove it, {made_by} makes it again") from None
 
 
-def _explain(error: Any) -> str:
-    """Format an error as ``rows.0.depth: input should be a valid integer, got 'x'``."""
+def first_fault(found: ValidationError) -> str:
+    """Return the first fault as ``rows.0.depth: input should be a valid integer, got 'x'``."""
+    error: Any = found.errors()[0]
     place, message, value = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, "), error["input"]
     got = "" if isinstance(value, dict | list) else f", got {value!r}"
     return f"{place}: {message[0].lower()}{message[1:]}{got}".removeprefix(": ")

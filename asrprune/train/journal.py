@@ -13,9 +13,9 @@ from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import parse_json, write_text
 from asrprune.runtime.planted import no_link, open_plain
+from asrprune.runtime.records import Finite
 
 Exit = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]  # a layer
-OfExits = Annotated[dict[Exit, float], Field(min_length=1)]
 
 
 class _Step(TypedDict):
@@ -35,10 +35,10 @@ class _Epoch(TypedDict):
     kind: Literal["epoch"]
     step: int
     epoch: int
-    seconds: float
+    seconds: Finite
     train_loss: float
-    dev_loss: OfExits
-    dev_wer: OfExits
+    dev_loss: Annotated[dict[Exit, float], Field(min_length=1)]
+    dev_wer: Annotated[dict[Exit, Finite], Field(min_length=1)]
 
 
 _LINE: TypeAdapter[Any] = TypeAdapter(Annotated[_Step | _Epoch, Field(discriminator="kind")])

@@ -37,12 +37,26 @@ class ExportedModel:
         self.record = Exported.of_metadata(path, self._session.metadata)
         if self.record.input != "features":
             raise UserError(f"{path}: its input is the waveform, which is for other programs; export it with --input features")
+        self._check_sizes()
         self.batches = self.record.precision != "int8"  # in int8 all numbers of a batch share one scale
         self.num_layers, self.frontend = self.record.num_layers, self.record.frontend
         self.default: Keep = self.record.at(self.record.depth).keep
         self.plan: Plan = self.record.plan()
         self.timing = Timing(self.frontend.frame_shift_ms, self.record.factor, self.record.windows)
         self.units, self.word_tail_s = Units(self.record.units), self.record.word_tail_s
+
+    def _check_sizes(self) -> None:
+        """Raise a ``UserError`` if the metadata do not describe the graph."""
+        record, graph = self.record, self._session
+        sizes = (
+            ("mel filters", record.frontend.num_mels, graph.num_mels),
+            ("text units", len(record.units), graph.num_units),
+            ("layers", record.num_layers, graph.num_layers),
+            ("thresholds", len(record.thresholds), graph.num_thresholds),
+        )
+        for what, said, found in sizes:
+            if isinstance(found, int) and said != found:  # else the graph leaves it open
+                raise UserError(f"{self.path}: its metadata say {said} {what}, but its graph has {found}; export it again")
 
     def __reduce__(self) -> tuple[type["ExportedModel"], tuple[Path, bool]]:
         return ExportedModel, (self.path, self._low_memory)
@@ -80,7 +94,7 @@ class ExportedModel:
         log_probs, frames = self._session.run(x, lens, None if self.record.form == "depth" else keep)
         return [row[:count] for row, count in zip(log_probs, frames.tolist(), strict=True)]
 
-    def thresholds(self, given: float | None) -> Sequence[float]:
+    def thresholds(self, given: float | None, decoder: str) -> Sequence[float]:
         """See ``Model``."""
         if self.record.form != "early-exit":
             raise UserError(f"{self.path}: has no early exit; export it with --form early-exit, or choose a depth")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from asrprune.decode.words import Hypothesis, Word
-from asrprune.runtime.errors import UserError, did_you_mean
+from asrprune.runtime.errors import COMMANDS, UserError, did_you_mean, printable
 
 SUBTITLES = ("srt", "vtt")  # a file of these belongs to one recording
 HEADS = {"vtt": "WEBVTT\n", "tsv": "file\tstart_s\tend_s\tconfidence\tword"}  # the first line of a file
@@ -25,14 +25,14 @@ def check_form(name: str) -> str:
 
 
 def write_as(form: str, file: str, hypothesis: Hypothesis) -> str:
-    """Return the transcript of a recording in a format, without its ``HEADS``.
+    """Return the transcript of a recording in a format, without its ``HEADS``, and printable: names may not be UTF-8.
 
     Args:
         form: text, json, srt, vtt, ctm or tsv.
         file: the name of the recording, which json, ctm and tsv repeat.
         hypothesis: what was recognised.
     """
-    return _FORMATS[form](file, hypothesis)
+    return printable(_FORMATS[form](file, hypothesis))
 
 
 def captions(words: Sequence[Word]) -> list[list[Word]]:
@@ -56,7 +56,8 @@ def _lines(words: Sequence[Word]) -> list[str]:
 
 
 def _json(file: str, hypothesis: Hypothesis) -> str:
-    return json.dumps({"file": file, **asdict(hypothesis)}, ensure_ascii=False)
+    line = json.dumps({"file": file, **asdict(hypothesis)}, ensure_ascii=False)
+    return COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", line)  # JSON has no escape like \x9b
 
 
 def _srt(file: str, hypothesis: Hypothesis) -> str:

@@ -59,10 +59,12 @@ class Model(Protocol):
     def emissions(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
         """Compute log-probabilities (T', V) of each utterance, for features (T, F)."""
 
-    def thresholds(self, given: float | None) -> Sequence[float]:
+    def thresholds(self, given: float | None, decoder: str) -> Sequence[float]:
         """Return how sure each exit but the last one must be for early exit: 0..1, or more than 1 for never.
 
-        ``given``: a number for all exits; None: the numbers that `asrprune early-exit` chose.
+        Args:
+            given: a number for all exits; None: the numbers that `asrprune early-exit` chose.
+            decoder: the identity of the decoder, which should be the one with which they were chosen, if that is known.
 
         Raises:
             UserError: the model has one exit only, or no numbers were chosen for it.

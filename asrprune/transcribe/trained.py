@@ -37,6 +37,7 @@ class TrainedModel:
         self.word_tail_s = WORD_TAIL_S
         self.default: Keep = tuple(range(1, experiment.num_layers + 1))
         self._plan = plan
+        self._chosen: tuple[float, ...] | None = None  # thresholds of early exit
 
     @classmethod
     def load(cls, exp: Path, plan: str | Path | None, device: str) -> "TrainedModel":
@@ -94,19 +95,19 @@ class TrainedModel:
         ((_, made),) = self.runner.emissions(features, torch.tensor([len(each) for each in batch]), [keep])
         return [row[:frames] for row, frames in zip(on_cpu(made.log_probs), made.lens.tolist(), strict=True)]
 
-    def thresholds(self, given: float | None) -> Sequence[float]:
+    def thresholds(self, given: float | None, decoder: str) -> Sequence[float]:
         """See ``Model``; those of early_exit.json are read on first use."""
-        return self._chosen if given is None else [given] * (len(exits_of(self.experiment)) - 1)
+        if given is not None:
+            return [given] * (len(exits_of(self.experiment)) - 1)
+        if self._chosen is None:
+            self._chosen = chosen_thresholds(self.experiment, decoder)
+        return self._chosen
 
     def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
         """See ``Model``."""
         exits = exits_of(self.experiment)
         layer, emissions = run_until_sure(self.runner, torch.from_numpy(features), exits, thresholds)
         return on_cpu(emissions.log_probs[0, : int(emissions.lens[0])]), layer
-
-    @cached_property
-    def _chosen(self) -> tuple[float, ...]:
-        return chosen_thresholds(self.experiment)
 
     def params_m(self, keep: Keep) -> float:
         """See ``Model``."""

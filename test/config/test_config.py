@@ -94,6 +94,7 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
         ("augment: {speeds: []}", "augment.speeds: is empty; give a value, or leave the key out"),
         ("prune: {speeds: [1.0, 1]}", "prune.speeds: has a value twice: 1.0, 1.0"),
         ("seed: -1", "seed: input should be greater than or equal to 0, got -1"),
+        ("frontend: {frame_shift_ms: 0.06}", "frontend: frame_shift_ms must not be shorter than a sample, got 0.06"),
         ("frontend: {frame_shift_ms: 30}", "frontend: frame_shift_ms must not exceed frame_length_ms = 25, got 30"),
         ("tokenizer: {vocab_size: null}", "tokenizer: vocab_size must be a number with type bpe"),
         ("frontend: {num_mels: 3}", "frontend.num_mels: input should be greater than or equal to 4, got 3"),

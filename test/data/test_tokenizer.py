@@ -206,5 +206,5 @@ def test_missing_and_broken_models_name_the_stage(tmp_path: Path) -> None:
         Tokenizer(tmp_path / "none.model")
     for content in (b"", b"not a model"):
         (tmp_path / "bpe.model").write_bytes(content)
-        with pytest.raises(UserError, match=r"bpe\.model: not a sentencepiece model .*run stage 3"):
+        with pytest.raises(UserError, match=r"bpe\.model: not a sentencepiece model, or damaged; run stage 3"):
             Tokenizer(tmp_path / "bpe.model")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import changed
 
 from asrprune.config.load import read_yaml
 from asrprune.config.schema import Config
@@ -16,7 +17,7 @@ from asrprune.data.dataset import Corpus
 from asrprune.data.tables import read_table, write_table
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.provenance import check_data, start
-from asrprune.experiment.store import build_model, load, read_experiment_config, save_model
+from asrprune.experiment.store import ModelRecord, build_model, load, read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights, save_weights
 from asrprune.features.ark import read_matrix, write_ark
 from asrprune.runtime.errors import UserError
@@ -239,6 +240,12 @@ def test_average_is_of_the_best_epochs_and_names_them(exp: Path) -> None:
     assert [epoch.plain() for epoch in average_best(exp, 1)] == [best]
     name = "head.project.weight"
     assert torch.equal(load_weights(exp / "model.safetensors")[name], weights[best["epoch"] - 1][name])
+
+
+def test_the_layers_of_the_model_are_those_of_the_config(exp: Path) -> None:
+    changed(ModelRecord.read(exp / "model.json"), num_layers=3).write(exp / "model.json")
+    with pytest.raises(UserError, match=r"model\.json: num_layers is 3, but .* is 4; copy the experiment again"):
+        load(exp)
 
 
 def flip(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from asrprune.export.record import Compared, Exported
 from asrprune.export.session import Session
 from asrprune.model.ctc_model import CtcModel
 from asrprune.prune.find import find_plan
+from asrprune.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -70,6 +72,36 @@ def test_a_front_end_over_time_is_made_of_integers(factor: int, tiny_config_with
     layer = {"qkv", "project", "expand", "contract"}
     assert kinds.count("MatMulInteger") == {4: 2, 8: 3}[factor] + len({"linear", "head"} | layer)
     assert "Conv" not in kinds
+
+
+def test_weights_beyond_float16_are_refused(page: tuple[Path, Path]) -> None:
+    onnx = import_onnx()
+    file = onnx.load(str(page[0] / "model.onnx"))
+    large = [each for each in file.graph.initializer if each.data_type == onnx.TensorProto.FLOAT and np.prod(each.dims) > 255]
+    tensor = next(each for each in large if not each.name.startswith("fbank."))
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values.flat[0] = -1e5
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    with pytest.raises(UserError, match=r"has the weight 100000, and float16 ends at 65504; export it without --fp16"):
+        quantise.fp16(file)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_file_whose_numbers_are_not_finite_is_refused(
+    lowered: Callable[..., tuple[Path, Exported]], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = getattr(quantise, precision)
+
+    def broken(file: Any, *layers: Any) -> Any:
+        made = change(file, *layers)
+        for tensor in made.graph.initializer:
+            if tensor.name.endswith("bias"):
+                tensor.CopyFrom(import_onnx().numpy_helper.from_array(np.full(tensor.dims, np.nan, np.float32), tensor.name))
+        return made
+
+    monkeypatch.setattr(quantise, precision, broken)
+    with pytest.raises(UserError, match=r"log-probabilities are not finite; nothing is written; .*, or export it in float32"):
+        lowered(Options(form="required-keep", input="waveform", precision=precision))
 
 
 def graphs(graph):  # type: ignore[no-untyped-def]

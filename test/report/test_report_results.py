@@ -114,6 +114,20 @@ def test_nothing_decoded_or_scored_names_its_stage(experiment: Path, name: str, 
         collect(experiment)
 
 
+def test_a_number_of_layers_that_is_not_that_of_the_config(experiment: Path) -> None:
+    change(experiment / "model.json", num_layers=2**20)
+    with pytest.raises(UserError, match=r"model\.json: num_layers is 1048576, but .* is 12; copy the experiment again"):
+        collect(experiment)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite(experiment: Path, value: float) -> None:
+    (first, *_) = sorted(experiment.glob("decode/*/*/score.json"))
+    change(first, cer=value)
+    with pytest.raises(UserError, match=r"score\.json: cer: input should be a finite number"):
+        collect(experiment)
+
+
 def test_no_experiment_names_stage_4(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="stage 4"):
         collect(tmp_path)

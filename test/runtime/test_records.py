@@ -42,6 +42,8 @@ def test_it_is_read_as_it_was_written_and_defaults_are_left_out(tmp_path: Path) 
         ({"parts": [{"keep": [1]}]}, "parts.0.del: field required"),
         ({"parts": [{"keep": ["x"], "del": 1}]}, "parts.0.keep.0: input should be a valid integer, .*, got 'x'"),
         ({"parts": None}, "parts: input should be a valid tuple, got None"),
+        ({"rate": float("nan")}, "rate: input should be a finite number, got nan"),
+        ({"parts": [{"keep": [], "del": 1, "without": {"2": float("-inf")}}]}, "parts.0.without.2: .* finite number, got -inf"),
         ({"more": 3}, "more: extra inputs are not permitted, got 3"),
         ([], r"input should be a valid dictionary or instance of Whole"),
     ],

@@ -44,6 +44,8 @@ JSON = {
     "UTF-16": '{"format": 1}'.encode("utf-16"),
     "not UTF-8": b'{"format": "\xff"}',
     "pickle": pickle.dumps({"format": 1}),
+    "half a character": rb'{"format": "\ud83d"}',
+    "half a character in a key": rb'{"\uDC00\ud83d": 1}',
     "nothing": b"",
 }
 
@@ -65,6 +67,7 @@ def test_json_in_an_experiment(content: str, tiny_experiment: Path, tiny_data: P
 
 def test_numbers_of_any_usual_length_are_read() -> None:
     assert parse_json("[9223372036854775807, -9223372036854775807, 1e5]") == [2**63 - 1, 1 - 2**63, 1e5]
+    assert parse_json(rb'["\ud83d\ude00", "\\ud83d"]'.decode()) == ["\U0001f600", r"\ud83d"]
 
 
 YAML = {

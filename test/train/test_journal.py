@@ -97,6 +97,14 @@ def test_broken_line_in_the_middle_is_an_error(exp: Path) -> None:
         read_journal(path)
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_an_error_rate_that_is_no_number_is_an_error(exp: Path, value: str) -> None:
+    path = exp / "train.jsonl"
+    path.write_text(path.read_text().replace('"dev_wer": {"4": 50.0}', f'"dev_wer": {{"4": {value}}}'))
+    with pytest.raises(UserError, match=r"train\.jsonl:\d+: not a JSON record"):
+        read_journal(path)
+
+
 def test_numbers_survive_being_forgotten_around(exp: Path) -> None:
     """The file is written anew on every start, so numbers must come back to the last bit."""
     journal = Journal(exp, 8, 3)

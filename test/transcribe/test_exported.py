@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from commands import asrprune
+from commands import asrprune, refused
 from experiments import talking
 from records import plan_of
 from waiting import has_lines, wait_for
 
-from asrprune.config.schema import BeamConfig
+from asrprune.config.schema import BeamConfig, FrontendConfig
 from asrprune.data.kaldi import read_data_dir
 from asrprune.decode.choose import LM_WEIGHT, Tuned
 from asrprune.decode.threshold import EarlyExit
@@ -260,8 +260,8 @@ def test_several_processes_say_the_same_in_the_same_order(
     assert [without_confidence(line) for line in two.out.splitlines()] == [without_confidence(s) for s in one.out.splitlines()]
     assert two.err.splitlines()[-1] == one.err.splitlines()[-1]
     assert "none.wav: cannot be read" in one.err
-    refused = asrprune("transcribe", wavs[0], "-", "--model", ending[0], "--nj", 2)
-    assert refused.err.splitlines()[-1].endswith("error: --nj 2: only one process can read standard input; remove --nj")
+    done = asrprune("transcribe", wavs[0], "-", "--model", ending[0], "--nj", 2)
+    assert done.err.splitlines()[-1].endswith("error: --nj 2: only one process can read standard input; remove --nj")
 
 
 def without_confidence(line: str) -> dict[str, Any]:
@@ -351,6 +351,35 @@ def with_facts(file: Path, path: Path, **changes: Any) -> Path:
     set_metadata(model, {FACTS: {name: value for name, value in facts.items() if value is not None}})
     path.write_bytes(model.SerializeToString())
     return path
+
+
+WINDOWS = {"one_piece_s": 60.0, "window_s": 30.0, "overlap_s": 4.0}
+FRONTEND = FrontendConfig().model_dump()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"windows": {**WINDOWS, "overlap_s": 30.0}}, "the windows are not longer than their overlap"),
+        ({"windows": {**WINDOWS, "window_s": 0.03, "overlap_s": 0.0}}, "the windows are not longer than their overlap"),
+        ({"windows": {**WINDOWS, "window_s": float("nan")}}, "windows.window_s: input should be a finite number"),
+        ({"windows": {**WINDOWS, "one_piece_s": 1e308}}, "windows.one_piece_s: input should be less than"),
+        ({"factor": 0}, "factor: input should be 4 or 8, got 0"),
+        ({"frontend": {**FRONTEND, "frame_shift_ms": 1e-300}}, "frame_shift_ms must not be shorter than a sample"),
+        ({"frontend": {**FRONTEND, "num_mels": 20}}, "its metadata say 20 mel filters, but its graph has 80"),
+        ({"units": ["<blk>", "<unk>"], "vocab_size": 2}, "its metadata say 2 text units, but its graph has 7"),
+        ({"num_layers": 2**40}, f"its metadata say {2**40} layers, but its graph has 4"),
+        ({"num_layers": 3}, "depth 4: layers must ascend and lie in 1..3"),
+        ({"exits": [1, 4], "thresholds": []}, "2 exits have 0 thresholds"),
+        ({"form": "early-exit", "exits": [1, 4], "thresholds": [0.5]}, "its metadata say 1 thresholds, but its graph has 0"),
+        ({"form": "early-exit", "exits": [1, 99], "thresholds": [0.5]}, "exits: layers must ascend and lie in 1..4"),
+    ],
+)
+def test_facts_that_do_not_fit_the_file(
+    changes: dict[str, Any], says: str, file: Path, wavs: list[Path], tmp_path: Path
+) -> None:
+    path = with_facts(file, tmp_path / "other.onnx", **changes)
+    refused(asrprune("transcribe", wavs[0], "--model", path), "transcribe", "other.onnx: ", says, "; export it again")
 
 
 def test_its_default_depth_and_its_own_facts_count(file: Path, tmp_path: Path) -> None:
