@@ -1,5 +1,6 @@
 """Records: JSON files with declared fields. A file with other fields gives a ``UserError``, not a KeyError."""
 
+import reprlib
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -57,5 +58,5 @@ def read_values(kind: type[Values], path: Path, made_by: str) -> Values:
 def _explain(error: Any) -> str:
     """Format an error as ``rows.0.depth: input should be a valid integer, got 'x'``."""
     place, message, value = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, "), error["input"]
-    got = "" if isinstance(value, dict | list) else f", got {value!r}"
+    got = "" if isinstance(value, dict | list) else f", got {reprlib.repr(value)}"
     return f"{place}: {message[0].lower()}{message[1:]}{got}".removeprefix(": ")
