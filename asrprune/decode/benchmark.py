@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from asrprune.config.schema import BenchConfig
@@ -60,7 +61,7 @@ class Bench(Record):
     features_rtf: float
     model_sha256: str
     environment: Environment
-    rows: tuple[Timed, ...]
+    rows: tuple[Timed, ...] = Field(min_length=1)
 
 
 def bench(

@@ -95,6 +95,12 @@ def test_training_summary(experiment: Path) -> None:
     )
 
 
+def test_a_benchmark_without_rows_is_damaged(experiment: Path) -> None:
+    change(experiment / "bench.json", rows=[])
+    with pytest.raises(UserError, match=r"bench\.json: rows: tuple should have at least 1 item.*; remove it, stage 10"):
+        collect(experiment)
+
+
 @pytest.mark.parametrize("epochs", [0, 1, 17])
 def test_a_log_that_was_cut_at_the_end_of_a_line_is_left_out_and_named(experiment: Path, epochs: int) -> None:
     log = experiment / "train.jsonl"
