@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,35 @@ def test_help_is_instant(helps: list[str]) -> None:
     seconds, imported = helps[-1].split(maxsplit=1)
     assert float(seconds) < 1.0
     assert imported.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["number", "seed", "--help"]])
+def test_help_on_a_full_disk_is_one_sentence(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "asrprune.cli", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"asrprune( number)?: error: no space left on device; free some disk space.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(("handler", "status"), [("default_int_handler", -signal.SIGINT), ("SIG_IGN", 0)])
+def test_ctrl_c_while_modules_are_imported_prints_nothing(handler: str, status: int) -> None:
+    code = f"""
+import builtins, signal, sys
+
+def find(name, *rest):
+    if name == "typer":
+        signal.raise_signal(signal.SIGINT)
+    return original(name, *rest)
+
+signal.signal(signal.SIGINT, signal.{handler})
+original, builtins.__import__ = builtins.__import__, find
+sys.argv = ["asrprune", "--help"]
+from asrprune.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, "")
 
 
 def test_module_and_script_are_the_same() -> None:
@@ -338,6 +368,13 @@ def test_version_and_short_help() -> None:
     assert re.fullmatch(r"asrprune \d+\.\d+\.\d+\S*\n", asrprune("--version").out)
     assert asrprune("-h").out == asrprune("--help").out
     assert "--ignore-case" in asrprune("score", "-h").out
+
+
+@pytest.mark.parametrize("number", [0, 1001])
+def test_the_number_of_processes_has_bounds(number: int) -> None:
+    done = asrprune("fbank", "data", "--config", "none.yaml", "--nj", number)
+    assert done.code == 2
+    assert "'--nj'" in done.err
 
 
 def test_letter_case_counts_unless_it_is_ignored(exp: Path, dev: Path) -> None:

@@ -233,16 +233,23 @@ def test_state(room: Path) -> None:
     state = torch.load(room / file, weights_only=True)
     ways = list(TEXTS.items())
     ways += [("a list", saved([])), ("half", saved(state)[:5000]), ("a tensor", saved(torch.zeros(3)))]
-    small = {"format": state["format"], "progress": state["progress"]}
-    for place in [("model",), ("optimizer",), *places(small)]:
+    small = {key: state[key] for key in ("format", "progress", "window")}
+    weight = next(iter(state["optimizer"]["state"]))
+    moments = [("optimizer", "state", weight, key) for key in ("step", "exp_avg", "exp_avg_sq")]
+    for place in [("model",), ("optimizer",), *places(small), *moments]:
         ways.append((f"without {place}", saved(with_value(state, place))))
         ways += [(f"{place}: {value}", saved(with_value(state, place, value))) for value in WRONG]
     for group in ("model", "optimizer"):
         for key in list(state[group])[:2]:
-            ways += [
-                (f"{group}: {key}: {value}", saved(with_value(state, (group, key), value)))
-                for value in (*WRONG, torch.zeros(3))
-            ]
+            ways += [(f"{group}: {key}: {value}", saved(with_value(state, (group, key), value))) for value in WRONG]
+    for place in [("model", weight), ("window", "losses"), ("window", "reached"), *moments]:
+        tensors = (
+            torch.zeros(3),
+            torch.zeros(1).expand(9, 9),
+            torch.zeros(2, dtype=torch.complex64),
+            torch.zeros(2).to_sparse(),
+        )
+        ways += [(f"{place}: {value}", saved(with_value(state, place, value))) for value in tensors]
     try_all(room, file, ("train", "average"), ways, most=6)
 
 

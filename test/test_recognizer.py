@@ -219,7 +219,7 @@ def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path]
 
 
 def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
-    exp: Path, asr: Recognizer, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exp: Path, asr: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An utterance of 59 seconds is one piece, one of 125 seconds five windows; both are in one batch."""
     directory = tmp_path / "long"
@@ -235,12 +235,17 @@ def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
     lengths: list[int] = []
     whole = asr.listener._emit
     monkeypatch.setattr(asr.listener, "_emit", lambda batch, keep: lengths.append(len(batch[0])) or whole(batch, keep))
+    monkeypatch.setattr("asrprune.runtime.progress._LOG_EVERY_S", 0.0)
+    caplog.set_level("INFO")
     for utterance in utterances:
         found = asr.transcribe(utterance.audio)
         assert found.text == texts[utterance.id]
         times = [time for word in found.words for time in (word.start_s, word.end_s)]
         assert times == sorted(times)
     assert lengths == [5900, 3000, 3000, 3000, 3000, 2100]
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        f"{tmp_path}/125.wav: {minutes}/2 minutes" for minutes in (0, 0, 1, 1, 2)
+    ]
     assert times[-1] > 120
 
 

@@ -34,20 +34,25 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context in old typers
         """Run the command."""
-        raise_interrupts()
-        keep_freed_memory()
-        wait_briefly()
-        _open_many_files()
         try:
+            raise_interrupts()
+            keep_freed_memory()
+            wait_briefly()
+            _open_many_files()
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            fail(ctx, INTERRUPTED, status_of(error))
+            fail(_name(ctx), INTERRUPTED, status_of(error))
         except Exception as error:
             if type(error).__module__.startswith(("click", "typer")):  # wrong usage, for which typer prints a message
                 raise
             if sentence := user_message(error):
-                fail(ctx, sentence, 1)
-            fail(ctx, bug_message(error, ctx.params.get("log")), 70)
+                fail(_name(ctx), sentence, 1)
+            fail(_name(ctx), bug_message(error, ctx.params.get("log")), 70)
+
+
+def _name(ctx: typer.Context) -> str:
+    """Return the name of a command for messages; it is not known before the command begins."""
+    return f"asrprune {ctx.invoked_subcommand or ''}".rstrip()
 
 
 app = typer.Typer(

@@ -6,8 +6,6 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-import typer
-
 from asrprune.cli.screen import log_only
 from asrprune.runtime.errors import printable
 
@@ -22,11 +20,11 @@ def bug_message(error: Exception, log: Path | None) -> str:
     return f"{type(error).__name__}: {error}; this is a bug of asrprune, please report it; the traceback is {where}"
 
 
-def fail(ctx: typer.Context, message: str, code: int) -> NoReturn:
-    """Write the message to stderr and to the log, and exit."""
+def fail(command: str, message: str, code: int) -> NoReturn:
+    """Write the message of a command to stderr and to the log, and exit."""
     message = printable(message)
     between = "\n" if "\n" in message else " "
-    print(f"asrprune {ctx.invoked_subcommand}: error:{between}{message}", file=sys.stderr)
+    print(f"{command}: error:{between}{message}", file=sys.stderr)
     with contextlib.suppress(OSError):  # a full disk has been reported already
         log_only.error("%s", message)
     sys.exit(code)

@@ -20,7 +20,9 @@ ConfigFile = Annotated[Path, typer.Option("--config", help="YAML file with all n
 Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, overrides --config; may be repeated")]
 ExpDir = Annotated[Path, typer.Option("--exp", help="experiment directory")]
 AllowPipes = Annotated[bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")]
-Jobs = Annotated[int, typer.Option("--nj", min=1, help="number of processes or jobs")]
+Jobs = Annotated[  # Slurm's own limit for the jobs of an array is 1000, too, by default
+    int, typer.Option("--nj", min=1, max=1000, help="number of processes or jobs")
+]
 Where = Annotated[str, typer.Option("--executor", help="local: processes of this machine, slurm: jobs of a cluster")]
 Sbatch = Annotated[str, typer.Option("--sbatch", help='options of sbatch for these jobs: "--partition=gpu --time=60"')]
 Threads = Annotated[

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -17,9 +17,9 @@ import numpy as np
 from asrprune.config.schema import FrontendConfig
 from asrprune.data.check import SHORTEST_S
 from asrprune.data.kaldi import Utterance, Utterances
-from asrprune.data.tables import open_table, stream_table, write_ascending, write_table
+from asrprune.data.tables import open_table, some, stream_table, write_ascending, write_table
 from asrprune.features.ark import checksum, read_matrix, write_ark
-from asrprune.features.audio import read_audio, stamp_of
+from asrprune.features.audio import is_pipe, read_audio, stamp_of
 from asrprune.features.cmvn import read_statistics, statistics, write_cmvn
 from asrprune.features.fbank import SPEED_FILTER, change_speed, compute_fbank
 from asrprune.runtime.errors import UserError
@@ -60,7 +60,16 @@ def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_
 
 def _extract(directory: Path, utterances: Utterances, options: FrontendConfig, executor: Executor, allow_pipes: bool) -> int:
     store = directory.resolve() / "fbank"
-    names = [_shard_name(index, shard, options) for index, shard in enumerate(_shards(utterances))]
+    names, unstamped = list[str](), list[str]()
+    for index, shard in enumerate(_shards(utterances)):
+        stamps = {audio: stamp_of(audio) for audio in {u.audio for u in shard}}
+        names.append(_shard_name(index, shard, stamps, options))
+        unstamped += [u.id for u in shard if is_pipe(u.audio) and stamps[u.audio] is None]
+    if unstamped:
+        logger.warning(
+            "%s: %s: the commands name no file, so a change of these recordings is not noticed; after one, remove %s",
+            directory / "wav.scp", some(unstamped), store,
+        )  # fmt: skip
     missing = {index for index, name in enumerate(names) if not _is_complete(store / name)}
     if missing:
         logger.info(
@@ -141,8 +150,7 @@ def _counted(
         yield key, matrix
 
 
-def _shard_name(index: int, utterances: Sequence[Utterance], options: FrontendConfig) -> str:
-    stamps = {audio: stamp_of(audio) for audio in {u.audio for u in utterances}}
+def _shard_name(index: int, utterances: Sequence[Utterance], stamps: Mapping[str, object], options: FrontendConfig) -> str:
     content = [[u.id, u.audio, stamps[u.audio], u.start_s, u.end_s, u.speed] for u in utterances]
     speed_filter = [SPEED_FILTER] if any(u.speed != 1.0 for u in utterances) else []
     digest = hashlib.sha256(json.dumps([content, options.model_dump(), *speed_filter]).encode()).hexdigest()

@@ -47,6 +47,7 @@ def fix_data_dir(path: Path) -> list[str]:
     """
     changes: list[str] = []
     if inside(path, _PREPARED).is_dir():
+        changes += [f"{name}: was changed since an earlier run was killed; kept as {name}.changed" for name in _set_aside(path)]
         changes.append(f"an earlier run was killed; its changes are made now, the original files are in {_put_in_place(path)}")
     names = [name for name in FILES if (path / name).is_file()]
     rows = {name: _clean(path / name, changes) for name in names if name != "spk2utt" or "utt2spk" not in names}
@@ -148,23 +149,47 @@ def _replace_files(path: Path, rows: Rows) -> list[str]:
     return [f"{name}: {verb}; the original file is in {backup}" for name, verb in how.items()]
 
 
+def _set_aside(path: Path) -> list[str]:
+    """Copy files to NAME.changed that a killed run would replace, but that somebody has changed since; return their names."""
+    backup, old = inside(path, _backup_name(max(_backups(path), default=1))), inside(path, _PREPARED, _OLD)
+    originals = old if old.is_dir() else backup
+    changed = []
+    for name in (file.name for file in _prepared_files(path)):
+        content = (path / name).read_bytes() if (path / name).is_file() else None
+        if content is not None and not ((originals / name).is_file() and (originals / name).read_bytes() == content):
+            with atomic_path(path / f"{name}.changed") as temporary:
+                temporary.write_bytes(content)
+            changed.append(name)
+    return changed
+
+
 def _put_in_place(path: Path) -> str:
     """Put the prepared files in place, or the rest of them after a kill. Return the name of the backup of the original files.
 
     An empty file stands for one to remove.
     """
-    prepared, backups = inside(path, _PREPARED), _backups(path)
-    if (prepared / _OLD).is_dir():
+    old, backups, files = inside(path, _PREPARED, _OLD), _backups(path), _prepared_files(path)
+    if old.is_dir():
         backups.append(max(backups, default=0) + 1)
-        os.rename(prepared / _OLD, path / _backup_name(backups[-1]))
-    for new in (prepared / _NEW).glob("*"):
-        if new.stat().st_size:
-            os.replace(new, path / new.name)
+        os.rename(old, path / _backup_name(backups[-1]))
+    for file in files:
+        if file.stat().st_size:
+            os.replace(file, path / file.name)
         else:
-            (path / new.name).unlink(missing_ok=True)
-            new.unlink()
-    shutil.rmtree(prepared)
+            (path / file.name).unlink(missing_ok=True)
+            file.unlink()
+    shutil.rmtree(inside(path, _PREPARED))
     return _backup_name(max(backups, default=1))
+
+
+def _prepared_files(path: Path) -> list[Path]:
+    """Return the tables to put in place. Anything else there, such as a stranger's link, goes with the directory.
+
+    Raises:
+        UserError: the directory is a link.
+    """
+    files = (inside(path, _PREPARED, _NEW) / name for name in FILES)
+    return [file for file in files if file.is_file() and not file.is_symlink()]
 
 
 def _backups(path: Path) -> list[int]:

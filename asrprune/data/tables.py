@@ -22,11 +22,19 @@ BY_SPEAKER = ("spk2gender", "spk2warp", "cmvn.scp")
 FILES = ("utt2spk", "spk2utt", *BY_RECORDING, *BY_UTTERANCE, *BY_SPEAKER)
 BY_STAGE_1 = "stage 1 (data preparation) makes it"
 FIX = "`asrprune fix-data` does it"
-# Blanks other than a space, control characters, byte order marks, sentencepiece's mark of the start of a word:
-ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\ufeff\u2581]")
-# Soft hyphens, word joiners and marks of the direction of writing: with and without them a word looks the same. The joiners
-# U+200C and U+200D belong to the spelling.
-INVISIBLE = re.compile(r"[\u00ad\u061c\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069]")
+# Blanks other than a space (also of Braille and Hangul), control characters, byte order marks, sentencepiece's mark of the
+# start of a word:
+ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\u2800\u3164\uffa0\ufeff\u2581]")
+# Letters and symbols of which a following selector chooses a shape: Burmese, Mongolian, Chinese, emojis.
+_VARIED = r"\u1000-\u109f\u1800-\u18af\u2000-\u9fff\ua840-\ua87f\uf900-\ufaff\U0001f000-\U0003ffff"
+# Soft hyphens, word joiners, marks of the direction of writing, fillers, tags: with and without them a word looks the same. So
+# it does with selectors of a shape that a letter does not have. The joiners U+200C and U+200D belong to the spelling of
+# Persian and Hindi, as selectors do to that of Mongolian.
+INVISIBLE = re.compile(
+    r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u200e\u200f\u202a-\u202e\u2060-\u206f\ufff9-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+    rf"|(?<![{_VARIED}])[\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 _MOST_SHOWN = 20
 _NAMED = 5  # the largest number of ids in a sentence
 
@@ -212,14 +220,22 @@ def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool 
         return [f"byte {place} of the line is not UTF-8; convert the file, for example: iconv -f ISO-8859-1 -t UTF-8"]
     if not value and not allow_empty:
         return ["nothing follows the id; complete the line or remove the utterance"]
-    if not line.isprintable() or "\u2581" in line:  # isprintable is fast, but false for valid joiners, too
-        if odd := ODD_BLANK.search(line):
-            return [f"holds {odd[0]!a}, but only plain spaces separate words; replace it, {FIX}"]
-        if mark := INVISIBLE.search(line):
-            return [f"holds {mark[0]!a}, which is not visible, but makes another word; remove it, {FIX}"]
+    if wrong := unseen(line):
+        return [f"{wrong}, {FIX}"]
     if line != f"{key} {value}".rstrip(" "):
         return [f"has extra spaces at an end or after the id; remove them, {FIX}"]
     return []
+
+
+def unseen(line: str) -> str:
+    """Return what is wrong with the blanks and the invisible marks of a line; an empty string if nothing is."""
+    if line.isascii() and line.isprintable():  # that is fast
+        return ""
+    if odd := ODD_BLANK.search(line):
+        return f"holds {odd[0]!a}, but only plain spaces separate words; replace it"
+    if mark := INVISIBLE.search(line):
+        return f"holds {mark[0]!a}, which is not visible, but makes another word; remove it"
+    return ""
 
 
 def _order_faults(key: str, previous: str, above: Row | None) -> Iterator[str]:

@@ -19,6 +19,7 @@ from asrprune.decode.decoder import Decoder, on_cpu
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.windows import Found, Timing, decode_in_windows, is_long
 from asrprune.experiment.plan import Keep
+from asrprune.experiment.provenance import features_of
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
 from asrprune.runtime.errors import UserError
@@ -77,11 +78,15 @@ def _shards(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decod
     """
     batches = sorted_batches(corpus.lengths, experiment.config.decode.max_frames)
     shards = [batches[start::MOST_SHARDS] for start in range(min(MOST_SHARDS, len(batches)))]
-    made_by = [experiment.record.model_sha256, only(resolved(experiment.config), "decoding"), decoder.identity]
-    sums = [None] * len(corpus) if corpus.checksums is None else corpus.checksums.tolist()
+    made_by = [
+        experiment.record.model_sha256,
+        only(resolved(experiment.config), "decoding"),
+        decoder.identity,
+        features_of(corpus),
+    ]
     names = []
     for shard in shards:
-        content = [[corpus.ids[i], int(corpus.lengths[i]), sums[i]] for batch in shard for i in batch]
+        content = [[corpus.ids[i], int(corpus.lengths[i])] for batch in shard for i in batch]
         names.append(hashlib.sha256(json.dumps([made_by, content]).encode()).hexdigest()[:16])
     return [(folder / f"{name}.jsonl", shard) for name, shard in zip(names, shards, strict=True)]
 

@@ -39,7 +39,7 @@ class Decoded(Record):
     hours: float
     text_sha256: str  # hash of the transcripts
     directory: str | None = None  # of the data; earlier versions did not record it
-    features: str | None = None  # hash of the checksums of the features, if they have any
+    features: str | None = None  # hash of the checksums of the features; an earlier version recorded none without utt2crc
     strategy: StrategyLabel
     depth: int
     keep: Keep

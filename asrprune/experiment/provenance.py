@@ -33,7 +33,7 @@ class Fingerprint(Record):
     ids: str
     lengths: str
     texts: str
-    features: str | None = None  # None: features of earlier versions or of other programs, which have no checksums
+    features: str | None = None  # None: an earlier version did not record it
 
 
 class TrainedOn(Record):
@@ -114,14 +114,14 @@ def fingerprint(corpus: Corpus) -> Fingerprint:
     )  # fmt: skip
 
 
-def features_of(corpus: Corpus) -> str | None:
-    """Return a hash of the checksums of the features; None if there are none."""
-    return None if corpus.checksums is None else _hash_of_lines(map(str, corpus.checksums))
+def features_of(corpus: Corpus) -> str:
+    """Return a hash of the checksums of the features."""
+    return _hash_of_lines(map(str, corpus.known_by))
 
 
 def utterances_of(corpus: Corpus) -> str:
     """Return a hash of ids, lengths and features of a corpus, on which the outputs of a model depend."""
-    return _hash_of_lines((_hash_of_lines(corpus.ids), _hash_of_lines(map(str, corpus.lengths)), str(features_of(corpus))))
+    return _hash_of_lines((_hash_of_lines(corpus.ids), _hash_of_lines(map(str, corpus.lengths)), features_of(corpus)))
 
 
 def _hash_of_lines(lines: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -27,16 +28,18 @@ import numpy.typing as npt
 import soundfile
 
 from asrprune.features.ark import read_recording
-from asrprune.features.container import check_complete, is_unfinished
+from asrprune.features.container import CHECKED, check_complete, is_unfinished
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import open_plain
 
+Stamp = tuple[int, int]  # size and time of change of a file
 Samples = npt.NDArray[np.floating[Any]]
 # Times are commonly rounded to 10 ms, so a segment may end this much after its recording.
 OVERSHOOT_S = 0.01
 LOUDEST = 10.0  # times full scale; decoders of mp3 and ogg exceed 1 a little, 16-bit integers stored as floats by far
 _RAW = re.compile(r"(?P<path>.+)\?rate=(?P<rate>[1-9]\d{0,6})&encoding=s16(?P<order>[bl])e")
 _IN_ARK = re.compile(r"(?P<path>.+):(?P<offset>\d{1,18})")
+_WORD = re.compile(r"""'([^']*)'|"([^"]*)"|((?:\\.|[^\s'"<>|;&()])+)""")  # of a shell command
 _NO_LENGTH = 1 << 34  # no recording has so many samples; libsndfile says 2^63 - 1 for a flac that was written to a pipe
 _BLOCK = 1 << 20  # samples that are checked at a time
 
@@ -101,13 +104,23 @@ def audio_info(entry: str, allow_pipes: bool = False) -> AudioInfo:
         return Recording(entry, sound).info
 
 
-def stamp_of(entry: str) -> tuple[int, int] | None:
-    """Return size and time of change of the file of a wav.scp entry, to notice a replaced recording; None without a file."""
+def stamp_of(entry: str) -> Stamp | tuple[Stamp, ...] | None:
+    """Return size and time of change of the file of a wav.scp entry, to notice a replaced recording; None without a file.
+
+    A command has a stamp for each file that it names.
+    """
+    if is_pipe(entry):
+        stamps = map(_stamp, _words_of(entry))
+        return tuple(stamp for stamp in stamps if stamp) or None
     try:
-        status = os.stat(match["path"] if (match := _in_archive(entry)) else _split_entry(entry)[0])
-    except (OSError, ValueError):  # it is a pipe, or no path at all
+        return _stamp(match["path"] if (match := _in_archive(entry)) else _split_entry(entry)[0])
+    except UserError:  # headerless, without its format
         return None
-    return status.st_size, status.st_mtime_ns
+
+
+def is_pipe(entry: str) -> bool:
+    """Return whether a wav.scp entry is a command, ``command |``."""
+    return entry.rstrip().endswith("|")
 
 
 def read_audio(
@@ -204,7 +217,7 @@ def _sample_range(entry: str, info: AudioInfo, start_s: float, end_s: float | No
 
 def _open(entry: str, allow_pipes: bool, streams: bool = False) -> soundfile.SoundFile:
     """Open an entry of any kind."""
-    if entry.rstrip().endswith("|"):
+    if is_pipe(entry):
         return _open_pipe(entry.rstrip()[:-1].strip(), allow_pipes)
     try:
         if streams and (entry == "-" or Path(entry).is_fifo()):
@@ -212,17 +225,23 @@ def _open(entry: str, allow_pipes: bool, streams: bool = False) -> soundfile.Sou
         if match := _in_archive(entry):
             return _open_whole(entry, io.BytesIO(read_recording(match["path"], int(match["offset"]))))
         path, layout = _split_entry(entry)
-        with open_plain(path) as handle:
-            if layout:
+        if layout:
+            with open_plain(path) as handle:
                 _check_whole_samples(path, os.fstat(handle.fileno()).st_size)
-            else:
-                check_complete(path, handle)
-                if is_unfinished(handle):
-                    return _open_whole(entry, _spooled(entry))
+        elif _is_unfinished(path, _stamp(path)):
+            return _open_whole(entry, _spooled(entry))
     except OSError as error:
         path = error.filename or entry
         raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path, or download the file again") from None
     return _open_sound(path, os.fsencode(path), layout)
+
+
+@functools.lru_cache(maxsize=1)  # the segments of a recording follow each other, and some kinds are searched to their end
+def _is_unfinished(path: str, stamp: Stamp | None) -> bool:
+    """Check a file as ``check_complete`` does, again if its stamp changes; return whether its header gives no length."""
+    with open_plain(path) as handle:
+        check_complete(path, handle)
+        return is_unfinished(handle)
 
 
 def _open_whole(name: str, content: BinaryIO) -> soundfile.SoundFile:
@@ -241,6 +260,10 @@ def _open_sound(name: str, source: bytes | BinaryIO, layout: dict[str, Any]) -> 
     except soundfile.LibsndfileError as error:
         why = error.error_string.rstrip(".")
         raise UserError(f"{name}: is not audio that libsndfile reads ({why}); convert it: ffmpeg -i IN OUT.wav") from None
+    if not layout and sound.format not in CHECKED:
+        kind = sound.format_info
+        sound.close()
+        raise UserError(f"{name}: is of a kind ({kind}) of which half a file looks whole; convert it: ffmpeg -i IN OUT.wav")
     if 0 < sound.frames < _NO_LENGTH:
         return sound if sound.seekable() else _as_pcm(name, sound)
     what = "its header does not give its length" if sound.frames else "contains no samples"
@@ -296,6 +319,20 @@ def _spooled(path: str) -> BinaryIO:
 def _temporary() -> BinaryIO:
     """Return an unnamed temporary file. The sound file that reads it keeps it open."""
     return cast(BinaryIO, tempfile.TemporaryFile())
+
+
+def _stamp(path: str) -> Stamp | None:
+    """Return the stamp of a regular file; None if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
+def _words_of(command: str) -> Iterator[str]:
+    """Yield the words of a shell command, without quotation marks. The module shlex is 20 times slower."""
+    return ("".join(word).replace("\\ ", " ") for word in _WORD.findall(command))
 
 
 def _in_archive(entry: str) -> re.Match[str] | None:

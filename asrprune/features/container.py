@@ -1,4 +1,4 @@
-"""The length that the headers of an audio file give, compared with the file: libsndfile reads a truncated file in silence."""
+"""The end of a recording, compared with that of its file: libsndfile reads half a file, or one recording of two, in silence."""
 
 import os
 import re
@@ -8,16 +8,24 @@ from typing import BinaryIO
 
 from asrprune.runtime.errors import UserError
 
+# Kinds, by libsndfile's names, whose end is checked here or by libsndfile; of others, half a file would be read in silence.
+CHECKED = {"WAV", "WAVEX", "RF64", "AIFF", "AU", "W64", "VOC", "OGG", "FLAC", "MP3", "CAF", "NIST", "HTK"}
 End = Callable[[str, BinaryIO, int], int | None]  # name, file, its size -> the byte after the recording, None: not known
 
 _TAG_BYTES = 1024  # allowed behind the recording: tags and padding are shorter; as audio it would be 32 ms at 16 kHz
 _OGG_PAGE_BYTES = 65307  # the longest page
+_OGG_HEADER_BYTES = 282  # of the longest header of a page
+_FLAC_START = b"fLaC\0\0\0\x22"  # and the head of the first block, which has 34 bytes
+_MP3_TAGS = (b"APETAGEX", b"LYRICSBEGIN", b"TAG")
+_MP3_REST_BYTES = 2048  # some programs do not count the first frame of at most 1441 bytes
 _W64_CHUNK = "<16sQ"
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the end of the name of every chunk of a W64 file
 
 
 def check_complete(name: str, handle: BinaryIO) -> None:
-    """Check that a recording is as long as its header says. Kinds that libsndfile checks itself (flac, mp3, caf) pass.
+    """Check that a recording is as long as its header says, and the only one in its file.
+
+    That the end of a flac or mp3 is missing is noticed by those who read it.
 
     Args:
         name: the name of the recording for messages.
@@ -62,7 +70,11 @@ def _end_of_chunks(handle: BinaryIO, size: int, order: str, data: bytes) -> int 
     while place + 8 <= size:
         handle.seek(place)
         name, length = struct.unpack(f"{order}4sI", handle.read(8))
-        if (name == data and end_of_data) or name in (b"RIFF", b"RIFX", b"FORM") or not re.fullmatch(rb"[ -~]{4}", name):
+        if (
+            (name == data and end_of_data)
+            or name in (b"RIFF", b"RIFX", b"RF64", b"FORM")
+            or not re.fullmatch(rb"[ -~]{4}", name)
+        ):
             break  # not a chunk, but samples or another file
         place += 8
         if name == b"ds64":  # RF64: the 64-bit sizes of the file and of the data chunk
@@ -121,7 +133,10 @@ def _end_of_voc(name: str, handle: BinaryIO, size: int) -> int | None:
 
 
 def _end_of_ogg(name: str, handle: BinaryIO, size: int) -> int | None:
-    """Check that the last page (of Vorbis, Opus, ...) has the mark of a last page, flag 4."""
+    """Check that the last page (of Vorbis, Opus, ...) has the mark of a last page, flag 4, and that no other file follows.
+
+    The first page of a stream has flag 2. Streams that are played together begin together.
+    """
     handle.seek(max(0, size - 2 * _OGG_PAGE_BYTES))
     tail = handle.read()
     page = tail.rfind(b"OggS\0")
@@ -130,7 +145,63 @@ def _end_of_ogg(name: str, handle: BinaryIO, size: int) -> int | None:
             f"{name}: is truncated: the page that ends an Ogg file is missing; copy or unpack it again, or if it can be played"
             " to its end, convert it: ffmpeg -i IN OUT.wav"
         )
+    place = 0
+    while (head := _read(handle, place, _OGG_HEADER_BYTES)).startswith(b"OggS\0\2") and len(head) > 27:
+        place += 27 + head[26] + sum(head[27 : 27 + head[26]])
+    _check_single(name, _find(handle, place, b"OggS\0\2"))
     return None
+
+
+def _end_of_flac(name: str, handle: BinaryIO, size: int) -> int | None:
+    _check_single(name, _find(handle, _tag_bytes(handle, 0) + len(_FLAC_START), _FLAC_START))
+    return None
+
+
+def _end_of_mp3(name: str, handle: BinaryIO, size: int) -> int | None:
+    """Check that no other frames follow those that the header of LAME and others, in the first frame, counts.
+
+    Without this header libsndfile reads all frames. Tags may follow.
+    """
+    start = _tag_bytes(handle, 0)
+    _, found, header = _read(handle, start, 64).replace(b"Xing", b"Info").partition(b"Info")
+    if not found or len(header) < 12 or header[3] & 3 != 3:  # it gives the number of frames, and of bytes
+        return None
+    end = start + int.from_bytes(header[8:12], "big")
+    while length := _tag_bytes(handle, end):
+        end += length
+    rest = _read(handle, end, _MP3_REST_BYTES)
+    is_audio = len(rest) == _MP3_REST_BYTES and rest[0] == 0xFF and rest[1] >= 0xE0
+    _check_single(name, end if is_audio and not any(tag in rest for tag in _MP3_TAGS) else -1)
+    return None
+
+
+def _end_of_tagged(name: str, handle: BinaryIO, size: int) -> int | None:
+    """Find the end of a file with an ID3 tag in front."""
+    is_flac = _read(handle, _tag_bytes(handle, 0), 4) == _FLAC_START[:4]
+    return (_end_of_flac if is_flac else _end_of_mp3)(name, handle, size)
+
+
+def _tag_bytes(handle: BinaryIO, place: int) -> int:
+    """Return the length of the tag (ID3 or APE) at a place; 0 if there is none."""
+    head = _read(handle, place, 16).ljust(16, b"\0")
+    if head.startswith(b"ID3"):
+        return 10 + sum(seven_bits << shift for seven_bits, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    if head.startswith(b"APETAGEX"):
+        return 32 + int.from_bytes(head[12:], "little")
+    return 128 if head.startswith(b"TAG") else 0
+
+
+def _end_of_caf(name: str, handle: BinaryIO, size: int) -> int | None:
+    """Return the end of a Core Audio file: chunks with 4-byte names and 64-bit lengths."""
+    place = 8
+    while place + 12 <= size:
+        chunk, length = struct.unpack(">4sq", _read(handle, place, 12))
+        if chunk == b"data" and length == -1:  # it ends with the file
+            return None
+        if chunk == b"caff" or length < 0 or not re.fullmatch(rb"[ -~]{4}", chunk):
+            break
+        place += 12 + length
+    return place
 
 
 def _end_of_sphere(name: str, handle: BinaryIO, size: int) -> int | None:
@@ -148,6 +219,31 @@ def _end_of_sphere(name: str, handle: BinaryIO, size: int) -> int | None:
         return int(head.split()[1]) + int(fields[b"sample_count"]) * sample
     except (KeyError, ValueError, IndexError):
         return None
+
+
+def _check_single(name: str, place: int) -> None:
+    """Raise a ``UserError`` if there is a place, not -1, where another recording begins."""
+    if place >= 0:
+        raise UserError(
+            f"{name}: another recording begins at byte {place}, and would not be read; write each recording to its own file"
+        )
+
+
+def _read(handle: BinaryIO, place: int, count: int) -> bytes:
+    handle.seek(place)
+    return handle.read(count)
+
+
+def _find(handle: BinaryIO, start: int, mark: bytes) -> int:
+    """Return the first place of ``mark`` from ``start`` on; -1 if there is none."""
+    handle.seek(start)
+    kept = b""
+    while block := handle.read(1 << 20):
+        block = kept + block
+        if (at := block.find(mark)) >= 0:
+            return handle.tell() - len(block) + at
+        kept = block[1 - len(mark) :]
+    return -1
 
 
 def _only_zeros(handle: BinaryIO, start: int) -> bool:
@@ -169,5 +265,9 @@ _ENDS: dict[bytes, End] = {
     b"dns.": _end_of_au,
     b"Creative Voice File\x1a": _end_of_voc,
     b"OggS": _end_of_ogg,
+    b"fLaC": _end_of_flac,
+    b"ID3": _end_of_tagged,
+    b"\xff": _end_of_mp3,
+    b"caff": _end_of_caf,
     b"NIST_1A": _end_of_sphere,
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asrprune.data.tables import not_utf8, stream_table
+from asrprune.data.tables import not_utf8, stream_table, unseen
 from asrprune.lm.language_model import END, START, UNKNOWN, Grams, LanguageModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import open_unzipped
@@ -63,7 +63,7 @@ def read_sentences(paths: Sequence[Path], plain: bool) -> Iterator[list[str]]:
         plain: the lines have no ids.
 
     Raises:
-        UserError: a file is missing, is not UTF-8, or is not a valid table.
+        UserError: a file is missing, is not UTF-8, holds invisible marks, or is not a valid table.
     """
     for path in paths:
         yield from _lines(path) if plain else (text.split() for _, text in stream_table(path))
@@ -76,7 +76,10 @@ def _lines(path: Path) -> Iterator[list[str]]:
         for number, line in enumerate(handle, 1):
             if place := not_utf8(line):
                 raise UserError(f"{path}:{number}: byte {place} of the line is not UTF-8; convert the file")
-            yield line.decode("utf-8").split()
+            words = line.decode("utf-8").split()
+            if wrong := unseen(" ".join(words)):
+                raise UserError(f"{path}:{number}: {wrong}")
+            yield words
 
 
 def _numbered(sentences: Iterable[Sequence[str]]) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -11,13 +11,14 @@ from asrprune.config.schema import PruneConfig
 from asrprune.data.dataset import Corpus
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.one_piece import check_lengths
-from asrprune.experiment.plan import file_of, plan_path
+from asrprune.experiment.plan import file_of
 from asrprune.experiment.provenance import fingerprint, utterances_of
 from asrprune.experiment.store import Experiment
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.score_cache import CachedScorer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
+from asrprune.runtime.planted import inside
 from asrprune.runtime.version import __version__
 
 Measure = Literal["similarity", "influence"]
@@ -52,7 +53,7 @@ class Evidence:
         check_lengths(experiment, corpus)
         exact = [metric, experiment.config.decode.precision, self._decoder.identity, __version__]
         made_by = [experiment.record.model_sha256, fingerprint(corpus).plain(), *exact]
-        path = file_of(plan_path(experiment.path, self._strategy).parent / "scores", self._strategy, ".json")
+        path = file_of(inside(experiment.path, "plans", "scores"), self._strategy, ".json")
         return CachedScorer(DevScorer(experiment, corpus, metric, self._executor, self._decoder), path, made_by)
 
 

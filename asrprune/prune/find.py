@@ -23,5 +23,6 @@ def find_plan(experiment: Experiment, plan: str | Path | None) -> Plan:
         return read_plan(path, experiment.num_layers, sha)
     path = Path(plan) if str(plan).endswith(".json") else plan_path(experiment.path, str(plan))
     if not path.exists():
-        raise UserError(f"{path}: no such file; {Plan.made_by} makes it{did_you_mean(str(plan), ALL_NAMES, strategy_name)}")
+        others = [name for name in ALL_NAMES if strategy_name(name) != strategy_name(str(plan))]
+        raise UserError(f"{path}: no such file; {Plan.made_by} makes it{did_you_mean(str(plan), others, strategy_name)}")
     return read_plan(path, experiment.num_layers, sha)

@@ -61,12 +61,13 @@ def _data(places: Places, searched: Path) -> dict[str, Dependencies]:
     sets = (places.train, places.dev, *places.tests)
     with_features = (places.train_sp, places.dev, *places.tests, searched)
     return {
-        "download": Dependencies(places.datadir, follows=False),
+        "download": Dependencies(places.datadir, follows=False, makes_audio=sets),
         "data": Dependencies(
             places.datadir,
             follows=False,
             reads=(*map(Path, glob("local/*.*")), *map(Path, glob("conf/corpus*"))),
             makes=_files(sets, "text", "wav.scp", "utt2spk"),
+            makes_audio=sets,
             editable=True,
             blames_previous=True,
         ),
@@ -79,6 +80,7 @@ def _data(places: Places, searched: Path) -> dict[str, Dependencies]:
             also_reads=places.tests,
             also_reads_audio=sets,
             makes=(places.train_sp / "cmvn", *_files(with_features, "feats.scp", "utt2[cdn]*", "fbank/feats_*")),
+            huge=True,
             repeatable=True,
             shared="features",
         ),

@@ -4,8 +4,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from asrprune.recipe.stage import marks
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
+from asrprune.runtime.planted import open_plain
 
 
 def check_installation(exp: Path, num_gpus: int) -> None:
@@ -14,9 +16,9 @@ def check_installation(exp: Path, num_gpus: int) -> None:
     Raises:
         UserError: something is missing; the output of doctor names it.
     """
-    mark, log = exp / ".done" / "doctor", exp / "log" / "doctor.log"
+    mark, log = marks(exp) / "doctor", exp / "log" / "doctor.log"
     now = f"{shutil.which('asrprune')}, {num_gpus} GPUs\n"
-    if mark.exists() and mark.read_text(encoding="utf-8") == now:
+    if _holds(mark, now):
         return
     command = ["asrprune", "--log", str(log), "doctor", "--ngpu", str(num_gpus)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace")
@@ -25,3 +27,11 @@ def check_installation(exp: Path, num_gpus: int) -> None:
         print(done.stdout, end="", flush=True)
         raise UserError("install what is missing (FAIL above) and run the same command again")
     write_text(mark, now)
+
+
+def _holds(mark: Path, text: str) -> bool:
+    try:
+        with open_plain(mark) as handle:
+            return handle.read() == text.encode()
+    except (FileNotFoundError, UserError):
+        return False

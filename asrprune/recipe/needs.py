@@ -1,12 +1,12 @@
 """The needs of a stage: the values of config numbers, and hashes of files."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from asrprune.data.tables import split_line
-from asrprune.features.audio import stamp_of
+from asrprune.features.audio import is_pipe, stamp_of
 from asrprune.runtime.errors import UserError, did_you_mean
 from asrprune.runtime.files import sha256_of
 from asrprune.runtime.planted import open_plain
@@ -64,10 +64,20 @@ def recordings_of(directories: Iterable[Path]) -> dict[str, str]:
     return {path.name: _recordings(path / "wav.scp") for path in directories if (path / "wav.scp").is_file()}
 
 
+def are_recorded(wav_scp: Path) -> bool:
+    """Return whether each entry of a wav.scp, if there is one, has a file or is a command."""
+    return not wav_scp.is_file() or all(is_pipe(entry) or stamp_of(entry) for entry in _entries(wav_scp))
+
+
 def _recordings(wav_scp: Path) -> str:
     digest = hashlib.sha256()
+    for entry in _entries(wav_scp):
+        digest.update(repr(stamp_of(entry)).encode())
+    return digest.hexdigest()
+
+
+def _entries(wav_scp: Path) -> Iterator[str]:
+    """Yield the entries of a wav.scp, whatever is wrong with it."""
     with open_plain(wav_scp) as handle:
         for line in handle:
-            _, entry = split_line(line.decode("utf-8", "replace"))
-            digest.update(repr(stamp_of(entry)).encode())
-    return digest.hexdigest()
+            yield split_line(line.decode("utf-8", "replace"))[1]

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from asrprune.recipe.needs import are_recorded
 from asrprune.recipe.stage import Stage
-from asrprune.runtime.files import digest_of
+from asrprune.runtime.files import digest_of, has_digest, sha256_of
 
 
 def are_there(stage: Stage) -> bool:
@@ -16,18 +17,32 @@ def are_there(stage: Stage) -> bool:
 def products_of(stage: Stage) -> dict[str, str]:
     """Return the digest of each output file of a stage, by its path relative to the home of the stage.
 
-    Files that people may edit, such as data directories, have no digest: the stage runs again only if they are missing.
+    Files that people may edit, such as data directories, do not count: the stage runs again only if they are missing. Only the
+    lists of recordings do, see ``damaged``.
     """
-    if stage.editable:
-        return {}
-    files = {file for pattern in stage.makes for file in _found(pattern) if file.is_file()}
-    return {os.path.relpath(file, stage.home): digest_of(file) for file in sorted(files)}
+    makes = _lists(stage) if stage.editable else stage.makes
+    files = {file for pattern in makes for file in _found(pattern) if file.is_file()}
+    digest = digest_of if stage.huge else sha256_of
+    return {os.path.relpath(file, stage.home): digest(file) for file in sorted(files)}
 
 
 def damaged(stage: Stage, made: Mapping[str, str]) -> list[str]:
-    """Return the files that are not there any more, or are not what the stage made."""
-    paths = {name: stage.home / name for name in made}
-    return [name for name, path in paths.items() if not path.is_file() or digest_of(path) != made[name]]
+    """Return what is not there any more, or is not what the stage made.
+
+    Lost recordings of an editable data directory count only if its wav.scp is as it was made, because the stage replaces it.
+    """
+    same = {name for name, digest in made.items() if has_digest(stage.home / name, digest)}
+    changed = [] if stage.editable else [name for name in made if name not in same]
+    for wav_scp in _lists(stage):
+        edited = stage.editable and os.path.relpath(wav_scp, stage.home) not in same
+        if not edited and not are_recorded(wav_scp):
+            changed.append(f"recordings of {wav_scp.parent.name}")
+    return changed
+
+
+def _lists(stage: Stage) -> list[Path]:
+    """Return the lists of the recordings that a stage makes."""
+    return [directory / "wav.scp" for directory in stage.makes_audio]
 
 
 def _found(pattern: Path) -> Iterator[Path]:

@@ -6,7 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asrprune.runtime.files import parse_json, write_json
+from pydantic import ConfigDict
+
+from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import write_json
+from asrprune.runtime.records import read_values
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Needs:
 class Record(Needs):
     """The needs with which a stage was done, digests of its output, and an id of its result, for the next stage."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     result: str = ""
     made: dict[str, str] = field(default_factory=dict)  # earlier versions did not record it
 
@@ -48,10 +53,10 @@ class Record(Needs):
 
     @classmethod
     def read(cls, mark: Path) -> "Record | None":
-        """Read the record of a mark; return None if it is missing or not readable; some of earlier versions are not."""
+        """Read the record of a mark; return None if it is missing or not valid; some of earlier versions are not."""
         try:
-            return cls(**parse_json(mark.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            return read_values(cls, mark, "the stage")
+        except UserError:
             return None
 
     def write(self, mark: Path) -> None:

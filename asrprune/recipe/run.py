@@ -13,7 +13,7 @@ from asrprune.recipe.command import run_command
 from asrprune.recipe.needs import ALL, contents_of, numbers_of, recordings_of
 from asrprune.recipe.products import are_there, damaged, products_of
 from asrprune.recipe.record import Needs, Record
-from asrprune.recipe.stage import Stage
+from asrprune.recipe.stage import Stage, marks
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import locked
 
@@ -127,9 +127,9 @@ class Recipe:
     def _lock(self, stage: Stage) -> AbstractContextManager[None]:
         """Lock what experiments share: nobody may change it while a stage uses it, or use it while a stage makes it."""
         home = next((other.home for other in self.stages if other.shared), None)
-        if home is None or not os.access(home / ".done", os.W_OK):  # the data directory of another user is only read
+        if home is None or not os.access(marks(home), os.W_OK):  # the data directory of another user is only read
             return nullcontext()
-        return locked(home / ".done" / "lock", home, shared=stage.home != home)
+        return locked(marks(home) / "lock", home, shared=stage.home != home)
 
     def _fail(self, stage: Stage, status: int) -> None:
         if status == _OUR_MISTAKE:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asrprune.runtime.errors import UserError, did_you_mean
+from asrprune.runtime.planted import inside
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Dependencies:
     also_reads: tuple[Path, ...] = ()
     also_reads_audio: tuple[Path, ...] = ()  # data directories whose recordings count
     makes: tuple[Path, ...] = ()  # output files and directories; a name may be a pattern: plans/*.json
+    makes_audio: tuple[Path, ...] = ()  # data directories whose recordings are made, or fetched
     editable: bool = False  # people may change the output files
+    huge: bool = False  # output of too many GB to be hashed, so only the size of files above 1 MB counts
     repeatable: bool = False  # equal needs give equal results, so later stages stay done when it runs again
     shared: str = ""  # name of output that other experiments use and may replace: "features"
     blames_previous: bool = False  # if it fails, the previous stage is run again, too
@@ -41,7 +44,7 @@ class Stage(Dependencies):
     @property
     def mark(self) -> Path:
         """The file that records the needs with which the stage was done."""
-        return self.home / ".done" / str(self.number)
+        return marks(self.home) / str(self.number)
 
     @property
     def log(self) -> Path:
@@ -51,6 +54,15 @@ class Stage(Dependencies):
     def __str__(self) -> str:
         """Return the name of the stage for messages."""
         return f"stage {self.number} ({self.name})"
+
+
+def marks(home: Path) -> Path:
+    """Return the directory of the marks in a home.
+
+    Raises:
+        UserError: it is a link, which may lead anywhere.
+    """
+    return inside(home, ".done")
 
 
 def read_stages(words: Sequence[str], known: Mapping[str, Dependencies]) -> list[Stage]:

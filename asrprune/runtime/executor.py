@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
+from multiprocessing.sharedctypes import Synchronized
 from typing import Any, NoReturn, TypeVar
 
 from asrprune.runtime.cores import usable_cores
@@ -67,10 +68,8 @@ class Processes(Executor):
         self.num_jobs = num_jobs
         context = multiprocessing.get_context("spawn")  # forking a process that has run torch can deadlock
         threads = max(1, _num_threads() // num_jobs)
-        gpus = context.SimpleQueue()
-        for gpu in _shared_out(num_jobs, num_gpus):
-            gpus.put(gpu)
-        self._pool = ProcessPoolExecutor(num_jobs, context, initializer=_start_worker, initargs=(threads, gpus))
+        gpus, started = _gpus(num_gpus), context.Value("i", 0)
+        self._pool = ProcessPoolExecutor(num_jobs, context, initializer=_start_worker, initargs=(threads, gpus, started))
 
     def map(self, work: Callable[[Shard], Result], shards: Iterable[Shard]) -> Iterator[Result]:
         """Yield the results in the order of ``shards``.
@@ -112,20 +111,22 @@ def _do(work: bytes, shard: Any) -> Any:
         os._exit(1)
 
 
-def _shared_out(num_jobs: int, num_gpus: int) -> list[str]:
-    """Return the name of a GPU for each process; empty names for the CPU."""
+def _gpus(num_gpus: int) -> list[str]:
+    """Return the names of the GPUs that the processes share."""
     if not num_gpus:
-        return [""] * num_jobs
+        return []
     from asrprune.runtime.hardware import visible_gpus
 
-    gpus = visible_gpus()[:num_gpus]
-    return [gpus[number % len(gpus)] for number in range(num_jobs)]
+    return visible_gpus()[:num_gpus]
 
 
-def _start_worker(threads: int, gpus: "multiprocessing.SimpleQueue[str]") -> None:
+def _start_worker(threads: int, gpus: Sequence[str], started: "Synchronized[int]") -> None:
+    """Set up a process; ``started`` counts the processes before this one, which take the GPUs in turn."""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported later
-    if gpu := gpus.get():
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read by torch, too
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]  # read by torch, too
     keep_freed_memory()
     signal.signal(signal.SIGTERM, _end)
     sys.unraisablehook = _try_again

@@ -219,3 +219,10 @@ def digest_of(path: Path) -> str:
     """Return what shows a change of a file: its SHA-256, or above 1 MB its size, because hashing 100 GB takes minutes."""
     size = path.stat().st_size
     return f"{size} bytes" if size > _HASHED_BYTES else sha256_of(path)
+
+
+def has_digest(path: Path, digest: str) -> bool:
+    """Return whether there is a file with this digest: its SHA-256, or its size as ``digest_of`` gives it."""
+    if not path.is_file():
+        return False
+    return digest == (f"{path.stat().st_size} bytes" if digest.endswith(" bytes") else sha256_of(path))

@@ -49,11 +49,22 @@ def _with_bar(items: Iterable[T], label: str, total: int, note: Callable[[], str
 
 
 def _with_lines(items: Iterable[T], label: str, total: int, note: Callable[[], str]) -> Iterator[T]:
-    started = said = time.monotonic()
+    tell = teller(label, total, note)
     for done, item in enumerate(items):
+        tell(done)
+        yield item
+
+
+def teller(label: str, total: float, note: Callable[[], str] = lambda: "", unit: str = "") -> Callable[[float], None]:
+    """Return a function that is called with what is done of ``total``, and logs it every 20 seconds."""
+    started = said = time.monotonic()
+
+    def tell(done: float) -> None:
+        nonlocal said
         now = time.monotonic()
         if now - said >= _LOG_EVERY_S:
             left = f", about {(now - started) / done * (total - done):.0f} s left" if done else ""
-            logger.info("%s: %d/%d, %.0f s%s%s", label, done, total, now - started, left, note())
+            logger.info("%s: %.0f/%.0f%s, %.0f s%s%s", label, done, total, unit, now - started, left, note())
             said = now
-        yield item
+
+    return tell

@@ -24,6 +24,7 @@ from asrprune.runtime.memory import keep_freed_memory
 logger = logging.getLogger(__name__)
 _POLL_S = 1.0
 _ASK_S = 10.0  # interval between two calls of squeue
+_SILENT_S = 60.0  # interval between warnings while Slurm does not answer
 _CANCEL_S = 20.0  # the longest time to wait for a cancelled job
 _ANSWER_S = 60.0  # Slurm's own programs wait for the controller for 10 s, several times
 _FORGOTTEN = "UNKNOWN"  # the state of a job that Slurm no longer knows, some minutes after its end
@@ -139,14 +140,14 @@ class Slurm(Executor):
 
     def _collect(self, array: str, waiting: dict[int, str], folder: Path) -> Iterator[Any]:
         """Yield results as they arrive, and remove their shards from ``waiting`` (shard number -> job id)."""
-        asked, gone = time.monotonic(), dict[str, str]()
+        queue, asked, gone = _Queue(array), time.monotonic(), dict[str, str]()
         while waiting:
             time.sleep(_POLL_S)
             folder.chmod(0o700)  # makes a network file system refresh the directory
             for number in sorted(waiting.keys() & {int(path.stem) for path in folder.glob("[0-9]*.result")}):
                 yield self._read(_result(folder, number), waiting.pop(number))
             if time.monotonic() - asked > _ASK_S:
-                asked, before, gone = time.monotonic(), gone, _gone(array, set(waiting.values()))
+                asked, before, gone = time.monotonic(), gone, queue.gone(set(waiting.values()))
                 for job in sorted(gone.keys() & before.keys()):  # gone at two checks, so its results would be here
                     raise UserError(self._lost(job, gone[job]))
 
@@ -194,20 +195,40 @@ def _result(folder: Path, number: int) -> Path:
     return folder / f"{number}.result"
 
 
-def _gone(array: str, jobs: set[str]) -> dict[str, str]:
-    """Return the jobs of an array that have ended, and their states. (sacct knows more, but many clusters do not have it.)"""
-    done = _ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={array}", "--format=%i %T")
-    if done.returncode and "Invalid job id" not in done.stderr:
-        return {}  # Slurm does not answer at the moment; jobs continue
-    states = dict(line.split() for line in done.stdout.splitlines())
-    return {job: states.get(job, _FORGOTTEN) for job in jobs if states.get(job, _FORGOTTEN) in _ENDED}
+class _Queue:
+    """What squeue says of a job array. (sacct knows more, but many clusters do not have it.)"""
+
+    def __init__(self, array: str) -> None:
+        self.array = array
+        self._last = time.monotonic()  # time of the last answer or warning
+
+    def gone(self, jobs: set[str]) -> dict[str, str]:
+        """Return the jobs that have ended, and their states; none while Slurm does not answer, as jobs continue."""
+        done = _ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={self.array}", "--format=%i %T")
+        if done.returncode and "Invalid job id" not in done.stderr:
+            self._warn(jobs, _flat(done.stderr))
+            return {}
+        self._last = time.monotonic()
+        states = dict(line.split() for line in done.stdout.splitlines())
+        return {job: states.get(job, _FORGOTTEN) for job in jobs if states.get(job, _FORGOTTEN) in _ENDED}
+
+    def _warn(self, jobs: set[str], why: str) -> None:
+        """Warn once in ``_SILENT_S``."""
+        if time.monotonic() - self._last < _SILENT_S:
+            return
+        self._last = time.monotonic()
+        logger.warning(
+            "squeue does not answer (%s); waiting for the results of %d jobs of array %s, which may still run;"
+            " Ctrl-C cancels them",
+            *(why, len(jobs), self.array),
+        )
 
 
 def _cancel(array: str, jobs: set[str]) -> None:
     """Cancel an array and wait until its jobs end; a running job would write into the folder that is removed next."""
     _ask("scancel", array)
-    until = time.monotonic() + _CANCEL_S
-    while _gone(array, jobs).keys() != jobs and time.monotonic() < until:
+    queue, until = _Queue(array), time.monotonic() + _CANCEL_S
+    while queue.gone(jobs).keys() != jobs and time.monotonic() < until:
         time.sleep(_POLL_S)
 
 
@@ -220,5 +241,5 @@ def _ask(*command: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _flat(text: str) -> str:
-    """Join the output lines of sbatch into one line."""
+    """Join the output lines of a command of Slurm into one line."""
     return ", ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in text.splitlines())

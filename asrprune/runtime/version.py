@@ -1,13 +1,13 @@
 """The version of asrprune."""
 
-import subprocess
-from pathlib import Path
-
 __version__ = "0.1.0"
 
 
 def version() -> str:
     """Return ``0.1.0+<git commit>`` in a checkout, plus ``.dirty`` if it has uncommitted changes; else ``0.1.0``."""
+    import subprocess  # not when asrprune is imported, which is done before Ctrl-C can be handled
+    from pathlib import Path
+
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return __version__

@@ -1,9 +1,9 @@
 """Averaging the weights of the best epochs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Epoch, read_experiment_config, save_model
@@ -45,11 +45,25 @@ def _checked(path: Path, member: Epoch) -> Path:
 
 
 def mean_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """Return the mean of several weight files, computed in float64, in the types of the files."""
+    """Return the mean of several weight files, computed in float64, in the types of the first file.
+
+    Raises:
+        UserError: a file is missing or broken, or has other weights than the first.
+    """
     assert paths
     first = load_weights(paths[0])
     sums = {name: tensor.double() for name, tensor in first.items()}
     for path in paths[1:]:
-        for name, tensor in load_weights(path).items():
+        weights = load_weights(path)
+        if _shapes(weights) != _shapes(first):
+            raise UserError(
+                f"{path}: has weights of other names or shapes than {paths[0].name}, but both must be of one training; copy the"
+                f" experiment again, or remove {path.parents[1]} and train again"
+            )
+        for name, tensor in weights.items():
             sums[name] += tensor.double()
     return {name: (total / len(paths)).to(first[name].dtype) for name, total in sums.items()}
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}

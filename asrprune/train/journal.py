@@ -14,7 +14,8 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import parse_json, write_text
 from asrprune.runtime.planted import no_link, open_plain
 
-OfExits = Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]+$")], float], Field(min_length=1)]
+Exit = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]  # a layer
+OfExits = Annotated[dict[Exit, float], Field(min_length=1)]
 
 
 class _Step(TypedDict):

@@ -28,6 +28,8 @@ from asrprune.runtime.progress import track
 from asrprune.runtime.signals import Interrupted, deferred
 from asrprune.train.checkpoint import (
     FORMAT,
+    Count,
+    Seconds,
     best_epochs,
     delete_other_epochs,
     epoch_file,
@@ -38,7 +40,7 @@ from asrprune.train.checkpoint import (
     whole_weights,
 )
 from asrprune.train.dev import evaluate
-from asrprune.train.journal import Journal, SilentJournal
+from asrprune.train.journal import Exit, Journal, SilentJournal
 from asrprune.train.ranks import add_up, share
 from asrprune.train.update import Updater
 from asrprune.train.window import Window
@@ -50,14 +52,14 @@ logger = logging.getLogger(__name__)
 class Progress:
     """The progress of a run. Its whole state is this, the window, the weights and the moments of the optimiser."""
 
-    epoch: int = 1  # current epoch
-    update: int = 0  # updates done in this epoch
-    step: int = 0  # updates done in total
+    epoch: Count = 1  # current epoch
+    update: Count = 0  # updates done in this epoch
+    step: Count = 0  # updates done in total
     epoch_loss: float = 0.0  # sum over the utterances of this epoch
-    epoch_utterances: int = 0
-    epoch_layers: int = 0  # layers run, summed over the updates of this epoch
-    epoch_ended_at: dict[str, int] = field(default_factory=dict)  # layer -> updates of this epoch that ended at it
-    seconds: float = 0.0
+    epoch_utterances: Count = 0
+    epoch_layers: Count = 0  # layers run, summed over the updates of this epoch
+    epoch_ended_at: dict[Exit, Count] = field(default_factory=dict)  # layer -> updates of this epoch that ended at it
+    seconds: Seconds = 0.0
     records: list[dict[str, Any]] = field(default_factory=list)  # dev results; see ``store.Epoch``
     threads: int | None = None  # of each process; with another number, sums differ in their last bits
 
@@ -336,12 +338,13 @@ class Trainer:
         try:
             restore(self.updater.module, self.updater.optimizer, state["model"], state["optimizer"])
             self.progress = TypeAdapter(Progress).validate_python(state["progress"])
-            if "window" in state:  # earlier versions saved states only when it was empty
-                self.window = Window.of(state["window"], self.fabric)
+            if "window" in state:
+                self.window = Window.of(state["window"], len(self.exits), self.fabric)
         except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
             raise UserError(
                 f"{self.checkpoints}: its state is not one of this model ({error!r}); remove it to train from the start"
             ) from None
+        self.updater.set_learning_rate(self.progress.step)  # the log and the next state may need it before the next update
         logger.info("continuing at epoch %d, update %d", self.progress.epoch, self.progress.step + 1)
 
 

@@ -66,7 +66,7 @@ class Updater:
         depth = self._draw_depth(step)
         keep = [layer for layer in draw_layers(self.probabilities, self.config.seed, step) if layer <= depth]
         utterances = sum(sizes)
-        set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config.train.schedule))
+        self.set_learning_rate(step)
         self._clear_gradients(depth)
         sums = torch.zeros_like(window.losses)
         for number, (batch, size) in enumerate(zip(batches, sizes, strict=True), start=1):
@@ -90,6 +90,10 @@ class Updater:
             self._skip(step, [self.corpus.ids[int(i)] for batch in batches for i in batch.index])
         window.layers_run += len(keep)
         window.ended_at[depth] += 1
+
+    def set_learning_rate(self, step: int) -> None:
+        """Give the optimiser the learning rate of update ``step``."""
+        set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config.train.schedule))
 
     def losses(self, batch: Batch, keep: list[int], depth: int | None = None) -> Tensor:
         """Return the loss of each exit (E,), summed over the batch, which is augmented."""

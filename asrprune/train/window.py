@@ -50,8 +50,15 @@ class Window:
         }  # fmt: skip
 
     @classmethod
-    def of(cls, state: dict[str, Any], fabric: Fabric) -> "Window":
-        """Make the window of a saved state; the first process gets the sums of all."""
+    def of(cls, state: dict[str, Any], exits: int, fabric: Fabric) -> "Window":
+        """Make the window of a saved state; the first process gets the sums of all.
+
+        Raises:
+            ValueError: the state is one of another number of exits.
+        """
+        for key in ("losses", "reached"):
+            if state[key].shape != (exits,):
+                raise ValueError(f"{key} has the shape {[*state[key].shape]}, not {[exits]}")
         share, device = int(fabric.is_global_zero), fabric.device
         return cls(
             state["losses"].to(device) * share, state["reached"].to(device), state["utterances"], int(state["frames"]) * share,

@@ -20,6 +20,7 @@ from asrprune.features.audio import check_samples, open_audio
 from asrprune.features.fbank import Read, num_frames
 from asrprune.features.resample import at_rate
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.progress import teller
 from asrprune.transcribe.model import Model
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,15 @@ class Listener:
             frames = num_frames(num_samples, model.frontend)
             if not is_long(frames, model.timing):
                 return _Heard(model.features(read, num_samples, 0, frames), num_samples)
-            return self._hypothesis(num_samples, lambda *window: run([model.features(read, num_samples, *window)])[0])
+            minutes = model.timing.shift_ms / 60_000  # of a frame
+            name = "samples" if isinstance(audio, np.ndarray) else str(audio)
+            tell = teller(name, frames * minutes, unit=" minutes")
+
+            def window(start: int, stop: int) -> tuple[np.ndarray, Keep]:
+                tell(start * minutes)
+                return run([model.features(read, num_samples, start, stop)])[0]
+
+            return self._hypothesis(num_samples, window)
 
     def _finished(
         self, group: Sequence[_Heard | Hypothesis | UserError], run: Run, together: bool

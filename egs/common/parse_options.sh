@@ -24,17 +24,25 @@ show_help() {
 }
 
 remember() {  # remember NAME...: note the values of options for the later runs on this datadir, which may leave them out
-    local name note before
+    local name note old where  # the notes are in the recipe, because a data directory may be a stranger's
+    # shellcheck disable=SC2154  # datadir is in the driver's header
+    mkdir -p "$datadir" 2> /dev/null && where=$(cd "$datadir" && pwd -P) || return 0  # `asrprune stage` says what is wrong
     for name in "$@"; do
-        # shellcheck disable=SC2154  # datadir is in the driver's header
-        note=$datadir/.done/$name before=
-        if [ -f "$note" ]; then before=$(< "$note"); fi
-        if [[ $given != *" $name "* ]]; then
-            printf -v "$name" '%s' "${before:-${!name}}"
-        elif [ "${!name}" != "$before" ]; then
-            mkdir -p "$datadir/.done" && printf '%s' "${!name}" > "$note"
+        note=.remembered/${where#"$(pwd -P)/"}/$name old=$datadir/.done/$name  # old: written by earlier versions
+        if [[ $given == *" $name "* ]]; then
+            printf '%s' "${!name}" | cmp -s - "$note" || note "$note" "${!name}"
+        elif [ -f "$note" ]; then
+            printf -v "$name" '%s' "$(< "$note")"
+        elif [ -f "$old" ] && ! printf '%s' "${!name}" | cmp -s - "$old"; then
+            die "$old: is not trusted, because a data directory may be a stranger's; read it, and give --$name once"
         fi
     done
+}
+
+note() {  # note FILE VALUE
+    if ! { mkdir -p "${1%/*}" && printf '%s' "$2" > "$1"; } 2> /dev/null; then
+        echo "$recipe: $PWD/$1: cannot be written; give --${1##*/} in every run" >&2
+    fi
 }
 
 wrong_usage() {

@@ -4,6 +4,7 @@ That the filterbanks themselves are right is what test_fbank_oracle.py shows.
 """
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -187,6 +188,26 @@ def test_a_replaced_recording_of_the_same_length_is_computed_anew(data: Path) ->
     assert extract(data, OPTIONS, HERE) == 1
     assert not np.array_equal(features(data)["s0-u4"], before["s0-u4"])
     assert {key for key, value in read_table(data / "utt2crc").items() if value != sums[key]} == {"s0-u4"}
+
+
+@pytest.mark.parametrize("command", ["cat '{}' |", "cat <{}|", "cat {} | cat |"])
+def test_a_replaced_recording_behind_a_command_is_noticed(data: Path, command: str, caplog: pytest.LogCaptureFixture) -> None:
+    entries = read_table(data / "wav.scp")
+    write_table(data / "wav.scp", {key: command.format(path) for key, path in entries.items()})
+    assert extract(data, OPTIONS, HERE, allow_pipes=True) == 4
+    assert extract(data, OPTIONS, HERE, allow_pipes=True) == 0
+    os.utime(entries["s0-u4"], ns=(0, 0))
+    assert extract(data, OPTIONS, HERE, allow_pipes=True) == 1
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_command_that_names_no_file_is_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entries = read_table(data / "wav.scp")
+    (data.parent / "list").write_text(entries["s0-u4"])
+    write_table(data / "wav.scp", entries | {"s0-u4": f"cat $(head -1 {data.parent}/lis?) |"})
+    extract(data, OPTIONS, HERE, allow_pipes=True)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.fullmatch(r".*/wav\.scp: s0-u4: the commands name no file, .*; after one, remove .*/set/fbank", said)
 
 
 def test_a_flipped_bit_is_noticed_where_features_are_read(data: Path) -> None:

@@ -6,7 +6,9 @@ import locale
 import os
 import random
 import re
+import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,12 @@ FIX = "`asrprune fix-data` does it"
 ADD = f"add one or remove the utterance, {FIX}"
 ANEW = f"write spk2utt again, {FIX}"
 STAGE_2 = "run stage 2 (`asrprune fbank`) again"
+
+# format characters that are seen, of Arabic, Syriac, Kaithi and Egyptian, and the two joiners
+SEEN = {
+    *"\u06dd\u070f\u0890\u0891\u08e2\u200c\u200d\U000110bd\U000110cd",
+    *map(chr, (*range(0x600, 0x606), *range(0x13430, 0x13440))),
+}
 
 PLAIN = {
     "wav.scp": "al-1 /a/1.wav\nal-2 /a/2.wav\nbo-1 /b/1.wav\n",
@@ -244,11 +252,18 @@ def test_marks_that_nobody_sees_are_refused_and_fixed(tmp_path: Path) -> None:
         rf"text:1: al-1: holds '\xad', which is not visible, but makes another word; remove it, {FIX}",
         rf"text:2: al-2: holds '\u2581', but only plain spaces separate words; replace it, {FIX}",
     ]
-    for mark in marks:
+    others = ["\u2800", "\u3164", "\u034f", "\u17b4", "\u115f", "\ufe0f", "\u180e", "\U000e0101"]
+    formats = [char for char in map(chr, range(sys.maxunicode)) if unicodedata.category(char) == "Cf" and char not in SEEN]
+    for mark in [*marks, *others, *formats]:
         with pytest.raises(UserError, match="text:1: x: holds"):
             list(stream_table(lay(tmp_path / "d", {"text": f"x no{mark}\n"}) / "text"))
     fix_data_dir(tmp_path)
     assert list(read_table(tmp_path / "text").values()) == ["yes", "yes no", "می\u200cخواهم क्\u200dष"]
+
+
+@pytest.mark.parametrize("word", ["\u182e\u180e\u1820", "\u1820\u180b", "\u845b\U000e0100", "\u2764\ufe0f", "\u1000\ufe00"])
+def test_selectors_after_letters_that_have_several_shapes_are_spelling(tmp_path: Path, word: str) -> None:
+    assert read_table(lay(tmp_path, {"text": f"x no {word}\n"}) / "text") == {"x": f"no {word}"}
 
 
 def test_a_table_of_many_faults_shows_twenty(tmp_path: Path) -> None:
@@ -507,6 +522,31 @@ def test_fixing_that_is_killed_is_finished_by_the_next_run(last: int, tmp_path: 
     for name in broken:
         original = path / ".backup" / name
         assert original.read_text() == broken[name] if original.exists() else (path / name).read_text() == broken[name]
+
+
+@pytest.mark.parametrize("stage", ["prepared", "saved", "partly replaced"])
+def test_what_somebody_writes_after_a_kill_is_kept(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The changes of the killed run need all files, so they are made; the file that was written since is set aside."""
+    path = lay(tmp_path / "killed", PLAIN | {"text": "bo-1 B\nal-1 ONE\nal-2 TWO\n", "utt2spk": "bo-1 bo\nal-1 al\nal-2 al\n"})
+    prepared = path / ".fixed"
+    with monkeypatch.context() as patch:
+        patch.setattr("asrprune.data.fix._put_in_place", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with contextlib.suppress(KeyboardInterrupt):
+            fix_data_dir(path)
+    if stage != "prepared":  # the originals are in the backup already
+        (prepared / "old").rename(path / ".backup")
+    if stage == "partly replaced":
+        (prepared / "new/utt2spk").replace(path / "utt2spk")
+    (path / "text").write_text("al-1 ONE\nal-2 TWO\nbo-1 CORRECTED\n")
+    told = fix_data_dir(path)
+    assert told[:2] == [
+        "text: was changed since an earlier run was killed; kept as text.changed",
+        "an earlier run was killed; its changes are made now, the original files are in .backup",
+    ]
+    assert (path / "text.changed").read_text() == "al-1 ONE\nal-2 TWO\nbo-1 CORRECTED\n"
+    assert (path / ".backup/text").read_text() == "bo-1 B\nal-1 ONE\nal-2 TWO\n"
+    assert sorted(entry.name for entry in path.glob("*.changed")) == ["text.changed"]
+    assert faults(path) == []
 
 
 def test_fixing_segments_drops_bad_times_and_unused_recordings(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,28 @@ def test_a_config_without_it_means_greedy(tiny_config: Config) -> None:
 
 def test_greedy_is_the_one_of_all(exp: Path) -> None:
     assert decoder_of(load(exp)) is GREEDY
+
+
+VALUES = {  # of each number of a beam search
+    "width": (2, 8), "min_prob": (0.0, 0.001, 0.1), "lm": (None, "LM"), "lm_weight": (None, 0.0, 0.7),
+    "word_bonus": (None, -1.0, 1.0), "unknown_penalty": (0.0, 2.0),
+    "context": ((), ("one",), ("one", "two")), "context_bonus": (0.0, 1.0, 3.0),
+}  # fmt: skip
+
+
+def test_every_number_that_is_accepted_is_in_the_identity(exp: Path, lm: Path) -> None:
+    """It is a part of all cache keys and records. Whatever the others are, another value of a number is another decoder."""
+    assert {*VALUES, "type"} == BeamConfig.model_fields.keys()
+    experiment, draw, seen = load(exp), random.Random(1), dict.fromkeys(VALUES, 0)
+    while min(seen.values()) < 5:
+        name = draw.choice([*VALUES])
+        others = {key: draw.choice(values) for key, values in VALUES.items() if draw.random() < 0.5}
+        two = [{**others, name: value} for value in draw.sample(VALUES[name], 2)]  # type: ignore[arg-type]
+        given = [{"type": "beam", **one, **({"lm": str(lm)} if one.get("lm") else {})} for one in two]
+        with suppress(UserError):  # a number without effect
+            one, other = (decoder_of(experiment, numbers) for numbers in given)
+            assert (one.identity == other.identity) == (one.options == other.options), given  # type: ignore[attr-defined]
+            seen[name] += one.identity != other.identity
 
 
 def test_numbers_come_from_the_config_the_call_and_what_was_tuned(exp: Path, lm: Path) -> None:

@@ -56,8 +56,10 @@ DATA_SH = r"""
 echo "local/data.sh $*" >> "$STUB/calls"
 for name in train dev test test2; do
     mkdir -p "$2/$name"
-    for file in wav.scp text utt2spk; do echo "$name $4" > "$2/$name/$file"; done
+    for file in text utt2spk; do echo "$name $4" > "$2/$name/$file"; done
+    echo "$name $2/audio" > "$2/$name/wav.scp"
 done
+[ -e "$2/audio" ] || touch "$2/audio"
 """
 
 
@@ -321,6 +323,31 @@ def test_what_the_download_brought_and_somebody_deleted_is_brought_again(recipe:
     assert recipe.commands() == ["local/download.sh", "local/data.sh", "check-data"]
 
 
+def test_lost_recordings_are_made_again(finished: Recipe) -> None:
+    audio = finished.folder / "data/audio"
+    audio.unlink()
+    out, _ = finished.run()
+    assert "stage 1 (data): runs again, changed: recordings of train" in out
+    assert finished.commands() == ["local/data.sh", "check-data", "perturb", "fbank"]
+    _script(finished.folder / "local/download.sh", 'echo "local/download.sh" >> "$STUB/calls"; touch "$2/audio"')
+    finished.run("--stop_stage", "1")
+    finished.calls()
+    finished.run("--stop_stage", "1")
+    assert finished.calls() == []
+    audio.unlink()
+    finished.run("--stop_stage", "1")
+    assert finished.calls() == ["local/download.sh"], "it brings them, so data directories stay as they are"
+
+
+def test_a_wav_scp_that_somebody_edited_is_not_replaced(finished: Recipe) -> None:
+    """Even if a path in it is wrong: it is the user's to correct."""
+    wav_scp = finished.folder / "data/train/wav.scp"
+    wav_scp.write_text("train no/such/file.wav\n")
+    finished.run("--stop_stage", "2")
+    assert finished.commands() == ["perturb", "fbank"]
+    assert "no/such" in wav_scp.read_text()
+
+
 def test_where_the_corpus_is_need_not_be_said_again(recipe: Recipe) -> None:
     recipe.run("--download_dir", "/some where", "--local_opts", "--fast", "--stop_stage", "2")
     assert recipe.calls()[0] == "local/data.sh /some where data 2 --fast"
@@ -328,6 +355,54 @@ def test_where_the_corpus_is_need_not_be_said_again(recipe: Recipe) -> None:
     assert recipe.calls() == []
     recipe.run("--download_dir", "/else where", "--stop_stage", "1")
     assert recipe.calls()[0] == "local/data.sh /else where data 2 --fast"
+    recipe.run("--datadir", str(recipe.folder / "data"), "--stop_stage", "1")
+    assert recipe.calls() == [], "the same place by another name"
+    recipe.run("--datadir", "data2", "--stop_stage", "1")
+    assert recipe.calls()[0] == "local/data.sh downloads data2 2"
+
+
+def test_a_data_directory_gives_no_options(recipe: Recipe) -> None:
+    """It may be a stranger's; earlier versions noted the options of the user there."""
+    note = recipe.folder / "data/.done/local_opts"
+    note.parent.mkdir(parents=True)
+    note.write_text("--data_dir /victim")
+    _, err = recipe.run(status=1)
+    assert err.startswith("toy/run.sh: data/.done/local_opts: is not trusted, because")
+    assert err.count("\n") == 1
+    assert recipe.calls() == []
+    recipe.run("--local_opts", "--fast", "--stop_stage", "1")
+    recipe.run("--stop_stage", "1")
+    assert recipe.calls() == [
+        "local/data.sh downloads data 2 --fast",
+        "check-data data/train data/dev data/test data/test2 --no-features",
+    ]
+
+
+def test_options_are_not_noted_through_a_link_in_a_data_directory(recipe: Recipe) -> None:
+    victim = recipe.root / "victim"
+    victim.write_text("mine")
+    (recipe.folder / "data/.done").mkdir(parents=True)
+    (recipe.folder / "data/.done/local_opts").symlink_to(victim)
+    recipe.run("--local_opts", "--fast", "--stop_stage", "1")
+    assert victim.read_text() == "mine"
+
+
+def test_a_recipe_that_cannot_be_written_is_told(recipe: Recipe) -> None:
+    (recipe.folder / ".remembered").touch()
+    _, err = recipe.run("--local_opts", "--fast", "--stop_stage", "1")
+    note = recipe.folder / ".remembered/data/local_opts"
+    assert err == f"toy/run.sh: {note}: cannot be written; give --local_opts in every run\n"
+    assert recipe.commands() == ["local/data.sh", "check-data"]
+
+
+def test_marks_are_not_written_through_a_link(recipe: Recipe) -> None:
+    outside = recipe.root / "outside"
+    outside.mkdir()
+    (recipe.folder / "data").mkdir()
+    (recipe.folder / "data/.done").symlink_to(outside)
+    _, err = recipe.run("--local_opts", "louder", "--stop_stage", "1", status=1)
+    assert err.startswith("toy/run.sh: data/.done: is a symbolic link to a directory")
+    assert list(outside.iterdir()) == []
 
 
 @pytest.mark.parametrize(("strategies", "runs"), [("[iterative, lowest]", False), ("[influence]", True)])

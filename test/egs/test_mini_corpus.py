@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -338,6 +339,19 @@ def test_second_run_changes_nothing_and_a_lost_file_comes_back(tmp_path: Path, c
     (data_dir / "audio/dev/en-us-f4.wav").unlink()
     (data_dir / "test/wav.scp").unlink()
     (data_dir / "train/text").unlink()
+    mini.make_corpus(config, data_dir, jobs=1)
+    assert _contents(data_dir) == before
+    (data_dir / "corpus.json").rename(data_dir / "audio/corpus.json")  # where earlier versions had it
+    mini.make_corpus(config, data_dir, jobs=1)
+    assert (data_dir / "corpus.json").exists()
+
+
+def test_lost_recordings_come_back_and_edited_tables_stay(tmp_path: Path) -> None:
+    config, data_dir = _config(tmp_path), tmp_path / "data"
+    mini.make_corpus(config, data_dir, jobs=1)
+    (data_dir / "train/text").write_text("edited\n")
+    before = _contents(data_dir)
+    shutil.rmtree(data_dir / "audio")
     mini.make_corpus(config, data_dir, jobs=1)
     assert _contents(data_dir) == before
 

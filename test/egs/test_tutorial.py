@@ -23,7 +23,7 @@ def _commands() -> list[str]:
 
 @pytest.mark.slow
 def test_every_command_runs(tmp_path: Path) -> None:
-    ignored = shutil.ignore_patterns("__pycache__", "data", "exp", "paper", "depths", "figures")
+    ignored = shutil.ignore_patterns("__pycache__", "data", "exp", ".remembered", "paper", "depths", "figures")
     for recipe in ("common", "mini"):
         shutil.copytree(ROOT / "egs" / recipe, tmp_path / "egs" / recipe, ignore=ignored)
     script = "set -euo pipefail\n" + "\n".join(_commands())

@@ -18,6 +18,7 @@ from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.provenance import check_data, start
 from asrprune.experiment.store import build_model, load, read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights, save_weights
+from asrprune.features.ark import read_matrix, write_ark
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
 from asrprune.train.average import average_best
@@ -159,10 +160,22 @@ def rename_one(directory: Path) -> None:
         write_table(directory / name, {"a": value, **dict(rest)})
 
 
+def change_features(directory: Path) -> None:
+    """As Kaldi may do it: without checksums."""
+    ark, feats = directory / "new.ark", read_table(directory / "feats.scp").items()
+    write_table(directory / "feats.scp", write_ark(ark, ark, [(key, read_matrix(entry) + 1) for key, entry in feats]))
+
+
 @pytest.mark.parametrize("part", ["train", "dev"])
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(change_text, "(texts "), (change_frames, "(lengths "), (drop_one, " was "), (rename_one, "(ids ")],
+    [
+        (change_text, "(texts "),
+        (change_frames, "(lengths "),
+        (drop_one, " was "),
+        (rename_one, "(ids "),
+        (change_features, "(features "),
+    ],
 )
 def test_run_does_not_go_on_with_other_data(
     tiny_data: Path, tmp_path: Path, part: str, change: Callable[[Path], None], said: str

@@ -88,8 +88,9 @@ class Harness:
         self.folder, self.work, self.counter = folder, folder / "work", folder / "points"
         self.output = folder / "output"
         self.recipe = self.work / "egs/mini"
+        ignored = shutil.ignore_patterns("data", "exp", ".remembered")
         for name in ("common", "mini"):
-            shutil.copytree(ROOT / "egs" / name, self.work / "egs" / name, ignore=shutil.ignore_patterns("data", "exp"))
+            shutil.copytree(ROOT / "egs" / name, self.work / "egs" / name, ignore=ignored)
         self._write_corpus()
         self.words = self._stage_words()
 

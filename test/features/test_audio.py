@@ -233,6 +233,32 @@ def test_two_recordings_in_one_file_are_refused_and_tags_are_not(tmp_path: Path,
         read_audio(str(path), RATE)
 
 
+@pytest.mark.parametrize("kind", ["RF64", "CAF", "FLAC", "OGG", "OPUS", "MP3"])
+def test_a_second_recording_of_other_kinds(tmp_path: Path, noise: np.ndarray, kind: str) -> None:
+    """``cat a.flac b.flac``: libsndfile reads the first. Tags are no recordings."""
+    path = tmp_path / "audio"
+    subtype = {"OGG": "VORBIS", "OPUS": "OPUS", "MP3": "MPEG_LAYER_III"}.get(kind, "PCM_16")
+    soundfile.write(path, noise, RATE, format="OGG" if kind == "OPUS" else kind, subtype=subtype)
+    one, id3 = path.read_bytes(), b"ID3\4\0\0\0\0\2\3" + b"Info".ljust(259, b"\0")
+    ape, id3v1 = b"APETAGEX\xd0\7\0\0" + struct.pack("<I", 4968) + bytes(4984), b"TAG".ljust(128, b"x")
+    tagged = {"MP3": [one, one + id3v1, one + ape + id3v1, one + id3, id3 + one], "FLAC": [one + id3v1, id3 + one]}
+    for whole in tagged.get(kind, [one]):
+        path.write_bytes(whole)
+        assert len(read_audio(str(path), RATE)) == len(noise)
+        path.write_bytes(whole + (id3 if kind == "MP3" else b"") + one)
+        with pytest.raises(
+            UserError, match=r"another recording begins at byte \d+, and|its header gives \d+ bytes.*: the rest"
+        ):
+            read_audio(str(path), RATE)
+
+
+@pytest.mark.parametrize("kind", ["IRCAM", "SVX", "AVR", "PAF", "PVF", "MAT4", "MAT5", "MPC2K", "WVE", "XI", "SDS"])
+def test_kinds_of_which_half_looks_whole_are_refused(tmp_path: Path, noise: np.ndarray, kind: str) -> None:
+    soundfile.write(tmp_path / "audio", noise, 8000 if kind == "WVE" else RATE, format=kind)
+    with pytest.raises(UserError, match=r"is of a kind \(.*\) of which half a file looks whole; convert it: ffmpeg -i IN"):
+        check_audio(str(tmp_path / "audio"))
+
+
 @pytest.mark.parametrize("write_function", [None, "soundfile"])
 def test_a_recording_in_an_archive_of_espnet(tmp_path: Path, noise: np.ndarray, write_function: str | None) -> None:
     ark, scp = tmp_path / "wav.ark", tmp_path / "wav.scp"

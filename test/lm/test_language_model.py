@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from asrprune.lm.arpa import ArpaModel, write_arpa
-from asrprune.lm.kneser_ney import estimate
+from asrprune.lm.kneser_ney import estimate, read_sentences
 from asrprune.lm.language_model import LanguageModel
 from asrprune.runtime.errors import UserError
 
@@ -253,3 +254,13 @@ def test_unknown_words_are_left_out_and_others_refused() -> None:
         estimate([["a", "</s>"]], 2)
     with pytest.raises(UserError, match="no words to train"):
         estimate([[], ["<unk>"]], 2)
+
+
+@pytest.mark.parametrize("mark", ["\ufe0f", "\u2060", "\u2581", "\ufeff", "\u2800"])
+def test_plain_text_with_marks_that_nobody_sees_is_refused(tmp_path: Path, mark: str) -> None:
+    text = tmp_path / "text"
+    text.write_text(f"über\tyes \u3000no\r\nno yes{mark}\n", encoding="utf-8", newline="")
+    sentences = read_sentences([text], plain=True)
+    assert next(sentences) == ["über", "yes", "no"]
+    with pytest.raises(UserError, match=rf"text:2: holds {re.escape(ascii(mark))}, "):
+        next(sentences)

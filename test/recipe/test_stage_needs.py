@@ -1,12 +1,13 @@
 """What stages depend on."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asrprune.recipe.needs import contents_of, numbers_of
+from asrprune.recipe.needs import contents_of, numbers_of, recordings_of
 from asrprune.runtime.errors import UserError
 
 CONFIG: dict[str, Any] = {
@@ -40,6 +41,17 @@ def test_all_stands_for_the_whole_config() -> None:
 def test_an_unknown_name_is_told(name: str) -> None:
     with pytest.raises(UserError, match="no such section or number"):
         numbers_of(["seed", name], CONFIG)
+
+
+@pytest.mark.parametrize("entry", ["{}", "cat {} |"])
+def test_a_replaced_recording_is_noticed(tmp_path: Path, entry: str) -> None:
+    recording = tmp_path / "a.wav"
+    recording.write_bytes(b"one")
+    (tmp_path / "wav.scp").write_text(f"a {entry.format(recording)}\n")
+    before = recordings_of([tmp_path])
+    assert recordings_of([tmp_path]) == before
+    os.utime(recording, ns=(0, 0))
+    assert recordings_of([tmp_path]) != before
 
 
 def test_contents_are_those_of_files_and_of_tables(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from asrprune.recipe.record import Needs, Record
+from asrprune.runtime.files import write_json
 
 DONE = Needs("a", {"seed": 1, "train/text": "0" * 64, "taps": [1, 2]}, {"beam": 3})
 
@@ -50,6 +51,32 @@ def test_equal_needs_give_equal_results_if_the_output_is_equal_or_that_is_known(
     assert Record.of(_with(seed=2), {"a": "1"}, repeatable).result != result
     assert Record.of(_with(after="b"), {"a": "1"}, repeatable).result != result
     assert (Record.of(DONE, {"a": "2"}, repeatable).result == result) is repeatable
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"needs": 5},
+        {"needs": [1]},
+        {"also": None},
+        {"recordings": [1]},
+        {"made": 7},
+        {"made": {"a": 7}},
+        {"result": 1},
+        {"x": 1},
+    ],
+    ids=str,
+)
+def test_a_mark_of_another_shape_is_none(damage: dict[str, Any], tmp_path: Path) -> None:
+    whole = dataclasses.asdict(Record.of(DONE, {"a": "1 bytes"}, repeatable=False))
+    write_json(tmp_path / "mark", {**whole, **damage})
+    assert Record.read(tmp_path / "mark") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100000])
+def test_a_mark_that_is_no_record_is_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mark").write_bytes(content)
+    assert Record.read(tmp_path / "mark") is None
 
 
 def test_recordings_count_if_they_were_recorded() -> None:

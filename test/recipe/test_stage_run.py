@@ -161,6 +161,23 @@ def test_damaged_outputs_are_made_again(done: Toy) -> None:
     assert done.run() == ["search", "bench"]
 
 
+def test_a_flipped_bit_in_a_large_file_is_noticed_unless_there_is_too_much_to_hash(
+    done: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrprune.runtime.files._HASHED_BYTES", 1000)
+    plans = done.root / "exp/plans"
+    search = done.stages[2]
+    for huge in (False, True):
+        stage = dataclasses.replace(search, huge=huge)
+        plans.write_bytes(bytes(2000))
+        made = products_of(stage)
+        plans.write_bytes(bytes(1000) + b"\1" + bytes(999))
+        assert damaged(stage, made) == ([] if huge else ["plans"])
+        plans.write_bytes(bytes(2001))
+        assert damaged(stage, made) == ["plans"]
+    assert damaged(search, {"plans": "2001 bytes"}) == [], "as in marks of earlier versions"
+
+
 def test_what_people_may_edit_counts_only_if_it_is_gone(done: Toy) -> None:
     stages = [dataclasses.replace(stage, editable=True) for stage in done.stages]
     recipe = Recipe(stages, done.config, done.said.append)
@@ -171,6 +188,21 @@ def test_what_people_may_edit_counts_only_if_it_is_gone(done: Toy) -> None:
     assert all(map(recipe.is_done, stages))
     (done.root / "exp/plans").unlink()
     assert [recipe.is_done(stage) for stage in stages] == [True, True, False, True]
+
+
+def test_recordings_that_a_stage_made_may_not_be_lost(toy: Toy) -> None:
+    train, audio = toy.root / "data/train", toy.root / "a.wav"
+    stage = dataclasses.replace(toy.stages[0], makes_audio=(train,), editable=True)
+    assert damaged(stage, products_of(stage)) == [], "there is no wav.scp"
+    (train / "wav.scp").write_text(f"a {audio}\nb cat b.wav |\n")
+    audio.touch()
+    made = products_of(stage)
+    assert damaged(stage, made) == []
+    audio.unlink()
+    assert damaged(stage, made) == ["recordings of train"]
+    (train / "wav.scp").write_text("a none.wav\n")
+    assert damaged(stage, made) == [], "somebody edited it"
+    assert damaged(dataclasses.replace(stage, editable=False), {}) == ["recordings of train"]
 
 
 def test_a_pattern_stands_for_files_of_which_there_is_at_least_one(toy: Toy) -> None:

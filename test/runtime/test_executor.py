@@ -154,6 +154,11 @@ def test_ctrl_c_while_a_process_starts_comes_afterwards_and_not_to_the_process()
     assert reached == ["True\n"]
 
 
+def test_more_processes_than_work_are_no_harm() -> None:
+    with processes(20_000) as many:
+        assert list(many.map(square, [3])) == [9]
+
+
 def test_a_process_that_is_killed_is_told() -> None:
     with pytest.raises(BrokenProcessPool), processes(2) as two:
         list(two.map(die, range(3)))

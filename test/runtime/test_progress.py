@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from asrprune.runtime import progress
-from asrprune.runtime.progress import track
+from asrprune.runtime.progress import teller, track
 
 
 class Terminal(io.StringIO):
@@ -33,6 +33,18 @@ def test_log_gets_a_line_every_20_seconds(clock: list[float], caplog: pytest.Log
         "epoch 1/2: 3/10, 27 s, about 63 s left",
         "epoch 1/2: 6/10, 54 s, about 36 s left",
         "epoch 1/2: 9/10, 81 s, about 9 s left",
+    ]
+
+
+def test_work_that_is_no_list_tells_how_far_it_is(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    tell = teller("talk.wav", 180, unit=" minutes")
+    for minute in range(0, 60, 10):
+        tell(minute)
+        clock[0] += 12.0
+    assert [record.getMessage() for record in caplog.records] == [
+        "talk.wav: 20/180 minutes, 24 s, about 192 s left",
+        "talk.wav: 40/180 minutes, 48 s, about 168 s left",
     ]
 
 

@@ -216,4 +216,23 @@ def test_a_controller_that_hangs_counts_as_one_that_does_not_answer(tmp_path: Pa
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         patch.setattr(slurm, "_ANSWER_S", 0.2)
-        assert slurm._gone("1", {"1_0"}) == {}
+        assert slurm._Queue("1").gone({"1_0"}) == {}
+
+
+@pytest.mark.parametrize("silent_s", [0.0, 60.0])
+def test_a_controller_that_is_down_is_told_after_a_while(
+    silent_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "squeue").write_text(
+        "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1\n"
+    )
+    (tmp_path / "squeue").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        patch.setattr(slurm, "_SILENT_S", silent_s)
+        assert slurm._Queue("12").gone({"12_0", "12_1"}) == {}
+    said = (
+        "squeue does not answer (slurm_load_jobs error: Unable to contact slurm controller); waiting for the results of"
+        " 2 jobs of array 12, which may still run; Ctrl-C cancels them"
+    )
+    assert caplog.messages == ([] if silent_s else [said])

@@ -205,6 +205,34 @@ def test_checkpoints_of_another_shape(state: object, tmp_path: Path) -> None:
     sentence(lambda: load_state(tmp_path), "no readable training state")
 
 
+def deflated(content: bytes) -> bytes:
+    """A zip file with the same entries, which are compressed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name))
+    return buffer.getvalue()
+
+
+def overlapping(content: bytes) -> bytes:
+    """A zip file whose index names one stored entry a thousand times."""
+    buffer = io.BytesIO(content)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("zeros", bytes(10_000))
+        archive.filelist += archive.filelist[-1:] * 1000
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("make", [deflated, overlapping])
+def test_checkpoints_that_unpack_to_more_than_they_are(
+    make: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("it is unpacked"))
+    (tmp_path / "last.pt").write_bytes(make(_saved({"format": 4, "model": {"w": torch.zeros(9999)}})))
+    sentence(lambda: load_state(tmp_path), "no readable training state")
+    assert "its parts are compressed or overlap" in caplog.text
+
+
 def _safetensors(header: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(16)
 

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from attacks import Canary
-from commands import asrprune, refused
+from commands import asrprune, refused, unchanged
 
 from asrprune.data.download import fetch
 from asrprune.data.fix import fix_data_dir
@@ -15,6 +16,10 @@ from asrprune.data.unpack import unpack
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import file_of, plan_path
 from asrprune.recipe.command import run_command
+from asrprune.recipe.installation import check_installation
+from asrprune.recipe.record import Record
+from asrprune.recipe.run import make_homes
+from asrprune.recipe.stage import Stage
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held, write_json, write_text
 from asrprune.runtime.planted import file_name, inside
@@ -121,13 +126,14 @@ def test_results_are_not_written_through_links(link: str, searched: Path, tiny_d
     assert canary.is_alive()
 
 
-@pytest.mark.parametrize("link", ["plans", "svcca"])
+@pytest.mark.parametrize("link", ["plans", "plans/scores", "svcca"])
 def test_measures_are_not_written_through_links(
     link: str, tiny_experiment: Path, tiny_data: Path, canary: Canary, copy: Callable[[Path], Path]
 ) -> None:
     exp = copy(tiny_experiment)
+    (exp / link).parent.mkdir(exist_ok=True)
     (exp / link).symlink_to(canary.path.parent)
-    command = ["svcca", "--data"] if link == "svcca" else ["search", "--strategy", "lowest", "--dev"]
+    command = ["svcca", "--data"] if link == "svcca" else ["search", "--strategy", "iterative", "--dev"]
     refused(asrprune(*command, tiny_data / "dev", "--exp", exp), command[0], "is a symbolic link to a directory")
     assert canary.is_alive()
 
@@ -139,6 +145,16 @@ def test_scores_are_not_written_through_links(searched: Path, tiny_data: Path, t
     (searched / "decode" / "dev" / "lowest_d4").symlink_to(other)
     refused(asrprune("score", "--exp", searched, tiny_data / "dev"), "score", "is a symbolic link to a directory")
     assert sorted(other.iterdir()) == before
+
+
+def test_marks_are_not_written_through_links(tmp_path: Path, canary: Canary) -> None:
+    stage = Stage(tmp_path / "exp", number=4, name="train", purpose="training")
+    stage.home.mkdir()
+    (stage.home / ".done").symlink_to(canary.path.parent)
+    for use in (lambda: make_homes([stage]), lambda: check_installation(stage.home, 0)):
+        with pytest.raises(UserError, match="is a symbolic link to a directory"):
+            use()
+    assert canary.is_alive()
 
 
 # -- links in the place of files that we write ------------------------------------------------------------------------
@@ -250,6 +266,29 @@ def test_backups_are_not_written_through_links(
     assert canary.is_alive()
 
 
+@pytest.mark.parametrize("link", [".fixed", ".fixed/new", ".fixed/old"])
+def test_prepared_files_are_not_taken_through_links(
+    link: str, tiny_data: Path, tmp_path: Path, copy: Callable[[Path], Path]
+) -> None:
+    data, other = copy(tiny_data) / "dev", Path(shutil.copytree(tiny_data / "dev", tmp_path / "other"))
+    (data / link).parent.mkdir(exist_ok=True)
+    (data / link).symlink_to(other)
+    with unchanged(other), pytest.raises(UserError, match="is a symbolic link to a directory"):
+        fix_data_dir(data)
+
+
+@pytest.mark.parametrize("name", ["text", "wav.scp", "text.md"])
+def test_only_plain_tables_are_put_in_place(name: str, tiny_data: Path, canary: Canary, copy: Callable[[Path], Path]) -> None:
+    data = copy(tiny_data) / "dev"
+    (data / ".fixed" / "new").mkdir(parents=True)
+    (data / ".fixed" / "new" / name).symlink_to(canary.path)
+    before = sorted(path.name for path in data.iterdir() if path.name != ".fixed")
+    fix_data_dir(data)
+    assert sorted(path.name for path in data.iterdir()) == before
+    assert not (data / name).is_symlink()
+    assert canary.is_alive()
+
+
 def test_only_old_archives_are_deleted(
     tiny_data: Path, tiny_config_file: Path, canary: Canary, copy: Callable[[Path], Path]
 ) -> None:
@@ -275,6 +314,18 @@ def test_recordings_that_are_none(entry: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         audio_info(entry.replace("PIPE", str(tmp_path / "pipe")))
     assert str(caught.value).isprintable()
+
+
+def test_marks_that_are_pipes_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("4", "doctor"):
+        (tmp_path / ".done").mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / ".done" / name)
+    assert Record.read(tmp_path / ".done" / "4") is None
+    (tmp_path / "asrprune").write_text("#!/bin/sh\n")
+    (tmp_path / "asrprune").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    check_installation(tmp_path, 0)
+    assert (tmp_path / ".done" / "doctor").read_text() == f"{tmp_path}/asrprune, 0 GPUs\n"
 
 
 # -- grids ------------------------------------------------------------------------------------------------------------

@@ -10,17 +10,40 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from asrprune.config.schema import TrainConfig
 from asrprune.experiment.weights import load_weights, save_weights
 from asrprune.runtime.errors import UserError
 from asrprune.train.average import mean_weights
-from asrprune.train.checkpoint import best_epochs, delete_other_epochs, epoch_file, load_state, save_state
+from asrprune.train.checkpoint import (
+    best_epochs,
+    delete_other_epochs,
+    epoch_file,
+    load_state,
+    restore,
+    save_state,
+    whole_moments,
+    whole_weights,
+)
+from asrprune.train.optim import make_optimizer
 
 RECORD = {"epoch": 1, "wer": 0.5, "loss": 2.0, "mean_wer": 0.5, "mean_loss": 2.0}
 
 
 def state(step: int) -> dict[str, Any]:
-    return {"format": 2, "model": {"w": torch.full((50,), float(step))}, "progress": {"step": step, "records": [RECORD]}}
+    weights, progress = {"w": torch.full((50,), float(step))}, {"step": step, "records": [RECORD]}
+    return {"format": 2, "model": weights, "optimizer": {"state": {}, "param_groups": []}, "progress": progress}
+
+
+def moments(*shape: int) -> dict[str, Any]:
+    return {"step": torch.tensor(1.0), "exp_avg": torch.ones(shape), "exp_avg_sq": torch.ones(shape)}
+
+
+WINDOW = {
+    "losses": torch.ones(3), "reached": torch.ones(3), "utterances": 4, "frames": 300.0, "layers_run": 12,
+    "ended_at": {4: 1}, "grad_norm": 1.0, "seconds": 0.5,
+}  # fmt: skip
 
 
 def step_of(directory: Path) -> int:
@@ -93,6 +116,35 @@ def test_an_index_that_points_before_the_file_falls_back(tmp_path: Path) -> None
     assert step_of(tmp_path) == 1
 
 
+def test_parts_of_a_state_that_no_training_writes_fall_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The fused AdamW reads moments as float32 numbers that lie one after the other, whatever they are."""
+    whole = {**state(2), "optimizer": {"state": {"w": moments(2, 3)}}, "window": WINDOW}
+    save_state(tmp_path, whole)
+    assert step_of(tmp_path) == 2
+    double, one = torch.ones((2, 3), dtype=torch.float64), torch.ones(1)
+    wrong: list[tuple[tuple[str, ...], object]] = [
+        *((("optimizer", "state", "w", "exp_avg"), value) for value in (3, double, one.expand(2, 3), one.to_sparse())),
+        *((("window", "ended_at"), value) for value in ({"a": 1}, {1: "a"}, {1: -1})),
+        *((("window", "frames"), value) for value in (float("inf"), float("nan"), -1.0)),
+        (("window", "utterances"), "x"),
+        (("window", "losses"), [1.0]),
+        (("progress", "records"), [{**RECORD, "new": 1}]),
+        (("model",), {"w": 1}),
+    ]
+    save_state(tmp_path, state(1))
+    (tmp_path / "last.pt").rename(tmp_path / "previous.pt")
+    for place, value in wrong:
+        torch.save(with_value(whole, place, value), tmp_path / "last.pt")
+        assert step_of(tmp_path) == 1, place
+        assert f"last.pt cannot be read ({'.'.join(place)}" in caplog.text
+        caplog.clear()
+
+
+def with_value(document: dict[str, Any], place: tuple[str, ...], value: object) -> dict[str, Any]:
+    key, *rest = place
+    return {**document, key: with_value(document[key], tuple(rest), value) if rest else value}
+
+
 def test_no_readable_state_is_an_error_not_a_new_start(tmp_path: Path) -> None:
     save_state(tmp_path, state(1))
     save_state(tmp_path, state(2))
@@ -143,6 +195,28 @@ def test_full_disk_is_an_os_error(tmp_path: Path, what: str, monkeypatch: pytest
     assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.parametrize("key", ["step", "exp_avg", "exp_avg_sq"])
+def test_moments_of_another_shape_are_refused(key: str) -> None:
+    """The fused AdamW would read and write beside them: a segmentation fault."""
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    theirs = {"weight": {**moments(2, 3), key: torch.zeros(1)}, "bias": moments(2)}
+    with pytest.raises(ValueError, match=rf"^{key} of weight has the shape \[1\], not \["):
+        restore(model, optimizer, model.state_dict(), {"state": theirs})
+    assert not optimizer.state
+
+
+def test_a_state_does_not_change_the_numbers_of_the_optimiser() -> None:
+    model = nn.Linear(3, 2)
+    other, optimizer = (make_optimizer(model, TrainConfig(weight_decay=decay)) for decay in (0.5, 0.25))
+    before = whole_moments(model, optimizer)["param_groups"]
+    saved = whole_moments(model, other)
+    assert saved["param_groups"] != before
+    restore(model, optimizer, whole_weights(model), saved)
+    after = whole_moments(model, optimizer)["param_groups"]
+    assert [{**group, "betas": (*group["betas"],)} for group in after] == before
+
+
 def test_best_epochs_have_the_lowest_wer_then_loss_then_are_later() -> None:
     records = [
         {"epoch": 1, "mean_wer": 5.0, "mean_loss": 0.5, "wer": 9.0},
@@ -186,6 +260,15 @@ def test_average_of_one_is_itself(tmp_path: Path) -> None:
     assert torch.equal(mean_weights([tmp_path / "w.safetensors"])["a"], weights["a"])
 
 
+@pytest.mark.parametrize("other", [{"b": torch.ones(7)}, {"a": torch.ones(1)}, {"a": torch.ones(3, 7)}, {}])
+def test_weights_of_different_models_have_no_average(other: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    paths = [epoch_file(tmp_path, epoch) for epoch in (1, 2)]
+    save_weights(paths[0], {"a": torch.ones(7)})
+    save_weights(paths[1], other)
+    with pytest.raises(UserError, match=r"epoch0002\.safetensors: has weights of other names or shapes than epoch0001"):
+        mean_weights(paths)
+
+
 def test_missing_and_broken_weights_are_the_users_to_know(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     with pytest.raises(UserError, match="no such weights; stage 4"):
@@ -194,6 +277,14 @@ def test_missing_and_broken_weights_are_the_users_to_know(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="not a readable safetensors file"):
         load_weights(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64])
+def test_weights_of_types_that_are_not_computed_with_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.safetensors", {"a": torch.ones(3).to(dtype)})
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(UserError, match=rf"w\.safetensors: a has the type {name}; known types: float32, .*; convert the file"):
+        load_weights(tmp_path / "w.safetensors")
 
 
 def test_weights_may_be_views_and_come_from_a_model_in_training(tmp_path: Path) -> None:

@@ -308,6 +308,23 @@ def test_the_state_of_another_version_is_refused(
         run_training(config, exp)
 
 
+@pytest.mark.parametrize("part", ["moments", "window"])
+def test_the_state_of_another_model_is_refused(
+    part: str, reference: Path, run_training: RunTraining, config: Config, tmp_path: Path
+) -> None:
+    exp = Path(shutil.copytree(reference / "exp", tmp_path / "exp"))
+    state = load_state(exp / "checkpoints")
+    assert state is not None
+    if part == "moments":
+        for moments in state["optimizer"]["state"].values():
+            moments["exp_avg"] = torch.zeros(3)
+    else:
+        state["window"]["losses"] = torch.zeros(7)
+    save_state(exp / "checkpoints", state)
+    with pytest.raises(UserError, match=r"checkpoints: its state is not one of this model .* has the shape \[[37]\], not \["):
+        run_training(config, exp)
+
+
 def test_another_number_of_threads_is_told(
     run_training: RunTraining, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

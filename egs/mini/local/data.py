@@ -176,12 +176,14 @@ def _write_data_dirs(config: CorpusConfig, data_dir: Path, everyone: list[Speake
 def _claim(config: CorpusConfig, data_dir: Path) -> None:
     """Make sure that what is in ``data_dir`` belongs to ``config``: remove our older corpus, refuse somebody else's."""
     identity = hashlib.sha256(f"{VERSION} {installed_version()} {config.model_dump_json()}".encode()).hexdigest()
-    stamp = data_dir / "audio" / "corpus.json"
-    found = read_json(stamp)["sha256"] if stamp.exists() else None
+    stamp, audio_dir = data_dir / "corpus.json", data_dir / "audio"
+    old_stamp = audio_dir / "corpus.json"  # of earlier versions; it was lost with the recordings
+    found = next((read_json(path)["sha256"] for path in (stamp, old_stamp) if path.exists()), None)
     if found != identity:
         _make_room(data_dir, ours=found is not None)
+    if found != identity or not stamp.exists():
         write_json(stamp, {"sha256": identity, "espeakng-loader": installed_version()})
-    for directory in (stamp.parent, *(stamp.parent / name for name in SET_NAMES)):
+    for directory in (audio_dir, *(audio_dir / name for name in SET_NAMES)):
         remove_temporaries(directory)
 
 
