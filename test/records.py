@@ -57,7 +57,7 @@ def cell_record(method: str, depth: int, seed: int, alone: bool, **values: Any) 
     made_up: dict[str, Any] = {
         "config": Config(), "trained_on": TrainedOn(format=1, train=corpus, dev=corpus), "model": model, "training": training,
         "data": {"test": SetData(utterances=3, hours=0.2, text_sha256="ab")}, "search": {}, "similarity": None,
-        "environment": {"python": "3.11"}, "words": {"test": "2 2 2"}, "rows": (),
+        "environment": {"python": "3.11"}, "words": {row.set: "2 2 2" for row in values.get("rows", ())}, "rows": (),
     }  # fmt: skip
     return CellRecord(format=1, method=method, depth=depth, seed=seed, alone=alone, **{**made_up, **values})
 

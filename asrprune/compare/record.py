@@ -3,14 +3,15 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from asrprune.analysis.matrices import read_matrices
 from asrprune.compare.grid import Cell
 from asrprune.config.load import RecordedConfig
+from asrprune.data.tables import is_count
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Search, StrategyLabel, file_of
 from asrprune.experiment.provenance import TrainedOn
@@ -18,15 +19,27 @@ from asrprune.experiment.store import ModelRecord
 from asrprune.report.results import Row, SetData, Training, collect, read_log, similarities
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.hardware import Environment
+from asrprune.runtime.planted import open_plain
 from asrprune.runtime.records import Record
+from asrprune.scoring.wer import Score
 
 logger = logging.getLogger(__name__)
+_AGAIN = f"run {Score.made_by} again"
+
+
+def _counts(text: str) -> str:
+    if not all(map(is_count, text.split(" "))):
+        raise ValueError("must be whole numbers, with a blank between two of them")
+    return text
+
+
+Counts = Annotated[str, AfterValidator(_counts)]  # a whole number of each utterance, in the order of the ids
 
 
 class CellRow(Row):
     """A sub-model on a set."""
 
-    errors: str  # of each utterance, in the order of the ids, separated by blanks
+    errors: Counts
 
 
 class CellTraining(Training):
@@ -53,9 +66,25 @@ class CellRecord(Record):
     similarity: list[list[float]] | None  # SVCCA of x_0..x_L, on the first measured set; None: not measured
     influence: list[float] | None = None  # of layers 1..L
     environment: Environment
-    words: dict[str, str]  # set -> reference words of each utterance, separated by blanks
-    speakers: dict[str, str] = Field({})  # set -> speaker 0, 1, ... of each utterance; not in files of earlier versions
+    words: dict[str, Counts]  # set -> reference words
+    speakers: dict[str, Counts] = Field({})  # set -> speakers 0, 1, ...; not in files of earlier versions
     rows: tuple[CellRow, ...]
+
+    @model_validator(mode="after")
+    def _same_utterances(self) -> "CellRecord":
+        if self.words.keys() != {row.set for row in self.rows}:
+            raise ValueError("words: must have the sets of the rows")
+        said = [(f"words.{name}", name, text) for name, text in self.words.items()]
+        said += [(f"speakers.{name}", name, text) for name, text in self.speakers.items()]
+        said += [(f"rows.{place}.errors", row.set, row.errors) for place, row in enumerate(self.rows)]
+        for place, name, text in said:
+            count, expected = len(text.split()), self.data[name].utterances if name in self.data else 0
+            if count != expected:
+                raise ValueError(f"{place}: has {count} numbers, but {name} has {expected} utterances")
+        for name, text in self.speakers.items():
+            if numbers(text).max() >= len(text.split()):
+                raise ValueError(f"speakers.{name}: must be below the number of utterances")
+        return self
 
 
 def record_path(output: Path, cell: Cell) -> Path:
@@ -69,11 +98,19 @@ def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, CellRecord]:
     Raises:
         UserError: a file is not valid.
     """
-    there = {cell: CellRecord.read(path) for cell in wanted if (path := record_path(output, cell)).exists()}
+    there = {cell: _read(path, cell) for cell in wanted if (path := record_path(output, cell)).exists()}
     kept = {cell.name: record for cell, record in there.items() if cell.learnt_in(record.config) == cell.learnt}
     if other := [cell.name for cell in there if cell.name not in kept]:
         logger.warning("left out, because they were recorded with other numbers than the grid has now: %s", ", ".join(other))
     return kept
+
+
+def _read(path: Path, cell: Cell) -> CellRecord:
+    """Read the record of a cell; raise a ``UserError`` if it is not valid, or is that of another cell."""
+    record = CellRecord.read(path)
+    if (record.method, record.depth, record.seed, record.alone) != (cell.method, cell.depth, cell.seed, cell.alone):
+        raise UserError(f"{path}: is the record of another cell; remove it, {CellRecord.made_by} makes it again")
+    return record
 
 
 def make_record(exp: Path, cell: Cell) -> CellRecord:
@@ -84,11 +121,11 @@ def make_record(exp: Path, cell: Cell) -> CellRecord:
     """
     results = collect(exp)
     if results.training is None:
-        raise UserError(f"{exp}/train.jsonl: no finished epoch")
+        raise UserError(f"{exp}/train.jsonl: is missing or not whole; remove {exp}, {CellRecord.made_by} makes it")
     rows, words, speakers = [], dict[str, str](), dict[str, str]()
     for row in results.rows:
         scored = file_of(ExperimentPaths(exp).decoded(row.set), row.strategy, f"_d{row.depth}")
-        ids, counts = _utterances(scored / "utterances.tsv")
+        ids, counts = read_utterances(scored / "utterances.tsv", row)
         words[row.set] = _joined(counts[:, 0])
         if row.set not in speakers:
             speakers[row.set] = _joined(_speakers(scored / "ref.trn", ids))
@@ -123,10 +160,24 @@ def _joined(values: np.ndarray) -> str:
     return " ".join(map(str, values.tolist()))
 
 
-def _utterances(path: Path) -> tuple[list[str], np.ndarray]:
-    """Read utterances.tsv: ids, and counts (U, 5) of reference, correct, substituted, deleted and inserted words."""
-    ids, *columns = zip(*(line.split("\t") for line in _lines(path)[1:]), strict=True)
-    return list(ids), np.array(columns, dtype=np.int64).T
+def read_utterances(path: Path, row: Row) -> tuple[list[str], np.ndarray]:
+    """Read utterances.tsv: ids, and counts (U, 5) of reference, correct, substituted, deleted and inserted words.
+
+    Raises:
+        UserError: the file is damaged, or its sums are not those of ``row``, which are in score.json.
+    """
+    ids, counts = [], []
+    for number, line in enumerate(_lines(path)[1:], start=2):
+        key, *columns = line.split("\t")
+        if len(columns) != 5 or not all(map(is_count, columns)):
+            raise UserError(f"{path}:{number}: is not an id and five whole numbers; {_AGAIN}")
+        ids.append(key)
+        counts.append([*map(int, columns)])
+    table = np.array(counts, dtype=np.int64).reshape(-1, 5)
+    words, _, *errors = table.sum(axis=0).tolist()
+    if (len(table), words, *errors) != (row.utterances, row.ref_words, row.sub, row.del_, row.ins):
+        raise UserError(f"{path}: its sums are not those of score.json; {_AGAIN}")
+    return ids, table
 
 
 def _speakers(path: Path, ids: Sequence[str]) -> np.ndarray:
@@ -137,14 +188,18 @@ def _speakers(path: Path, ids: Sequence[str]) -> np.ndarray:
     """
     names = [line.rpartition("(")[2].removesuffix(")") for line in _lines(path)]
     if len(names) != len(ids) or not all(name.endswith(f"-{key}") for name, key in zip(names, ids, strict=True)):
-        raise UserError(f"{path}: its utterances are not those of utterances.tsv; run stage 9 (`asrprune score`) again")
+        raise UserError(f"{path}: its utterances are not those of utterances.tsv; {_AGAIN}")
     return np.unique([name.removesuffix(f"-{key}") for name, key in zip(names, ids, strict=True)], return_inverse=True)[1]
 
 
 def _lines(path: Path) -> list[str]:
-    if not path.exists():
-        raise UserError(f"{path}: no such file; stage 9 (`asrprune score`) makes it")
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        with open_plain(path) as handle:
+            return handle.read().decode("utf-8").removesuffix("\n").split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {Score.made_by} makes it") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8; {_AGAIN}") from None
 
 
 def _measured(exp: Path, model_sha256: str) -> tuple[list[list[float]] | None, list[float] | None]:

@@ -185,7 +185,7 @@ def _pair(grid: Grid, records: dict[str, CellRecord]) -> dict[str, CellRecord]:
 def _removals(record: CellRecord) -> Removals | None:
     """Return the dev WER with all layers and without each one, from the first step of the iterative search."""
     plan = record.search.get("iterative")
-    first = plan.steps[0] if plan else None
+    first = plan.steps[0] if plan and plan.steps else None
     if plan is None or first is None or plan.metric != "wer" or first.score is None or not first.without:
         return None
     return Removals(full=first.score, without=first.without, dev_set=plan.dev_set)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from asrprune.config.schema import BenchConfig
@@ -16,12 +17,14 @@ from asrprune.data.tokenizer import Tokenizer
 from asrprune.decode.choose import decoder_of
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
+from asrprune.decode.one_piece import too_long
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.features.fbank import compute_fbank
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import num_params
+from asrprune.runtime.errors import UserError
 from asrprune.runtime.hardware import Environment, autocast_type, environment
 from asrprune.runtime.progress import track
 from asrprune.runtime.records import Record
@@ -58,7 +61,7 @@ class Bench(Record):
     features_rtf: float
     model_sha256: str
     environment: Environment
-    rows: tuple[Timed, ...]
+    rows: tuple[Timed, ...] = Field(min_length=1)
 
 
 def bench(
@@ -149,6 +152,9 @@ def _features(
     frontend = experiment.config.frontend
     chosen = spread_evenly(read_data_dir(directory, need_text=False), options.utterances)
     samples = [utterance_samples(utterance, frontend, allow_pipes) for utterance in chosen]
+    durations = ((one.id, len(signal) / frontend.sample_rate) for one, signal in zip(chosen, samples, strict=True))
+    if fault := too_long(directory, durations, experiment.model):
+        raise UserError(fault)
     audio_s = sum(map(len, samples)) / frontend.sample_rate
     compute_fbank(samples[0], frontend)  # warm-up
     started = time.perf_counter()

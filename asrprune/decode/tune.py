@@ -12,6 +12,7 @@ from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.decode.choose import Tuned, Weights, make_beam
 from asrprune.decode.decoder import Decoder
+from asrprune.decode.one_piece import check_lengths
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
@@ -32,11 +33,12 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
     The model runs once. Of equal results the smallest weights are chosen. A weight that is set in the options is kept.
 
     Raises:
-        UserError: the options have no language model, or it cannot be read.
+        UserError: the options have no language model, or it cannot be read; or utterances are too long.
     """
     if options.lm is None:
         raise UserError("no language model is given; add --lm FILE, or set decode.decoder.lm in the config")
     lm, digest, corpus = ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)), Corpus(dev, experiment.tokenizer)
+    check_lengths(experiment, corpus)
     lm_weights = LM_WEIGHTS if options.lm_weight is None else (options.lm_weight,)
     word_bonuses = WORD_BONUSES if options.word_bonus is None else (options.word_bonus,)
     grid = sorted(product(lm_weights, word_bonuses), key=lambda weights: (weights[0], abs(weights[1])))

@@ -146,7 +146,7 @@ def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":
 def _check_tokens(path: Path, experiment: Experiment) -> None:
     """Raise a ``UserError`` if tokens.txt would be replaced by other text units, although another model needs it."""
     tokens, others = path.with_name(TOKENS), sorted(file.name for file in path.parent.glob("*.onnx") if file.name != path.name)
-    if others and tokens.exists() and tokens.read_text(encoding="utf-8") != token_list(experiment.tokenizer):
+    if others and tokens.exists() and tokens.read_bytes() != token_list(experiment.tokenizer).encode():
         raise UserError(f"{tokens}: has the text units of {', '.join(others)}, which are others; export into another folder")
 
 

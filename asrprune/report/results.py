@@ -22,7 +22,6 @@ from asrprune.train.journal import read_journal
 
 LogLine = dict[str, Any]
 _OPTIONAL = (
-    ("train.jsonl", "training curves", "stage 4 (`asrprune train`)"),
     ("svcca/*.npz", "similarity of the layers", "stage 6 (`asrprune svcca`)"),
     ("plans/*.json", "layers kept at each depth and cost of the search", Plan.made_by),
     ("bench.json", "real-time factors and speed-ups", Bench.made_by),
@@ -104,12 +103,12 @@ def collect(exp: Path) -> Results:
     plans, old_plans = _read_plans(exp, model.model_sha256)
     usable, old_decodes = _usable(decodes, model.model_sha256, plans)
     bench, old_bench = _read_bench(ExperimentPaths(exp).bench, model.model_sha256)
-    untimed = _untimed(usable, bench)
+    untimed, (training, unlogged) = _untimed(usable, bench), _training(ExperimentPaths(exp).log, config.train.epochs)
     _, old_matrices = similarities(exp, model.model_sha256)
     return Results(
         format=1, exp=_title(exp.resolve()), environment=environment(), data=_data(usable),
-        rows=_rows(usable, bench, model.num_layers), model=model, training=_training(ExperimentPaths(exp).log), search=plans,
-        bench=bench, config=config, missing=(*_missing(exp), *old_decodes, *old_plans, *old_bench, *untimed, *old_matrices),
+        rows=_rows(usable, bench, model.num_layers), model=model, training=training, search=plans, bench=bench, config=config,
+        missing=(*unlogged, *_missing(exp), *old_decodes, *old_plans, *old_bench, *untimed, *old_matrices),
     )  # fmt: skip
 
 
@@ -234,16 +233,20 @@ def _rtf(measured: Sequence[Timed], keep: Keep) -> float | None:
     return next((timed.rtf for timed in exact + of_depth), None)
 
 
-def _training(path: Path) -> Training | None:
-    """Summarise the log; return None before the end of the first epoch."""
+def _training(path: Path, last: int) -> tuple[Training | None, list[str]]:
+    """Summarise the log of a training of ``last`` epochs; return a sentence instead if the log does not reach its end."""
     epochs = read_log(path)[1] if path.exists() else []
-    if not epochs:
-        return None
+    reached = epochs[-1]["epoch"] if epochs else 0
+    if reached < last:
+        state = f"ends after epoch {reached} of {last}" if path.exists() else "is missing"
+        again = "copy it again, because stage 4 (`asrprune train`) writes it only while it trains"
+        return None, [f"Left out: training curves; {path.name} {state}; {again}."]
     best = min(epochs, key=_full_dev_wer)
-    return Training(
+    training = Training(
         epochs=len(epochs), steps=epochs[-1]["step"], best_dev_wer=_full_dev_wer(best), best_epoch=best["epoch"],
         seconds=epochs[-1]["seconds"],  # since the start of the run
     )  # fmt: skip
+    return training, []
 
 
 def _full_dev_wer(epoch: LogLine) -> float:

@@ -1,5 +1,6 @@
 """Records: JSON files with declared fields. A file with other fields gives a ``UserError``, not a KeyError."""
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -59,5 +60,5 @@ def first_fault(found: ValidationError) -> str:
     """Return the first fault as ``rows.0.depth: input should be a valid integer, got 'x'``."""
     error: Any = found.errors()[0]
     place, message, value = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, "), error["input"]
-    got = "" if isinstance(value, dict | list) else f", got {value!r}"
+    got = "" if isinstance(value, dict | list) else f", got {reprlib.repr(value)}"
     return f"{place}: {message[0].lower()}{message[1:]}{got}".removeprefix(": ")

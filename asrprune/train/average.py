@@ -34,10 +34,14 @@ def average_best(exp: Path, count: int | None = None) -> list[Epoch]:
 
 
 def _checked(path: Path, member: Epoch) -> Path:
-    """Return ``path`` if the file is the one that training wrote; raise a ``UserError`` if it is not."""
-    if member.sha256 and path.exists() and sha256_of(path) != member.sha256:
-        raise UserError(f"{path}: is damaged; copy it again, or remove {path.parents[1]} and train again")
-    return path
+    """Return ``path`` if the file is the one that training wrote; raise a ``UserError`` if it is not, or is not there."""
+    if not path.exists():
+        fault = "is missing"
+    elif member.sha256 and sha256_of(path) != member.sha256:
+        fault = "is damaged"
+    else:
+        return path
+    raise UserError(f"{path}: {fault}; copy it again, or remove {path.parents[1]} and train again")
 
 
 def mean_weights(paths: Sequence[Path]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
+from asrprune.decode.one_piece import too_long_in
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.weights import save_weights
 from asrprune.infer.runner import Runner
@@ -100,6 +101,8 @@ class Trainer:
         self._resume()
         self._tell_threads()
         self._delete_other_epochs()  # the run may have been killed after saving and before deleting
+        if self.writes and (risk := too_long_in(self.dev_corpus, self.config, self.updater.module)):
+            logger.warning("%s", risk)  # no error: the training may have enough memory
         _tell_dropped(self.train_corpus, self.exp, self.config, self.kept, self.writes)
         if self.writes:
             self.journal = Journal(self.exp, self.progress.step, self.progress.epoch)

@@ -9,9 +9,9 @@ from records import cell_record, changed, measures, plan_of, row_of
 
 from asrprune.compare import record
 from asrprune.compare.grid import Cell
-from asrprune.compare.record import make_record, numbers, read_records, record_path
+from asrprune.compare.record import CellRecord, make_record, numbers, read_records, record_path
 from asrprune.config.schema import Config
-from asrprune.report.results import Results, Training
+from asrprune.report.results import Results, SetData, Training
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_json
 from asrprune.scoring.sclite import write_score
@@ -25,12 +25,15 @@ def exp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A scored experiment of one sub-model, of which only the files that a record adds to its results are real."""
     hypotheses = {**TEXTS, "b-o-1": "six", "cy-al-1": "eight nine nine"}
     (tmp_path / "decode/test/iterative_d2").mkdir(parents=True)
-    write_score(tmp_path / "decode/test/iterative_d2", *(tuple(of.items()) for of in (TEXTS, hypotheses, SPEAKERS)))
-    made_up = cell_record("both", 2, 1, False)
+    score = write_score(tmp_path / "decode/test/iterative_d2", *(tuple(of.items()) for of in (TEXTS, hypotheses, SPEAKERS)))
+    sums = {name: getattr(score, name) for name in ("utterances", "ref_words", "sub", "del_", "ins")}
+    scored = row_of("iterative", 2, **sums)
+    data = {"test": SetData(utterances=5, hours=0.2, text_sha256="ab")}
+    made_up = cell_record("both", 2, 1, False, data=data)
     made_up.trained_on.write(tmp_path / "data.json")
     training = {key: value for key, value in made_up.training if key != "layer_passes"}
     results = Results.model_construct(
-        rows=(row_of("iterative", 2),), training=Training(**training), model=made_up.model, data=made_up.data, search={},
+        rows=(scored,), training=Training(**training), model=made_up.model, data=made_up.data, search={},
         environment={}, config=made_up.config,
     )  # fmt: skip
     monkeypatch.setattr(record, "collect", lambda exp: results)
@@ -63,6 +66,48 @@ def test_texts_of_other_utterances_are_named(exp: Path, cell: Cell) -> None:
     trn.unlink()
     with pytest.raises(UserError, match=r"ref\.trn: no such file; stage 9 \(`asrprune score`\) makes it"):
         make_record(exp, cell)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"al-2\t1\t", b"al-2\tx\t", "3: is not an id and five whole numbers"),
+        (b"al-2\t1\t", b"al-2\t", "3: is not an id and five whole numbers"),
+        (b"al-2\t", b"\xff\t", " is not UTF-8"),
+        (b"cy-al-1\t1\t1\t0\t0\t2\n", b"", r" its sums are not those of score\.json"),
+        (b"b-o-1\t1\t0\t1", b"b-o-1\t1\t1\t0", r" its sums are not those of score\.json"),
+    ],
+)
+def test_damaged_counts_of_utterances_are_counted_again(exp: Path, cell: Cell, old: bytes, new: bytes, message: str) -> None:
+    table = exp / "decode/test/iterative_d2/utterances.tsv"
+    whole = table.read_bytes()
+    assert old in whole
+    for content in (whole.replace(old, new), b"", b"id\tref_words\tcor\tsub\tdel\tins\n"):
+        table.write_bytes(content)
+        expected = message if content.count(b"\n") > 1 else " its sums"
+        with pytest.raises(UserError, match=rf"utterances\.tsv:{expected}.*; run stage 9 \(`asrprune score`\) again"):
+            make_record(exp, cell)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("words", {"test": "3 1 a 2 1"}, r"words\.test: must be whole numbers, with a blank .*, got '3 1 a 2 1'"),
+        ("words", {"test": "3 1  1 2 1"}, r"words\.test: must be whole numbers"),
+        ("words", {"test": "3 1 1 2"}, r"words\.test: has 4 numbers, but test has 5 utterances"),
+        ("words", {}, "words: must have the sets of the rows"),
+        ("speakers", {"test": "0 0 1 2"}, r"speakers\.test: has 4 numbers, but test has 5 utterances"),
+        ("speakers", {"test": "0 0 1 2 99999999"}, r"speakers\.test: must be below the number of utterances"),
+        ("rows", "0 0 1 0 -2", r"rows\.0\.errors: must be whole numbers"),
+        ("rows", "0 0 1 0 2 2", r"rows\.0\.errors: has 6 numbers, but test has 5 utterances"),
+    ],
+)
+def test_a_damaged_record_is_named(exp: Path, cell: Cell, part: str, value: object, message: str) -> None:
+    made = make_record(exp, cell).plain()
+    damaged = {"rows": [{**made["rows"][0], "errors": value}]} if part == "rows" else {part: value}
+    write_json(record_path(exp, cell), {**made, **damaged})
+    with pytest.raises(UserError, match=rf"both_2l_s1\.json: {message}.*; remove it, `asrprune compare` makes it again"):
+        CellRecord.read(record_path(exp, cell))
 
 
 def test_layers_run_are_those_that_the_trainer_logged(exp: Path, cell: Cell) -> None:

@@ -132,6 +132,12 @@ def test_at_the_full_depth_the_baseline_is_its_full_model(summary: Summary) -> N
     assert find_test(summary, 2, "plain").alone_wer == find(summary, "plain", ALONE, 2, ALL).wer
 
 
+def test_a_search_without_steps_has_no_removals(records: dict[str, CellRecord]) -> None:
+    search = {"iterative": plan_of("iterative", 4, (), "cd", metric="wer", dev_set="dev")}
+    emptied = {name: changed(made, search=search) for name, made in records.items()}
+    assert set(summarise(GRID, emptied).removals.values()) == {None}
+
+
 @pytest.mark.parametrize(
     ("rate", "outcome"), [(0.02, "passes"), (0.205, "undecided"), (0.5, "worse")], ids=["passes", "undecided", "worse"]
 )

@@ -260,6 +260,12 @@ def test_a_flipped_bit_in_the_weights_of_an_epoch_is_noticed(exp: Path) -> None:
         average_best(exp, 2)
 
 
+def test_lost_weights_of_an_epoch_are_not_those_of_a_stage(exp: Path) -> None:
+    epoch_file(exp / "checkpoints", 2).unlink()
+    with pytest.raises(UserError, match=r"epoch0002\.safetensors: is missing; copy it again, or remove .*exp and train again"):
+        average_best(exp, 2)
+
+
 def test_other_text_units_than_those_of_the_model_are_refused(exp: Path) -> None:
     average_best(exp)
     flip(exp / "bpe.model")

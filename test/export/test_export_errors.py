@@ -49,14 +49,14 @@ def test_text_units_of_another_model_are_kept(page: tuple[Path, Path], tmp_path:
     monkeypatch.setattr(build, "any_depth", lambda *_: import_onnx().load(str(page[0] / "model.onnx")))
     tokens, experiment = tmp_path / "tokens.txt", load(page[1])
     (tmp_path / "first.onnx").touch()
-    tokens.write_text("<blk> 0\n")
+    tokens.write_bytes(b"<blk> 0\n\xff 1\n")  # not UTF-8
     options = Options(form="required-keep", input="waveform")
     with pytest.raises(
         UserError, match=r"tokens\.txt: has the text units of first\.onnx, which are others; export into another"
     ):
         export(experiment, find_plan(experiment, None), tmp_path / "second.onnx", options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.onnx", "tokens.txt"]
-    assert tokens.read_text() == "<blk> 0\n"
+    assert tokens.read_bytes() == b"<blk> 0\n\xff 1\n"
     (tmp_path / "first.onnx").rename(tmp_path / "second.onnx")  # a model that is exported again may have others
     export(experiment, find_plan(experiment, None), tmp_path / "second.onnx", options)
     assert tokens.read_text() == (page[0] / "tokens.txt").read_text()

@@ -95,10 +95,27 @@ def test_training_summary(experiment: Path) -> None:
     )
 
 
+def test_a_benchmark_without_rows_is_damaged(experiment: Path) -> None:
+    change(experiment / "bench.json", rows=[])
+    with pytest.raises(UserError, match=r"bench\.json: rows: tuple should have at least 1 item.*; remove it, stage 10"):
+        collect(experiment)
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 17])
+def test_a_log_that_was_cut_at_the_end_of_a_line_is_left_out_and_named(experiment: Path, epochs: int) -> None:
+    log = experiment / "train.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if json.loads(line)["epoch"] <= epochs), encoding="utf-8")
+    results = collect(experiment)
+    assert results.training is None
+    (sentence,) = results.missing
+    assert sentence.startswith(f"Left out: training curves; train.jsonl ends after epoch {epochs} of 18; copy it again")
+
+
 def test_the_full_model_is_the_highest_layer_number_not_the_last_word(experiment: Path) -> None:
     """As text, "9" comes after "12"."""
     log = experiment / "train.jsonl"
-    line = {"kind": "epoch", "epoch": 1, "step": 1, "dev_wer": {"9": 1.0, "12": 2.0}, "seconds": 1.0}
+    line = {"kind": "epoch", "epoch": 18, "step": 1, "dev_wer": {"9": 1.0, "12": 2.0}, "seconds": 1.0}
     line |= {"train_loss": 1.0, "dev_loss": {"9": 1.0, "12": 2.0}}
     log.write_text(json.dumps(line) + "\n", encoding="utf-8")
     training = collect(experiment).training

@@ -41,6 +41,7 @@ def test_it_is_read_as_it_was_written_and_defaults_are_left_out(tmp_path: Path) 
         ({"format": 2}, "format: input should be 1, got 2"),
         ({"parts": [{"keep": [1]}]}, "parts.0.del: field required"),
         ({"parts": [{"keep": ["x"], "del": 1}]}, "parts.0.keep.0: input should be a valid integer, .*, got 'x'"),
+        ({"rate": "9" * 12 + " 8" * 500}, "rate: input should be a valid number, .*, got '999999999999.{3,20} 8'"),
         ({"parts": None}, "parts: input should be a valid tuple, got None"),
         ({"rate": float("nan")}, "rate: input should be a finite number, got nan"),
         ({"parts": [{"keep": [], "del": 1, "without": {"2": float("-inf")}}]}, "parts.0.without.2: .* finite number, got -inf"),

@@ -10,24 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import sentencepiece
 import soundfile
 import torch
+import yaml
 
 from asrprune.analysis.matrices import read_matrices
-from asrprune.compare.grid import read_grid
-from asrprune.config.load import read_config
+from asrprune.compare.grid import Cell, Grid, read_grid
+from asrprune.compare.record import read_records, read_utterances, record_path
+from asrprune.compare.summarise import summarise
+from asrprune.config.load import read_config, write_config
+from asrprune.config.schema import Config
 from asrprune.data.fix import fix_data_dir
 from asrprune.data.kaldi import read_data_dir
 from asrprune.data.tables import read_table, stream_table
 from asrprune.data.tokenizer import Tokenizer
+from asrprune.decode.choose import Tuned
+from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment.plan import parse_layers, read_plan
+from asrprune.experiment.provenance import TrainedOn
 from asrprune.experiment.store import ModelRecord
+from asrprune.experiment.weights import load_weights
 from asrprune.export.record import Exported
 from asrprune.features.ark import read_matrix
 from asrprune.features.audio import check_audio, read_audio
 from asrprune.features.cmvn import read_statistics
 from asrprune.lm.arpa import ArpaModel
+from asrprune.report.markdown import markdown
+from asrprune.report.results import Row, collect
 from asrprune.runtime.errors import UserError
 from asrprune.scoring.sclite import write_score
 from asrprune.train.checkpoint import load_state
@@ -76,6 +87,102 @@ EPOCH = {
     "dev_wer": {"2": 9.0},
     "seconds": 3.0,
 }
+UTTERANCES = b"id\tref_words\tcor\tsub\tdel\tins\na-1\t2\t1\t0\t1\t3\na-2\t1\t0\t1\t0\t0\n"
+ROW = {
+    "set": "test",
+    "strategy": "every",
+    "depth": 2,
+    "keep": [1, 2],
+    "params_m": 0.1,
+    "wer": 166.7,
+    "wer_ci95": [100, 200],
+    "cer": 9,
+    "sub": 1,
+    "del": 1,
+    "ins": 3,
+    "ref_words": 3,
+    "utterances": 2,
+    "rtf": None,
+    "speedup": None,
+    "decoder": "greedy, float32",
+    "model_sha256": "0",
+}
+DECODED = {
+    "format": 1,
+    **{name: ROW[name] for name in ("set", "decoder", "model_sha256", "utterances", "strategy", "depth", "keep", "params_m")},
+    "hours": 0.1,
+    "text_sha256": "0",
+}
+SCORE = {
+    **{name: ROW[name] for name in ("wer", "wer_ci95", "cer", "sub", "del", "ins", "ref_words", "utterances")},
+    "cor": 1,
+    "sentence_error": 100.0,
+}
+BENCH = {
+    "format": 1,
+    "set": "test",
+    "utterances": 2,
+    "audio_s": 3.0,
+    "threads": 1,
+    "batch": 1,
+    "dtype": "float32",
+    "decoder": "greedy",
+    "repeats": 1,
+    "device": "cpu",
+    "features_rtf": 0.1,
+    "model_sha256": "0",
+    "environment": {"cpu": "x"},
+    "rows": [{"depth": 2, "keep": [1, 2], "params_m": 0.1, "rtf": 0.1, "rtf_min": 0.1, "rtf_max": 0.2, "decoder_rtf": 0.1}],
+}
+EXPERIMENT = {
+    "model.json": MODEL,
+    "plans/every.json": PLAN,
+    "decode/test/every_d2/decode.json": DECODED,
+    "decode/test/every_d2/score.json": SCORE,
+    "bench.json": BENCH,
+}
+TUNED = {
+    "format": 1,
+    "lm_weight": 0.2,
+    "word_bonus": 0.0,
+    "wer": 9.0,
+    "model_sha256": "0",
+    "lm_sha256": "0",
+    "set": "dev",
+    "width": 8,
+    "tried": [{"lm_weight": 0.2, "word_bonus": 0.0, "wer": 9.0}],
+}
+POINT = {"layers": 1.5, "wer": 9.0}
+EARLY_EXIT = {
+    "format": 1,
+    "model_sha256": "0",
+    "decoder": "greedy",
+    "exits": [1, 2],
+    "set": "dev",
+    "margin": 0.5,
+    "thresholds": [0.9],
+    "curves": {"dev": {"by_price": [POINT], "by_exit": [POINT, POINT], "chosen": POINT}},
+}
+CORPUS = {"utterances": 2, "frames": 9, "ids": "0", "lengths": "0", "texts": "0"}
+TRAINED_ON = {"format": 1, "train": CORPUS, "dev": CORPUS}
+CELL = {
+    "format": 1,
+    "method": "a",
+    "depth": 2,
+    "seed": 1,
+    "alone": False,
+    "config": {},
+    "model": MODEL,
+    "environment": {},
+    "trained_on": TRAINED_ON,
+    "data": {"test": {"utterances": 2, "hours": 0.1, "text_sha256": "0"}},
+    "similarity": None,
+    "training": {"epochs": 1, "steps": 9, "best_dev_wer": 9.0, "best_epoch": 1, "seconds": 3.0, "layer_passes": 18},
+    "search": {"iterative": {"metric": "wer", "dev_set": "dev", "steps": [STEP]}},
+    "words": {"test": "2 1"},
+    "speakers": {"test": "0 1"},
+    "rows": [{**ROW, "errors": "4 1"}],
+}
 GRID = (
     b"config: c.yaml\nmethods: {a: {train.epochs: 2}, b: {}}\nalone: {methods: [b], depths: [1]}\n"
     b"prunable: a\nplain: b\nbaseline: b\n"
@@ -117,6 +224,19 @@ def _in_directory(name: str, read: Callable[[Path], object]) -> Parser:
         return read(path.parent)
 
     return Parser(read_with, (DIRECTORY[name].encode(),))
+
+
+def _in_experiment(name: str) -> Parser:
+    def report(path: Path) -> object:
+        """Put the file into an experiment of two layers, and make the tables of its report."""
+        exp = path.parent / "exp"
+        write_config(Config.model_validate({"model": {"num_layers": 2, "taps": [1]}}), exp / "config.yaml")
+        for other, content in EXPERIMENT.items():
+            (exp / other).parent.mkdir(parents=True, exist_ok=True)
+            (exp / other).write_bytes(path.read_bytes() if other == name else json.dumps(content).encode())
+        return markdown(collect(exp), [])
+
+    return Parser(report, _json(EXPERIMENT[name]))
 
 
 def _layers(path: Path) -> object:
@@ -180,6 +300,18 @@ def _state(path: Path) -> object:
     return load_state(path.parent)
 
 
+def _utterances(path: Path) -> object:
+    return read_utterances(path, Row.model_validate(ROW))
+
+
+def _cell(path: Path) -> object:
+    """Read a cell of a grid, which is used if it has the numbers of the grid, and compare it."""
+    cell = Cell("a", 2, 1, False, (), Config())
+    record_path(path.parent, cell).parent.mkdir()
+    path.rename(record_path(path.parent, cell))
+    return summarise(Grid.model_validate(yaml.safe_load(GRID)), read_records(path.parent, [cell]))
+
+
 def _json(*documents: object) -> tuple[bytes, ...]:
     return tuple(json.dumps(document).encode() for document in documents)
 
@@ -198,9 +330,16 @@ PARSERS = {
     "arpa": Parser(ArpaModel, (ARPA,)),
     "config": Parser(read_config, (b"seed: 3\nmodel: {num_layers: 4, taps: [1, 2]}\n", b"train: {schedule: cosine}\n")),
     "grid": Parser(read_grid, (GRID,)),
+    "cell of a grid": Parser(_cell, _json(CELL)),
+    "counts of utterances": Parser(_utterances, (UTTERANCES,)),
     "plan": Parser(lambda path: read_plan(path, 2, "0"), _json(PLAN)),
     "model record": Parser(ModelRecord.read, _json(MODEL)),
     "log": Parser(read_journal, (b"\n".join(_json({"kind": "step", "step": 3, "epoch": 1, "lr": 0.1}, EPOCH)),)),
+    **{f"report, {name}": _in_experiment(name) for name in EXPERIMENT},
+    "data record": Parser(TrainedOn.read, _json(TRAINED_ON)),
+    "weights of a language model": Parser(Tuned.read, _json(TUNED)),
+    "early exit": Parser(EarlyExit.read, _json(EARLY_EXIT)),
+    "weights": Parser(load_weights, (safetensors.torch.save({"w": torch.ones(2, 3), "b": torch.zeros(1)}),)),
     "layers": Parser(_layers, (b"1,2,5-7", b"3")),
     "ark": Parser(lambda path: read_matrix(f"{path}:0"), (_ark(),)),
     "cmvn": Parser(read_statistics, (_ark(),)),
