@@ -37,6 +37,7 @@ from asrprune.features.ark import read_matrix
 from asrprune.features.audio import check_audio, read_audio
 from asrprune.features.cmvn import read_statistics
 from asrprune.lm.arpa import ArpaModel
+from asrprune.recipe import record as mark
 from asrprune.report.markdown import markdown
 from asrprune.report.results import Row, collect
 from asrprune.runtime.errors import UserError
@@ -163,6 +164,7 @@ EARLY_EXIT = {
     "thresholds": [0.9],
     "curves": {"dev": {"by_price": [POINT], "by_exit": [POINT, POINT], "chosen": POINT}},
 }
+MARK = {"after": "0", "needs": {"a": 1}, "also": {"b": [2]}, "recordings": {"d": "0"}, "result": "0", "made": {"f": "0"}}
 CORPUS = {"utterances": 2, "frames": 9, "ids": "0", "lengths": "0", "texts": "0"}
 TRAINED_ON = {"format": 1, "train": CORPUS, "dev": CORPUS}
 CELL = {
@@ -277,7 +279,16 @@ def _audio(kind: str, subtype: str | None = None) -> bytes:
 def _state_file() -> bytes:
     buffer = io.BytesIO()
     record = {"epoch": 1, "wer": 9.0, "loss": 1.0, "mean_wer": 9.0, "mean_loss": 1.0}
-    torch.save({"format": 4, "progress": {"records": [record]}, "model": {"w": torch.ones(2)}}, buffer)
+    moments = {"step": torch.tensor(9.0), "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}
+    window = {"losses": torch.ones(1), "reached": torch.ones(1), "utterances": 2, "frames": 9.0, "layers_run": 2}
+    state = {
+        "format": 4,
+        "progress": {"records": [record]},
+        "model": {"w": torch.ones(2)},
+        "optimizer": {"state": {"w": moments}},
+        "window": {**window, "ended_at": {1: 2}, "grad_norm": 0.5, "seconds": 3.0},
+    }
+    torch.save(state, buffer)
     return buffer.getvalue()
 
 
@@ -312,6 +323,12 @@ def _cell(path: Path) -> object:
     return summarise(Grid.model_validate(yaml.safe_load(GRID)), read_records(path.parent, [cell]))
 
 
+def _mark(path: Path) -> object:
+    """Compare the mark of a stage with other needs; one that is not valid counts as none."""
+    done = mark.Record.read(path)
+    return done and mark.Needs("0", {"a": 2}, {}).differences(done)
+
+
 def _json(*documents: object) -> tuple[bytes, ...]:
     return tuple(json.dumps(document).encode() for document in documents)
 
@@ -336,6 +353,7 @@ PARSERS = {
     "model record": Parser(ModelRecord.read, _json(MODEL)),
     "log": Parser(read_journal, (b"\n".join(_json({"kind": "step", "step": 3, "epoch": 1, "lr": 0.1}, EPOCH)),)),
     **{f"report, {name}": _in_experiment(name) for name in EXPERIMENT},
+    "mark of a stage": Parser(_mark, _json(MARK)),
     "data record": Parser(TrainedOn.read, _json(TRAINED_ON)),
     "weights of a language model": Parser(Tuned.read, _json(TUNED)),
     "early exit": Parser(EarlyExit.read, _json(EARLY_EXIT)),
