@@ -83,12 +83,15 @@ def _locked_temporary(make: Callable[[], Path]) -> Iterator[Path]:
 
 
 def _make_locked(make: Callable[[], Path]) -> tuple[Path, int]:
-    while True:
+    while True:  # until no other process has found it before it was locked, and deleted it
         temporary = make()
-        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            handle = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if temporary.exists():  # else another process found it before it was locked, and deleted it
+        if temporary.exists():
             return temporary, handle
         os.close(handle)
 

@@ -122,6 +122,30 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("moment", ["mkstemp", "flock"])
+def test_a_temporary_that_another_process_deletes_before_it_is_locked(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks left over until it is locked: another one is made."""
+    module, deleted = (tempfile if moment == "mkstemp" else fcntl), []
+    real = getattr(module, moment)
+
+    def with_another_process(*arguments: object) -> object:
+        result = real(*arguments) if moment == "mkstemp" else None
+        if not deleted:
+            deleted.extend(tmp_path.iterdir())
+            for path in deleted:
+                path.unlink()
+        return result if moment == "mkstemp" else real(*arguments)
+
+    monkeypatch.setattr(module, moment, with_another_process)
+    with atomic_path(tmp_path / "c.txt") as temporary:
+        temporary.write_text("new")
+    assert len(deleted) == 1
+    assert names(tmp_path) == ["c.txt"]
+    assert (tmp_path / "c.txt").read_text() == "new"
+
+
 def test_without_locks_age_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", no_locks)
     for name, age_s in ((".a.abcd1234.tmp", 7200), (".b.abcd1234.tmp", 0)):
