@@ -271,12 +271,20 @@ def _of_another_depth(path: Path) -> None:
     (path.parent / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-@pytest.mark.parametrize("break_it", [_truncate, _empty, _scribble, _of_another_depth])
-def test_a_corrupted_model(break_it: Callable[[Path], None], exp: Path, tiny_data: Path) -> None:
+@pytest.mark.parametrize(
+    ("break_it", "named"),
+    [
+        (_truncate, "model.safetensors"),
+        (_empty, "model.safetensors"),
+        (_scribble, "model.safetensors"),
+        (_of_another_depth, "model.json: num_layers is 4, but model.num_layers in config.yaml is 5"),
+    ],
+)
+def test_a_corrupted_model(break_it: Callable[[Path], None], named: str, exp: Path, tiny_data: Path) -> None:
     break_it(exp / "model.safetensors")
     with unchanged(exp):
         done = asrprune("transcribe", audio_of(tiny_data / "dev")[1], "--exp", exp)
-    refused(done, "transcribe", str(exp / "model.safetensors"))
+    refused(done, "transcribe", str(exp / named))
 
 
 def test_features_of_another_width(exp: Path, tmp_path: Path, dev: Path) -> None:
