@@ -28,7 +28,6 @@ class CtcModel(nn.Module):
 
     cmvn_mean: Tensor
     cmvn_scale: Tensor
-    all_take_part = False  # whether every parameter must have a gradient in every step, as DDP requires
 
     def __init__(self, config: ModelConfig, num_mels: int, vocab_size: int) -> None:
         super().__init__()
@@ -103,7 +102,7 @@ class CtcModel(nn.Module):
         encoded = self.encode(features, lens, keep, exits, scales)
         streams = torch.cat([encoded.taps[exit] for exit in exits])  # one call of the head for all exits: (E * B, T', D)
         losses = ctc_losses(self.head(streams), encoded.lens, labels, label_lens)
-        return losses.view(len(exits), -1).sum(dim=1) + self._touch(keep)
+        return losses.view(len(exits), -1).sum(dim=1)
 
     def total(self, losses: Tensor) -> Tensor:
         """Return the weighted mean of ``losses``, which ``forward`` returns for the lowest exits.
@@ -123,14 +122,6 @@ class CtcModel(nn.Module):
         """Add Linear(softmax(CTC logits)) to the stream (B, T', D)."""
         assert self.condition is not None
         return x + self.condition(self.head(x).exp())
-
-    def _touch(self, keep: Sequence[int] | None) -> Tensor | float:
-        """Return 0 times the sum of the parameters that a step can leave unused: skipped layers, self-conditioning."""
-        if not self.all_take_part:
-            return 0.0
-        parts = [layer for number, layer in enumerate(self.encoder.layers, start=1) if keep is not None and number not in keep]
-        parts += [] if self.condition is None else [self.condition]
-        return 0.0 * sum((p.sum() for part in parts for p in part.parameters()), torch.zeros(()))
 
 
 def num_params(model: nn.Module, keep: Sequence[int] | None = None) -> int:
