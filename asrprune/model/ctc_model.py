@@ -37,8 +37,20 @@ class CtcModel(nn.Module):
         self.encoder = Encoder(config, num_mels)
         self.head = CtcHead(config.dim, vocab_size)
         self.condition = nn.Linear(vocab_size, config.dim) if config.self_conditioning else None
+        self.factor: int = self.encoder.factor
+        self.holds_pairs = self.encoder.holds_pairs
         self.apply(_initialise)
         self.encoder.initialise()
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers of the encoder."""
+        return self.encoder.layers
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.cmvn_mean.device
 
     def set_cmvn(self, mean: Tensor, scale: Tensor) -> None:
         """Set global CMVN, (F,) each: features become (x - mean) * scale."""
@@ -124,14 +136,10 @@ class CtcModel(nn.Module):
         return x + self.condition(self.head(x).exp())
 
 
-def num_params(model: nn.Module, keep: Sequence[int] | None = None) -> int:
+def num_params(model: CtcModel, keep: Sequence[int] | None = None) -> int:
     """Return the number of parameters of the sub-model with the kept layers (None: all)."""
-    total = sum(p.numel() for p in model.parameters())
-    if keep is None:
-        return total
-    assert isinstance(model, CtcModel)
-    skipped = [layer for number, layer in enumerate(model.encoder.layers, start=1) if number not in keep]
-    return total - sum(p.numel() for layer in skipped for p in layer.parameters())
+    skipped = [layer for number, layer in enumerate(model.layers, start=1) if keep is not None and number not in keep]
+    return sum(p.numel() for p in model.parameters()) - sum(p.numel() for layer in skipped for p in layer.parameters())
 
 
 def _initialise(module: nn.Module) -> None:
