@@ -11,7 +11,7 @@ from asrprune.compare.record import CellRecord, CellRow, numbers
 from asrprune.compare.summary import ALL, ALONE, Comparison, Cost, Margin, Removals, Seed, Speed, Summary, System
 from asrprune.config.schema import ScoringConfig
 from asrprune.prune.strategies.table import rank
-from asrprune.report.tables import FULL, search_sets
+from asrprune.report.result_table import FULL, search_sets
 from asrprune.runtime.errors import UserError
 
 Key = tuple[str, str, int]  # method, strategy, depth

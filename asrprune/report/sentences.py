@@ -5,8 +5,8 @@ from collections.abc import Callable
 from asrprune.config.schema import ModelConfig
 from asrprune.experiment.plan import Search
 from asrprune.prune.strategies.table import STRATEGIES, rank
+from asrprune.report.result_table import compact, search_sets, seen, set_names, two_digits
 from asrprune.report.results import Results
-from asrprune.report.tables import compact, search_sets, seen, set_names, two_digits
 
 
 def headlines(results: Results) -> list[str]:
