@@ -218,12 +218,12 @@ def _sample_range(entry: str, info: AudioInfo, start_s: float, end_s: float | No
     """Return the first sample of a segment, and the one after its last."""
     rate, total, duration_s = info.sample_rate, info.num_samples, info.duration_s
     end = duration_s if end_s is None else end_s
-    start, stop = round(start_s * rate), min(round(end * rate), total)
     if end > duration_s + OVERSHOOT_S:
         raise UserError(
             f"{entry}: the segment ends at {end:g} s, but the recording ends at {duration_s:.3f} s; correct segments"
         )
-    if not 0 <= start < stop:
+    start, stop = (round(start_s * rate), min(round(end * rate), total)) if 0 <= start_s < end else (0, 0)
+    if start >= stop:
         raise UserError(
             f"{entry}: the segment from {start_s:g} s to {end:g} s is empty, the recording ends at {duration_s:.3f} s;"
             " correct segments"

@@ -467,6 +467,13 @@ def test_segments_without_samples(tmp_path: Path, noise: np.ndarray, start_s: fl
         read_audio(str(tmp_path / "a.wav"), RATE, start_s, end_s)
 
 
+@pytest.mark.parametrize(("start_s", "end_s"), [(0.0, 1e308), (1e308, 1e308), (-1e308, 0.5), (1e308, 0.5)])
+def test_segments_that_float_cannot_count(tmp_path: Path, noise: np.ndarray, start_s: float, end_s: float) -> None:
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    with pytest.raises(UserError, match=r"the segment .*; correct segments"):
+        read_audio(str(tmp_path / "a.wav"), RATE, start_s, end_s)
+
+
 def test_a_pipe_is_run_once_for_segments_in_a_row(tmp_path: Path, noise: np.ndarray) -> None:
     soundfile.write(tmp_path / "a.wav", noise, RATE)
     entry = f"echo >>{tmp_path}/runs; cat {tmp_path}/a.wav |"
