@@ -34,6 +34,7 @@ BAD_CONFIGS = {  # what is wrong: the YAML text
     "taps that descend": "model: {num_layers: 4, taps: [2, 1]}",
     "a truncated update without its tap": "model: {num_layers: 4, taps: [1], truncated: {2: 0.5}}",
     "truncated updates alone": "model: {num_layers: 4, taps: [1], truncated: {1: 1.0}}",
+    "a tap that grows no longer than the one below": "model: {num_layers: 4, taps: [1, 2], grow: {1: 50, 2: 20}}",
     "a depth above the model's": "{model: {num_layers: 4}, prune: {depths: [5]}}",
     "a smallest depth above the model's": "{model: {num_layers: 4}, prune: {min_depth: 5}}",
     "an empty list": "prune: {strategies: []}",

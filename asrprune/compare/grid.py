@@ -142,7 +142,7 @@ def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
 
 
 def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False, shallow: bool = False) -> Cell:
-    taps: Numbers = {"model.taps": None, "model.truncated": {}} if shallow else {}  # not those of the full depth
+    taps: Numbers = {"model.taps": None, "model.truncated": {}, "model.grow": {}} if shallow else {}  # full depth has others
     if depth == 1:  # a model of one layer has no tap
         taps["model.tap_weight"] = ModelConfig.default("tap_weight")
     numbers = {**grid.numbers, **taps, **grid.methods[method], "seed": seed}

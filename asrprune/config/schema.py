@@ -223,6 +223,9 @@ class ModelConfig(Section):
     truncated: dict[Positive, Share] = setting(
         {}, "tap -> share of the updates that end at it; the other updates run all layers", unit="share of the updates"
     )
+    grow: dict[Positive, Positive] = setting(
+        {}, "tap -> number of updates from the start in which no layer above it runs", unit="updates"
+    )
     stochastic_depth: StochasticDepthConfig = StochasticDepthConfig()
     self_conditioning: bool = setting(False, "the posteriors of each tap are added to the input of the next layer")
 
@@ -234,7 +237,7 @@ class ModelConfig(Section):
         taps = list(self.taps or ())
         if taps != sorted(set(taps)) or any(tap > self.num_layers for tap in taps):
             found.append(f"taps must ascend and lie in 1..num_layers = 1..{self.num_layers}, got {taps}")
-        return found + self._wrong_shares()
+        return found + self._wrong_shares() + self._wrong_growth()
 
     def idle(self) -> dict[str, str]:
         """Name the numbers of taps: a tap on the last layer has the loss of the last layer, and no layer above it."""
@@ -252,6 +255,16 @@ class ModelConfig(Section):
             found.append("truncated: updates end at taps, so tap_weight must be above 0, got 0")
         if sum(self.truncated.values()) >= 1.0:
             found.append(f"truncated must leave some updates to all layers: a sum below 1, got {self.truncated}")
+        return found
+
+    def _wrong_growth(self) -> list[str]:
+        found, ends = [], [until for _, until in sorted(self.grow.items())]
+        if not set(self.grow) <= set(self.inner_taps):
+            found.append(f"grow: updates end at taps below the last layer, {list(self.inner_taps)}, got {self.grow}")
+        if ends != sorted(set(ends)) or 1 in ends:  # the first update runs all layers
+            found.append(f"grow: each tap needs more updates than the tap below it, and at least 2, got {self.grow}")
+        if self.grow and self.tap_weight == 0.0:
+            found.append("grow: updates end at taps, so tap_weight must be above 0, got 0")
         return found
 
     @property

@@ -1,4 +1,4 @@
-"""The choice of the layers that a training step runs: stochastic depth (arXiv 1603.09382, 1909.11556), truncated updates."""
+"""The layers that a training step runs: stochastic depth (arXiv 1603.09382, 1909.11556), truncated updates, growth."""
 
 from collections.abc import Mapping
 
@@ -46,6 +46,15 @@ def draw_depth(shares: Mapping[int, float], num_layers: int, seed: int, step: in
             return depth
         point -= share
     return num_layers
+
+
+def grown_depth(grow: Mapping[int, int], num_layers: int, step: int) -> int:
+    """Return the highest layer that may run in update ``step``, from 1: the lowest tap whose number of updates is not over.
+
+    >>> [grown_depth({2: 10, 4: 20}, 12, step) for step in (10, 11, 20, 21)]
+    [2, 4, 4, 12]
+    """
+    return min((tap for tap, until in grow.items() if step <= until), default=num_layers)
 
 
 def branch_scales(probabilities: list[float]) -> list[float]:

@@ -67,12 +67,12 @@ def _copy_tuned(experiment: Experiment, target: Path) -> None:
 
 
 def pruned_config(config: Config, keep: Sequence[int]) -> Config:
-    """Return the config of the pruned model: fewer layers, the taps on kept layers, renumbered, and no truncated updates.
+    """Return the config of the pruned model: fewer layers, the taps on kept layers, renumbered; all updates run all layers.
 
     Without a tap below the last layer, self-conditioning is switched off.
     """
     taps = tuple(keep.index(tap) + 1 for tap in config.model.tap_layers if tap in keep)
-    model = config.model.model_copy(update={"num_layers": len(keep), "taps": taps, "truncated": {}})
+    model = config.model.model_copy(update={"num_layers": len(keep), "taps": taps, "truncated": {}, "grow": {}})
     depths = tuple(depth for depth in config.depths() if depth <= len(keep))
     prune = config.prune.model_copy(update={"depths": depths})
     return config.model_copy(update={"model": model.settled(), "prune": prune.settled()})

@@ -61,6 +61,9 @@ def _exits(config: ModelConfig) -> list[str]:
     if config.truncated:
         shares = ", ".join(f"{100 * share:.0f} % after layer {tap}" for tap, share in config.truncated.items())
         parts.append(f"truncated updates ({shares})")
+    if config.grow:
+        steps = ", ".join(f"no layer above {tap} in the first {until} updates" for tap, until in config.grow.items())
+        parts.append(f"growth ({steps})")
     return parts
 
 

@@ -16,7 +16,7 @@ from asrprune.data.dataset import Batch, Corpus
 from asrprune.data.tables import some
 from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
 from asrprune.model.ctc_model import CtcModel
-from asrprune.model.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities
+from asrprune.model.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities, grown_depth
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.seeds import mix
 from asrprune.train.optim import learning_rate, make_optimizer, set_learning_rate
@@ -135,7 +135,10 @@ class Updater:
     def _draw_depth(self, step: int) -> int:
         """Draw the exit at which this update ends. The first update runs all layers, so that all weights get moments."""
         model = self.config.model
-        return model.num_layers if step == 1 else draw_depth(model.truncated, model.num_layers, self.config.seed, step)
+        if step == 1:
+            return model.num_layers
+        drawn = draw_depth(model.truncated, model.num_layers, self.config.seed, step)
+        return min(drawn, grown_depth(model.grow, model.num_layers, step))
 
     def _clip(self) -> float:
         """Clip the gradient; return its norm before that. This waits for the GPU; the optimiser then runs asynchronously."""

@@ -67,6 +67,18 @@ def test_unknown_key_lists_the_known_ones_at_every_level(tmp_path: Path) -> None
             "model: {num_layers: 4, taps: [1, 2], truncated: {1: 0.5, 2: 0.5}}",
             "model: truncated must leave some updates to all layers: a sum below 1, got {1: 0.5, 2: 0.5}",
         ),
+        (
+            "model: {num_layers: 4, taps: [1, 2], grow: {3: 50}}",
+            "model: grow: updates end at taps below the last layer, [1, 2], got {3: 50}",
+        ),
+        (
+            "model: {num_layers: 4, taps: [1, 2], grow: {1: 50, 2: 50}}",
+            "model: grow: each tap needs more updates than the tap below it, and at least 2, got {1: 50, 2: 50}",
+        ),
+        (
+            "model: {num_layers: 4, taps: [1, 2], tap_weight: 0, grow: {1: 50}}",
+            "model: grow: updates end at taps, so tap_weight must be above 0, got 0",
+        ),
         ("model: {num_layers: 4, taps: [5]}", "model: taps must ascend and lie in 1..num_layers = 1..4, got [5]"),
         ("model: {layer: {type: conformer, kernel: 4}}", "model.layer: kernel must be odd, got 4"),
         ("model: {layer: conformer, conv_kernel: 4}", "model.layer: kernel must be odd, got 4"),

@@ -14,7 +14,7 @@ from asrprune.config.names import numbers
 from asrprune.config.schema import Config
 from asrprune.features.augment import change_vocal_tract, change_volume, spec_augment
 from asrprune.model.ctc_model import CtcModel
-from asrprune.model.stochastic_depth import draw_depth, drop_probabilities
+from asrprune.model.stochastic_depth import draw_depth, drop_probabilities, grown_depth
 from asrprune.runtime.errors import UserError
 from asrprune.train.optim import learning_rate
 
@@ -48,6 +48,7 @@ TRAINING: dict[str, st.SearchStrategy[Any]] = {
     "model.taps": TAPS,
     "model.tap_weight": SHARES,
     "model.truncated": st.dictionaries(st.integers(1, 3), SHARES, max_size=2),
+    "model.grow": st.dictionaries(st.integers(1, 3), st.integers(20, 40), max_size=2),
     "model.self_conditioning": st.booleans(),
     "model.stochastic_depth.rate": st.sampled_from([0, 0.2, 0.5]),
     "model.stochastic_depth.mode": st.sampled_from(["linear", "uniform"]),
@@ -177,8 +178,9 @@ def _updates(config: Config) -> tuple[object, ...]:
     model, schedule = config.model, config.train.schedule
     skipped = drop_probabilities(model.num_layers, model.stochastic_depth.rate, model.stochastic_depth.mode)
     ends = [draw_depth(model.truncated, model.num_layers, config.seed, step) for step in range(1, 60)]
+    tops = [grown_depth(model.grow, model.num_layers, step) for step in range(2, 60)]
     rates = [round(learning_rate(step, 100, schedule), 9) for step in (1, 10, 15, 50, 100)]
-    return tuple(skipped), tuple(ends), tuple(rates)
+    return tuple(skipped), tuple(ends), tuple(tops), tuple(rates)
 
 
 @cache

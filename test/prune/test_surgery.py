@@ -88,8 +88,9 @@ def test_without_a_tap_below_the_last_layer_nothing_is_conditioned(full: Experim
 
 
 def test_no_update_of_a_pruned_model_is_truncated(full: Experiment) -> None:
-    cut = pruned_config(config_with(full.config, "model", truncated={2: 0.3, 6: 0.1}), (1, 2, 4, 5))
-    assert parse_config(resolved(cut), "pruned").model.truncated == {}
+    cut = pruned_config(config_with(full.config, "model", truncated={2: 0.3, 6: 0.1}, grow={2: 9}), (1, 2, 4, 5))
+    model = parse_config(resolved(cut), "pruned").model
+    assert (model.truncated, model.grow) == ({}, {})
 
 
 def test_the_config_resolves_and_its_depths_fit(full: Experiment) -> None:

@@ -257,6 +257,19 @@ def test_truncated_updates_leave_the_layers_above_as_they_are(
     assert window.reached.tolist() == [48, 4 * (12 - window.ended_at[1]), 4 * window.ended_at[4]]
 
 
+def test_a_model_grows(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
+    """The first update runs all layers; then no layer above the tap runs until its updates are over."""
+    trainer = make_trainer(tiny_config_with(*CALM, 'model.truncated={"1": 0.4}', 'model.grow={"1": 4, "2": 9}'))
+    ends = []
+    for _ in range(14):
+        window = trainer._empty_window()
+        update(trainer, batches_of(trainer, range(2)), window)
+        ends.append(*window.ended_at)
+    drawn = [draw_depth({1: 0.4}, 4, trainer.config.seed, step) for step in range(1, 15)]
+    assert ends == [4, 1, 1, 1, *(min(2, depth) for depth in drawn[4:9]), *drawn[9:]]
+    assert {1, 2} == set(ends[4:9]), "truncated updates go on while the model grows"
+
+
 def test_logged_loss_is_that_of_the_exits_that_were_reached(
     tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
 ) -> None:
