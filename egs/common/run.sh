@@ -36,7 +36,7 @@ source "$common/parse_options.sh"
 source "$common/environment.sh"
 one_of executor local slurm
 numbers=(--config "$config" $config_opts) exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
-from_config lm=decode.decoder.lm speeds=prune.speeds strategies=prune.strategies
+from_config lm=decode.decoder.lm speeds=prune.speeds
 remember download_dir local_opts
 train=$datadir/$train_set train_sp=${train}_sp dev=$datadir/$dev_set tests=() list=()
 for name in $test_sets; do tests+=("$datadir/$name"); done
@@ -71,10 +71,8 @@ stage 4 train "training with $config, in $exp; curves: tensorboard --logdir $exp
         --cmvn "$train_sp/cmvn" "${cores[@]}" --nproc "$nproc" --num-nodes "$num_nodes" $sure
 stage 5 average "the average of the best epochs, in $exp/model.safetensors"
     run asrprune average --exp "$exp" ${licence:+--licence "$licence"}
-if [[ $strategies =~ svcca|influence ]]; then  # a small dev set may be too short to measure, which the others do not need
-    stage 6 svcca "similarity of the layers on $search_dir, in $exp/svcca"
-        run asrprune svcca --exp "$exp" --data "$search_dir" "${cores[@]}"
-fi
+stage 6 svcca "similarity of the layers on $search_dir, in $exp/svcca, if a strategy needs it"
+    run asrprune svcca --exp "$exp" --data "$search_dir" "${cores[@]}"
 stage 7 search "which layers to remove, judged on $search_dir, in $exp/plans"
     if [ "$lm" ]; then run asrprune tune-lm --exp "$exp" --dev "$dev" $sure "${jobs[@]}" --nj "$decoders" "${cores[@]}"; fi
     run asrprune search --exp "$exp" --dev "$search_dir" $sure "${jobs[@]}" --nj "$decoders" "${cores[@]}"
