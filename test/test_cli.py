@@ -20,7 +20,7 @@ from records import changed
 from asrprune.data.tables import open_table, read_table, write_table
 from asrprune.decode.sweep import Decoded
 from asrprune.experiment.plan import read_plan
-from asrprune.experiment.store import read_experiment_config, save_model
+from asrprune.experiment.store import ModelRecord, read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights
 from asrprune.runtime.files import sha256_of
 
@@ -403,6 +403,12 @@ def test_of_phones_the_commands_say_per(exp: Path, tiny_data: Path) -> None:
         assert re.search(rf"^iterative: depth 3: [\d,]+, dev {rate.lower()} \d", found.out, re.MULTILINE)
         asrprune("decode", "--exp", exp, tiny_data / "dev", "--layers", "1,2")
         assert f"layers_1_2_d2: {rate} " in asrprune("score", "--exp", exp, tiny_data / "dev").out
+
+
+def test_the_licence_of_the_training_data_stays_with_the_model(exp: Path, tmp_path: Path) -> None:
+    asrprune("average", "--exp", exp, "--licence", "CC BY 4.0")
+    asrprune("prune", "--exp", exp, "--layers", "1,2", tmp_path / "two")
+    assert ModelRecord.read(tmp_path / "two/model.json").data_licence == "CC BY 4.0"
 
 
 def test_check_data_says_the_sizes_and_what_sets_share(tiny_data: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from asrprune.runtime import hardware
 from asrprune.runtime.executor import Executor
 from asrprune.train import start
 from asrprune.train.checkpoint import load_state
+from asrprune.train.update import zero_of_unused
 
 KEEPS: list[Keep] = [(1, 2, 3, 4), (1, 2, 4), (1, 3), (4,)]
 
@@ -111,10 +112,9 @@ def test_losses(options: dict[str, object], keep: Keep | None, gpu: torch.device
     batch = torch.randn(3, 60, 80), torch.tensor([60, 33, 5]), torch.ones(3, 5, dtype=torch.int64), torch.tensor([5, 4, 0])
     with torch.inference_mode():
         expected = model(*batch, keep, scales)
-    model.all_take_part = True
     there = model.to(gpu)
     with torch.inference_mode():
-        found = there(*(x.to(gpu) for x in batch), keep, scales)
+        found = there(*(x.to(gpu) for x in batch), keep, scales) + zero_of_unused(there, keep or ())
     assert found.device == gpu
     torch.testing.assert_close(found.cpu(), expected)
 

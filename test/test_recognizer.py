@@ -358,7 +358,7 @@ def test_other_rates_and_channels_are_those_of_the_model(
     soundfile.write(tmp_path / "stereo.wav", noise, rate, subtype="FLOAT")
     resample = import_torchaudio().functional.resample
     expected = asr.transcribe(resample(torch.from_numpy(noise.mean(axis=1)), rate, 16000, **SPEED_FILTER).numpy())
-    listener._tell.cache_clear()
+    listener.told.clear()
     with caplog.at_level("INFO"):
         found = [asr.transcribe(tmp_path / "stereo.wav") for _ in range(2)]
     assert [hypothesis.text for hypothesis in found] == [expected.text] * 2 != ["", ""]

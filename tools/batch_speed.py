@@ -1,4 +1,4 @@
-"""Print the time of short recordings in batches as a share of that one by one, and how many texts differ (docs/deploy.md).
+"""Print the time of short recordings in batches as a share of that one by one, and how many texts differ (docs/transcribe.md).
 
     python tools/batch_speed.py MODEL RECORDINGS
 

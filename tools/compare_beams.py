@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Decode a set with our beam search and with ctc-beam-decoder, and say of each text that differs why.
+"""Decode a set with our beam search and with ctc-beam-decoder, say of each text that differs why, and how long both took.
 
 pip install ctc-beam-decoder==0.2.0 && python tools/compare_beams.py --exp EXP data/test 12 6 2
 
@@ -11,6 +11,7 @@ In an empty text the other one counts an unknown word.
 
 import argparse
 import math
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -42,17 +43,22 @@ class Searches:
             beta=options.word_bonus or 0.0, unk_score_offset=0.0,
         )  # fmt: skip
         self.least = math.log(options.min_prob)
+        self.took = self.seconds = np.zeros(2)  # CPU time of both: of the last text, and of all texts with the narrow beam
 
     def texts(self, log_probs: np.ndarray, width: int) -> tuple[str, str]:
         """Our text and the other one, of (T', V) log-probabilities."""
         self.beam.options = self.beam.options.model_copy(update={"width": width})
+        began = time.process_time()
         (path,) = self.beam.decode(torch.from_numpy(log_probs)[None], torch.tensor([len(log_probs)]))
+        between = time.process_time()
         other = self.other.decode_beams(log_probs, beam_width=width, beam_prune_logp=-1e9, token_min_logp=self.least)
+        self.took = np.array([between - began, time.process_time() - between])
         return self.tokenizer.decode(path.labels), other[0][0]
 
     def compare(self, log_probs: np.ndarray, width: int) -> str:
         """Why the texts differ, with both of them; "same" if they do not."""
         ours, other = self.texts(log_probs, width)
+        self.seconds = self.seconds + self.took
         if ours == other:
             return "same"
         wide, other_wide = self.texts(log_probs, WIDE)
@@ -86,6 +92,7 @@ def main() -> None:
                     print(f"depth {keeps[keep]}: {corpus.ids[index]}: {why}: {searches.texts(log_probs[:length], width)}")
     for depth, found in counts.items():
         print(f"depth {depth}: {found.total()} utterances: {', '.join(f'{n} {why}' for why, n in found.most_common())}")
+    print("seconds of CPU time: ours {:.2f}, the other {:.2f}".format(*searches.seconds))
 
 
 if __name__ == "__main__":

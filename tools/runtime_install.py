@@ -1,4 +1,4 @@
-"""Install the runtime alone in a new environment, transcribe with it, and print what that takes (docs/deploy.md).
+"""Install the runtime alone in a new environment, transcribe with it, and print what that takes (docs/transcribe.md).
 
     python tools/runtime_install.py MODEL.onnx SPEECH.wav [PYTHON]
 

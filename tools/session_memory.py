@@ -1,4 +1,4 @@
-"""Print the memory of a process that runs an exported model in several modes of onnxruntime, and their time (docs/deploy.md).
+"""Print the memory and time of a process that runs an exported model in several modes of onnxruntime (docs/transcribe.md).
 
     python tools/session_memory.py MODEL.onnx
 

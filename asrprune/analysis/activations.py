@@ -21,8 +21,8 @@ def activations(runner: Runner, corpus: Corpus, max_frames: int, batch_frames: i
     Returns:
         L + 1 arrays (N, D) float32; row i is the same frame in each.
     """
-    lowest = [tuple(range(1, depth + 1)) for depth in range(runner.model.config.num_layers + 1)]
-    chosen = _enough_utterances(corpus, runner.model.encoder.factor, max_frames, seed)
+    lowest = [tuple(range(1, depth + 1)) for depth in range(len(runner.model.layers) + 1)]
+    chosen = _enough_utterances(corpus, runner.model.factor, max_frames, seed)
     parts: list[list[np.ndarray]] = [[] for _ in lowest]
     batches = [chosen[batch] for batch in sorted_batches(corpus.lengths[chosen], batch_frames)]
     for batch in track(runner.batches(corpus, batches), f"activations {corpus.directory.name}", len(batches)):

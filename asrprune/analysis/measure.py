@@ -25,7 +25,7 @@ def measure_layers(experiment: Experiment, directory: Path) -> Path:
     config = experiment.config
     corpus = Corpus(directory, None)
     check_lengths(experiment, corpus)
-    runner = Runner(experiment.model, experiment.model.cmvn_mean.device, "float32")  # float32, because differences are small
+    runner = Runner(experiment.model, experiment.model.device, "float32")  # float32, because differences are small
     streams = activations(runner, corpus, config.prune.svcca_frames, config.decode.max_frames, config.seed)
     spaces = [measures.subspace(stream, config.prune.svcca_variance) for stream in streams]
     path = similarity_path(experiment.path, directory.name)

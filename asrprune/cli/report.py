@@ -22,7 +22,7 @@ def report(
 ) -> None:
     """Write the report of an experiment. Writes RESULTS.md, figures, report.html and results.json."""
     from asrprune.report.build import copy_report, write_report
-    from asrprune.report.tables import screen_table
+    from asrprune.report.result_table import screen_table
 
     if grid_file is not None and exp is None and copy_to is None:
         compare(grid_file, output=output, no_train=True)

@@ -38,12 +38,13 @@ def train(
 def average(
     exp: ExpDir,
     count: Annotated[int | None, typer.Option("--count", min=1, help="best epochs to average; default: train.average")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="licence of the training data, for the model card")] = None,
 ) -> None:
     """Average the best epochs into model.safetensors."""
     from asrprune.experiment.store import read_experiment_config
     from asrprune.train.average import average_best
 
     rate = read_experiment_config(exp).scoring.in_units("WER")
-    for member in average_best(exp, count):
+    for member in average_best(exp, count, licence):
         say(f"epoch {member.epoch}: dev {rate} {member.wer:.2f} %")
     say(f"{exp / 'model.safetensors'}")

@@ -9,8 +9,8 @@ from asrprune.compare.summarise import summarise
 from asrprune.compare.summary import Summary
 from asrprune.compare.tables import tables
 from asrprune.compare.verdict import verdict
+from asrprune.report.result_table import seen
 from asrprune.report.table import Table, latex, markdown
-from asrprune.report.tables import seen
 from asrprune.runtime.files import write_text
 
 _INTERVALS = (

@@ -11,7 +11,7 @@ from asrprune.compare.record import CellRecord, CellRow, numbers
 from asrprune.compare.summary import ALL, ALONE, Comparison, Cost, Margin, Removals, Seed, Speed, Summary, System
 from asrprune.config.schema import ScoringConfig
 from asrprune.prune.strategies.table import rank
-from asrprune.report.tables import FULL, search_sets
+from asrprune.report.result_table import FULL, search_sets
 from asrprune.runtime.errors import UserError
 
 Key = tuple[str, str, int]  # method, strategy, depth
@@ -111,8 +111,9 @@ def _speakers(records: dict[str, CellRecord], name: str) -> np.ndarray | None:
 
 def _rows(grid: Grid, name: str, seed: Seed, resampled: Resampled[Key], found: dict[Key, dict[int, CellRow]]) -> list[System]:
     """Make a row for each system: methods in the order of the grid, strategies in that of the table, from deep to shallow."""
+    order = {FULL: (-1, ""), ALONE: (-1, "")}
     rows = []
-    for key in sorted(found, key=lambda key: (list(grid.methods).index(key[0]), _rank(key[1]), -key[2])):
+    for key in sorted(found, key=lambda key: (list(grid.methods).index(key[0]), order.get(key[1], rank(key[1])), -key[2])):
         method, strategy, depth = key
         rate, (first, *others) = resampled.rate(key), found[key].values()
         low, high = rate.percentiles(0.95)
@@ -166,10 +167,6 @@ def _found(records: Sequence[CellRecord], name: str) -> dict[Key, dict[int, Cell
 def _runs(rows: dict[int, CellRow], units: np.ndarray) -> Runs:
     """Return one system with all its seeds."""
     return Runs(tuple(rows), of_speakers(np.stack([numbers(row.errors) for row in rows.values()]), units))
-
-
-def _rank(strategy: str) -> tuple[int, str]:
-    return (-1, "") if strategy in (FULL, ALONE) else rank(strategy)
 
 
 def _pair(grid: Grid, records: dict[str, CellRecord]) -> dict[str, CellRecord]:

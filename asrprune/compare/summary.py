@@ -8,8 +8,8 @@ from pydantic import AfterValidator
 from asrprune.compare.grid import Role
 from asrprune.config.schema import ScoringConfig
 from asrprune.experiment.plan import Keep
+from asrprune.report.result_table import FULL
 from asrprune.report.results import SetData
-from asrprune.report.tables import FULL
 from asrprune.runtime.hardware import Environment
 from asrprune.runtime.records import Record
 

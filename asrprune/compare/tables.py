@@ -7,8 +7,8 @@ from asrprune.compare.noninferiority import MOST_SEEDS
 from asrprune.compare.summary import ALONE, Comparison, Cost, Summary, System, of_system, shown
 from asrprune.compare.verdict import difference, rests_on
 from asrprune.prune.strategies.table import rank
+from asrprune.report.result_table import FULL, two_digits, wer_cell
 from asrprune.report.table import NONE, Table
-from asrprune.report.tables import FULL, two_digits, wer_cell
 
 MARKS = {"passes": "✓", "worse": "✗", "undecided": "?"}
 _PUBLISHED = (

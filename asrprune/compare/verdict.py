@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from asrprune.compare.grid import Grid
 from asrprune.compare.summary import Comparison, Summary, shown
-from asrprune.report.tables import seen
+from asrprune.report.result_table import seen
 
 _WORDS = {"passes": "not worse than", "worse": "worse than", "undecided": "undecided against"}
 

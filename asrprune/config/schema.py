@@ -4,7 +4,7 @@ A number that has no effect is an error. The numbers of an alternative are in a 
 number can have no effect, the method ``idle`` of its section names it. docs/config.md is generated from this file.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -22,7 +22,7 @@ from asrprune.config.section import (
     setting,
     spelt_out,
 )
-from asrprune.config.strategies import Strategy, strategy_name
+from asrprune.config.strategies import NEEDS, Effort, Strategy, strategy_name
 
 Speeds = Different[Annotated[float, Field(ge=0.5, le=2.0), Bounded]]
 
@@ -384,14 +384,15 @@ class PruneConfig(Section):
 
     def idle(self) -> dict[str, str]:
         """Some numbers belong to a strategy that is not listed."""
-        iterative, svcca = "iterative" in self.strategies, "svcca" in self.strategies
-        found = {} if self.depths is None else {"min_depth": "beside depths"}
-        if not iterative:
-            found["beam"] = "without the strategy iterative"
-        if not svcca:
-            found["rerank"] = "without the strategy svcca"
-        if not iterative and not (svcca and self.rerank > 1):
-            found["metric"] = "without the strategy iterative, or svcca with a rerank above 1"
+        found, listed = {} if self.depths is None else {"min_depth": "beside depths"}, [NEEDS[name] for name in self.strategies]
+        for number in get_args(Effort):
+            if number not in {needs.effort for needs in listed}:
+                users = [name for name, needs in NEEDS.items() if needs.effort == number]
+                found[number] = f"without the strategy {' or '.join(users)}"
+        if not any(needs.scores or (needs.effort and getattr(self, needs.effort) > 1) for needs in listed):
+            users = [name for name, needs in NEEDS.items() if needs.scores]
+            users += [f"{name} with a {one.effort} above 1" for name, one in NEEDS.items() if one.effort and not one.scores]
+            found["metric"] = f"without the strategy {', or '.join(users)}"
         return found
 
 

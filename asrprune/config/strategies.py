@@ -1,8 +1,29 @@
-"""The names of the strategies that choose layers, current and old. asrprune/prune/strategies implements them."""
+"""The strategies that choose layers: what they need, and their names, current and old. asrprune/prune has the code."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 Strategy = Literal["iterative", "svcca", "influence", "every", "lowest"]
+Measure = Literal["similarity", "influence"]
+Effort = Literal["beam", "rerank"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a strategy needs to choose layers. The config, the stages of a recipe and the search ask here."""
+
+    measure: Measure | None = None  # of the layers, made by `asrprune svcca` (stage 6)
+    scores: bool = False  # dev scores of sub-models; without it only if ``effort`` is above 1
+    effort: Effort | None = None  # the number of `prune` that sets how many sub-models are scored
+
+
+NEEDS: dict[str, Needs] = {
+    "iterative": Needs(scores=True, effort="beam"),
+    "svcca": Needs("similarity", effort="rerank"),
+    "influence": Needs("influence"),
+    "every": Needs(),
+    "lowest": Needs(),
+}
 STRATEGY_NAMES: tuple[Strategy, ...] = get_args(Strategy)  # the order in tables and figures
 PREFERRED: Strategy = "iterative"  # the default of commands
 _OLD = {"greedy": "iterative", "top": "lowest"}

@@ -5,7 +5,7 @@ perturbation, applied when features are computed), later feats.scp and utt2num_f
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -189,8 +189,8 @@ def _rows_of(path: Path, utterances: Sequence[Utterance]) -> Rows:
     rows: Rows = {"utt2spk": utt2spk, "spk2utt": spk2utt_of(utt2spk), "wav.scp": {utt.id: utt.audio for utt in utterances}}
     if any(utt.start_s or utt.end_s is not None for utt in utterances):
         lengths = _recording_lengths(path, utterances)
-        times = {utt.id: (number(utt.start_s), number(_end_s(utt, lengths))) for utt in utterances}
-        rows["segments"] = {utt.id: " ".join((utt.recording, *times[utt.id])) for utt in utterances}
+        ends = {utt.id: lengths[utt.audio] if utt.end_s is None else utt.end_s for utt in utterances}
+        rows["segments"] = {utt.id: f"{utt.recording} {number(utt.start_s)} {number(ends[utt.id])}" for utt in utterances}
         rows["wav.scp"] = _wav_scp(path, utterances)
     if any(utt.text for utt in utterances):
         rows["text"] = {utt.id: utt.text for utt in utterances}
@@ -221,7 +221,3 @@ def _recording_lengths(path: Path, utterances: Iterable[Utterance]) -> dict[str,
             except UserError as error:
                 raise UserError(f"{path / 'wav.scp'}: {utt.recording}: {error}") from None
     return lengths
-
-
-def _end_s(utt: Utterance, lengths: Mapping[str, float]) -> float:
-    return lengths[utt.audio] if utt.end_s is None else utt.end_s

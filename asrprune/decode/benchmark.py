@@ -93,7 +93,7 @@ def bench(
         threads = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-    device = _device(experiment)
+    device = experiment.model.device
     path = ExperimentPaths(experiment.path).bench
     Bench(
         format=1, set=directory.name, utterances=len(features), audio_s=audio_s, threads=threads, batch=options.batch,
@@ -176,10 +176,6 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _device(experiment: Experiment) -> torch.device:
-    return experiment.model.cmvn_mean.device
 
 
 def keeps_of(experiment: Experiment) -> list[Keep]:

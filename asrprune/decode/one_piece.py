@@ -8,7 +8,7 @@ from asrprune.data.dataset import Corpus
 from asrprune.data.tables import some
 from asrprune.decode.windows import WINDOWS
 from asrprune.experiment.store import Experiment
-from asrprune.model.ctc_model import CtcModel
+from asrprune.model.layered import LayeredModel
 from asrprune.runtime.errors import UserError
 
 
@@ -19,18 +19,18 @@ def check_lengths(experiment: Experiment, *corpora: Corpus) -> None:
             raise UserError(fault)
 
 
-def too_long_in(corpus: Corpus, config: Config, model: CtcModel) -> str:
+def too_long_in(corpus: Corpus, config: Config, model: LayeredModel) -> str:
     """Return a sentence about the utterances of a corpus, see ``too_long``."""
     seconds = corpus.lengths * config.frontend.frame_shift_ms / 1000
     return too_long(corpus.directory, zip(corpus.ids, seconds.tolist(), strict=True), model)
 
 
-def too_long(directory: Path, durations: Iterable[tuple[str, float]], model: CtcModel) -> str:
+def too_long(directory: Path, durations: Iterable[tuple[str, float]], model: LayeredModel) -> str:
     """Return a sentence about utterances that need too much memory in one piece; empty if there are none.
 
     ``durations``: ids and seconds. Attention that stores a value for each pair of frames needs 6 GB for seven minutes.
     """
-    if not model.encoder.holds_pairs:
+    if not model.holds_pairs:
         return ""
     long = [key for key, seconds in durations if seconds > WINDOWS.one_piece_s]
     if not long:

@@ -53,6 +53,7 @@ class ModelRecord(Record):
     asrprune: str
     seed: int
     pruned_from: PrunedFrom | None = None
+    data_licence: str | None = None  # of the training data, in words
     members: tuple[Epoch, ...]  # the averaged epochs
 
 
@@ -96,6 +97,7 @@ def save_model(
     weights: dict[str, torch.Tensor],
     members: Sequence[Epoch],
     pruned_from: PrunedFrom | None = None,
+    data_licence: str | None = None,
 ) -> None:
     """Write ``model.safetensors``, then ``model.json``. An old ``model.json`` is deleted first."""
     paths = ExperimentPaths(exp)
@@ -106,7 +108,8 @@ def save_model(
     ModelRecord(
         format=1, model_sha256=sha256_of(paths.weights),
         tokenizer_sha256=sha256_of(paths.tokenizer), num_layers=config.model.num_layers, params_m=num_params(model) / 1e6,
-        asrprune=version(), seed=config.seed, pruned_from=pruned_from, members=tuple(members),
+        asrprune=version(), seed=config.seed, pruned_from=pruned_from, data_licence=data_licence,
+        members=tuple(members),
     ).write(paths.model)  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from asrprune.experiment.plan import Keep, Plan
 from asrprune.experiment.store import Experiment
 from asrprune.export import card, quantise
 from asrprune.export.check import Check, Said
-from asrprune.export.cost import with_cost
+from asrprune.export.cost import with_cost, with_ended
 from asrprune.export.examples import Example, noise, utterances
 from asrprune.export.mixture import smallest_mixture
 from asrprune.export.onnx_file import (
@@ -37,6 +37,7 @@ from asrprune.export.onnx_file import (
 )
 from asrprune.export.record import FACTS, Exported, ExportedDepth, Form, Input, Precision
 from asrprune.export.session import THRESHOLDS, as_thresholds
+from asrprune.export.speed import UTTERANCES, with_speed
 from asrprune.export.waveform import Fbank
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
@@ -183,7 +184,8 @@ def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
         format=1, form=options.form, exits=exits, thresholds=thresholds,
         input=options.input, precision=options.precision, depth=options.depth or layers,
         depths=tuple(depths), num_layers=layers, strategy=plan.strategy, metric=plan.metric, dev_set=plan.dev_set,
-        licence=options.licence, factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
+        licence=options.licence, data_licence=experiment.record.data_licence,
+        factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
         vocab_size=len(experiment.tokenizer), units=tuple(experiment.tokenizer.pieces), windows=WINDOWS,
         word_tail_s=WORD_TAIL_S, decoder=decoder, tuned=tuned,
         scoring=experiment.config.scoring, model_sha256=experiment.record.model_sha256, asrprune=version(),
@@ -258,19 +260,26 @@ def _dev(experiment: Experiment, options: Options) -> Iterator[Example]:
 
 
 def _texts(check: Check, exported: Exported, options: Options) -> Exported:
-    """Compare texts on the dev set: in float32 they must be equal; what a lower precision costs is added to the record."""
+    """Compare texts on the dev set: in float32 they must be equal; what a lower precision costs is added to the record.
+
+    What early exit does, and the speed of the file, are measured there, too.
+    """
     exact, dev = options.precision == "float32", options.dev
     if dev is None:
         if not exact:
             logger.warning("what %s costs is not known; give a dev set: --dev DIR", options.precision)
         return exported
     examples = _dev(check.experiment, options)
-    if not exact:
-        return with_cost(exported, check.texts(examples), dev)
-    logger.info("the texts of %d utterances of %s are equal at every depth", check.same_texts(examples), dev)
+    if exact:
+        logger.info("the texts of %d utterances of %s are equal at every depth", check.same_texts(examples), dev)
+    else:
+        exported = with_cost(exported, check.texts(examples), dev)
     if exported.exits:
-        check.early_exit(_dev(check.experiment, options), exported.exits, exported.thresholds)
-    return exported
+        if exact:
+            check.early_exit(_dev(check.experiment, options), exported.exits, exported.thresholds)
+        exported = with_ended(exported, check.ended(_dev(check.experiment, options), exported, dev))
+    few = utterances(dev, min(UTTERANCES, options.utterances or UTTERANCES), check.experiment, options.input == "waveform")
+    return with_speed(exported, check.session, few, dev)
 
 
 def _as_mask(keep: Keep, num_layers: int) -> np.ndarray:

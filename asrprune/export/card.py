@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from asrprune.export.cost import said_of
 from asrprune.export.record import Exported, ExportedDepth
 from asrprune.runtime.files import write_text
 
@@ -13,7 +14,6 @@ _PRECISION = {
     "fp16": "16-bit floating-point numbers; computing is in 32 bits",
     "int8": "8-bit integers in linear layers, 32-bit floating-point numbers elsewhere",
 }
-_COMPUTING = "RTF: seconds of computing for each second of audio, as `asrprune bench` measured it in torch, without features."
 
 
 def write(path: Path, exported: Exported) -> Path:
@@ -55,6 +55,20 @@ def _cells(exported: Exported, row: ExportedDepth) -> list[str]:
     return [str(row.depth), layers, f"{row.params_m:.2f} M", *compared, _number(row.score), _number(row.rtf, 4)]
 
 
+def _speed(exported: Exported) -> str:
+    """Return how the real-time factors were measured."""
+    meaning = "RTF: seconds of computing for each second of audio"
+    if speed := exported.speed:
+        features = "with" if exported.input == "waveform" else "without"
+        return (
+            f"{meaning}, of this file ({exported.precision}) in onnxruntime, {features} features, on {speed.utterances}"
+            f" utterances of {speed.set}, one by one; {speed.cpu}, threads: {speed.threads}, decoder: {speed.decoder}."
+        )
+    unknown = "The speed of this file was not measured; export with --dev."
+    known = any(row.rtf is not None for row in exported.depths)
+    return f"{meaning}, as `asrprune bench` measured it in torch, without features. {unknown}" if known else unknown
+
+
 def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
@@ -75,8 +89,7 @@ def _notes(exported: Exported) -> list[str]:
         )
     elif exported.precision != "float32":
         notes.append(f"What {exported.precision} costs was not measured; export with --dev.")
-    if any(row.rtf is not None for row in exported.depths):
-        notes.append(_COMPUTING)
-    else:
-        notes.append("RTF was not measured (`asrprune bench`).")
+    notes.append(_speed(exported))
+    if exported.ended:
+        notes.append(said_of(exported.ended))
     return [exported.scoring.in_units(note) for note in notes]

@@ -1,7 +1,8 @@
 """The check of an exported file: onnxruntime against torch at every depth, by numbers, and by texts and WER of a dev set."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asrprune.data.tokenizer import Tokenizer
 from asrprune.decode.decoder import Array
 from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.export.examples import Example
-from asrprune.export.record import Precision
+from asrprune.export.record import Ended, Exported, Precision
 from asrprune.export.session import Session
 from asrprune.infer.early_exit import confidence
 from asrprune.infer.runner import Runner
@@ -35,6 +37,17 @@ class Texts:
     errors: int = 0  # word errors of the file
     errors_float32: int = 0  # of torch
 
+    def add(self, example: Example, file: list[list[int]], float32: list[list[int]], tokenizer: Tokenizer) -> None:
+        """Add what both say of a batch: the labels of each utterance."""
+        references = [text.split() for text in example.texts]
+        self.changed += [name for name, a, b in zip(example.ids, file, float32, strict=True) if a != b]
+        self.errors += sum(word_errors(file, references, tokenizer))
+        self.errors_float32 += sum(word_errors(float32, references, tokenizer))
+
+    def wer(self, words: int) -> tuple[float, float] | tuple[None, None]:
+        """Return the WER of the file and of torch, in percent; None without transcripts."""
+        return (100 * self.errors / words, 100 * self.errors_float32 / words) if words else (None, None)
+
 
 @dataclass
 class Comparison:
@@ -43,11 +56,6 @@ class Comparison:
     texts: dict[Keep, Texts]
     utterances: int = 0
     words: int = 0  # of the references
-
-    def wer(self, keep: Keep) -> tuple[float, float] | None:
-        """Return the WER of the file and of torch, in percent; None without transcripts."""
-        found = self.texts[keep]
-        return (100 * found.errors / self.words, 100 * found.errors_float32 / self.words) if self.words else None
 
     def loss(self) -> float:
         """Return the largest increase of the WER at any depth, in points; raise a ``UserError`` without transcripts."""
@@ -81,7 +89,7 @@ class Check:
         self._precision, self._said = precision, {} if said is None else said
         self.experiment, self.path, self.keeps, self.choice = experiment, path, keeps, choice
         self._runner = Runner(experiment.model, torch.device("cpu"), "float32")
-        self._session = Session(path)
+        self.session = Session(path)
 
     def numbers(self, examples: Iterable[Example]) -> float:
         """Compare log-probabilities; return the largest difference.
@@ -111,7 +119,7 @@ class Check:
         keeps = [tuple(range(1, exit + 1)) for exit in exits]
         needed = np.array([*thresholds, 0.0])
         for example in examples:
-            log_probs, frames, layers = self._session.run_until_sure(example.x, example.lens, thresholds)
+            log_probs, frames, layers = self.session.run_until_sure(example.x, example.lens, thresholds)
             there = [emissions for _, emissions in self._runner.emissions(example.features, example.frames, keeps)]
             sure = np.stack([confidence(emissions).numpy() for emissions in there])  # (E, B)
             for number, depth in enumerate(layers.tolist()):
@@ -128,16 +136,33 @@ class Check:
         """Compare greedy texts, at every depth or with the layers in ``keeps``."""
         found = Comparison({keep: Texts() for keep in keeps or self.keeps})
         for example in examples:
-            references = [text.split() for text in example.texts]
-            found.utterances += len(references)
-            found.words += sum(map(len, references))
-            said, tokenizer = self._said_in_torch(example), self.experiment.tokenizer
+            found.utterances += len(example.texts)
+            found.words += _num_words(example)
+            said = self._said_in_torch(example)
             for keep, texts in found.texts.items():
-                here, there = said[keep], self._said_by_file(example, keep)
-                texts.changed += [name for name, a, b in zip(example.ids, here, there, strict=True) if a != b]
-                texts.errors += sum(word_errors(there, references, tokenizer))
-                texts.errors_float32 += sum(word_errors(here, references, tokenizer))
+                layers = keep if self.choice else None
+                file = self._said_by_file(example, partial(self.session.run, keep=layers))
+                texts.add(example, file[0], said[keep], self.experiment.tokenizer)
         return found
+
+    def ended(self, examples: Iterable[Example], exported: Exported, dev: Path) -> Ended:
+        """Compare early exit on a set: its greedy texts and the number of layers that ran."""
+        texts, words, layers = Texts(), 0, list[tuple[int, int]]()
+        exits, thresholds = exported.exits, exported.thresholds
+        keeps, needed = [tuple(range(1, exit + 1)) for exit in exits], np.array([[*thresholds, 0.0]]).T  # (E, 1)
+        for example in examples:
+            made = [emissions for _, emissions in self._runner.emissions(example.features, example.frames, keeps)]
+            first = (np.stack([confidence(emissions).numpy() for emissions in made]) >= needed).argmax(axis=0)  # (B,)
+            said = [_labels(emissions.log_probs, emissions.lens) for emissions in made]
+            file, ran = self._said_by_file(example, partial(self.session.run_until_sure, thresholds=thresholds))
+            texts.add(example, file, [said[place][row] for row, place in enumerate(first)], self.experiment.tokenizer)
+            words += _num_words(example)
+            layers += zip(ran, (exits[place] for place in first), strict=True)
+        (own, float32), (wer, wer_float32) = np.mean(layers, axis=0).tolist(), texts.wer(words)
+        return Ended(
+            set=dev.resolve().name, utterances=len(layers), layers=own, layers_float32=float32, changed=len(texts.changed),
+            wer=wer, wer_float32=wer_float32,
+        )  # fmt: skip
 
     def same_texts(self, examples: Iterable[Example]) -> int:
         """Return the number of utterances; raise a ``UserError`` if one of them has another text."""
@@ -156,22 +181,29 @@ class Check:
             self._said[key] = {keep: _labels(emissions.log_probs, emissions.lens) for keep, emissions in made}
         return self._said[key]
 
-    def _said_by_file(self, example: Example, keep: Keep) -> list[list[int]]:
-        layers = keep if self.choice else None
-        if self._precision != "int8":
-            return _labels(*self._session.run(example.x, example.lens, layers))
-        rows = zip(example.x, example.lens, strict=True)
-        return [_labels(*self._session.run(x[None, :length], np.array([length]), layers))[0] for x, length in rows]
+    def _said_by_file(self, example: Example, run: Callable[..., tuple[np.ndarray, ...]]) -> tuple[list[list[int]], list[int]]:
+        """Return the labels of each utterance, and with early exit the number of layers that ran."""
+        parts = example.one_by_one() if self._precision == "int8" else [(example.x, example.lens)]
+        labels, layers = list[list[int]](), list[int]()
+        for x, lens in parts:
+            log_probs, frames, *ran = run(x, lens)
+            labels += _labels(log_probs, frames)
+            layers += [count for counts in ran for count in counts.tolist()]
+        return labels, layers
 
     def _both(self, example: Example) -> Iterator[tuple[Keep, Emissions, np.ndarray, np.ndarray]]:
         """Yield the layers of each depth, the emissions in torch, and the log-probabilities and lengths of the file."""
         for keep, emissions in self._runner.emissions(example.features, example.frames, self.keeps):
-            yield keep, emissions, *self._session.run(example.x, example.lens, keep if self.choice else None)
+            yield keep, emissions, *self.session.run(example.x, example.lens, keep if self.choice else None)
 
     def _wrong(self, what: str) -> UserError:
         fix = "install the versions of constraints.txt, which work"
         other = "" if self._precision == "float32" else ", or export it in float32"
         return UserError(f"{self.path}: in onnxruntime {what}; nothing is written; {fix}{other}")
+
+
+def _num_words(example: Example) -> int:
+    return sum(len(text.split()) for text in example.texts)
 
 
 def _labels(log_probs: Array, frames: Array) -> list[list[int]]:

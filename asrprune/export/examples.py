@@ -32,6 +32,10 @@ class Example:
     ids: Sequence[str] = ()
     texts: Sequence[str] = ()
 
+    def one_by_one(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the input of the file and its length for each utterance alone: (1, T, F) or (1, S), and (1,)."""
+        return ((x[None, :length], np.array([length])) for x, length in zip(self.x, self.lens, strict=True))
+
 
 def noise(experiment: Experiment, waveform: bool) -> Iterator[Example]:
     """Yield batches of noise of several lengths. Noise as features has the mean and the spread of the training set."""

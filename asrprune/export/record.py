@@ -35,7 +35,7 @@ class ExportedDepth(Record):
     keep: Keep
     score: float | None  # of the plan, on the dev set
     params_m: float = Field(gt=0)
-    rtf: float | None = None  # as `asrprune bench` measured it in torch
+    rtf: float | None = None  # of the file, as ``speed`` says; without ``speed``, as `asrprune bench` measured it in torch
     changed: int | None = None  # utterances of the compared set whose text differs from that of float32
     wer: float | None = None  # of the file, on the compared set, in percent
     wer_float32: float | None = None
@@ -46,6 +46,25 @@ class Compared(Record):
 
     set: str
     utterances: int
+
+
+class Ended(Compared):
+    """What early exit does on a set, with the file and in torch in float32."""
+
+    layers: float  # mean over the utterances
+    layers_float32: float
+    changed: int  # utterances whose text differs
+    wer: float | None  # in percent; None without transcripts
+    wer_float32: float | None
+    rtf: float | None = None
+
+
+class Speed(Compared):
+    """How the real-time factors of a file were measured, in onnxruntime, one utterance at a time."""
+
+    cpu: str
+    threads: int
+    decoder: str
 
 
 class Exported(Record):
@@ -75,7 +94,10 @@ class Exported(Record):
     tuned: Tuned | None = None  # the weights of the language model
     scoring: Annotated[ScoringConfig, Whole] = ScoringConfig()  # what error rates count: words or phones
     compared: Compared | None = None
+    ended: Ended | None = None
+    speed: Speed | None = None
     licence: str | None = None  # of the model: the text of --licence
+    data_licence: str | None = None  # of the training data, as the recipe gave it
     model_sha256: str
     asrprune: str
 

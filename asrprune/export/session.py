@@ -57,7 +57,7 @@ class Session:
         sizes = {entry.name: entry.shape[0] for entry in known if entry.shape}  # files of others may have inputs without a size
         self.num_layers, self.num_thresholds = sizes.get(KEEP), sizes.get(THRESHOLDS, 0)
         taken, given = known[0].shape or [], self._session.get_outputs()[0].shape or [None]
-        self.num_units, self.num_mels = given[-1], taken[-1] if len(taken) == 3 else None
+        self.num_units, self.num_mels = given[-1], [*taken[2:], 0][0] if taken else None  # 0: it takes samples
         self._inputs = [entry.name for entry in known[:2]]
 
     def run(self, x: np.ndarray, lens: np.ndarray, keep: Keep | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -114,10 +114,6 @@ def _end_of_wav(name: str, handle: BinaryIO, size: int) -> int | None:
     return _end_of_chunks(handle, size, ">" if handle.read(4) == b"RIFX" else "<", b"data")
 
 
-def _end_of_aiff(name: str, handle: BinaryIO, size: int) -> int | None:
-    return _end_of_chunks(handle, size, ">", b"SSND")
-
-
 def _end_of_w64(name: str, handle: BinaryIO, size: int) -> int | None:
     """Return the end of a Sony Wave64 file: chunks with 16-byte names and 64-bit lengths that count the chunk's header."""
     place = 40
@@ -275,7 +271,7 @@ _ENDS: dict[bytes, End] = {
     b"RIFF": _end_of_wav,
     b"RIFX": _end_of_wav,
     b"RF64": _end_of_wav,
-    b"FORM": _end_of_aiff,
+    b"FORM": lambda name, handle, size: _end_of_chunks(handle, size, ">", b"SSND"),
     b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000"): _end_of_w64,
     b".snd": _end_of_au,
     b"dns.": _end_of_au,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from asrprune.experiment.plan import Keep
-from asrprune.model.ctc_model import CtcModel
 from asrprune.model.encoder import Context
+from asrprune.model.layered import LayeredModel
 
 Streams = dict[Keep, Tensor]  # (B, T', D) each
 
@@ -22,7 +22,7 @@ def layers_run(keeps: Collection[Keep]) -> int:
     return len({keep[:count] for keep in keeps for count in range(1, len(keep) + 1)})
 
 
-def run_together(model: CtcModel, x: Tensor, context: Context, keeps: Sequence[Keep], max_frames: int = 0) -> Streams:
+def run_together(model: LayeredModel, x: Tensor, context: Context, keeps: Sequence[Keep], max_frames: int = 0) -> Streams:
     """Run many sub-models.
 
     Args:
@@ -36,14 +36,14 @@ def run_together(model: CtcModel, x: Tensor, context: Context, keeps: Sequence[K
         The output stream of each sub-model.
     """
     streams: Streams = {(): x}
-    for layer in range(1, model.config.num_layers + 1):
+    for layer in range(1, len(model.layers) + 1):
         begun = dict.fromkeys(tuple(kept for kept in keep if kept <= layer) for keep in keeps)
         grown = _grow(model, streams, [prefix for prefix in begun if layer in prefix], context, max_frames)
         streams = grown | {prefix: streams[prefix] for prefix in begun if layer not in prefix}
     return streams
 
 
-def _grow(model: CtcModel, streams: Streams, prefixes: Sequence[Keep], context: Context, max_frames: int) -> Streams:
+def _grow(model: LayeredModel, streams: Streams, prefixes: Sequence[Keep], context: Context, max_frames: int) -> Streams:
     """Run the last layer of each prefix; several prefixes share one call up to ``max_frames``."""
     alike: dict[int, list[Keep]] = defaultdict(list)  # previous layer, on which self-conditioning depends -> prefixes
     for prefix in prefixes:

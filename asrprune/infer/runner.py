@@ -10,14 +10,15 @@ from asrprune.data.dataset import Batch, Corpus
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.infer.prefix_tree import Streams, run_together
-from asrprune.model.ctc_model import CtcModel, Emissions
+from asrprune.model.ctc_model import Emissions
+from asrprune.model.layered import LayeredModel
 from asrprune.runtime.hardware import inference, pick_device
 
 
 class Runner:
     """A model in eval mode, with a device and a precision."""
 
-    def __init__(self, model: CtcModel, device: torch.device, precision: str, max_frames: int = 0) -> None:
+    def __init__(self, model: LayeredModel, device: torch.device, precision: str, max_frames: int = 0) -> None:
         """Put the model into eval mode.
 
         Args:
@@ -26,9 +27,10 @@ class Runner:
             precision: auto, float32 or bf16.
             max_frames: several sub-models share one call of a layer if they have at most so many feature frames in total.
         """
-        self.model = model.eval()
+        model.eval()
+        self.model = model
         self.device, self.precision = device, precision
-        self.max_frames = max_frames // model.config.subsampling.factor
+        self.max_frames = max_frames // model.factor
 
     @classmethod
     def of(cls, experiment: Experiment, num_gpus: int | None = None) -> "Runner":
@@ -36,7 +38,7 @@ class Runner:
 
         ``num_gpus``: 0: the CPU; 1 or more: the GPU; None: the current device of the model.
         """
-        device = experiment.model.cmvn_mean.device if num_gpus is None else pick_device(num_gpus)
+        device = experiment.model.device if num_gpus is None else pick_device(num_gpus)
         options = experiment.config.decode
         return cls(experiment.model.to(device), device, options.precision, options.max_frames)
 

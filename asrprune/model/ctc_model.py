@@ -28,7 +28,6 @@ class CtcModel(nn.Module):
 
     cmvn_mean: Tensor
     cmvn_scale: Tensor
-    all_take_part = False  # whether every parameter must have a gradient in every step, as DDP requires
 
     def __init__(self, config: ModelConfig, num_mels: int, vocab_size: int) -> None:
         super().__init__()
@@ -38,8 +37,20 @@ class CtcModel(nn.Module):
         self.encoder = Encoder(config, num_mels)
         self.head = CtcHead(config.dim, vocab_size)
         self.condition = nn.Linear(vocab_size, config.dim) if config.self_conditioning else None
+        self.factor: int = self.encoder.factor
+        self.holds_pairs = self.encoder.holds_pairs
         self.apply(_initialise)
         self.encoder.initialise()
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers of the encoder."""
+        return self.encoder.layers
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.cmvn_mean.device
 
     def set_cmvn(self, mean: Tensor, scale: Tensor) -> None:
         """Set global CMVN, (F,) each: features become (x - mean) * scale."""
@@ -103,7 +114,7 @@ class CtcModel(nn.Module):
         encoded = self.encode(features, lens, keep, exits, scales)
         streams = torch.cat([encoded.taps[exit] for exit in exits])  # one call of the head for all exits: (E * B, T', D)
         losses = ctc_losses(self.head(streams), encoded.lens, labels, label_lens)
-        return losses.view(len(exits), -1).sum(dim=1) + self._touch(keep)
+        return losses.view(len(exits), -1).sum(dim=1)
 
     def total(self, losses: Tensor) -> Tensor:
         """Return the weighted mean of ``losses``, which ``forward`` returns for the lowest exits.
@@ -124,23 +135,11 @@ class CtcModel(nn.Module):
         assert self.condition is not None
         return x + self.condition(self.head(x).exp())
 
-    def _touch(self, keep: Sequence[int] | None) -> Tensor | float:
-        """Return 0 times the sum of the parameters that a step can leave unused: skipped layers, self-conditioning."""
-        if not self.all_take_part:
-            return 0.0
-        parts = [layer for number, layer in enumerate(self.encoder.layers, start=1) if keep is not None and number not in keep]
-        parts += [] if self.condition is None else [self.condition]
-        return 0.0 * sum((p.sum() for part in parts for p in part.parameters()), torch.zeros(()))
 
-
-def num_params(model: nn.Module, keep: Sequence[int] | None = None) -> int:
+def num_params(model: CtcModel, keep: Sequence[int] | None = None) -> int:
     """Return the number of parameters of the sub-model with the kept layers (None: all)."""
-    total = sum(p.numel() for p in model.parameters())
-    if keep is None:
-        return total
-    assert isinstance(model, CtcModel)
-    skipped = [layer for number, layer in enumerate(model.encoder.layers, start=1) if number not in keep]
-    return total - sum(p.numel() for layer in skipped for p in layer.parameters())
+    skipped = [layer for number, layer in enumerate(model.layers, start=1) if keep is not None and number not in keep]
+    return sum(p.numel() for p in model.parameters()) - sum(p.numel() for layer in skipped for p in layer.parameters())
 
 
 def _initialise(module: nn.Module) -> None:

@@ -2,12 +2,12 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from asrprune.analysis.matrices import read_matrices, similarity_path
 from asrprune.config.schema import PruneConfig
+from asrprune.config.strategies import Measure
 from asrprune.data.dataset import Corpus
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.one_piece import check_lengths
@@ -20,8 +20,6 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.planted import inside
 from asrprune.runtime.version import __version__
-
-Measure = Literal["similarity", "influence"]
 
 
 class Evidence:

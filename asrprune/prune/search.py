@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asrprune.config.schema import PruneConfig
-from asrprune.config.strategies import strategy_name
+from asrprune.config.strategies import NEEDS, Needs, strategy_name
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Plan, plan_path
@@ -43,16 +43,16 @@ def make_plan(
     name, options = strategy_name(strategy), options or experiment.config.prune
     if name not in STRATEGIES:
         raise UserError(f"--strategy {strategy}: no such strategy; choose from {', '.join(STRATEGIES)}")
-    chosen, evidence = STRATEGIES[name], Evidence(experiment, name, dev, options, executor, decoder)
-    steps = chosen.choose(evidence)
+    needs, evidence = NEEDS[name], Evidence(experiment, name, dev, options, executor, decoder)
+    steps = STRATEGIES[name].choose(evidence)
     scorer = evidence.score if any(step.score is not None for step in steps) else None
     if scorer:
         logger.info("%.0f layer passes over the dev set instead of %d", scorer.layer_forwards, scorer.naive_layer_forwards)
     plan = Plan(
         format=1, num_layers=experiment.num_layers, strategy=name, metric=options.metric if scorer else None,
-        dev_set=dev.name if chosen.needs else None, model_sha256=experiment.record.model_sha256,
-        beam=options.beam if scorer and chosen.effort == "beam" else None,
-        rerank=options.rerank if scorer and chosen.effort == "rerank" else None, decoder=decoder.identity if scorer else None,
+        dev_set=dev.name if needs != Needs() else None, model_sha256=experiment.record.model_sha256,
+        **({needs.effort: getattr(options, needs.effort)} if scorer and needs.effort else {}),
+        decoder=decoder.identity if scorer else None,
         layer_forwards=round(scorer.layer_forwards, 2) if scorer else None,
         naive_layer_forwards=scorer.naive_layer_forwards if scorer else None,
         seconds=round(scorer.seconds, 2) if scorer else None, asrprune=version(), steps=steps,
@@ -64,6 +64,5 @@ def make_plan(
 def check_measured(experiment: Experiment, strategies: Iterable[str], dev: Path) -> None:
     """Raise a ``UserError`` if the measurement that one of these strategies needs is missing or of other data."""
     for name in strategies:
-        needs = STRATEGIES[name].needs
-        if needs is not None and needs != "score":
-            read_measure(experiment, dev, needs)
+        if measure := NEEDS[name].measure:
+            read_measure(experiment, dev, measure)

@@ -8,6 +8,7 @@ from typing import Any
 
 from asrprune.config.names import names_affecting
 from asrprune.config.section import Kind
+from asrprune.config.strategies import NEEDS
 from asrprune.recipe.needs import ALL, flat
 from asrprune.recipe.stage import Dependencies
 
@@ -114,6 +115,8 @@ def _model(places: Places, searched: Path, config: Mapping[str, Any]) -> dict[st
             needs=("decode.precision", "prune.svcca_variance", "prune.svcca_frames", "prune.speeds"),
             reads=(searched / "utt2crc",),
             makes=(exp / "svcca" / f"{searched.name}.npz", exp / "svcca" / f"{searched.name}.png"),
+            # A small dev set may be too short to measure, so it is not asked for without need.
+            needed=any(NEEDS[name].measure for name in config["prune"]["strategies"]),
         ),
         "search": Dependencies(
             exp,

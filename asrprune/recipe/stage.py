@@ -29,6 +29,7 @@ class Dependencies:
     repeatable: bool = False  # equal needs give equal results, so later stages stay done when it runs again
     shared: str = ""  # name of output that other experiments use and may replace: "features"
     blames_previous: bool = False  # if it fails, the previous stage is run again, too
+    needed: bool = True  # if not, run.sh may list it, but it is left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def read_stages(words: Sequence[str], known: Mapping[str, Dependencies]) -> list
             raise UserError(f"{' '.join([kind, *rest])}: write run COMMAND below its stage")
     if stages and (stages[0].follows or stages[0].blames_previous):
         raise UserError(f"{stages[0]}: must not be the first stage, because it uses the previous one")
-    return stages
+    return [stage for stage in stages if stage.needed]
 
 
 def _stage(words: Sequence[str], known: Mapping[str, Dependencies]) -> Stage:

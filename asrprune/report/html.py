@@ -14,9 +14,9 @@ from markupsafe import Markup, escape
 
 from asrprune.config.load import resolved
 from asrprune.report.plots import CAPTIONS, DPI
+from asrprune.report.result_table import result_table, set_names, set_title
 from asrprune.report.results import Results
 from asrprune.report.sentences import headlines, how_made
-from asrprune.report.tables import result_table, set_names, set_title
 
 
 def html(results: Results, figures: Sequence[Path]) -> str:

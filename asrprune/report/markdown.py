@@ -5,9 +5,9 @@ from pathlib import Path
 
 from asrprune.report import table
 from asrprune.report.plots import CAPTIONS
+from asrprune.report.result_table import result_table, set_names, set_title
 from asrprune.report.results import Results
 from asrprune.report.sentences import headlines, how_made
-from asrprune.report.tables import result_table, set_names, set_title
 
 
 def markdown(results: Results, figures: Sequence[Path]) -> str:

@@ -16,8 +16,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from asrprune.analysis.matrices import read_matrices
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.prune.strategies.table import STRATEGIES, rank
+from asrprune.report.result_table import Rate, set_names
 from asrprune.report.results import LogLine, Results, Row, read_log, similarities
-from asrprune.report.tables import Rate, set_names
 from asrprune.runtime.files import atomic_path
 
 DPI = 300

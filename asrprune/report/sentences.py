@@ -5,8 +5,8 @@ from collections.abc import Callable
 from asrprune.config.schema import ModelConfig
 from asrprune.experiment.plan import Search
 from asrprune.prune.strategies.table import STRATEGIES, rank
+from asrprune.report.result_table import compact, search_sets, seen, set_names, two_digits
 from asrprune.report.results import Results
-from asrprune.report.tables import compact, search_sets, seen, set_names, two_digits
 
 
 def headlines(results: Results) -> list[str]:
@@ -28,9 +28,10 @@ def how_made(results: Results) -> list[tuple[str, str]]:
         "Search": _search,
         "Decoding and scoring": _decoding,
         "Speed": _speed,
-        "Report made on": _environment,
     }
-    return [(term, text) for term, tell_it in tell.items() if (text := tell_it(results))]
+    found = [(term, text) for term, tell_it in tell.items() if (text := tell_it(results))]
+    environment = ", ".join(f"{key} {value}" for key, value in results.environment.items() if value is not None)
+    return [*found, ("Report made on", f"{environment}.")]
 
 
 def _headline(results: Results, name: str) -> str:
@@ -138,10 +139,6 @@ def _speed(results: Results) -> str:
         f"({bench.audio_s:.0f} s) of `{bench.set}`: {threads}, batch {bench.batch}, "
         f"{bench.dtype}, {bench.repeats} repeats."
     )
-
-
-def _environment(results: Results) -> str:
-    return ", ".join(f"{key} {value}" for key, value in results.environment.items() if value is not None) + "."
 
 
 def _duration(seconds: float) -> str:

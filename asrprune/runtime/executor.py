@@ -67,7 +67,7 @@ class Processes(Executor):
         super().__init__(num_gpus)
         self.num_jobs = num_jobs
         context = multiprocessing.get_context("spawn")  # forking a process that has run torch can deadlock
-        threads = max(1, _num_threads() // num_jobs)
+        threads = max(1, (given_threads() or usable_cores()) // num_jobs)  # as torch counts them, whose import takes seconds
         gpus, started = _gpus(num_gpus), context.Value("i", 0)
         self._pool = ProcessPoolExecutor(num_jobs, context, initializer=_start_worker, initargs=(threads, gpus, started))
 
@@ -157,11 +157,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _num_threads() -> int:
-    """Return the number of threads that torch would use, without the import of torch, which takes seconds."""
-    return given_threads() or usable_cores()
 
 
 @contextmanager

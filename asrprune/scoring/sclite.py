@@ -36,7 +36,8 @@ def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts, *, i
     except UserError as error:
         raise UserError(f"{directory}: {error}, or remove this directory if you do not need it") from None
     _check_speakers(refs, speakers)
-    tally, alignments = Tally(), aligned(*(map(_lower, texts) if ignore_case else texts for texts in (refs, hyps)))
+    counted = [((key, text.lower()) for key, text in texts) if ignore_case else texts for texts in (refs, hyps)]
+    tally, alignments = Tally(), aligned(*counted)
     with ExitStack() as files:
         ref_trn, hyp_trn, table, report = (files.enter_context(atomic_file(directory / name)) for name in _FILES)
         runs = _Runs(files.enter_context(TemporaryFile(dir=directory)))
@@ -52,10 +53,6 @@ def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts, *, i
         _write_report(report.buffer, runs, tally.utterances)
     result.write(directory / "score.json")
     return result
-
-
-def _lower(row: tuple[str, str]) -> tuple[str, str]:
-    return row[0], row[1].lower()
 
 
 def _check_speakers(refs: Texts, speakers: Texts) -> None:

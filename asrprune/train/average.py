@@ -13,8 +13,11 @@ from asrprune.runtime.files import sha256_of
 from asrprune.train.checkpoint import best_epochs, epoch_file, load_state
 
 
-def average_best(exp: Path, count: int | None = None) -> list[Epoch]:
-    """Write the averaged weights of the best epochs to ``model.safetensors``, and list these epochs in ``model.json``."""
+def average_best(exp: Path, count: int | None = None, licence: str | None = None) -> list[Epoch]:
+    """Write the averaged weights of the best epochs to ``model.safetensors``; list these epochs in ``model.json``.
+
+    ``licence``, of the training data, goes into ``model.json``, too.
+    """
     config = read_experiment_config(exp)
     state = load_state(ExperimentPaths(exp).checkpoints)
     if state is None or not state["progress"]["records"]:
@@ -29,7 +32,7 @@ def average_best(exp: Path, count: int | None = None) -> list[Epoch]:
     epochs = best_epochs(records, count or config.train.average)
     members = [Epoch(**record) for record in records if record["epoch"] in epochs]
     weights = mean_weights([_checked(epoch_file(ExperimentPaths(exp).checkpoints, member.epoch), member) for member in members])
-    save_model(exp, config, weights, members)
+    save_model(exp, config, weights, members, data_licence=licence)
     return members
 
 

@@ -1,6 +1,6 @@
 """CTC loss and greedy WER of every exit on the dev set, from one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +26,14 @@ class DevMetrics:
 
 @torch.inference_mode()
 def evaluate(
-    runner: Runner, corpus: Corpus, batches: list[np.ndarray], fabric: Fabric, check: Callable[[], None] = lambda: None
+    runner: Runner,
+    corpus: Corpus,
+    batches: list[np.ndarray],
+    depths: Sequence[int],
+    fabric: Fabric,
+    check: Callable[[], None] = lambda: None,
 ) -> DevMetrics:
-    """Measure the sub-models of layers 1..k for each tap k, and the full model; processes share each batch.
+    """Measure the sub-model of the lowest layers at each depth; processes share each batch.
 
     ``check`` is called after each batch and may raise an error.
 
@@ -36,8 +41,6 @@ def evaluate(
         UserError: the transcripts have no words.
     """
     assert corpus.tokenizer is not None
-    config, decoder = runner.model.config, GREEDY
-    depths = [*config.inner_taps, config.num_layers]
     keeps, names = [tuple(range(1, depth + 1)) for depth in depths], [*map(str, depths)]
     losses, errors, words = np.zeros(len(names)), np.zeros(len(names), dtype=int), 0
     rank, world = fabric.global_rank, fabric.world_size
@@ -48,7 +51,7 @@ def evaluate(
         words += counts * sum(map(len, references))
         for row, (_, emissions) in enumerate(runner.emissions(batch.features, batch.lens, keeps)):
             log_probs, lens = emissions.log_probs, emissions.lens
-            paths = decoder.decode(log_probs, lens)
+            paths = GREEDY.decode(log_probs, lens)
             losses[row] += counts * float(ctc_losses(log_probs, lens, batch.labels, batch.label_lens).sum())
             errors[row] += counts * sum(word_errors([path.labels for path in paths], references, corpus.tokenizer))
         check()

@@ -192,7 +192,7 @@ class Trainer:
         batches = [batch for update in self._updates(self.progress.epoch) for batch in update]
         lengths = self.train_corpus.lengths
         largest, pairs = (max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()) ** power) for power in (1, 2))
-        others = [pairs] if self.updater.module.encoder.holds_pairs and pairs is not largest else []
+        others = [pairs] if self.updater.module.holds_pairs and pairs is not largest else []
         logger.info(
             "%d batches per epoch, %.1f %% of their frames are padding; largest: %d utterances x %d frames",
             len(batches), 100 * padding_share(lengths, batches), len(largest), int(lengths[largest].max()),
@@ -257,7 +257,8 @@ class Trainer:
         batches = sorted_batches(self.dev_corpus.lengths, self.config.decode.max_frames)
         runner = Runner(self.updater.module, self.fabric.device, self.config.train.precision)
         alone = self.fabric.world_size == 1
-        metrics = evaluate(runner, self.dev_corpus, batches, self.fabric, self._stop_if_asked if alone else lambda: None)
+        model, check = self.config.model, self._stop_if_asked if alone else lambda: None
+        metrics = evaluate(runner, self.dev_corpus, batches, [*model.inner_taps, model.num_layers], self.fabric, check)
         progress.seconds += time.monotonic() - started
         full, exits = self.exits[-1], len(metrics.wer)
         record: dict[str, Any] = {

@@ -43,7 +43,6 @@ class Updater:
         self.skipped = 0  # updates skipped in a row, because the gradient was not finite
         depth = config.model.stochastic_depth
         self.probabilities = drop_probabilities(config.model.num_layers, depth.rate, depth.mode)
-        model.all_take_part = isinstance(fabric.strategy, DDPStrategy)
         self.model = fabric.setup_module(model)
         self.optimizer = cast(Optimizer, fabric.setup_optimizers(make_optimizer(model, config.train)))  # after FSDP's split
 
@@ -100,7 +99,9 @@ class Updater:
         options = self.config.augment
         features = self.module.normalise(change_vocal_tract(batch.features, self.config.frontend, options))
         features = spec_augment(change_volume(features, self.module.cmvn_scale, options), options)
-        return self.model(features, batch.lens, batch.labels, batch.label_lens, keep, branch_scales(self.probabilities), depth)
+        scales = branch_scales(self.probabilities)
+        losses = self.model(features, batch.lens, batch.labels, batch.label_lens, keep, scales, depth)
+        return losses + zero_of_unused(self.module, keep) if isinstance(self.fabric.strategy, DDPStrategy) else losses
 
     def try_out(self, batch: Batch) -> None:
         """Compute the gradient of all layers without an update.
@@ -147,3 +148,10 @@ class Updater:
         )
         assert norm is not None
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # FSDP: a sum over the processes
+
+
+def zero_of_unused(model: CtcModel, keep: Sequence[int]) -> Tensor:
+    """Return 0 times the sum of the parameters that an update can leave unused: DDP waits for the gradient of each of them."""
+    parts = [layer for number, layer in enumerate(model.encoder.layers, start=1) if number not in keep]
+    parts += [] if model.condition is None else [model.condition]
+    return 0.0 * sum((p.sum() for part in parts for p in part.parameters()), torch.zeros(()))

@@ -14,7 +14,7 @@ from asrprune.decode.windows import Timing
 from asrprune.experiment.plan import Keep, Plan, check_layers
 from asrprune.export.record import Exported
 from asrprune.export.session import Session
-from asrprune.features.fbank import UNIT_SCALE, Read, fbank_of_part
+from asrprune.features.fbank import UNIT_SCALE, Read, fbank_of_part, frame_sizes, num_frames
 from asrprune.features.fbank_numpy import compute_fbank_numpy
 from asrprune.runtime.errors import UserError
 
@@ -35,8 +35,6 @@ class ExportedModel:
         self.path, self._low_memory = path.absolute(), low_memory
         self._session = Session(path, low_memory)
         self.record = Exported.of_metadata(path, self._session.metadata)
-        if self.record.input != "features":
-            raise UserError(f"{path}: its input is the waveform, which is for other programs; export it with --input features")
         self._check_sizes()
         self.batches = self.record.precision != "int8"  # in int8 all numbers of a batch share one scale
         self.num_layers, self.frontend = self.record.num_layers, self.record.frontend
@@ -49,7 +47,7 @@ class ExportedModel:
         """Raise a ``UserError`` if the metadata do not describe the graph."""
         record, graph = self.record, self._session
         sizes = (
-            ("mel filters", record.frontend.num_mels, graph.num_mels),
+            ("mel filters", record.frontend.num_mels if record.input == "features" else 0, graph.num_mels),
             ("text units", len(record.units), graph.num_units),
             ("layers", record.num_layers, graph.num_layers),
             ("thresholds", len(record.thresholds), graph.num_thresholds),
@@ -83,14 +81,18 @@ class ExportedModel:
 
     def features(self, read: Read, num_samples: int, start: int, stop: int) -> np.ndarray:
         """See ``Model``."""
-        return fbank_of_part(read, num_samples, start, stop, self.frontend, compute_fbank_numpy)
+        if self.record.input == "features":
+            return fbank_of_part(read, num_samples, start, stop, self.frontend, compute_fbank_numpy) - np.float32(UNIT_SCALE)
+        shift, _ = frame_sizes(self.frontend)
+        end = num_samples if stop == num_frames(num_samples, self.frontend) else stop * shift
+        return read(start * shift, end - start * shift).astype(np.float32)
 
     def emissions(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
         """See ``Model``."""
-        lens = np.array([len(features) for features in batch])
-        x = np.zeros((len(batch), lens.max(), self.frontend.num_mels), dtype=np.float32)
-        for row, features in zip(x, batch, strict=True):
-            row[: len(features)] = features - np.float32(UNIT_SCALE)
+        lens = np.array([len(each) for each in batch])
+        x = np.zeros((len(batch), lens.max(), *batch[0].shape[1:]), dtype=np.float32)
+        for row, each in zip(x, batch, strict=True):
+            row[: len(each)] = each
         log_probs, frames = self._session.run(x, lens, None if self.record.form == "depth" else keep)
         return [row[:count] for row, count in zip(log_probs, frames.tolist(), strict=True)]
 
@@ -102,8 +104,7 @@ class ExportedModel:
 
     def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
         """See ``Model``."""
-        x, lens = (features - np.float32(UNIT_SCALE))[None], np.array([len(features)])
-        log_probs, frames, layers = self._session.run_until_sure(x, lens, thresholds)
+        log_probs, frames, layers = self._session.run_until_sure(features[None], np.array([len(features)]), thresholds)
         return log_probs[0, : int(frames[0])], int(layers[0])
 
     def params_m(self, keep: Keep) -> float:

@@ -1,6 +1,5 @@
 """From recordings to hypotheses: reading, features, batches of short recordings, windows of long ones, words."""
 
-import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,18 +24,27 @@ from asrprune.transcribe.model import Model
 
 logger = logging.getLogger(__name__)
 READ_AHEAD_S = 300.0  # of recordings that are read before those of similar length run together
+SILENCE = 1e-6  # samples of this size, which MP3 makes of zeros, have the least energy in all filters
 BATCH_S = 30.0  # longest batch, padding included; 60 s take as long in torch, and in onnxruntime 1.1 times as long
+told: set[tuple[int, int, int]] = set()  # the kinds of recordings of this process; see ``tell``
 Audio = str | Path | np.ndarray
-# features (T, F) of recordings -> of each, log-probabilities (T', V) and the layers that ran
-Run = Callable[[Sequence[np.ndarray]], list[tuple[np.ndarray, Keep]]]
 
 
 @dataclass(frozen=True)
-class _Heard:
-    """A short recording that waits for others of its length."""
+class Heard:
+    """A short recording that waits for others of its length, or a window of a long one."""
 
-    features: np.ndarray  # (T, F)
-    num_samples: int
+    x: np.ndarray  # the input of the model: features (T, F) or samples (S,)
+    frames: int  # T
+    num_samples: int  # of the whole recording
+
+    @property
+    def silent(self) -> bool:
+        """Whether this is digital silence, whose samples or energies are all equal; no frames are silence, too."""
+        return self.frames == 0 or bool(np.ptp(self.x) <= SILENCE)
+
+
+Run = Callable[[Sequence[Heard]], list[tuple[np.ndarray, Keep]]]  # of each: log-probabilities (T', V), the layers that ran
 
 
 class Listener:
@@ -52,7 +60,7 @@ class Listener:
 
     def until_sure(self, thresholds: Sequence[float]) -> Run:
         """Return a function that runs layers until an exit is sure enough."""
-        return lambda batch: [self._until_sure(features, thresholds) for features in batch]
+        return lambda batch: [self._until_sure(heard, thresholds) for heard in batch]
 
     def listen(
         self, audios: Iterable[Audio], sample_rate: int | None, run: Run, together: bool
@@ -66,7 +74,7 @@ class Listener:
             together: whether short recordings of similar length are computed in batches.
         """
         most = self._frames(READ_AHEAD_S) if together else 0
-        group: list[_Heard | Hypothesis | UserError] = []
+        group: list[Heard | Hypothesis | UserError] = []
         waiting = 0  # feature frames
         for audio in audios:
             try:
@@ -74,39 +82,39 @@ class Listener:
             except UserError as error:
                 group.append(error)
             last = group[-1]
-            waiting = waiting + len(last.features) if isinstance(last, _Heard) else most  # a finished one does not wait
+            waiting = waiting + last.frames if isinstance(last, Heard) else most  # a finished one does not wait
             if waiting >= most:
                 yield from self._finished(group, run, together)
                 group, waiting = [], 0
         yield from self._finished(group, run, together)
 
-    def _hear(self, audio: Audio, sample_rate: int | None, run: Run) -> _Heard | Hypothesis:
+    def _hear(self, audio: Audio, sample_rate: int | None, run: Run) -> Heard | Hypothesis:
         """Read a short recording; transcribe a long one, which is not read at once."""
         model = self.model
         with self._opened(audio, sample_rate) as (read, num_samples):
             frames = num_frames(num_samples, model.frontend)
             if not is_long(frames, model.timing):
-                return _Heard(model.features(read, num_samples, 0, frames), num_samples)
+                return Heard(model.features(read, num_samples, 0, frames), frames, num_samples)
             minutes = model.timing.shift_ms / 60_000  # of a frame
             name = "samples" if isinstance(audio, np.ndarray) else str(audio)
             tell = teller(name, frames * minutes, unit=" minutes")
 
             def window(start: int, stop: int) -> tuple[np.ndarray, Keep]:
                 tell(start * minutes)
-                return run([model.features(read, num_samples, start, stop)])[0]
+                return run([Heard(model.features(read, num_samples, start, stop), stop - start, num_samples)])[0]
 
             return self._hypothesis(num_samples, window)
 
     def _finished(
-        self, group: Sequence[_Heard | Hypothesis | UserError], run: Run, together: bool
+        self, group: Sequence[Heard | Hypothesis | UserError], run: Run, together: bool
     ) -> list[Hypothesis | UserError]:
         """Transcribe the recordings of a group that wait; return the results of the whole group, in order."""
-        done = {number: part for number, part in enumerate(group) if not isinstance(part, _Heard)}
-        waiting = [(number, part) for number, part in enumerate(group) if isinstance(part, _Heard)]
-        lengths = np.array([len(part.features) for _, part in waiting])
+        done = {number: part for number, part in enumerate(group) if not isinstance(part, Heard)}
+        waiting = [(number, part) for number, part in enumerate(group) if isinstance(part, Heard)]
+        lengths = np.array([part.frames for _, part in waiting])
         for batch in sorted_batches(lengths, self._frames(BATCH_S) if together else 0):
             members = [waiting[index] for index in batch]
-            made = run([part.features for _, part in members])
+            made = run([part for _, part in members])
             for (number, part), emitted in zip(members, made, strict=True):
                 done[number] = self._hypothesis(part.num_samples, lambda *_, emitted=emitted: emitted)
         return [done[number] for number in range(len(group))]
@@ -139,37 +147,35 @@ class Listener:
         else:
             with open_audio(str(audio), None, streams=True) as recording:
                 info = recording.info
-                _tell(info.sample_rate, info.channels, rate)
+                tell(info.sample_rate, info.channels, rate)
                 yield at_rate(str(audio), recording.read_mono, info.num_samples, info.sample_rate, rate)
 
-    def _emit(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
-        """Compute log-probabilities (T', V) of each utterance, for features (T, F)."""
-        loud = [features for features in batch if not _silent(features)]
+    def _emit(self, batch: Sequence[Heard], keep: Keep) -> list[np.ndarray]:
+        """Compute log-probabilities (T', V) of each utterance."""
+        loud = [heard.x for heard in batch if not heard.silent]
         made = iter(self.model.emissions(loud, keep) if loud else [])
-        return [self._blank(features) if _silent(features) else next(made) for features in batch]
+        return [self._blank(heard) if heard.silent else next(made) for heard in batch]
 
-    def _until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, Keep]:
-        """Compute log-probabilities (T', V) of features (T, F) with early exit; return the layers that ran, too."""
-        if _silent(features):
-            return self._blank(features), ()
-        log_probs, last = self.model.emissions_until_sure(features, thresholds)
+    def _until_sure(self, heard: Heard, thresholds: Sequence[float]) -> tuple[np.ndarray, Keep]:
+        """Compute log-probabilities (T', V) with early exit; return the layers that ran, too."""
+        if heard.silent:
+            return self._blank(heard), ()
+        log_probs, last = self.model.emissions_until_sure(heard.x, thresholds)
         return log_probs, tuple(range(1, last + 1))
 
-    def _blank(self, features: np.ndarray) -> np.ndarray:
-        """Return log-probabilities (T', V) of blanks alone, for features (T, F)."""
-        frames = output_length(len(features), self.model.timing.factor)
+    def _blank(self, heard: Heard) -> np.ndarray:
+        """Return log-probabilities (T', V) of blanks alone."""
+        frames = output_length(heard.frames, self.model.timing.factor)
         blank = np.full((frames, len(self.model.units)), -np.inf, dtype=np.float32)
         blank[:, BLANK] = 0.0
         return blank
 
 
-def _silent(features: np.ndarray) -> bool:
-    """Return whether features (T, F) are those of digital silence, whose energies are all equal; no frames are silence, too."""
-    return not features.size or bool(np.ptp(features) == 0.0)
-
-
-@functools.cache  # once for each kind of recording
-def _tell(rate: int, channels: int, wanted: int) -> None:
+def tell(rate: int, channels: int, wanted: int) -> None:
+    """Log once for each kind of recording what is changed in it. Other processes do not log; ``run`` tells for them."""
+    if (rate, channels, wanted) in told:
+        return
+    told.add((rate, channels, wanted))
     mixed = [f"{channels} channels are mixed into one"] if channels > 1 else []
     resampled = [f"{rate} Hz are resampled to {wanted} Hz"] if rate != wanted else []
     if mixed or resampled:

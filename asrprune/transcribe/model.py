@@ -54,10 +54,13 @@ class Model(Protocol):
         """
 
     def features(self, read: Read, num_samples: int, start: int, stop: int) -> np.ndarray:
-        """Compute the feature frames ``start`` to ``stop`` - 1 (T, F) of a recording; see ``fbank_of_part``."""
+        """Compute the feature frames ``start`` to ``stop`` - 1 (T, F) of a recording; see ``fbank_of_part``.
+
+        A model that takes samples returns those of the frames: (S,).
+        """
 
     def emissions(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
-        """Compute log-probabilities (T', V) of each utterance, for features (T, F)."""
+        """Compute log-probabilities (T', V) of each utterance, for what ``features`` returns of it."""
 
     def thresholds(self, given: float | None, decoder: str) -> Sequence[float]:
         """Return how sure each exit but the last one must be for early exit: 0..1, or more than 1 for never.
@@ -71,7 +74,7 @@ class Model(Protocol):
         """
 
     def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
-        """Compute log-probabilities (T', V) of features (T, F) at the first exit that is sure enough; return its layer, too."""
+        """Compute log-probabilities (T', V) of one utterance at the first exit that is sure enough; return its layer, too."""
 
     def params_m(self, keep: Keep) -> float:
         """Return the number of parameters of a sub-model, in millions; ``keep`` must be in the plan."""

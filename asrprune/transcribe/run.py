@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from asrprune.decode.words import Hypothesis
@@ -11,6 +10,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import processes
 from asrprune.runtime.files import write_text
 from asrprune.runtime.progress import track
+from asrprune.transcribe import listener
 from asrprune.transcribe.formats import HEADS, SUBTITLES, ctm_name, write_as
 from asrprune.transcribe.recordings import STDIN, RecordingFile, check_names
 
@@ -56,7 +56,7 @@ def transcribe_all(
     entries = [recording.entry for recording in recordings]
     with processes(min(num_jobs, len(entries)), num_gpus) as executor:
         work, parts = partial(_listed, transcribe), _parts(entries, num_jobs)
-        results = transcribe(entries) if num_jobs == 1 else chain.from_iterable(executor.map(work, parts))
+        results = transcribe(entries) if num_jobs == 1 else _told(executor.map(work, parts))
         shown = results if alone else track(results, "recordings", len(recordings))
         for recording, found in zip(recordings, shown, strict=True):
             if isinstance(found, UserError):
@@ -74,8 +74,19 @@ def _parts(entries: Sequence[str], num_jobs: int) -> Iterator[Sequence[str]]:
 
 def _listed(
     transcribe: Callable[[Sequence[str]], Iterable[Hypothesis | UserError]], entries: Sequence[str]
-) -> list[Hypothesis | UserError]:
-    return list(transcribe(entries))
+) -> tuple[list[Hypothesis | UserError], set[tuple[int, int, int]]]:
+    """Transcribe in another process; return the kinds of its recordings, too."""
+    return list(transcribe(entries)), listener.told
+
+
+def _told(
+    parts: Iterable[tuple[list[Hypothesis | UserError], set[tuple[int, int, int]]]],
+) -> Iterator[Hypothesis | UserError]:
+    """Yield the results of other processes, and log here what they could not."""
+    for results, kinds in parts:
+        for kind in sorted(kinds):
+            listener.tell(*kind)
+        yield from results
 
 
 def _write(

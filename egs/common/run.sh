@@ -27,6 +27,7 @@ lm_text=                # sentences, one a line, that decode.decoder.lm is train
 local_opts=             # passed on to local/download.sh and local/data.sh; later runs remember it
 is_dev=false            # true: dev_set is a dev set, although its name contains "test"
 allow_pipes=false       # true: run the `command |` entries of wav.scp, which are arbitrary shell
+licence=                # of the corpus, in words: goes into the cards of exported models
 results_dir=            # where to copy RESULTS.md and figures/ at the end
 # end
 
@@ -34,10 +35,9 @@ common=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$common/parse_options.sh"
 source "$common/environment.sh"
 one_of executor local slurm
-numbers=(--config "$config" $config_opts)
-from_config lm=decode.decoder.lm speeds=prune.speeds strategies=prune.strategies
+numbers=(--config "$config" $config_opts) exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
+from_config lm=decode.decoder.lm speeds=prune.speeds
 remember download_dir local_opts
-exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
 train=$datadir/$train_set train_sp=${train}_sp dev=$datadir/$dev_set tests=() list=()
 for name in $test_sets; do tests+=("$datadir/$name"); done
 search_dir=$dev copied=  # layers are chosen on it, or on copies of it at these speeds
@@ -70,11 +70,9 @@ stage 4 train "training with $config, in $exp; curves: tensorboard --logdir $exp
     run asrprune train "${numbers[@]}" --exp "$exp" --train "$train_sp" --dev "$dev" --bpe "$exp/lang/bpe.model" \
         --cmvn "$train_sp/cmvn" "${cores[@]}" --nproc "$nproc" --num-nodes "$num_nodes" $sure
 stage 5 average "the average of the best epochs, in $exp/model.safetensors"
-    run asrprune average --exp "$exp"
-if [[ $strategies =~ svcca|influence ]]; then  # a small dev set may be too short to measure, which the others do not need
-    stage 6 svcca "similarity of the layers on $search_dir, in $exp/svcca"
-        run asrprune svcca --exp "$exp" --data "$search_dir" "${cores[@]}"
-fi
+    run asrprune average --exp "$exp" ${licence:+--licence "$licence"}
+stage 6 svcca "similarity of the layers on $search_dir, in $exp/svcca, if a strategy needs it"
+    run asrprune svcca --exp "$exp" --data "$search_dir" "${cores[@]}"
 stage 7 search "which layers to remove, judged on $search_dir, in $exp/plans"
     if [ "$lm" ]; then run asrprune tune-lm --exp "$exp" --dev "$dev" $sure "${jobs[@]}" --nj "$decoders" "${cores[@]}"; fi
     run asrprune search --exp "$exp" --dev "$search_dir" $sure "${jobs[@]}" --nj "$decoders" "${cores[@]}"

@@ -16,4 +16,4 @@ parts=${parts:-all}
 one_of subset 100 960
 one_of parts all found
 exec ../common/run.sh --config "$config" --train_set "train_$subset" --test_sets "test_clean test_other" \
-    --local_opts "--subset $subset --parts $parts" "$@"
+    --local_opts "--subset $subset --parts $parts" --licence "CC BY 4.0" "$@"

@@ -13,4 +13,5 @@ if [[ $(basename "$config") = phones* ]]; then units=${units:-phones}; fi
 units=${units:-words}
 one_of units words phones
 if [ "$units" = phones ]; then config=${config:-conf/phones.yaml} datadir=${datadir:-data_phones}; fi
-exec ../common/run.sh --config "${config:-conf/train.yaml}" --datadir "${datadir:-data}" --local_opts "--units $units" "$@"
+exec ../common/run.sh --config "${config:-conf/train.yaml}" --datadir "${datadir:-data}" --local_opts "--units $units" \
+    --licence "free for commercial and non-commercial purposes" "$@"

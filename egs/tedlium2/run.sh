@@ -11,4 +11,4 @@ source ../common/parse_options.sh
 if [[ $config = */sample.yaml ]]; then parts=${parts:-found}; fi
 parts=${parts:-all}
 one_of parts all found
-exec ../common/run.sh --config "$config" --local_opts "--parts $parts" "$@"
+exec ../common/run.sh --config "$config" --local_opts "--parts $parts" --licence "CC BY-NC-ND 3.0" "$@"

@@ -50,7 +50,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", WORK)
 def test_long_utterances_are_told_before_the_work(own: Experiment, dev: Path, name: str) -> None:
-    own.model.encoder.holds_pairs = True
+    own.model.holds_pairs = True
     with pytest.raises(UserError, match=TOLD):
         WORK[name](own, dev)
 
@@ -58,7 +58,7 @@ def test_long_utterances_are_told_before_the_work(own: Experiment, dev: Path, na
 @pytest.mark.usefixtures("short")
 def test_what_needs_no_memory_for_pairs_or_has_windows_takes_them(own: Experiment, dev: Path) -> None:
     assert one_piece.too_long_in(Corpus(dev, None), own.config, own.model) == ""
-    own.model.encoder.holds_pairs = True
+    own.model.holds_pairs = True
     assert decode_set(own, dev, [SubModel("lowest", (1,))])
 
 

@@ -40,9 +40,9 @@ def _write_corpus(corpus: Path) -> None:
 @pytest.mark.slow
 def test_the_four_steps(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "egs/common", tmp_path / "egs/common", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ("run.sh", "conf/train.yaml"):
-        (tmp_path / "egs/an4" / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "egs/an4" / path, tmp_path / "egs/an4" / path)
+    for path in ("mini/run.sh", "an4/conf/train.yaml"):
+        (tmp_path / "egs" / path).parent.mkdir(parents=True)
+        shutil.copy(ROOT / "egs" / path, tmp_path / "egs" / path)
     _write_corpus(tmp_path / "my corpus")
     folder, run = _blocks("")
     (data_sh,), (data_py,) = _blocks("bash"), _blocks("python")

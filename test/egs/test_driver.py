@@ -182,8 +182,10 @@ def test_only_the_stages_asked_for(recipe: Recipe) -> None:
 
 
 def test_options_reach_the_commands(recipe: Recipe) -> None:
-    recipe.run("--exp_tag", "big model", "--ngpu", "3", "--nj", "5", "--config_opts", "--set seed=2 --set train.epochs=9")
+    options = ["--exp_tag", "big model", "--ngpu", "3", "--nj", "5", "--config_opts", "--set seed=2 --set train.epochs=9"]
+    recipe.run(*options, "--licence", "CC BY 4.0")
     calls = recipe.calls()
+    assert "average --exp exp/big model --licence CC BY 4.0" in calls
     assert all("exp/big model" in call for call in calls if call.startswith(("train", "search", "report")))
     assert all("--ngpu 3" in call for call in calls if call.startswith(("train", "svcca", "search", "decode", "bench")))
     assert all("--set seed=2 --set train.epochs=9" in call for call in calls if call.startswith(("fbank", "bpe", "train")))

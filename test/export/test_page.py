@@ -3,11 +3,14 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+from asrprune.data.kaldi import read_data_dir
 from asrprune.experiment.store import load
 from asrprune.export import build, card
 from asrprune.export.build import Options, export, set_depth
@@ -15,7 +18,9 @@ from asrprune.export.onnx_file import import_onnx
 from asrprune.export.page import export_page
 from asrprune.export.record import Exported
 from asrprune.export.session import Session
+from asrprune.features.fbank import num_frames
 from asrprune.prune.find import find_plan
+from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
 
 SOURCES = Path(card.__file__).parent / "web"
@@ -42,6 +47,49 @@ def test_keep_is_required(page: tuple[Path, Path]) -> None:
     assert Session(path).num_layers == 4
     with pytest.raises(UserError, match="has no default depth"):
         set_depth(path, 2)
+
+
+def test_a_recogniser_says_with_it_what_it_says_in_torch(page: tuple[Path, Path], tiny_data: Path) -> None:
+    """With its input, samples, instead of features: batches, ends of all lengths, windows, silence."""
+    here, there, rng = Recognizer.load(page[0] / "model.onnx"), Recognizer.load(page[1]), np.random.default_rng(0)
+    speech = [soundfile.read(one.audio, dtype="float32")[0] for one in read_data_dir(tiny_data / "dev")]
+    cut = [speech[0][: len(speech[0]) - size] for size in (1, 80, 81, 159)]
+    for samples in cut:  # the last frame depends on each of them
+        frames = num_frames(len(samples), here.model.frontend)
+        given = here.model.features(lambda start, count: speech[0][start : start + count], len(samples), 0, frames)
+        np.testing.assert_array_equal(given, samples)
+    long = np.concatenate(speech * 20)[: 70 * 16000 + 33]  # three windows
+    quiet = [rng.normal(0.0, 1e-8, 32000).astype(np.float32), speech[0][:79], speech[0][:0]]
+    audios = [*speech, *cut, long, *quiet]
+    found, expected = ([*asr.transcribe_many(audios, layers=(1, 3))] for asr in (here, there))
+    assert [(one.text, one.layers) for one in found] == [(one.text, one.layers) for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert [(word.start_s, word.end_s) for word in one.words] == [(word.start_s, word.end_s) for word in other.words]
+    for one, other in zip(found[:-4], expected[:-4], strict=True):  # at the edges of windows, features differ
+        np.testing.assert_allclose([w.confidence for w in one.words], [w.confidence for w in other.words], atol=1e-4)
+    assert found[-4].words[-1].end_s > 60
+    assert [bool(one.text) for one in found[-3:]] == [False] * 3
+
+
+def test_the_card_says_how_the_speed_of_the_file_was_measured(page: tuple[Path, Path]) -> None:
+    record = Exported.read(page[0] / "model.onnx.json")
+    assert all(row.rtf > 0 for row in record.depths)
+    text = (page[0] / "README.md").read_text(encoding="utf-8")
+    assert "of this file (float32) in onnxruntime, with features, on " in text
+    assert f"utterances of dev, one by one; {record.speed.cpu}, threads: {record.speed.threads}, decoder: greedy." in text
+    before = record.model_copy(update={"speed": None})
+    text = card.markdown(page[0] / "model.onnx", before, "mark")
+    assert "measured it in torch, without features. The speed of this file was not measured; export with --dev." in text
+
+
+def test_the_card_says_under_which_licences_model_and_data_are(page: tuple[Path, Path]) -> None:
+    record, path = Exported.read(page[0] / "model.onnx.json"), page[0] / "model.onnx"
+    text = card.markdown(path, record.model_copy(update={"licence": "MIT", "data_licence": "CC BY 4.0"}), "mark")
+    assert "| licence of the model | MIT |\n| licence of the training data | CC BY 4.0 |\n" in text
+    assert card.markdown(path, record, "mark").count(" | not given; ask whoever trained it |") == 2
+    experiment = load(page[1])
+    known = replace(experiment, record=experiment.record.model_copy(update={"data_licence": "CC BY 4.0"}))
+    assert build._describe(known, find_plan(known, None), Options(licence="MIT")).data_licence == "CC BY 4.0"
 
 
 def test_a_page_of_something_else_is_kept(page: tuple[Path, Path], tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from asrprune.train import ranks
 from asrprune.train.checkpoint import load_state
 from asrprune.train.loop import Trainer
 from asrprune.train.start import train
+from asrprune.train.update import zero_of_unused
 
 DEVICE = torch.device(os.environ.get("GPU_TESTS_ON", "cuda"))
 NUM_GPUS = int(DEVICE.type == "cuda")
@@ -93,8 +94,8 @@ def batch(padded: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def test_losses_and_gradients(model: CtcModel, padded: bool, keep: tuple[int, ...] | None) -> None:
     there, found = copy.deepcopy(model).to(DEVICE), {}
     for each, device in ((model, CPU), (there, DEVICE)):
-        each.all_take_part = True  # layers that are left out have a gradient, of 0
         losses = each(*(x.to(device) for x in batch(padded)), keep, [1.0, 1.2, 1.4, 1.6])
+        losses = losses + zero_of_unused(each, keep or ())  # layers that are left out have a gradient, of 0
         each.total(losses).backward()
         found[each] = losses
     near(found[there], found[model])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from asrprune.config.load import read_config, resolved
+from asrprune.config.strategies import NEEDS, STRATEGY_NAMES
 from asrprune.recipe.dependencies import Places, dependencies
 from asrprune.recipe.needs import numbers_of
 
@@ -37,6 +38,13 @@ def test_layers_are_chosen_on_dev_or_on_its_copies_at_other_speeds(numbers: Any)
         assert known["svcca"].reads == known["search"].reads == (Path(f"data/{name}/utt2crc"),)
         assert Path(f"data/{name}/feats.scp") in known["fbank"].makes
     assert Path("data/dev_sp/feats.scp") not in alone["fbank"].makes
+
+
+@pytest.mark.parametrize("name", STRATEGY_NAMES)
+def test_layers_are_measured_for_the_strategies_that_say_so(name: str, numbers: Any) -> None:
+    known = dependencies(PLACES, numbers(f"prune.strategies=[{name}]"))
+    assert known["svcca"].needed is (NEEDS[name].measure is not None)
+    assert all(stage.needed for stage in known.values() if stage is not known["svcca"])
 
 
 def test_a_language_model_is_made_in_lang_unless_it_is_a_file(numbers: Any, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from asrprune.config.schema import Config
 from asrprune.report import plots
 from asrprune.report.build import copy_report, write_report
 from asrprune.report.html import _code
+from asrprune.report.result_table import result_table
 from asrprune.report.results import collect
 from asrprune.report.sentences import headlines, how_made
 from asrprune.report.table import markdown
-from asrprune.report.tables import result_table
 
 FIGURES = ["wer_by_depth", "wer_vs_rtf", "layers_kept", "svcca", "training"]
 

@@ -1,11 +1,14 @@
 """The doctor: what it finds broken, and whether the command it names is the right one."""
 
+import contextlib
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from asrprune.runtime import doctor, torch_pair
 from asrprune.runtime.doctor import Check, diagnose, doctor_ok, format_report
@@ -51,6 +54,25 @@ def test_every_dependency_is_looked_at() -> None:
     assert lists.pop("train") == {*EXTRAS["train"], *other}
     assert lists.pop("dev")
     assert lists == {extra: {"asrprune", *EXTRAS[extra]} for extra in USES}
+
+
+def test_what_runs_exported_models_reaches_no_package_of_training() -> None:
+    """By the metadata of the installed packages; `python tools/runtime_install.py` installs it for real."""
+    lists = declared()
+    assert not reached(lists["dependencies"]) & EXTRAS["train"].keys()
+    assert {"torch", "jinja2", "markupsafe"} <= reached(lists["train"]), "what is reached is found"
+
+
+def reached(names: set[str]) -> set[str]:
+    """These packages and all that they need here."""
+    found, waiting = set[str](), [*names]
+    while waiting:
+        if (name := waiting.pop().lower()) not in found:
+            found.add(name)
+            with contextlib.suppress(metadata.PackageNotFoundError):  # on another Python
+                needs = [Requirement(line) for line in metadata.requires(name) or ()]
+                waiting += [need.name for need in needs if not need.marker or need.marker.evaluate({"extra": ""})]
+    return found
 
 
 def test_torch_pair_is_the_one_in_constraints() -> None:

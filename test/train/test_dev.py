@@ -28,7 +28,8 @@ def experiment(tiny_experiment: Path) -> Experiment:
 
 
 def measure(experiment: Experiment, corpus: Corpus, size: int) -> DevMetrics:
-    return evaluate(Runner.of(experiment), corpus, np.array_split(np.arange(len(corpus)), len(corpus) // size), FABRIC)
+    batches = np.array_split(np.arange(len(corpus)), len(corpus) // size)
+    return evaluate(Runner.of(experiment), corpus, batches, [1, 2, 4], FABRIC)
 
 
 def one_by_one(experiment: Experiment, corpus: Corpus, depth: int) -> tuple[float, float]:

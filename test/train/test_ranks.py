@@ -1,6 +1,7 @@
 """Several processes (gloo, on the CPU) against one: the same curve; one that dies ends the run, and it goes on."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 
 from asrprune.config.load import write_config
 from asrprune.config.schema import Config
+from asrprune.model.ctc_model import CtcModel
 from asrprune.runtime.errors import UserError
 from asrprune.train.journal import read_journal
 from asrprune.train.ranks import LOST_PEER, make_fabric, share
+from asrprune.train.update import zero_of_unused
 
 ConfigWith = Callable[..., Config]
 # No dropout and no SpecAugment, whose draws depend on who has which utterance; skipped layers and truncated updates, whose
@@ -75,6 +78,15 @@ def test_two_processes_learn_what_one_learns(
         assert f"cpu x 2, {strategy}" in done.stderr
         for ours, theirs in zip(curve(two), curve(one), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=2e-4)
+
+
+def test_what_an_update_leaves_unused_has_a_gradient_of_0(tiny_config_with: ConfigWith) -> None:
+    model = CtcModel(tiny_config_with("model.self_conditioning=true").model, 80, 7)
+    zero_of_unused(model, [1, 4]).backward()
+    unused = re.compile(r"encoder\.layers\.[12]\.|condition\.")  # layers 2 and 3
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == bool(unused.match(name)), name
+        assert parameter.grad is None or not parameter.grad.any()
 
 
 @pytest.mark.parametrize("victim", ["first", "other"])

@@ -20,25 +20,30 @@ import soundfile
 import torch
 from commands import asrprune, refused
 from experiments import talking
+from rapidfuzz.distance import Levenshtein
 from records import plan_of
 from waiting import has_lines, wait_for
 
 from asrprune.config.schema import BeamConfig, FrontendConfig
+from asrprune.data.dataset import Corpus
 from asrprune.data.kaldi import read_data_dir
 from asrprune.decode.choose import LM_WEIGHT, Tuned
+from asrprune.decode.greedy import GREEDY
 from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment.plan import Step
 from asrprune.experiment.store import Experiment
+from asrprune.export import build
 from asrprune.export.build import Options, export, read_exported, set_depth
-from asrprune.export.onnx_file import set_metadata
+from asrprune.export.onnx_file import import_onnx, set_metadata
 from asrprune.export.record import FACTS
 from asrprune.export.session import Session
 from asrprune.features.fbank import UNIT_SCALE, num_frames
-from asrprune.infer.early_exit import confidence
+from asrprune.infer.early_exit import confidence, run_until_sure
 from asrprune.prune.find import find_plan
 from asrprune.recognizer import Hypothesis, Recognizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
+from asrprune.transcribe import listener
 from asrprune.transcribe.exported import ExportedModel
 from asrprune.transcribe.trained import TrainedModel
 
@@ -160,20 +165,19 @@ def ending(tiny_experiment: Path, wavs: list[Path], tmp_path_factory: pytest.Tem
     """The model as a file with early exit, and its experiment. At each of its exits some of the recordings end."""
     root = tmp_path_factory.mktemp("ending")
     own = talking(Path(shutil.copytree(tiny_experiment, root / "exp")))
-    sure = confidences(TrainedModel(own), wavs)
-    first = between(sure[:, 0], 2 / 3)
-    second = between(sure[sure[:, 0] < first, 1], 1 / 2)
-    made = {"model_sha256": own.record.model_sha256, "exits": (1, 2, 4), "thresholds": (first, second)}
+    model = TrainedModel(own)
+    thresholds = splitting(confidences(model, [features_of(model, wav) for wav in wavs]))
+    made = {"model_sha256": own.record.model_sha256, "exits": (1, 2, 4), "thresholds": thresholds}
     EarlyExit(format=1, decoder="greedy", set="dev", margin=0.5, curves={}, **made).write(own.path / "early_exit.json")
     export(own, find_plan(own, None), root / "model.onnx", Options(form="early-exit"))
     return root / "model.onnx", own
 
 
-def confidences(model: TrainedModel, wavs: list[Path]) -> np.ndarray:
-    """How sure torch is of each recording after layers 1 and 2: (U, 2)."""
+def confidences(model: TrainedModel, features: list[np.ndarray]) -> np.ndarray:
+    """How sure torch is of each utterance after layers 1 and 2: (U, 2)."""
     rows = []
-    for features in (torch.from_numpy(features_of(model, wav)) for wav in wavs):
-        made = model.runner.emissions(features[None], torch.tensor([len(features)]), [(1,), (1, 2)])
+    for each in features:
+        made = model.runner.emissions(torch.from_numpy(each)[None], torch.tensor([len(each)]), [(1,), (1, 2)])
         rows.append([float(confidence(emissions)[0]) for _, emissions in made])
     return np.array(rows)
 
@@ -182,6 +186,12 @@ def features_of(model: TrainedModel, wav: Path) -> np.ndarray:
     samples = soundfile.read(wav, dtype="float32")[0]
     frames = num_frames(len(samples), model.frontend)
     return model.features(lambda start, count: samples[start : start + count], len(samples), 0, frames)
+
+
+def splitting(sure: np.ndarray) -> tuple[float, float]:
+    """Thresholds with which some utterances end at each exit, for ``confidences``."""
+    first = between(sure[:, 0], 2 / 3)
+    return first, between(sure[sure[:, 0] < first, 1], 1 / 2)
 
 
 def between(values: np.ndarray, share: float) -> float:
@@ -203,6 +213,47 @@ def test_early_exit_ends_where_it_ends_in_torch(ending: tuple[Path, Experiment],
     assert here.transcribe(np.zeros(16000, np.float32), depth="auto") == Hypothesis("", (), ())
     done = asrprune("transcribe", *wavs, "--model", ending[0], "--early-exit", "--words")
     assert [json.loads(line)["layers"] for line in done.out.splitlines()] == [list(hypothesis.layers) for hypothesis in found]
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_what_early_exit_costs_is_measured(
+    precision: str,
+    ending: tuple[Path, Experiment],
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, path, dev, exits = TrainedModel(ending[1]), tmp_path / "model.onnx", tiny_data / "dev", (1, 2, 4)
+    corpus, units, traced = Corpus(dev, None), ending[1].tokenizer, import_onnx().load(str(ending[0]))
+    features = [batch.features[0].numpy() for batch in corpus.loader([np.array([number]) for number in range(len(corpus))])]
+    thresholds = splitting(confidences(model, features))
+    monkeypatch.setattr(build, "early_exit", lambda *_: traced)
+    monkeypatch.setattr(build, "_exits", lambda _: (exits, thresholds))
+    with caplog.at_level("INFO"):
+        options = Options(form="early-exit", precision=precision, dev=dev)
+        found = export(ending[1], find_plan(ending[1], None), path, options).ended
+    session, ran, said = Session(path), np.zeros((2, len(features)), int), []
+    for number, each in enumerate(features):
+        log_probs, frames, layers = session.run_until_sure(
+            (each - np.float32(UNIT_SCALE))[None], np.array([len(each)]), thresholds
+        )
+        depth, emissions = run_until_sure(model.runner, torch.from_numpy(each), exits, thresholds)
+        ran[:, number] = layers[0], depth
+        (here,), (there,) = GREEDY.decode(log_probs, frames), GREEDY.decode(emissions.log_probs, emissions.lens)
+        said.append((units.decode(here.labels), units.decode(there.labels)))
+    assert (found.set, found.utterances) == ("dev", len(features))
+    assert set(ran[1].tolist()) == set(exits)
+    assert [found.layers, found.layers_float32] == pytest.approx(ran.mean(axis=1).tolist())
+    assert found.changed == sum(one != other for one, other in said)
+    words = sum(len(text.split()) for text in corpus.texts)
+    for place, wer in enumerate((found.wer, found.wer_float32)):
+        errors = [Levenshtein.distance(text.split(), one[place].split()) for text, one in zip(corpus.texts, said, strict=True)]
+        assert wer == pytest.approx(100 * sum(errors) / words)
+    assert found.rtf > 0
+    sentence = f"Early exit on {len(features)} utterances of dev: {found.layers:.2f} layers on average (torch in float32:"
+    assert sentence in path.with_name("README.md").read_text(encoding="utf-8")
+    assert sentence in caplog.text
 
 
 def test_each_utterance_of_a_batch_ends_where_it_ends_alone(ending: tuple[Path, Experiment], wavs: list[Path]) -> None:
@@ -262,6 +313,14 @@ def test_several_processes_say_the_same_in_the_same_order(
     assert "none.wav: cannot be read" in one.err
     done = asrprune("transcribe", wavs[0], "-", "--model", ending[0], "--nj", 2)
     assert done.err.splitlines()[-1].endswith("error: --nj 2: only one process can read standard input; remove --nj")
+
+
+def test_several_processes_say_once_what_is_resampled(ending: tuple[Path, Experiment], tmp_path: Path) -> None:
+    for name in "abcd":
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).normal(0.0, 0.1, 8000), 8000)
+    listener.told.clear()
+    done = asrprune("transcribe", tmp_path, "--model", ending[0], "--nj", 2)
+    assert done.err.count("recordings with 8000 Hz and 1 channels: 8000 Hz are resampled to 16000 Hz") == 1, done.err
 
 
 def without_confidence(line: str) -> dict[str, Any]:
@@ -367,6 +426,7 @@ FRONTEND = FrontendConfig().model_dump()
         ({"factor": 0}, "factor: input should be 4 or 8, got 0"),
         ({"frontend": {**FRONTEND, "frame_shift_ms": 1e-300}}, "frame_shift_ms must not be shorter than a sample"),
         ({"frontend": {**FRONTEND, "num_mels": 20}}, "its metadata say 20 mel filters, but its graph has 80"),
+        ({"input": "waveform"}, "its metadata say 0 mel filters, but its graph has 80"),
         ({"units": ["<blk>", "<unk>"], "vocab_size": 2}, "its metadata say 2 text units, but its graph has 7"),
         ({"num_layers": 2**40}, f"its metadata say {2**40} layers, but its graph has 4"),
         ({"num_layers": 3}, "depth 4: layers must ascend and lie in 1..3"),

@@ -40,7 +40,7 @@ function receive(data) {
 function ready(bytes) {
   const { num_layers, vocab_size, precision = "float32" } = state.model;
   const size = `${(bytes / 1e6).toFixed(1)} MB, ${precision}`;
-  $("model").textContent = `One model (${size}) with ${num_layers} layers and ${vocab_size} text units. Choose how many layers run.`;
+  $("model").textContent = `One model of ${num_layers} layers (${size}, ${vocab_size} text units). Choose how many run.`;
   for (const id of ["record", "file", "depth"]) $(id).disabled = false;
   document.body.dataset.ready = "true";
 }

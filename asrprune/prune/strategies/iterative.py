@@ -42,7 +42,8 @@ def iterative(num_layers: int, score: Scorer, min_depth: int = 1, beam: int = 1)
         found = {step.keep: known[step.keep], **remembered(list(tried), beam)}
         frontier = sorted(found, key=lambda keep: (found[keep], keep))[:beam]
         chosen.append(frontier[0])
-    return tuple(Step.of(keep, known[keep].primary, _without(keep, known)) for keep in chosen)
+    without = {keep: {layer: score.primary for layer, score in _by_layer(keep, known).items()} for keep in chosen}
+    return tuple(Step.of(keep, known[keep].primary, without[keep]) for keep in chosen)
 
 
 def _chain(num_layers: int, score: Scorer, min_depth: int) -> tuple[Step, ...]:
@@ -70,10 +71,6 @@ def _first(keep: Keep, score: Scorer, min_depth: int) -> tuple[DevScore, dict[in
 
 def _by_layer(keep: Keep, found: Mapping[Keep, DevScore]) -> dict[int, DevScore]:
     return {layer: found[_less(keep, layer)] for layer in keep if _less(keep, layer) in found}
-
-
-def _without(keep: Keep, known: Mapping[Keep, DevScore]) -> dict[int, float]:
-    return {layer: result.primary for layer, result in _by_layer(keep, known).items()}
 
 
 def _less(keep: Keep, gone: int) -> Keep:

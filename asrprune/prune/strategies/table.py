@@ -1,8 +1,7 @@
-"""The table of strategies. To add one, write its file, a line here, and its name in asrprune/config/strategies.py."""
+"""The table of strategies. To add one, write its file, a line here, and its name and needs in asrprune/config/strategies.py."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from asrprune.experiment.plan import Keep, Step
 from asrprune.prune.evidence import Evidence
@@ -19,11 +18,9 @@ class Strategy:
     """An entry of the table: a strategy, and how reports show it."""
 
     choose: Callable[[Evidence], tuple[Step, ...]]
-    needs: Literal["similarity", "influence", "score"] | None  # the evidence that it always needs
     label: str  # the rest of a sentence that begins with the name
     colour: str  # a colour of Okabe and Ito, which colour-blind readers can distinguish
     marker: str  # for black and white
-    effort: Literal["beam", "rerank"] | None = None  # the key of `prune` that sets how many sub-models are scored
 
 
 def _best(proposals: Mapping[int, Sequence[Keep]], given: Evidence) -> tuple[Step, ...]:
@@ -35,21 +32,21 @@ def _best(proposals: Mapping[int, Sequence[Keep]], given: Evidence) -> tuple[Ste
 
 STRATEGIES: dict[str, Strategy] = {  # the order in tables and legends
     "iterative": Strategy(
-        lambda given: iterative(given.num_layers, given.score, min(given.depths), given.options.beam), "score",
-        "removes one layer after another, each time the layer whose removal adds the fewest errors", "#0072B2", "o", "beam",
+        lambda given: iterative(given.num_layers, given.score, min(given.depths), given.options.beam),
+        "removes one layer after another, each time the layer whose removal adds the fewest errors", "#0072B2", "o",
     ),
     "svcca": Strategy(
-        lambda given: _best(svcca(given.similarity, given.depths, given.options.rerank), given), "similarity",
-        "removes the layers that change their input least, by SVCCA similarity", "#D55E00", "s", "rerank",
+        lambda given: _best(svcca(given.similarity, given.depths, given.options.rerank), given),
+        "removes the layers that change their input least, by SVCCA similarity", "#D55E00", "s",
     ),
     "influence": Strategy(
-        lambda given: influence(given.influence, given.depths), "influence",
+        lambda given: influence(given.influence, given.depths),
         "removes the layers whose output has the highest cosine with their input", "#E69F00", "v",
     ),
     "every": Strategy(
-        lambda given: every(given.num_layers, given.depths), None, "keeps layers spread evenly", "#009E73", "^",
+        lambda given: every(given.num_layers, given.depths), "keeps layers spread evenly", "#009E73", "^",
     ),
-    "lowest": Strategy(lambda given: lowest(given.depths), None, "keeps the lowest layers", "#CC79A7", "D"),
+    "lowest": Strategy(lambda given: lowest(given.depths), "keeps the lowest layers", "#CC79A7", "D"),
 }  # fmt: skip
 
 

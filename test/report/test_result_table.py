@@ -7,9 +7,9 @@ import pytest
 from records import changed
 from rich.console import Console
 
+from asrprune.report.result_table import HEADER, compact, result_table, screen_table, set_names, set_title, two_digits
 from asrprune.report.results import collect
 from asrprune.report.table import Table, markdown
-from asrprune.report.tables import HEADER, compact, result_table, screen_table, set_names, set_title, two_digits
 
 
 @pytest.fixture
