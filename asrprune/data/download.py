@@ -169,13 +169,13 @@ def _append_rest(url: str, handle: io.FileIO) -> None:
 def _copy(reply: http.client.HTTPResponse, handle: io.FileIO) -> None:
     """Append the body; raise ``ConnectionError`` if it is shorter than announced."""
     start = handle.seek(0, os.SEEK_END)
-    announced = reply.headers["Content-Length"]
+    announced = reply.length  # None: the header is missing, or no number
     blocks = iter(functools.partial(reply.read, _BLOCK), b"")
     label = f"downloading {Path(str(handle.name)).stem} (MiB)"
-    for block in blocks if announced is None else track(blocks, label, -(-int(announced) // _BLOCK)):
+    for block in blocks if announced is None else track(blocks, label, -(-announced // _BLOCK)):
         _write(handle, block)
-    if announced is not None and handle.tell() != start + int(announced):
-        raise ConnectionError(f"the connection closed after {handle.tell()} of {start + int(announced)} bytes")
+    if announced is not None and handle.tell() != start + announced:
+        raise ConnectionError(f"the connection closed after {handle.tell()} of {start + announced} bytes")
 
 
 def _write(handle: io.FileIO, block: bytes) -> None:

@@ -103,7 +103,8 @@ def save_model(
     paths = ExperimentPaths(exp)
     paths.model.unlink(missing_ok=True)
     save_weights(paths.weights, weights)
-    model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(paths.tokenizer)))
+    with torch.device("meta"):  # only its parameters are counted
+        model = CtcModel(config.model, config.frontend.num_mels, len(Tokenizer(paths.tokenizer)))
     ModelRecord(
         format=1, model_sha256=sha256_of(paths.weights),
         tokenizer_sha256=sha256_of(paths.tokenizer), num_layers=config.model.num_layers, params_m=num_params(model) / 1e6,
@@ -127,19 +128,22 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
             f"{paths.tokenizer}: does not have the SHA-256 of model.json; copy the experiment again, or replace the file by"
             " lang/bpe.model of stage 3"
         )
-    model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
     weights = load_weights(paths.weights)
     if sha256_of(paths.weights) != record.model_sha256:
         raise UserError(
             f"{exp / 'model.safetensors'}: does not have the SHA-256 of model.json; copy the experiment again,"
             " or run stage 5 (`asrprune average`) again"
         )
+    sizes = config.model, config.frontend.num_mels, len(tokenizer)
     try:
-        model.load_state_dict(weights)
+        with torch.device("meta"):  # without memory: the config of a stranger may ask for more than there is
+            CtcModel(*sizes).load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise UserError(
             f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}"
         ) from None
+    model = CtcModel(*sizes)
+    model.load_state_dict(weights)
     return Experiment(exp, config, tokenizer, model.to(device).eval(), record)
 
 

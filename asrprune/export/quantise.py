@@ -11,6 +11,7 @@ import numpy as np
 from asrprune.experiment.plan import Keep
 from asrprune.export.onnx_file import import_onnx, quiet
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import temporary_directory
 
 if TYPE_CHECKING:
     import onnx
@@ -29,10 +30,10 @@ def int8(file: "onnx.ModelProto", float32_layers: Keep = ()) -> "onnx.ModelProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     onnx = import_onnx()
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with temporary_directory(Path(tempfile.gettempdir()), "asrprune_int8") as folder, quiet():
         excluded = [node.name for node in file.graph.node if _of_features(node.input)]
         excluded += [name for layer in float32_layers for name in _nodes_of(file, layer)]
-        before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        before, after = folder / "float32.onnx", folder / "int8.onnx"
         onnx.save(file, str(before))
         quantize_dynamic(
             before, after, op_types_to_quantize=["MatMul"], nodes_to_exclude=excluded, per_channel=True, reduce_range=True,

@@ -1,7 +1,7 @@
 """An exported file in onnxruntime."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class of its own for each cause
-            if not type(error).__module__.startswith("onnxruntime"):
+            if not _is_of_onnxruntime(error):
                 raise
             raise UserError(
                 f"{path}: onnxruntime cannot load it ({_reason(error)}); export it again, or install a newer onnxruntime"
@@ -50,7 +50,10 @@ class Session:
         if low_memory:
             give_back_freed_memory()
         self.metadata = self._session.get_modelmeta().custom_metadata_map
+        self._path = path
         known = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+        if len(known) < 2:
+            raise UserError(f"{path}: has no inputs for audio and its length; export it again")
         sizes = {entry.name: entry.shape[0] for entry in known if entry.shape}  # files of others may have inputs without a size
         self.num_layers, self.num_thresholds = sizes.get(KEEP), sizes.get(THRESHOLDS, 0)
         taken, given = known[0].shape or [], self._session.get_outputs()[0].shape or [None]
@@ -71,7 +74,7 @@ class Session:
             inputs[KEEP] = np.isin(np.arange(1, self.num_layers + 1), keep)
             if self.num_thresholds:
                 inputs[THRESHOLDS] = as_thresholds([_NEVER] * self.num_thresholds)
-        log_probs, frames = self._session.run(list(OUTPUTS), inputs)
+        log_probs, frames = self._run(OUTPUTS, inputs)
         return log_probs, frames
 
     def run_until_sure(
@@ -86,13 +89,25 @@ class Session:
             KEEP: np.ones(self.num_layers or 0, dtype=bool),
             THRESHOLDS: as_thresholds(thresholds),
         }
-        log_probs, frames, layers = self._session.run([*OUTPUTS, LAYERS], inputs)
+        log_probs, frames, layers = self._run([*OUTPUTS, LAYERS], inputs)
         return log_probs, frames, layers
+
+    def _run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            return list(self._session.run(list(outputs), dict(inputs)))
+        except Exception as error:
+            if not (_is_of_onnxruntime(error) or isinstance(error, ValueError)):  # ValueError: no such input or output
+                raise
+            raise UserError(f"{self._path}: onnxruntime cannot run it ({_reason(error)}); export it again") from None
 
 
 def as_thresholds(thresholds: Sequence[float]) -> np.ndarray:
     """Return thresholds as the input of a file, float32; those that are hardly above 1 must not become 1."""
     return np.array([_NEVER if each > 1.0 else each for each in thresholds], dtype=np.float32)
+
+
+def _is_of_onnxruntime(error: Exception) -> bool:
+    return type(error).__module__.startswith("onnxruntime")
 
 
 def _is_utf8(path: Path) -> bool:

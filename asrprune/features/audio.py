@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import stat
-import struct
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ import numpy.typing as npt
 import soundfile
 
 from asrprune.features.ark import read_recording
-from asrprune.features.container import CHECKED, check_complete, is_unfinished
+from asrprune.features.container import CHECKED, check_complete, finished, is_unfinished
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.planted import open_plain
 
@@ -58,7 +57,19 @@ class AudioInfo:
         return self.num_samples / self.sample_rate
 
 
-@dataclass(frozen=True)
+class _Sound(soundfile.SoundFile):
+    """A sound file that knows where libsndfile cannot seek.
+
+    In an mp3 it seeks by a table of percentages, and was seen to be 0.4 s wrong. It can also lose frames, whose bits are in
+    earlier ones. soundfile itself seeks after each read, if it can.
+    """
+
+    def seekable(self) -> bool:
+        """Return whether parts can be read."""
+        return bool(super().seekable() and self.format != "MP3")
+
+
+@dataclass
 class Recording:
     """An open recording, of which any part can be read."""
 
@@ -70,13 +81,18 @@ class Recording:
         """The header."""
         return AudioInfo(self.sound.samplerate, self.sound.frames, self.sound.channels)
 
-    def read(self, start: int, count: int) -> npt.NDArray[np.float32]:
+    def read(self, start: int, count: int, exact: bool = True) -> npt.NDArray[np.float32]:
         """Read ``count`` samples from ``start``: (N,), or (N, channels) of several channels.
+
+        To read a part of an mp3, the whole mp3 is decoded first, unless the part need not be ``exact``.
 
         Raises:
             UserError: there are fewer, which libsndfile itself may not tell, or they are damaged.
         """
         try:
+            if exact and not self.sound.seekable() and (start, count) != (0, self.sound.frames):
+                self.sound.seek(0)
+                self.sound = _as_pcm(self.entry, self.sound)
             self.sound.seek(start)
             samples: npt.NDArray[np.float32] = self.sound.read(count, dtype="float32")
         except soundfile.LibsndfileError as error:
@@ -168,7 +184,7 @@ def check_audio(entry: str, allow_pipes: bool = False) -> AudioInfo:
         recording = Recording(entry, sound)
         floats = sound.subtype in ("FLOAT", "DOUBLE") and sound.channels == 1
         for start in range(0 if floats else sound.frames - 1, sound.frames, _BLOCK):
-            recording.read(start, min(_BLOCK, sound.frames - start))
+            recording.read(start, min(_BLOCK, sound.frames - start), exact=False)
         return recording.info
 
 
@@ -202,12 +218,12 @@ def _sample_range(entry: str, info: AudioInfo, start_s: float, end_s: float | No
     """Return the first sample of a segment, and the one after its last."""
     rate, total, duration_s = info.sample_rate, info.num_samples, info.duration_s
     end = duration_s if end_s is None else end_s
-    start, stop = round(start_s * rate), min(round(end * rate), total)
     if end > duration_s + OVERSHOOT_S:
         raise UserError(
             f"{entry}: the segment ends at {end:g} s, but the recording ends at {duration_s:.3f} s; correct segments"
         )
-    if not 0 <= start < stop:
+    start, stop = (round(start_s * rate), min(round(end * rate), total)) if 0 <= start_s < end else (0, 0)
+    if start >= stop:
         raise UserError(
             f"{entry}: the segment from {start_s:g} s to {end:g} s is empty, the recording ends at {duration_s:.3f} s;"
             " correct segments"
@@ -248,15 +264,14 @@ def _open_whole(name: str, content: BinaryIO) -> soundfile.SoundFile:
     """Open the content of an audio file that has been read already."""
     check_complete(name, content)
     if is_unfinished(content):
-        content.seek(4)
-        content.write(struct.pack("<I", 8))  # with this length of the whole file libsndfile reads to its end
+        content = finished(content)
     content.seek(0)
     return _open_sound(name, content, {})
 
 
 def _open_sound(name: str, source: bytes | BinaryIO, layout: dict[str, Any]) -> soundfile.SoundFile:
     try:
-        sound = soundfile.SoundFile(source, **layout)
+        sound = _Sound(source, **layout)
     except soundfile.LibsndfileError as error:
         why = error.error_string.rstrip(".")
         raise UserError(f"{name}: is not audio that libsndfile reads ({why}); convert it: ffmpeg -i IN OUT.wav") from None
@@ -265,19 +280,19 @@ def _open_sound(name: str, source: bytes | BinaryIO, layout: dict[str, Any]) -> 
         sound.close()
         raise UserError(f"{name}: is of a kind ({kind}) of which half a file looks whole; convert it: ffmpeg -i IN OUT.wav")
     if 0 < sound.frames < _NO_LENGTH:
-        return sound if sound.seekable() else _as_pcm(name, sound)
+        return sound if sound.seekable() or sound.format == "MP3" else _as_pcm(name, sound)
     what = "its header does not give its length" if sound.frames else "contains no samples"
     sound.close()
     raise UserError(f"{name}: {what}; create it again, or if it can be played, convert it: ffmpeg -i IN OUT.wav")
 
 
 def _as_pcm(name: str, sound: soundfile.SoundFile) -> soundfile.SoundFile:
-    """Decode a recording in which libsndfile cannot seek (GSM, G.721) to a temporary file, and open that."""
+    """Decode a recording in which libsndfile cannot seek (GSM, G.721, mp3) to a temporary file, and open that."""
     content = _temporary()
-    layout = (sound.samplerate, sound.channels, "PCM_16")
+    layout = (sound.samplerate, sound.channels, "FLOAT")
     try:
         with sound, soundfile.SoundFile(content, "w", *layout, format="W64") as copy:
-            while len(block := sound.read(_BLOCK, dtype="int16")):
+            while len(block := sound.read(_BLOCK, dtype="float32")):
                 copy.write(block)
     except soundfile.LibsndfileError as error:
         raise _damaged(name, error) from None

@@ -1,11 +1,13 @@
 """The end of a recording, compared with that of its file: libsndfile reads half a file, or one recording of two, in silence."""
 
+import io
 import os
 import re
 import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
+from asrprune.features.mp3 import counted, frame_bytes, frames, header_frame, tag_bytes
 from asrprune.runtime.errors import UserError
 
 # Kinds, by libsndfile's names, whose end is checked here or by libsndfile; of others, half a file would be read in silence.
@@ -18,6 +20,7 @@ _OGG_HEADER_BYTES = 282  # of the longest header of a page
 _FLAC_START = b"fLaC\0\0\0\x22"  # and the head of the first block, which has 34 bytes
 _MP3_TAGS = (b"APETAGEX", b"LYRICSBEGIN", b"TAG")
 _MP3_REST_BYTES = 2048  # some programs do not count the first frame of at most 1441 bytes
+_VOC_START = b"Creative Voice File\x1a"
 _W64_CHUNK = "<16sQ"
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the end of the name of every chunk of a W64 file
 
@@ -52,11 +55,26 @@ def check_complete(name: str, handle: BinaryIO) -> None:
 
 
 def is_unfinished(handle: BinaryIO) -> bool:
-    """Return whether a file is a wav whose header says that it has no samples, although some follow."""
+    """Return whether a file has no length in its header: a wav without samples that some follow, or an mp3 without a count."""
     handle.seek(0)
     head = handle.read(4096)
-    samples = head.find(b"data\0\0\0\0") + 8
-    return head.startswith(b"RIFF") and samples >= 8 and handle.seek(0, os.SEEK_END) - samples > _TAG_BYTES
+    if head.startswith(b"RIFF"):
+        samples = head.find(b"data\0\0\0\0") + 8
+        return samples >= 8 and handle.seek(0, os.SEEK_END) - samples > _TAG_BYTES
+    return frame_bytes(_read(handle, tag_bytes(handle, 0), 4)) > 0 and counted(handle)[0] is None
+
+
+def finished(content: BinaryIO) -> BinaryIO:
+    """Return the content of an unfinished file, which may be changed, with a header that lets libsndfile read to its end."""
+    if _read(content, 0, 4) == b"RIFF":
+        content.seek(4)
+        content.write(struct.pack("<I", 8))  # this length of the whole file
+        return content
+    start = tag_bytes(content, 0)
+    count, _ = frames(content, start)
+    content.seek(start)
+    whole = content.read()
+    return io.BytesIO(header_frame(whole[:4], count) + whole)
 
 
 def _is_unknown(length: int) -> bool:
@@ -122,8 +140,9 @@ def _end_of_voc(name: str, handle: BinaryIO, size: int) -> int | None:
     while place < size:
         handle.seek(place)
         kind, *length = handle.read(4)
-        if kind == 0:
-            return None  # what follows is not audio
+        if kind == 0:  # what follows is not audio, unless it is another file
+            _check_single(name, _find(handle, place, _VOC_START))
+            return None
         place += 4 + int.from_bytes(bytes(length), "little")
     return place
 
@@ -149,22 +168,29 @@ def _end_of_ogg(name: str, handle: BinaryIO, size: int) -> int | None:
 
 
 def _end_of_flac(name: str, handle: BinaryIO, size: int) -> int | None:
-    _check_single(name, _find(handle, _tag_bytes(handle, 0) + len(_FLAC_START), _FLAC_START))
+    _check_single(name, _find(handle, tag_bytes(handle, 0) + len(_FLAC_START), _FLAC_START))
     return None
 
 
 def _end_of_mp3(name: str, handle: BinaryIO, size: int) -> int | None:
-    """Check that no other frames follow those that the header of LAME and others, in the first frame, counts.
+    """Check that no other frames follow those that the header of LAME and others counts; without it, return their end.
 
-    Without this header libsndfile reads all frames. Tags may follow.
+    Tags may follow.
     """
-    start = _tag_bytes(handle, 0)
-    _, found, header = _read(handle, start, 64).replace(b"Xing", b"Info").partition(b"Info")
-    if not found or len(header) < 12 or header[3] & 3 != 3:  # it gives the number of frames, and of bytes
+    start = tag_bytes(handle, 0)
+    count, length = counted(handle)
+    if count is None:
+        count, end = frames(handle, start)
+        if count and size - end > _TAG_BYTES and not _only_zeros(handle, end):
+            raise UserError(
+                f"{name}: the frames end at byte {end}, and the rest would not be read; convert it: ffmpeg -i IN OUT.wav"
+            )
+        return end if count else None
+    if length is None:
         return None
-    end = start + int.from_bytes(header[8:12], "big")
-    while length := _tag_bytes(handle, end):
-        end += length
+    end = start + length
+    while tag := tag_bytes(handle, end):
+        end += tag
     rest = _read(handle, end, _MP3_REST_BYTES)
     is_audio = len(rest) == _MP3_REST_BYTES and rest[0] == 0xFF and rest[1] >= 0xE0
     _check_single(name, end if is_audio and not any(tag in rest for tag in _MP3_TAGS) else -1)
@@ -173,18 +199,8 @@ def _end_of_mp3(name: str, handle: BinaryIO, size: int) -> int | None:
 
 def _end_of_tagged(name: str, handle: BinaryIO, size: int) -> int | None:
     """Find the end of a file with an ID3 tag in front."""
-    is_flac = _read(handle, _tag_bytes(handle, 0), 4) == _FLAC_START[:4]
+    is_flac = _read(handle, tag_bytes(handle, 0), 4) == _FLAC_START[:4]
     return (_end_of_flac if is_flac else _end_of_mp3)(name, handle, size)
-
-
-def _tag_bytes(handle: BinaryIO, place: int) -> int:
-    """Return the length of the tag (ID3 or APE) at a place; 0 if there is none."""
-    head = _read(handle, place, 16).ljust(16, b"\0")
-    if head.startswith(b"ID3"):
-        return 10 + sum(seven_bits << shift for seven_bits, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    if head.startswith(b"APETAGEX"):
-        return 32 + int.from_bytes(head[12:], "little")
-    return 128 if head.startswith(b"TAG") else 0
 
 
 def _end_of_caf(name: str, handle: BinaryIO, size: int) -> int | None:
@@ -259,7 +275,7 @@ _ENDS: dict[bytes, End] = {
     b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000"): _end_of_w64,
     b".snd": _end_of_au,
     b"dns.": _end_of_au,
-    b"Creative Voice File\x1a": _end_of_voc,
+    _VOC_START: _end_of_voc,
     b"OggS": _end_of_ogg,
     b"fLaC": _end_of_flac,
     b"ID3": _end_of_tagged,

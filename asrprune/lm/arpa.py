@@ -16,8 +16,8 @@ from asrprune.lm.language_model import END, NO_NODE, START, UNKNOWN, Grams, Lang
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, open_unzipped
 
-_AT_ONCE = 100_000  # lines that are held
-_LONGEST = 1 << 16  # bytes of a line
+_AT_ONCE = 20_000  # lines that are held
+_LONGEST = 1 << 14  # bytes of a line
 _COUNT = re.compile(rb"ngram\s+(\d{1,2})\s*=\s*(\d{1,12})\s*$")
 
 
@@ -107,7 +107,7 @@ def _entries(lines: _Lines, order: int, count: int, index: dict[bytes, int]) -> 
     values: tuple[list[float], list[float]] = [], []
     for start in range(0, count, _AT_ONCE):
         first = lines.number + 1
-        rows = [line.split() for line in islice(lines, min(_AT_ONCE, count - start))]
+        rows = [line.split(None, order + 2) for line in islice(lines, min(_AT_ONCE, count - start))]
         try:
             if order == 1:
                 index.update((row[1], start + place) for place, row in enumerate(rows))

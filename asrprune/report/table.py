@@ -1,5 +1,6 @@
 """A table of text cells, and how it is drawn in Markdown, in LaTeX and on the terminal; template.html.j2 draws it in HTML."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ def latex(table: Table) -> str:
     head, *body = (" & ".join(map(escaped, cells)) + r" \\" for cells in (table.header, *table.rows))
     lines = [
         r"\begin{table}", r"\centering", rf"\caption{{{escaped(table.caption)}}}",
-        rf"\label{{tab:{table.name.replace('_', '-')}}}", rf"\begin{{tabular}}{{{columns}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', table.name)}}}", rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -56,16 +56,28 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path.parent)
-    with _locked_temporary(lambda: Path(tempfile.mkdtemp(".tmp", f".{path.name}.", path.parent))) as temporary:
+    with _locked_temporary(lambda: _make_directory(path)) as temporary:
         yield temporary
         os.chmod(temporary, 0o777 & ~_UMASK)
         os.rename(temporary, path)
+
+
+@contextlib.contextmanager
+def temporary_directory(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a new directory that only we can read; delete it in the end. What killed processes left is deleted first."""
+    remove_temporaries(parent, name)
+    with _locked_temporary(lambda: _make_directory(parent / name)) as temporary:
+        yield temporary
 
 
 def _make_file(path: Path) -> Path:
     handle, name = tempfile.mkstemp(f".tmp{path.suffix}", f".{path.stem}.", path.parent)
     os.close(handle)
     return Path(name)
+
+
+def _make_directory(path: Path) -> Path:
+    return Path(tempfile.mkdtemp(".tmp", f".{path.name}.", path.parent))
 
 
 @contextlib.contextmanager
@@ -103,9 +115,14 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_temporaries(directory: Path) -> None:
-    """Delete what killed processes left in ``directory``: temporary files and directories that no process has locked."""
-    for path in directory.glob(".*.tmp*"):
+def remove_temporaries(directory: Path, name: str = "*") -> None:
+    """Delete what killed processes left in ``directory``: temporary files and directories that no process has locked.
+
+    Args:
+        directory: where to look.
+        name: only temporaries of this name.
+    """
+    for path in directory.glob(f".{name}.*.tmp*"):
         if _TEMPORARY.fullmatch(path.name):
             with contextlib.suppress(OSError):  # another process may delete it, too, or it belongs to another user
                 if path.is_symlink() or not _in_use(path):

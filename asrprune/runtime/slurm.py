@@ -3,12 +3,12 @@
 import contextlib
 import io
 import logging
+import os
 import pickle
 import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from typing import Any
 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor, Result, Shard, unpacked
-from asrprune.runtime.files import atomic_path
+from asrprune.runtime.files import atomic_path, temporary_directory
 from asrprune.runtime.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
@@ -102,8 +102,7 @@ class Slurm(Executor):
         if not shards:
             return
         self.logs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".jobs_", dir=self.logs, ignore_cleanup_errors=True) as name:
-            folder = Path(name)
+        with temporary_directory(self.logs, "jobs") as folder:
             shares = self.split(list(shards))
             jobs = self._submit(work, [{number: shards[number] for number in share} for share in shares], folder)
             array = jobs[0].partition("_")[0]
@@ -143,7 +142,7 @@ class Slurm(Executor):
         queue, asked, gone = _Queue(array), time.monotonic(), dict[str, str]()
         while waiting:
             time.sleep(_POLL_S)
-            folder.chmod(0o700)  # makes a network file system refresh the directory
+            os.utime(folder)  # makes a network file system refresh the directory, and shows that it is in use
             for number in sorted(waiting.keys() & {int(path.stem) for path in folder.glob("[0-9]*.result")}):
                 yield self._read(_result(folder, number), waiting.pop(number))
             if time.monotonic() - asked > _ASK_S:

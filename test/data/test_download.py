@@ -35,6 +35,7 @@ class Site:
     body: bytes = BODY
     knows_ranges: bool = True
     cuts: list[int] = field(default_factory=list)  # bytes after which the next replies break off
+    length: str = ""  # what replies say of it, if not the truth
     statuses: list[int] = field(default_factory=list)  # errors that the next requests get
     hang: bool = False  # do not break off: stay silent
     ranges: list[str | None] = field(default_factory=list)
@@ -57,7 +58,7 @@ def _handler(site: Site) -> type[http.server.BaseHTTPRequestHandler]:
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(site.body) - 1}/{len(site.body)}")
-            self.send_header("Content-Length", str(len(site.body) - start))
+            self.send_header("Content-Length", site.length or str(len(site.body) - start))
             self.end_headers()
             rest = site.body[start:]
             self.wfile.write(rest[: site.cuts.pop(0)] if site.cuts else rest)
@@ -104,6 +105,11 @@ def test_goes_on_after_a_broken_connection(site: Site, tmp_path: Path) -> None:
     site.cuts = [1_200_000, 700_000]
     assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path).read_bytes() == BODY
     assert site.ranges == [None, "bytes=1200000-", "bytes=1900000-"]
+
+
+def test_a_length_that_is_no_number_is_not_believed(site: Site, tmp_path: Path) -> None:
+    site.length = "many"
+    assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path).read_bytes() == BODY
 
 
 def test_goes_on_after_a_kill(site: Site, tmp_path: Path) -> None:

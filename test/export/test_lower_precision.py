@@ -1,5 +1,8 @@
 """Files of a lower precision: smaller, nearly the same numbers, and their cost in the record and the card."""
 
+import os
+import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,21 @@ def test_a_front_end_over_time_is_made_of_integers(factor: int, tiny_config_with
     layer = {"qkv", "project", "expand", "contract"}
     assert kinds.count("MatMulInteger") == {4: 2, 8: 3}[factor] + len({"linear", "head"} | layer)
     assert "Conv" not in kinds
+
+
+def test_int8_removes_what_a_killed_run_left(page: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = import_onnx().load(str(page[0] / "model.onnx"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if not (pid := os.fork()):
+        try:
+            monkeypatch.setattr("onnx.save", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            quantise.int8(file)
+        finally:
+            os._exit(1)
+    os.waitpid(pid, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    quantise.int8(file)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_beyond_float16_are_refused(page: tuple[Path, Path]) -> None:

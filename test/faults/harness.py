@@ -51,6 +51,15 @@ COMMANDS = {  # each after the one before it
     "export": "export --exp exp/tiny --to model.onnx",
     "set-depth": "set-depth model.onnx 2",
 }
+# The stages that compare runs are tried by themselves: here run.sh does nothing, and both experiments are finished.
+GRID = """config: conf/tiny.yaml
+numbers: {{{}}}
+methods: {{pruned: {{}}, alone: {{}}}}
+alone: {{methods: [alone], depths: [], unpruned: [alone]}}
+prunable: pruned
+plain: alone
+baseline: alone
+"""
 NUMBERS = (
     "batch.max_frames=1500 train.log_every_steps=3 train.checkpoint_every_s=0.001 prune.svcca_frames=400 bench.utterances=2"
 )
@@ -176,6 +185,8 @@ class Harness:
             looks_done = there.exists if name == "prune" else lambda: False
             made.append(self._keep(name, lambda words=words: command_line(["asrprune", *words.split()]), looks_done, before))  # type: ignore[misc]
             before = made[-1].after
+        if not wanted or "compare" in wanted:
+            made.append(self._compare())
         broken = self.recipe / "data/test"
         for name in ("text", "utt2spk", "segments", "wav.scp"):
             lines = (broken / name).read_text().splitlines()
@@ -184,6 +195,16 @@ class Harness:
         fix = lambda: command_line(["asrprune", "fix-data", str(broken)])  # noqa: E731
         made.append(self._keep("fix-data", fix, lambda: False, self.folder / "broken"))
         return [step for step in made if not wanted or step.name in wanted]
+
+    def _compare(self) -> Step:
+        """Compare two copies of the experiment."""
+        (self.recipe / "run.sh").write_text("#!/bin/sh\n")
+        (self.recipe / "grid.yaml").write_text(GRID.format(NUMBERS.replace("=", ": ").replace(" ", ", ").replace(":,", ":")))
+        for name in ("pruned_4l_s1", "alone_4l_s1"):
+            shutil.copytree(self.folder / "report/egs/mini/exp/tiny", self.recipe / "exp/grid" / name)
+        before = Path(shutil.copytree(self.work, self.folder / "before_compare"))
+        compare = lambda: command_line(["asrprune", "compare", "grid.yaml"])  # noqa: E731
+        return self._keep("compare", compare, lambda: False, before)
 
     def _keep(self, name: str, run: Callable[[], int], looks_done: Callable[[], bool], before: Path) -> Step:
         step = Step(name, run, looks_done, before, self.folder / name)

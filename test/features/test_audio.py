@@ -17,6 +17,7 @@ import soundfile
 
 from asrprune.features import audio
 from asrprune.features.audio import AudioInfo, audio_info, check_audio, open_audio, read_audio
+from asrprune.features.mp3 import frame_bytes
 from asrprune.runtime.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -233,7 +234,7 @@ def test_two_recordings_in_one_file_are_refused_and_tags_are_not(tmp_path: Path,
         read_audio(str(path), RATE)
 
 
-@pytest.mark.parametrize("kind", ["RF64", "CAF", "FLAC", "OGG", "OPUS", "MP3"])
+@pytest.mark.parametrize("kind", ["RF64", "CAF", "FLAC", "OGG", "OPUS", "MP3", "VOC"])
 def test_a_second_recording_of_other_kinds(tmp_path: Path, noise: np.ndarray, kind: str) -> None:
     """``cat a.flac b.flac``: libsndfile reads the first. Tags are no recordings."""
     path = tmp_path / "audio"
@@ -400,6 +401,54 @@ def test_a_short_delivery_is_an_error(tmp_path: Path, noise: np.ndarray) -> None
         read_audio(str(path), RATE)
 
 
+@pytest.fixture
+def mp3(tmp_path: Path) -> Path:
+    """3 s of loud noise, 5 s of a soft tone, 3 s of a loud one: frames of a varying bit rate are of very different lengths."""
+    time = np.arange(5 * RATE)
+    parts = [np.random.default_rng(1).normal(0, 0.2, 3 * RATE), 1e-4 * np.sin(time), 0.3 * np.sin(0.1 * time[: 3 * RATE])]
+    soundfile.write(tmp_path / "varying.mp3", np.concatenate(parts), RATE, bitrate_mode="VARIABLE")
+    return tmp_path / "varying.mp3"
+
+
+def without_count(mp3: Path, head: bytes = b"", tail: bytes = b"") -> Path:
+    """Write an mp3 without the first frame, which counts the others."""
+    content = mp3.read_bytes()
+    first = frame_bytes(content[:4])
+    assert b"Xing" in content[:first]
+    (mp3.parent / "uncounted.mp3").write_bytes(head + content[first:] + tail)
+    return mp3.parent / "uncounted.mp3"
+
+
+def test_parts_of_an_mp3_are_where_they_should_be(mp3: Path) -> None:
+    for path in (mp3, without_count(mp3)):
+        whole = read_audio(str(path), RATE)
+        with open_audio(str(path), RATE) as recording:
+            for start, count in ((0, len(whole)), (8 * RATE, RATE), (9 * RATE, RATE), (5 * RATE, RATE)):
+                np.testing.assert_allclose(recording.read(start, count), whole[start : start + count], atol=1e-6)
+
+
+@pytest.mark.parametrize(("head", "tail"), [(b"", b""), (b"ID3\3\0\0\0\0\0\2xx", b"TAG" + b"x" * 125), (b"", bytes(4096))])
+def test_an_mp3_without_a_count_of_its_frames_is_read_to_its_end(mp3: Path, head: bytes, tail: bytes) -> None:
+    path = without_count(mp3, head, tail)
+    assert soundfile.info(str(path)).frames < 5 * RATE, "libsndfile does not guess any more"
+    assert check_audio(str(path)).num_samples == pytest.approx(11 * RATE, abs=1600)
+    delay = 576 + 1  # the count of LAME removes silence before the first sample, too
+    samples, counted = read_audio(str(path), RATE), read_audio(str(mp3), RATE)
+    shifts = [np.abs(samples[shift:][: 2 * RATE] - counted[: 2 * RATE]).max() for shift in range(2 * delay)]
+    assert min(shifts) < 1e-4
+
+
+def test_an_mp3_without_a_count_that_is_cut_or_has_more_is_refused(mp3: Path) -> None:
+    path = without_count(mp3)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"uncounted.mp3: is truncated: its header gives \d+ bytes, but the file has \d+; "):
+        check_audio(str(path))
+    path.write_bytes(content + b"x" * 2000)
+    with pytest.raises(UserError, match=rf"uncounted.mp3: the frames end at byte {len(content)}, and the rest would not be"):
+        check_audio(str(path))
+
+
 def test_raw_files_must_say_what_they_are_and_be_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.raw"
     path.write_bytes(bytes(2001))
@@ -415,6 +464,13 @@ def test_raw_files_must_say_what_they_are_and_be_whole(tmp_path: Path) -> None:
 def test_segments_without_samples(tmp_path: Path, noise: np.ndarray, start_s: float, end_s: float | None) -> None:
     soundfile.write(tmp_path / "a.wav", noise, RATE)
     with pytest.raises(UserError, match=rf"the segment from {start_s:g} s to .* s is empty, the recording ends at 1\.000 s"):
+        read_audio(str(tmp_path / "a.wav"), RATE, start_s, end_s)
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(0.0, 1e308), (1e308, 1e308), (-1e308, 0.5), (1e308, 0.5)])
+def test_segments_that_float_cannot_count(tmp_path: Path, noise: np.ndarray, start_s: float, end_s: float) -> None:
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    with pytest.raises(UserError, match=r"the segment .*; correct segments"):
         read_audio(str(tmp_path / "a.wav"), RATE, start_s, end_s)
 
 

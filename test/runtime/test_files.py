@@ -23,6 +23,7 @@ from asrprune.runtime.files import (
     read_json,
     remove_temporaries,
     sha256_of,
+    temporary_directory,
     write_json,
     write_text,
 )
@@ -89,6 +90,16 @@ def test_killed_writer_leaves_what_the_next_one_removes(tmp_path: Path) -> None:
     assert names(tmp_path) == [".hidden", "model.pt"]
     assert (tmp_path / "model.pt").read_text() == "old"
     remove_temporaries(tmp_path / "absent")
+
+
+def test_a_temporary_directory_goes_and_takes_those_of_killed_processes_of_its_name_along(tmp_path: Path) -> None:
+    for name in (".jobs.12345678.tmp", ".other.12345678.tmp", "jobs"):
+        (tmp_path / name).mkdir()
+    with temporary_directory(tmp_path, "jobs") as made, temporary_directory(tmp_path, "jobs") as second:
+        assert len(names(tmp_path)) == 4
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+        (second / "file").touch()
+    assert names(tmp_path) == [".other.12345678.tmp", "jobs"]
 
 
 def test_a_signal_while_the_file_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,20 @@ def test_an_interruption_cancels_the_jobs(data: Path, tiny_config_file: Path, nu
     assert list((data.parent / "log/slurm").glob(".*")) == []
 
 
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (pid := os.fork()):
+        try:
+            monkeypatch.setattr(Slurm, "_submit", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            list(Slurm(1, "", tmp_path).map(broken, [0]))
+        finally:
+            os._exit(1)
+    os.waitpid(pid, 0)
+    assert len(list(tmp_path.glob(".*"))) == 1
+    with Slurm(1, "", tmp_path) as one:
+        assert list(one.map(broken, [0])) == [0]
+    assert list(tmp_path.glob(".*")) == []
+
+
 def test_a_job_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "numpy.py").write_text("raise OSError('no numpy today')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -1,11 +1,14 @@
 """Documents of a stranger: JSON, YAML, .npz, checkpoints, weights, text units; and what is made of the names in them."""
 
+import gzip
 import io
 import json
 import logging
 import os
 import pickle
+import re
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +25,9 @@ from asrprune.analysis.matrices import read_matrices
 from asrprune.cli.screen import say
 from asrprune.config.load import read_config, read_yaml
 from asrprune.data.tokenizer import Tokenizer
+from asrprune.experiment.store import load
 from asrprune.experiment.weights import load_weights
+from asrprune.lm.arpa import ArpaModel
 from asrprune.runtime.files import parse_json, read_json
 from asrprune.train.checkpoint import load_state
 from asrprune.train.journal import read_journal
@@ -107,6 +112,18 @@ def test_yaml_of_an_option(content: str, tiny_config_file: Path, canary: Canary)
     value = YAML[content].removeprefix("a: ").replace("CANARY", str(canary.path))
     sentence(lambda: read_config(tiny_config_file, [f"seed={value}"]), "is not a YAML value")
     assert canary.is_alive()
+
+
+@pytest.mark.parametrize("number", ["frame_length_ms=1e8", "sample_rate=1000000000", "num_mels=1000000"])
+def test_sizes_that_no_machine_has(number: str, tiny_config_file: Path) -> None:
+    sentence(lambda: read_config(tiny_config_file, [f"frontend.{number}"]), "less than or equal to")
+
+
+def test_a_model_that_its_config_makes_larger_than_memory(tiny_experiment: Path, copy: Callable[[Path], Path]) -> None:
+    exp, wide = copy(tiny_experiment), 4 * 10**5  # a square of this width has 640 GB
+    config = (exp / "config.yaml").read_text()
+    (exp / "config.yaml").write_text(re.sub(r"^  (dim|ffn): \d+", rf"  \1: {wide}", config, flags=re.MULTILINE))
+    sentence(lambda: load(exp), "model.safetensors: does not fit", "config.yaml: size mismatch")
 
 
 @pytest.mark.parametrize("layer", ["os", "../../evil", "transformer.__init__", "asrprune.cli", "ctc_model"])
@@ -271,6 +288,18 @@ def test_text_units(spoil: Callable[[bytes], bytes], tiny_data: Path, tmp_path: 
     sentence(lambda: Tokenizer(tmp_path / "bpe.model"), "bpe.model: not a sentencepiece model")
 
 
+def test_lines_of_a_language_model_hold_no_more_than_they_say(tmp_path: Path) -> None:
+    """300 kB unpack to 16 million fields; only those of an n-gram are split."""
+    path = tmp_path / "lm.arpa.gz"
+    path.write_bytes(gzip.compress(b"\\data\\\nngram 1=2000\n\n\\1-grams:\n" + (b"a " * 8000 + b"\n") * 2000))
+    tracemalloc.start()
+    try:
+        sentence(lambda: ArpaModel(path), "lm.arpa.gz:5: a number, a word and perhaps a number must stand here")
+        assert tracemalloc.get_traced_memory()[1] < 1e8
+    finally:
+        tracemalloc.stop()
+
+
 # -- what names are made into ------------------------------------------------------------------------------------------
 
 
@@ -315,7 +344,8 @@ def test_tables_and_logs_give_none_either(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_latex_is_text() -> None:
-    from asrprune.report.table import escaped
+    from asrprune.report.table import Table, escaped, latex
 
     assert escaped(r"\input{x}$^~%&_#") == r"\textbackslash{}input\{x\}\$\^{}\~{}\%\&\_\#"
+    assert r"\label{tab:wer-a-input-b-}" in latex(Table("wer_a}\\input{b}", "", ("a",), ()))
     assert escaped("> * 3* – ✓✗") == r"$>$ $\times$ 3$^*$ -- $\checkmark$$\times$"
