@@ -179,7 +179,7 @@ def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], dev
 
 def test_factor_8_hears_nothing_in_14_frames(coarse: Path) -> None:
     model = Recognizer.load(coarse)
-    silence = [np.zeros((count, 80), dtype=np.float32) for count in (0, 7, 14, 15, 22, 23)]
+    silence = [listener.Heard(np.zeros((count, 80), dtype=np.float32), count, 160 * count) for count in (0, 7, 14, 15, 22, 23)]
     frames = [len(log_probs) for log_probs, _ in model.listener.with_layers((1,))(silence)]
     assert frames == [0, 0, 0, 1, 1, 2]
     assert model.transcribe(np.full(2300, 0.1, dtype=np.float32)).words == ()
@@ -236,7 +236,7 @@ def test_a_long_recording_is_transcribed_in_windows_as_it_is_decoded(
     texts = dict(open_table(output / "text", allow_empty=True))
     lengths: list[int] = []
     whole = asr.listener._emit
-    monkeypatch.setattr(asr.listener, "_emit", lambda batch, keep: lengths.append(len(batch[0])) or whole(batch, keep))
+    monkeypatch.setattr(asr.listener, "_emit", lambda batch, keep: lengths.append(batch[0].frames) or whole(batch, keep))
     monkeypatch.setattr("asrprune.runtime.progress._LOG_EVERY_S", 0.0)
     caplog.set_level("INFO")
     for utterance in utterances:

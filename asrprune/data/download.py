@@ -169,7 +169,7 @@ def _append_rest(url: str, handle: io.FileIO) -> None:
 def _copy(reply: http.client.HTTPResponse, handle: io.FileIO) -> None:
     """Append the body; raise ``ConnectionError`` if it is shorter than announced."""
     start = handle.seek(0, os.SEEK_END)
-    announced = reply.length  # None: the header is missing, or no number
+    announced = getattr(reply, "length", None)  # None: the header is missing, or no number, or the URL is of a file
     blocks = iter(functools.partial(reply.read, _BLOCK), b"")
     label = f"downloading {Path(str(handle.name)).stem} (MiB)"
     for block in blocks if announced is None else track(blocks, label, -(-announced // _BLOCK)):

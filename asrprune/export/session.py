@@ -53,7 +53,7 @@ class Session:
         self._path = path
         known = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
         if len(known) < 2:
-            raise UserError(f"{path}: has no inputs for audio and its length; export it again")
+            raise UserError(f"{path}: not a model that `asrprune export` wrote: it has no inputs for audio and its length")
         sizes = {entry.name: entry.shape[0] for entry in known if entry.shape}  # files of others may have inputs without a size
         self.num_layers, self.num_thresholds = sizes.get(KEEP), sizes.get(THRESHOLDS, 0)
         taken, given = known[0].shape or [], self._session.get_outputs()[0].shape or [None]

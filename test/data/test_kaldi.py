@@ -22,6 +22,7 @@ from asrprune.data.check import check_data_dir
 from asrprune.data.fix import fix_data_dir
 from asrprune.data.kaldi import Utterance, describe, read_data_dir, spread_evenly, write_data_dir
 from asrprune.data.tables import open_table, read_table, stream_table, write_table
+from asrprune.features import audio as audio_module
 from asrprune.runtime.errors import UserError
 
 FIX = "`asrprune fix-data` does it"
@@ -409,8 +410,8 @@ def test_each_recording_is_opened_once(tmp_path: Path, monkeypatch: pytest.Monke
     audio = str(tmp_path / "a.wav")
     write_data_dir(tmp_path / "d", [Utterance(f"a-{i}", audio, i, i + 1.0, "a", "X", recording="r") for i in range(10)])
     opened: list[bytes] = []
-    real: Callable[..., soundfile.SoundFile] = soundfile.SoundFile
-    monkeypatch.setattr(soundfile, "SoundFile", lambda source, **layout: opened.append(source) or real(source, **layout))
+    real: Callable[..., soundfile.SoundFile] = audio_module._Sound
+    monkeypatch.setattr(audio_module, "_Sound", lambda source, **layout: opened.append(source) or real(source, **layout))
     assert check_data_dir(tmp_path / "d").faults == []
     assert opened == [audio.encode()]
 

@@ -26,6 +26,7 @@ from asrprune.experiment.store import load
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
+from asrprune.transcribe.listener import Heard
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ def test_the_recognisers_words_are_those_of_the_decoder(exp: Path, lm: Path, tin
     corpus = Corpus(tiny_data / "dev", None)
     recognizer = Recognizer.load(exp, decoder={"type": "beam", "lm": str(lm), "lm_weight": 0.2})
     features, keep = corpus[0][1], (1, 2, 3, 4)
-    ((log_probs, ran),) = recognizer.listener.with_layers(keep)([features.copy()])
+    ((log_probs, ran),) = recognizer.listener.with_layers(keep)([Heard(features.copy(), len(features), 160 * len(features))])
     assert ran == keep
     (path,) = recognizer.decoder.decode(log_probs[None], np.array([len(log_probs)]))
     found = decode_in_windows(len(features), recognizer.model.timing, recognizer.decoder, lambda *_: [(keep, log_probs)])
