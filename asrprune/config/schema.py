@@ -237,34 +237,29 @@ class ModelConfig(Section):
         taps = list(self.taps or ())
         if taps != sorted(set(taps)) or any(tap > self.num_layers for tap in taps):
             found.append(f"taps must ascend and lie in 1..num_layers = 1..{self.num_layers}, got {taps}")
-        return found + self._wrong_shares() + self._wrong_growth()
+        return found + self._wrong_ends()
 
     def idle(self) -> dict[str, str]:
         """Name the numbers of taps: a tap on the last layer has the loss of the last layer, and no layer above it."""
         reason = "without a tap below the last layer"
         return {} if self.inner_taps else {"tap_weight": reason, "self_conditioning": reason}
 
-    def _wrong_shares(self) -> list[str]:
+    def _wrong_ends(self) -> list[str]:
+        """Check the two numbers that let updates end at taps."""
         found = []
-        if not set(self.truncated) <= set(self.inner_taps):
-            below = list(self.inner_taps)
-            found.append(f"truncated: updates end at taps below the last layer, {below}, got {self.truncated}")
+        for name, given in (("truncated", self.truncated), ("grow", self.grow)):
+            if not set(given) <= set(self.inner_taps):
+                below = list(self.inner_taps)
+                found.append(f"{name}: updates end at taps below the last layer, {below}, got {given}")
+            if given and self.tap_weight == 0.0:  # the weights of an update that ends at a tap would be 0 / 0
+                found.append(f"{name}: updates end at taps, so tap_weight must be above 0, got 0")
         if 0.0 in self.truncated.values():
             found.append(f"truncated has no effect with a share of 0; leave that tap out, got {self.truncated}")
-        if self.truncated and self.tap_weight == 0.0:  # the weights of an update that ends at a tap would be 0 / 0
-            found.append("truncated: updates end at taps, so tap_weight must be above 0, got 0")
         if sum(self.truncated.values()) >= 1.0:
             found.append(f"truncated must leave some updates to all layers: a sum below 1, got {self.truncated}")
-        return found
-
-    def _wrong_growth(self) -> list[str]:
-        found, ends = [], [until for _, until in sorted(self.grow.items())]
-        if not set(self.grow) <= set(self.inner_taps):
-            found.append(f"grow: updates end at taps below the last layer, {list(self.inner_taps)}, got {self.grow}")
-        if ends != sorted(set(ends)) or 1 in ends:  # the first update runs all layers
+        lengths = [until for _, until in sorted(self.grow.items())]
+        if lengths != sorted(set(lengths)) or 1 in lengths:  # the first update runs all layers
             found.append(f"grow: each tap needs more updates than the tap below it, and at least 2, got {self.grow}")
-        if self.grow and self.tap_weight == 0.0:
-            found.append("grow: updates end at taps, so tap_weight must be above 0, got 0")
         return found
 
     @property
