@@ -17,7 +17,7 @@ from asrprune.config.section import Section
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import LARGEST, write_text
 
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of a tag's own reader, for a wrong value
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # raised by PyYAML for a value that does not fit its tag
 _MOST_CHARACTERS, _MOST_VALUES, _DEEPEST = 100_000, 10_000, 50
 
 
@@ -48,7 +48,7 @@ _Loader.add_implicit_resolver(
 
 
 def _parsed(text: str) -> Any:
-    """Read the value of a YAML text, which may not be larger, also with its aliases written out, than one by a person."""
+    """Read the value of a YAML text. Refuse a text that is larger than any that a person writes, also by its aliases."""
     if len(text) > _MOST_CHARACTERS:
         raise yaml.YAMLError(f"it has more than {_MOST_CHARACTERS} characters, so it is no config")
     brackets = ((character in "[{") - (character in "]}") for character in text)
@@ -62,7 +62,7 @@ def _parsed(text: str) -> Any:
 
 
 def _size(node: Any, known: dict[int, int]) -> int:
-    """Count the values in a node, those of an alias each time; one that holds itself has too many."""
+    """Count the values in a node. An alias counts every time that it is used; a node that contains itself has too many."""
     if id(node) not in known and isinstance(node, yaml.CollectionNode):
         known[id(node)] = _MOST_VALUES
         pairs = node.value if isinstance(node, yaml.MappingNode) else [node.value]

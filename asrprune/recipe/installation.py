@@ -25,7 +25,7 @@ def check_installation(exp: Path, num_gpus: int) -> None:
     write_text(log.with_suffix(".out"), done.stdout)
     if done.returncode:
         print(done.stdout, end="", flush=True)
-        raise UserError("install what is missing (FAIL above) and run the same command again")
+        raise UserError("correct what is reported above and run the same command again")
     write_text(mark, now)
 
 

@@ -69,7 +69,7 @@ class Training(Record):
 
 
 class Results(Record):
-    """results.json."""
+    """The content of results.json."""
 
     made_by: ClassVar[str] = "stage 11 (`asrprune report`)"
     format: Literal[1]
@@ -202,7 +202,7 @@ def _rows(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None, num_laye
 
 
 def _same_decoder(decode: Decoded, bench: Bench) -> bool:
-    """Return whether the decoder of a text, which is recorded with its arithmetic, is the one that was timed."""
+    """Return whether the decoder of a text is the one that was timed. A text records it with the precision: 'greedy, float32'."""
     return bench.decoder in (None, decode.decoder.rpartition(", ")[0])
 
 

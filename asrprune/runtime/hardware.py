@@ -40,7 +40,7 @@ def visible_gpus() -> list[str]:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Return whether the device supports bfloat16: a CPU does with the flag avx512_bf16, amx_bf16 or (Arm) bf16."""
+    """Return whether the device supports bfloat16: a CPU does if it has the flag avx512_bf16, amx_bf16 or (Arm) bf16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())

@@ -1,7 +1,6 @@
 """The AN4 recipe's data script against the archive itself, counted on another path: the tar read with regular expressions."""
 
 import functools
-import logging
 import re
 import shutil
 import tarfile
@@ -67,7 +66,7 @@ def _original(utt: Utterance) -> str:
 
 
 @needs_an4
-def test_counts_agree_with_the_archive(work: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_counts_agree_with_the_archive(work: Path) -> None:
     texts, sizes, official = _tar_facts()
     data = {name: read_data_dir(work / "data" / name) for name in SETS}
     assert {name: len(data[name]) for name in SETS} == {"train": 857, "dev": 91, "test": 130}
@@ -81,7 +80,6 @@ def test_counts_agree_with_the_archive(work: Path, caplog: pytest.LogCaptureFixt
         hours = sum(sizes[key] for key in originals) / 2 / 16000 / 3600
         speakers = {re.split("-", key)[1] for key in originals}
         assert (len(originals), len(speakers), words, f"{hours:.4f}") == counts
-        assert an4.describe(data[name]) == "{} utterances, {} speakers, {} words, {} hours".format(*counts)
         assert {utt.text for utt in data[name]} == {texts[key] for key in originals}
         assert {official[key] for key in originals} == {"test" if name == "test" else "train"}
     everything = [_original(utt) for name in SETS for utt in data[name]]
@@ -126,13 +124,11 @@ def test_audio_is_big_endian(work: Path) -> None:
 
 @needs_an4
 def test_second_run_changes_nothing(work: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
     before = _snapshot(work / "data")
     paths = ["--corpus_dir", str(work / "downloads/an4"), "--data_dir", str(work / "data")]
     assert an4.main(["download", "--download_dir", str(work / "nowhere"), *paths]) == 0
     assert an4.main(["prepare", *paths]) == 0
     assert _snapshot(work / "data") == before
-    assert "words of dev that train lacks: {'FIFTEENTH': 2, 'FOURTH': 1}" in caplog.text
     assert "differs" not in caplog.text, "the content is that of the known checksum"
 
 

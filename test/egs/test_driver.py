@@ -282,7 +282,7 @@ def test_the_doctor_comes_first(recipe: Recipe) -> None:
     (recipe.root / "fail_doctor").write_text("1")
     _, err = recipe.run("--stage", "4", status=1)
     assert recipe.calls() == []
-    assert "install what is missing" in err
+    assert "correct what is reported above" in err
     (recipe.root / "fail_doctor").unlink()
     recipe.run("--stop_stage", "1")
     recipe.run("--stop_stage", "2")

@@ -26,7 +26,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "data", "exp", ".remembered", "paper", "depths", "figures")
     for recipe in ("common", "mini"):
         shutil.copytree(ROOT / "egs" / recipe, tmp_path / "egs" / recipe, ignore=ignored)
-    script = "set -euo pipefail\n" + "\n".join(_commands())
+    script = "set -euo pipefail\n" + "\n".join(_commands()).replace("conf/corpus.yaml", "conf/corpus_tiny.yaml")
     conformer = TINY.replace("--exp_tag train ", "")
     script = script.replace("\n./run.sh\n", f"\n{TINY}\n").replace(
         "./run.sh --exp_tag conformer", f"{conformer} --exp_tag conformer"

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,7 +24,6 @@ CONTENT_SHA256 = "08c901af6bfbd48709ac59278de293d5e1c8c9d79b307d506ceddbae8ba118
 # The README in the archive says "little endian", its name says big endian, and the name is right: read as big endian the
 # median RMS of the 1,078 files is 975 and none is above 2,500; read as little endian all are noise above 9,300.
 FORMAT = "?rate=16000&encoding=s16be"
-BYTES_PER_HOUR = 2 * 16000 * 3600
 _FILE = re.compile(r"an4(test)?_clstk/(?P<speaker>[fm]\w+)/(?P<name>(?P<prompt>\w+)-(?P=speaker)-(?P<take>\w+))")
 _TRANSCRIPT = re.compile(r"(?:<s> )?(?P<words>[^<>()]+?)(?: </s>)? \((?P<id>[^()\s]+)\)\s*")
 
@@ -46,8 +44,6 @@ def prepare(corpus_dir: Path, data_dir: Path) -> None:
     train = [utt for utt in official_train if utt.speaker not in held_out]
     for name, utterances in (("train", train), ("dev", dev), ("test", test)):
         write_data_dir(data_dir / name, utterances)
-        logger.info("%s: %s", data_dir / name, describe(utterances))
-    logger.info("words of dev that train lacks: %s", dict(unseen_words(dev, train)) or "none")
 
 
 def read_set(corpus: Path, name: str) -> list[Utterance]:
@@ -91,20 +87,6 @@ def dev_speakers(speakers: Iterable[str]) -> set[str]:
     """
     names = sorted(set(speakers))
     return {name for sex in "fm" for name in [name for name in names if name[0] == sex][4::10]}
-
-
-def describe(utterances: Sequence[Utterance]) -> str:
-    """Size of a set: utterances, speakers, words, hours."""
-    words = sum(len(utt.text.split()) for utt in utterances)
-    num_bytes = sum(Path(utt.audio.removesuffix(FORMAT)).stat().st_size for utt in utterances)
-    speakers = len({utt.speaker for utt in utterances})
-    return f"{len(utterances)} utterances, {speakers} speakers, {words} words, {num_bytes / BYTES_PER_HOUR:.4f} hours"
-
-
-def unseen_words(of: Iterable[Utterance], among: Iterable[Utterance]) -> Counter[str]:
-    """How often each word occurs in ``of`` that never occurs in ``among``."""
-    known = {word for utt in among for word in utt.text.split()}
-    return Counter(word for utt in of for word in utt.text.split() if word not in known)
 
 
 def check_content(corpus: Path) -> None:
