@@ -17,7 +17,7 @@ from asrprune.config.section import Section
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import LARGEST, write_text
 
-_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # raised by PyYAML for a value that does not fit its tag
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of PyYAML, for a value unlike its tag
 _MOST_CHARACTERS, _MOST_VALUES, _DEEPEST = 100_000, 10_000, 50
 
 

@@ -202,7 +202,7 @@ def _rows(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None, num_laye
 
 
 def _same_decoder(decode: Decoded, bench: Bench) -> bool:
-    """Return whether the decoder of a text is the one that was timed. A text records it with the precision: 'greedy, float32'."""
+    """Return whether the decoder of a text is the one that was timed. It is recorded as 'greedy, float32'."""
     return bench.decoder in (None, decode.decoder.rpartition(", ")[0])
 
 
