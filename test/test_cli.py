@@ -303,6 +303,14 @@ def test_decode_and_score_of_chosen_layers(exp: Path, tiny_data: Path) -> None:
     assert f"decode/dev: has results of {tiny_data / 'dev'}, and {noisy} has the same name" in other.err
 
 
+def test_scores_begin_with_the_deepest_sub_model(exp: Path, tiny_data: Path) -> None:
+    asrprune("search", "--exp", exp, "--dev", tiny_data / "dev", "--strategy", "lowest")
+    decoded = asrprune("decode", "--exp", exp, tiny_data / "dev", "--strategy", "lowest").out.split()
+    assert decoded[0].endswith("_d4")
+    scored = asrprune("score", "--exp", exp, tiny_data / "dev").out.splitlines()
+    assert [line.partition(":")[0] for line in scored if "lowest" in line] == decoded
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [

@@ -120,7 +120,7 @@ def score(
     for directory in distinct(directories):
         check_same_set(ExperimentPaths(exp).decoded(directory.name), directory)
         references, speakers = open_table(directory / "text"), open_table(directory / "utt2spk")
-        decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"))
+        decoded = sorted(ExperimentPaths(exp).decoded(directory.name).glob("*/decode.json"), key=_deepest_first)
         if not decoded:
             raise UserError(f"{exp}: {directory.name} is not decoded yet; run stage 8 (`asrprune decode`)")
         config = read_experiment_config(exp)
@@ -138,6 +138,12 @@ def score(
                 logger.warning(
                     "%s: in %d errors only the letter case differs; --ignore-case does not count them", folder, count
                 )
+
+
+def _deepest_first(record: Path) -> tuple[str, int]:
+    """Return a sort key: results of a strategy together, the deepest sub-model first."""
+    strategy, _, depth = record.parent.name.rpartition("_d")
+    return strategy, -int(depth) if depth.isdecimal() else 0
 
 
 @app.command()
