@@ -30,7 +30,10 @@ def smallest_mixture(num_layers: int, keeps: Sequence[Keep], loss: Loss, limit: 
                 break
         left = best
     if found > limit:
-        logger.warning("int8 loses %.2f points even with all layers in float32, more than %g", found, limit)
+        logger.warning(
+            "int8 still loses %.2f points with all layers in float32, more than --max-loss %g; compare more utterances, as in"
+            " few words one error is many points, or export without --int8", found, limit,
+        )  # fmt: skip
     elif left:
         logger.info("with layers %s in float32, int8 loses at most %.2f points", ",".join(map(str, left)), found)
     return left

@@ -185,6 +185,11 @@ def test_the_mixture_is_that_of_a_search_that_measures_everything() -> None:
         assert few < max(9, 0.6 * everything)
 
 
+def test_a_limit_that_no_mixture_holds_is_told_with_the_way_out(caplog: pytest.LogCaptureFixture) -> None:
+    assert smallest_mixture(2, [(1, 2)], lambda left, keep: 0.5, 0.2) == (1, 2)
+    assert "int8 still loses 0.50 points with all layers in float32, more than --max-loss 0.2; compare more" in caplog.text
+
+
 def test_a_mixture_that_holds_the_limit_is_recorded(
     lowered: Callable[..., tuple[Path, Exported]], tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
