@@ -135,7 +135,7 @@ class Exported(Record):
             if row.depth == depth:
                 return row
         known = ", ".join(str(row.depth) for row in self.depths)
-        raise UserError(f"--depth {depth}: the model has no such depth; it has {known}")
+        raise UserError(f"depth {depth}: the model has no such depth; it has {known}")
 
     def plan(self) -> Plan:
         """Return the layers of each depth."""

@@ -40,7 +40,7 @@ def test_options_that_contradict_each_other(options: tuple[str, ...], sentence: 
 def test_a_depth_that_the_plan_lacks(page: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...]) -> None:
     done = asrprune("export", "--exp", page[1], "--to", tmp_path / "out" / "a.onnx", *options)
     assert done.code == 1
-    assert "--depth 9: the model has no such depth; it has 4, 3, 2, 1" in done.err
+    assert "error: depth 9: the model has no such depth; it has 4, 3, 2, 1" in done.err
     assert not (tmp_path / "out").exists()
 
 
