@@ -128,8 +128,10 @@ def score(
         for record in decoded:
             folder = inside(record.parents[1], record.parent.name)
             hypotheses = open_table(folder / "text", allow_empty=True)
-            check_decoded(folder, model_sha256)
-            result = write_score(folder, references, hypotheses, speakers, ignore_case=ignore_case or scoring.ignore_case)
+            result = write_score(
+                folder, references, hypotheses, speakers, ignore_case=ignore_case or scoring.ignore_case,
+                output_sha256=check_decoded(folder, model_sha256).output_sha256,
+            )  # fmt: skip
             low, high = result.wer_ci95
             how = ", letter case ignored" if result.ignore_case else ""
             say(f"{folder}: {scoring.in_units('WER')} {result.wer:.2f} % ({low:.2f} to {high:.2f}){how}")

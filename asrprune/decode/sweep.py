@@ -119,8 +119,8 @@ def check_same_set(folder: Path, directory: Path) -> None:
             )
 
 
-def check_decoded(folder: Path, model_sha256: str) -> None:
-    """Check that the text in ``folder`` is what this model made of the set.
+def check_decoded(folder: Path, model_sha256: str) -> Decoded:
+    """Check that the text in ``folder`` is what this model made of the set; return its record.
 
     Raises:
         UserError: the text was changed after the decoding, or is of another model.
@@ -131,6 +131,7 @@ def check_decoded(folder: Path, model_sha256: str) -> None:
         raise UserError(f"{text}: does not have the SHA-256 of decode.json, so it was changed after the decoding; {again}")
     if record.model_sha256 != model_sha256:
         raise UserError(f"{text}: was decoded with another model than that of model.json; {again}")
+    return record
 
 
 def _directory_of(record: Path) -> Path | None:

@@ -89,6 +89,7 @@ class Score(Record):
     ignore_case: bool = False  # whether letter case was ignored
     case_errors: int = 0  # substitutions of words that differ in letter case alone
     text_sha256: str | None = None  # hash of the references; earlier versions did not record it
+    output_sha256: str | None = None  # of the file of the hypotheses, as in decode.json
 
 
 def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
