@@ -15,7 +15,7 @@ from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import decode_in_shards
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan, StrategyLabel, file_of
-from asrprune.experiment.provenance import features_of
+from asrprune.experiment.provenance import check_frontend, features_of
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError, printable
@@ -79,6 +79,7 @@ def decode_set(
         UserError: another process is decoding the set.
     """
     corpus = Corpus(directory, None)
+    check_frontend(experiment.path, experiment.config, corpus)
     models = {model.output(ExperimentPaths(experiment.path).decoded(directory.name)): model for model in wanted}
     records = dict(zip(models, _records(experiment, corpus, decoder, models.values()), strict=True))
     missing = [output for output, record in records.items() if not _is_decoded(output, record)]

@@ -104,6 +104,22 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     return None
 
 
+def check_frontend(exp: Path, config: Config, *corpora: Corpus) -> None:
+    """Check that features were computed with the numbers of the experiment, as far as that is known.
+
+    Raises:
+        UserError: a number differs.
+    """
+    wanted = config.frontend.model_dump(mode="json")
+    for corpus in corpora:
+        for name, was in corpus.frontend.items():
+            if was != wanted.get(name, was):
+                raise UserError(
+                    f"{corpus.directory}: its features were computed with frontend.{name} = {was}, but those of {exp} have"
+                    f" {wanted[name]}; run `asrprune fbank {corpus.directory} --config {exp / 'config.yaml'}`"
+                )
+
+
 def fingerprint(corpus: Corpus) -> Fingerprint:
     """Return the fingerprint of a corpus."""
     return Fingerprint(
