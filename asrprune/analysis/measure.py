@@ -7,7 +7,7 @@ import numpy as np
 from asrprune.analysis import svcca as measures
 from asrprune.analysis.activations import activations
 from asrprune.analysis.influence import influence
-from asrprune.analysis.matrices import similarity_path
+from asrprune.analysis.matrices import settings_of, similarity_path
 from asrprune.data.dataset import Corpus
 from asrprune.decode.one_piece import check_corpora
 from asrprune.experiment.provenance import utterances_of
@@ -40,5 +40,6 @@ def measure_layers(experiment: Experiment, directory: Path) -> Path:
             frames=np.array(len(streams[0])),
             model_sha256=np.array(experiment.record.model_sha256),
             utterances=np.array(utterances_of(corpus)),
+            settings=np.array(settings_of(config.prune)),
         )
     return path

@@ -140,6 +140,11 @@ def score(
                 logger.warning(
                     "%s: in %d errors only the letter case differs; --ignore-case does not count them", folder, count
                 )
+            if result.form_errors:
+                logger.warning(
+                    "%s: in %d errors both words look the same, but have other characters; write the transcripts in the form of"
+                    " those of the training, for example: uconv -x any-nfc", folder, result.form_errors,
+                )  # fmt: skip
 
 
 @app.command()

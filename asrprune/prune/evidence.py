@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asrprune.analysis.matrices import read_matrices, similarity_path
+from asrprune.analysis.matrices import read_matrices, settings_of, similarity_path
 from asrprune.config.schema import PruneConfig
 from asrprune.config.strategies import Measure
 from asrprune.data.dataset import Corpus
@@ -69,6 +69,8 @@ def read_measure(experiment: Experiment, dev: Path, measure: Measure) -> np.ndar
         raise UserError(
             f"{path}: measured on other features than those of {dev}; run stage 6 (`asrprune svcca`) again, with this set"
         )
+    if "settings" in stored and str(stored["settings"]) != (wanted := settings_of(experiment.config.prune)):
+        raise UserError(f"{path}: measured with {stored['settings']}, not {wanted}; run stage 6 (`asrprune svcca`) again")
     if measure not in stored:
         raise UserError(f"{path}: has no {measure}, as an older asrprune wrote it; run stage 6 (`asrprune svcca`) again")
     width = experiment.num_layers

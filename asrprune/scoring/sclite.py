@@ -46,7 +46,7 @@ def write_score(
         table.write("id\tref_words\tcor\tsub\tdel\tins\n")
         for (key, speaker), (words, characters) in zip(_speakers_of(refs, speakers), alignments, strict=True):
             name, c = f"({speaker}-{key})", words.counts
-            tally.add(c, characters.counts, words.case_errors)
+            tally.add(words, characters)
             ref_trn.write(" ".join([*words.ref, name]) + "\n")
             hyp_trn.write(" ".join([*words.hyp, name]) + "\n")
             table.write(f"{key}\t{c.ref_words}\t{c.cor}\t{c.sub}\t{c.del_}\t{c.ins}\n")
