@@ -340,7 +340,7 @@ def test_a_reading_process_of_training_says_one_sentence(tiny_data: Path, tiny_c
     rows = read_table(data / "train/feats.scp")
     write_table(data / "train/feats.scp", {**rows, shortest: f"{tmp_path / 'gone.ark'}:17"})
     done = asrprune(*train_command(data, tiny_config_file, tmp_path / "exp"), "--set", "train.num_workers=1")
-    refused(done, "train", f"{tmp_path / 'gone.ark'}:17: cannot read the feature matrix", "stage 2")
+    refused(done, "train", f"{tmp_path / 'gone.ark'}:17: there is no such archive", "stage 2")
 
 
 @contextlib.contextmanager
