@@ -1,8 +1,10 @@
 """The public runtime: transcribe at any depth, with a trained experiment or with an exported file."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +71,12 @@ class Recognizer:
         Raises:
             UserError: a file is missing or broken.
         """
-        load = partial(_exported, low_memory=low_memory) if str(path).endswith(".onnx") else _trained
+        is_exported = str(path).endswith(".onnx")
+        if low_memory and not is_exported:
+            raise UserError(f"{path}: low_memory is a mode of exported models; leave it out")
+        if device not in ("cpu", "cuda"):
+            raise UserError(f'device must be "cpu" or "cuda", got {device!r}')
+        load = partial(_exported, low_memory=low_memory) if is_exported else _trained
         model = load(Path(path), plan, device)
         return cls(model, model.decoder(decoder or {}))
 
@@ -127,6 +134,8 @@ class Recognizer:
         Raises:
             UserError: the depth or a layer does not exist, or early exit is not possible.
         """
+        if isinstance(audios, str | os.PathLike | np.ndarray):
+            raise UserError("audios: must be a list of recordings; for one use transcribe")
         run = self._run(depth, layers, exit_threshold)
         return self.listener.listen(audios, sample_rate, run, together=self.model.batches and depth != "auto")
 
@@ -135,6 +144,8 @@ class Recognizer:
         if depth == "auto":
             if layers is not None:
                 raise UserError("give a depth or layers, not both")
+            if threshold is not None and not (isinstance(threshold, Real) and threshold >= 0):
+                raise UserError(f"an exit threshold must be a number from 0 to 1 (above: never), got {threshold!r}")
             return self.listener.until_sure(self.model.thresholds(threshold, self.decoder.identity))
         if threshold is not None:
             raise UserError('an exit threshold has no effect without the depth "auto"')
@@ -167,6 +178,8 @@ class Recognizer:
         if len(budgets) != 1:
             raise UserError("fit needs exactly one of rtf, params_m and memory_mb")
         ((name, budget),) = budgets
+        if not (isinstance(budget, Real) and budget >= 0 and isinstance(seconds, Real) and 0 < seconds < float("inf")):
+            raise UserError(f"fit: {name} must be a number from 0, and seconds one above 0, got {budget!r} and {seconds!r}")
         ways: dict[str, tuple[str, Callable[[Keep], float]]] = {
             "rtf": (f"a real-time factor of {budget} or less here", lambda keep: self._rtf(keep, seconds)),
             "params_m": (f"{budget} million parameters or less", self.model.params_m),
@@ -186,8 +199,11 @@ class Recognizer:
         if depth is not None and layers is not None:
             raise UserError("give a depth or layers, not both")
         if layers is not None:
-            self.model.check_layers(layers)
-            return tuple(layers)
+            if not isinstance(layers, Iterable) or not all(isinstance(layer, Integral) for layer in layers):
+                raise UserError(f"layers: must be layer numbers, such as [1, 2, 5], got {layers!r}")
+            keep = tuple(map(int, layers))
+            self.model.check_layers(keep)
+            return keep
         return self.layers if depth is None else self.plan.keep(depth)
 
     def _rtf(self, keep: Keep, seconds: float) -> float:
@@ -212,6 +228,8 @@ def _exported(path: Path, plan: str | Path | None, device: str, low_memory: bool
 
 
 def _trained(path: Path, plan: str | Path | None, device: str) -> Model:
+    from asrprune.runtime.hardware import check_gpus
     from asrprune.transcribe.trained import TrainedModel  # here, because it imports torch
 
+    check_gpus(device == "cuda")
     return TrainedModel.load(path, plan, device)

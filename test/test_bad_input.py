@@ -297,6 +297,18 @@ def test_features_of_another_width(exp: Path, tmp_path: Path, dev: Path) -> None
         refused(done, command, "the features have 7 filters, but the model was trained with")
 
 
+def test_features_of_other_numbers(exp: Path, tiny_config_file: Path, dev: Path) -> None:
+    """Another shift of frames fits the model, which then hears another pace. What the message says to do helps."""
+    asrprune("search", "--exp", exp, "--dev", dev, "--strategy", "lowest")
+    decode = ("decode", "--exp", exp, dev, "--strategy", "lowest", "--depth", 2)
+    assert asrprune("fbank", dev, "--config", tiny_config_file, "--set", "frontend.frame_shift_ms=15").code == 0
+    advice = f"run `asrprune fbank {dev} --config {exp}/config.yaml`"
+    refused(asrprune(*decode), "decode", f"{dev}: its features were", "frontend.frame_shift_ms = 15", "have 10", advice)
+    refused(asrprune("svcca", "--exp", exp, "--data", dev), "svcca", advice)
+    assert asrprune(*advice.strip("`").split()[2:]).code == 0
+    assert asrprune(*decode).code == 0
+
+
 def test_lengths_that_are_no_numbers(exp: Path, dev: Path) -> None:
     write_table(dev / "utt2num_frames", {key: f"{value}.0" for key, value in read_table(dev / "utt2num_frames").items()})
     refused(asrprune("decode", "--exp", exp, dev, "--layers", "1,2"), "decode", "utt2num_frames: `", "is not a whole number")
@@ -328,7 +340,7 @@ def test_a_reading_process_of_training_says_one_sentence(tiny_data: Path, tiny_c
     rows = read_table(data / "train/feats.scp")
     write_table(data / "train/feats.scp", {**rows, shortest: f"{tmp_path / 'gone.ark'}:17"})
     done = asrprune(*train_command(data, tiny_config_file, tmp_path / "exp"), "--set", "train.num_workers=1")
-    refused(done, "train", f"{tmp_path / 'gone.ark'}:17: cannot read the feature matrix", "stage 2")
+    refused(done, "train", f"{tmp_path / 'gone.ark'}:17: there is no such archive", "stage 2")
 
 
 @contextlib.contextmanager

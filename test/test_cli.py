@@ -349,6 +349,14 @@ def test_prune_with_layers_makes_an_experiment(exp: Path, tiny_data: Path, tmp_p
     assert small["words"] == full["words"] != []
 
 
+def test_words_that_look_the_same_are_told(exp: Path, dev: Path) -> None:
+    text = (dev / "text").read_text()
+    (dev / "text").write_text(text.replace(" two", " caf\u00e9", 1).replace(" two", " cafe\u0301"))
+    done = asrprune("check-data", "--no-audio", dev)
+    assert done.code == 0
+    assert f"{dev}: words that look the same, but are written with other characters (1): caf\u00e9; they count" in done.err
+
+
 def test_check_data_then_fix_data(tiny_data: Path, tmp_path: Path) -> None:
     good = Path(shutil.copytree(tiny_data / "dev", tmp_path / "dev"))
     assert asrprune("check-data", good, tiny_data / "train").out.startswith(f"{good}, {tiny_data / 'train'}: no faults\n")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -396,6 +397,35 @@ def test_samples_of_another_kind_are_refused(asr: Recognizer, samples: np.ndarra
         asr.transcribe(samples)
 
 
+@pytest.mark.parametrize("audio", [torch.zeros(16000), [0.0] * 16000, b"a.wav", None])
+def test_what_is_no_audio_is_refused(asr: Recognizer, audio: Any) -> None:
+    with pytest.raises(UserError, match=r"audio: must be a path or a numpy array of samples, got (Tensor|list|bytes|NoneType)"):
+        asr.transcribe(audio)
+
+
+def test_arguments_of_another_kind_are_refused(exp: Path, asr: Recognizer, wav: Path) -> None:
+    samples = np.random.default_rng(0).normal(0.0, 0.1, 16000)
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: asr.transcribe(wav, sample_rate=8000), "a file has its own rate, so sample_rate has no effect"),
+        (lambda: asr.transcribe_many(str(wav)), "audios: must be a list of recordings; for one use transcribe"),
+        (lambda: asr.transcribe_many(samples), "audios: must be a list"),
+        (lambda: asr.transcribe(wav, layers="12"), r"layers: must be layer numbers, such as \[1, 2, 5\], got '12'"),
+        (lambda: asr.transcribe(wav, layers=[1.0]), "layers: must be layer numbers"),
+        (lambda: asr.transcribe(wav, layers=2), "layers: must be layer numbers"),  # type: ignore[arg-type]
+        (lambda: asr.transcribe(wav, depth="auto", exit_threshold=float("nan")), "must be a number from 0 to 1"),
+        (lambda: asr.transcribe(wav, depth="auto", exit_threshold="0.5"), "must be a number from 0 to 1"),  # type: ignore[arg-type]
+        (lambda: asr.fit(rtf=float("nan")), "fit: rtf must be a number"),
+        (lambda: asr.fit(rtf=1.0, seconds=0), "seconds one above 0"),
+        (lambda: Recognizer.load(exp, low_memory=True), "low_memory is a mode of exported models"),
+        (lambda: Recognizer.load(exp, device="gpu"), 'device must be "cpu" or "cuda", got \'gpu\''),
+    ]
+    for call, message in calls:
+        with pytest.raises(UserError, match=message):
+            call()
+    assert asr.transcribe(wav, layers=np.array([1, 2])) == asr.transcribe(wav, layers=[1, 2])
+    assert asr.transcribe(np.ma.array(samples)) == asr.transcribe(samples)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -520,6 +550,7 @@ def test_early_exit_runs_the_layers_that_it_needs(exp: Path, asr: Recognizer, ti
     assert asr.transcribe(np.zeros(16000, dtype=np.float32), depth="auto") == Hypothesis("", (), ())
     done = run_command("transcribe", wav, "--exp", exp, "--exit-threshold", 0, "--words")
     assert json.loads(done.out)["layers"] == [1]
-    assert "early exit chooses the layers" in run_command("transcribe", wav, "--exp", exp, "--early-exit", "--depth", 2).err
+    for option in (("--depth", 2), ("--plan", "lowest")):
+        assert "early exit chooses the layers" in run_command("transcribe", wav, "--exp", exp, "--early-exit", *option).err
     with pytest.raises(UserError, match='an exit threshold has no effect without the depth "auto"'):
         asr.transcribe(wav, exit_threshold=0.5)

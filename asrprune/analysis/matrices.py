@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asrprune.config.schema import PruneConfig
 from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.planted import inside, open_plain
 
@@ -15,6 +16,11 @@ _MOST_BYTES = 1 << 28  # of all arrays; those of a model of 1,000 layers have 24
 def similarity_path(exp: Path, set_name: str) -> Path:
     """Return the path of the similarities of a set."""
     return inside(exp, "svcca", f"{set_name}.npz")
+
+
+def settings_of(options: PruneConfig) -> str:
+    """Return the numbers on which the measures depend, as text."""
+    return f"prune.svcca_variance {options.svcca_variance:g}, prune.svcca_frames {options.svcca_frames}"
 
 
 def read_matrices(path: Path) -> dict[str, np.ndarray]:

@@ -7,9 +7,9 @@ import numpy as np
 from asrprune.analysis import svcca as measures
 from asrprune.analysis.activations import activations
 from asrprune.analysis.influence import influence
-from asrprune.analysis.matrices import similarity_path
+from asrprune.analysis.matrices import settings_of, similarity_path
 from asrprune.data.dataset import Corpus
-from asrprune.decode.one_piece import check_lengths
+from asrprune.decode.one_piece import check_corpora
 from asrprune.experiment.provenance import utterances_of
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
@@ -24,7 +24,7 @@ def measure_layers(experiment: Experiment, directory: Path) -> Path:
     """
     config = experiment.config
     corpus = Corpus(directory, None)
-    check_lengths(experiment, corpus)
+    check_corpora(experiment, corpus)
     runner = Runner(experiment.model, experiment.model.device, "float32")  # float32, because differences are small
     streams = activations(runner, corpus, config.prune.svcca_frames, config.decode.max_frames, config.seed)
     spaces = [measures.subspace(stream, config.prune.svcca_variance) for stream in streams]
@@ -40,5 +40,6 @@ def measure_layers(experiment: Experiment, directory: Path) -> Path:
             frames=np.array(len(streams[0])),
             model_sha256=np.array(experiment.record.model_sha256),
             utterances=np.array(utterances_of(corpus)),
+            settings=np.array(settings_of(config.prune)),
         )
     return path

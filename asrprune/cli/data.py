@@ -35,7 +35,7 @@ def check_data(
 ) -> None:
     """Check data directories, the training set first. Every fault is printed as file:line: id: what is wrong; how to fix it."""
     from asrprune.data.check import check_data_dir
-    from asrprune.data.survey import leaks, sizes
+    from asrprune.data.survey import leaks, lookalikes, sizes
 
     checked = [check_data_dir(directory, audio, allow_pipes, features) for directory in directories]
     if faults := [fault for one in checked for fault in one.faults]:
@@ -43,7 +43,7 @@ def check_data(
     say(f"{', '.join(map(str, directories))}: no faults")
     for sentence in sizes(checked):
         say(sentence)
-    for sentence in leaks(checked):
+    for sentence in (*leaks(checked), *lookalikes(checked)):
         logger.warning(sentence)
 
 

@@ -128,8 +128,10 @@ def score(
         for record in decoded:
             folder = inside(record.parents[1], record.parent.name)
             hypotheses = open_table(folder / "text", allow_empty=True)
-            check_decoded(folder, model_sha256)
-            result = write_score(folder, references, hypotheses, speakers, ignore_case=ignore_case or scoring.ignore_case)
+            result = write_score(
+                folder, references, hypotheses, speakers, ignore_case=ignore_case or scoring.ignore_case,
+                output_sha256=check_decoded(folder, model_sha256).output_sha256,
+            )  # fmt: skip
             low, high = result.wer_ci95
             how = ", letter case ignored" if result.ignore_case else ""
             say(f"{folder}: {scoring.in_units('WER')} {result.wer:.2f} % ({low:.2f} to {high:.2f}){how}")
@@ -138,6 +140,11 @@ def score(
                 logger.warning(
                     "%s: in %d errors only the letter case differs; --ignore-case does not count them", folder, count
                 )
+            if result.form_errors:
+                logger.warning(
+                    "%s: in %d errors both words look the same, but have other characters; write the transcripts in the form of"
+                    " those of the training, for example: uconv -x any-nfc", folder, result.form_errors,
+                )  # fmt: skip
 
 
 def _deepest_first(record: Path) -> tuple[str, int]:

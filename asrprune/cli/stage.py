@@ -40,6 +40,8 @@ def stage(
         numbers = resolved(read_config(config, set_))
         places = Places(datadir, exp, train_set, dev_set, tuple(test_sets.split()), Path(lm_text) if lm_text else None)
         recipe = Recipe(read_stages(words, dependencies(places, numbers)), numbers, say)
+        if first > (end := max((stage.number for stage in recipe.stages), default=first)):
+            raise UserError(f"--stage {first}: the last stage is {end}")
         make_homes(recipe.stages)
         recipe.run(first, last, lambda: check_installation(exp, ngpu))
     except UserError as error:

@@ -74,8 +74,8 @@ def transcribe(
     form = check_form("json" if words else form)
     found, faults = find_recordings(recordings)
     early_exit = early_exit or exit_threshold is not None
-    if early_exit and (depth or layers):
-        raise UserError("early exit chooses the layers; remove --depth and --layers")
+    if early_exit and not (depth is layers is plan is None):
+        raise UserError("early exit chooses the layers; remove --depth, --layers and --plan")
     recognizer, keep = _load(exp, model, depth, layers, plan, decoder_given(decoder, lm, context), ngpu, low_memory)
     if early_exit:
         run = partial(recognizer.transcribe_many, depth="auto", exit_threshold=exit_threshold)
@@ -104,6 +104,8 @@ def _load(
         raise UserError("give either --exp DIR, an experiment, or --model FILE.onnx, an exported model")
     if low_memory and model is None:
         raise UserError("--low-memory is a mode of exported models; give one with --model, or remove --low-memory")
+    if plan is not None and model is not None:
+        raise UserError(f"--model {model}: has a plan of its own, which `asrprune export --plan` chooses; remove --plan")
     if plan is not None and depth is None:
         raise UserError("--plan needs a depth; add --depth N")
     if model is not None and model.suffix != ".onnx":

@@ -1,10 +1,11 @@
 """Write the comparison of a grid, from the records alone: summary.json, tables, figures and RESULTS.md."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from asrprune.compare.figures import CAPTIONS, draw
 from asrprune.compare.grid import Cell, Grid, cells, read_grid
-from asrprune.compare.record import read_records
+from asrprune.compare.record import CellRecord, read_records
 from asrprune.compare.summarise import summarise
 from asrprune.compare.summary import Summary
 from asrprune.compare.tables import tables
@@ -31,16 +32,17 @@ def write_comparison(grid_file: Path, output: Path) -> list[Table]:
     """
     grid = read_grid(grid_file)
     wanted = cells(grid)
-    summary = summarise(grid, read_records(output, wanted), wanted[0].config.scoring)
+    records = read_records(output, wanted)
+    summary = summarise(grid, records, wanted[0].config.scoring)
     summary.write(output / "summary.json")
     made = tables(summary, grid)
     figures = draw(summary, grid, output / "figures")
     write_text(output / "tables.tex", "\n".join(map(latex, made)))
-    write_text(output / "RESULTS.md", _page(summary, grid, wanted, made, figures))
+    write_text(output / "RESULTS.md", _page(summary, grid, wanted, made, figures, _decoders(records)))
     return made
 
 
-def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], figures: list[Path]) -> str:
+def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], figures: list[Path], decoders: str) -> str:
     seeds = sorted({row.seed for row in summary.cost})
     sets = ", ".join(f"`{name}`: {data.utterances:,} utterances, {data.hours:.2f} h" for name, data in summary.data.items())
     parts = [
@@ -48,7 +50,7 @@ def _page(summary: Summary, grid: Grid, wanted: list[Cell], made: list[Table], f
         "Written by `asrprune compare` from the records in cells/; do not edit.",
     ]
     parts += [verdict_markdown(summary, grid)]
-    parts += [f"{sets}. Seeds: {', '.join(map(str, seeds))}. Greedy CTC, no language model. {_chosen_on(summary)} {_INTERVALS}"]
+    parts += [f"{sets}. Seeds: {', '.join(map(str, seeds))}. {decoders} {_chosen_on(summary)} {_INTERVALS}"]
     if missing := [cell.name for cell in wanted if cell.name not in summary.runs]:
         parts.append(f"> Not recorded yet, and therefore not below: {', '.join(missing)}.")
     parts += [markdown(table) for table in made]
@@ -66,6 +68,13 @@ def verdict_markdown(summary: Summary, grid: Grid, brief: bool = False) -> str:
     """Return the verdicts on all sets, one paragraph each, with the claim in bold; ``brief``: only the claims."""
     said = [verdict(summary, grid, name) for name in sorted(summary.data)]
     return "\n\n".join(" ".join((f"**{claim}**", *(() if brief else others))) for claim, *others in said)
+
+
+def _decoders(records: Mapping[str, CellRecord]) -> str:
+    """Name the decoders of all texts."""
+    found = sorted({row.decoder for record in records.values() for row in record.rows})
+    greedy = all(decoder.startswith("greedy") for decoder in found)
+    return "Greedy CTC, no language model." if greedy else f"Decoded with: {'; '.join(found)}."
 
 
 def _chosen_on(summary: Summary) -> str:

@@ -12,6 +12,7 @@ from asrprune.analysis.matrices import read_matrices
 from asrprune.compare.grid import Cell
 from asrprune.config.load import RecordedConfig
 from asrprune.data.tables import is_count
+from asrprune.decode.sweep import Decoded
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Search, StrategyLabel, file_of
 from asrprune.experiment.provenance import TrainedOn
@@ -123,7 +124,13 @@ def make_record(exp: Path, cell: Cell) -> CellRecord:
     if results.training is None:
         raise UserError(f"{exp}/train.jsonl: is missing or not whole; remove {exp}, {CellRecord.made_by} makes it")
     rows, words, speakers = [], dict[str, str](), dict[str, str]()
+    decode = results.config.decode
     for row in results.rows:
+        if not (row.decoder.split()[0].strip(",") == decode.decoder.type and row.decoder.endswith(f", {decode.precision}")):
+            raise UserError(
+                f"{exp}: {row.strategy}_d{row.depth} of {row.set} was decoded with {row.decoder}, not as its config.yaml says;"
+                f" run {Decoded.made_by} again"
+            )
         scored = file_of(ExperimentPaths(exp).decoded(row.set), row.strategy, f"_d{row.depth}")
         ids, counts = read_utterances(scored / "utterances.tsv", row)
         words[row.set] = _joined(counts[:, 0])

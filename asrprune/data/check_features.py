@@ -5,6 +5,7 @@ from itertools import repeat
 
 import numpy as np
 
+from asrprune.data.archive import entry_now
 from asrprune.data.tables import Row, Table, Tables, joined
 from asrprune.features.ark import checksum, read_matrix
 from asrprune.runtime.errors import UserError
@@ -41,7 +42,7 @@ def feature_faults(tables: Tables) -> list[str]:
     rows = track(zip(feats.numbered(), lengths, sums, strict=False), f"features of {feats.path.parent.name}", len(feats))
     for place, (row, length, crc) in enumerate(rows):
         try:
-            matrix = read_matrix(row[1])
+            matrix = read_matrix(entry_now(feats.path.parent, row[1]))
         except UserError as error:
             faults.append(feats.fault(row, str(error)))
             continue

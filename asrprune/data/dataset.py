@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import arbitrary_address  # type: ignore[attr-defined]  # typeshed lacks it
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asrprune.config.lengths import output_length
+from asrprune.data.archive import entry_now, frontend_of
 from asrprune.data.check_features import contradiction
 from asrprune.data.packed import Packed
 from asrprune.data.tables import is_count, stream_table
@@ -119,6 +121,11 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         chosen = np.linspace(0, len(self) - 1, min(len(self), _SAMPLED_FEATURES), dtype=np.int64)
         return np.fromiter((checksum(self._read(index)) for index in chosen), dtype=np.uint32, count=len(chosen))
 
+    @property
+    def frontend(self) -> dict[str, Any]:
+        """The numbers with which `asrprune fbank` computed the features; empty if they are not known."""
+        return frontend_of(entry_now(self.directory, self._entries[0]))
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -147,7 +154,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
     def _read(self, index: int) -> np.ndarray:
         """Read the features of an utterance, (T, F)."""
         try:
-            return read_matrix(self._entries[index])
+            return read_matrix(entry_now(self.directory, self._entries[index]))
         except UserError as error:
             raise UserError(f"{self.directory}/feats.scp:{index + 1}: {self.ids[index]}: {error}") from None
 

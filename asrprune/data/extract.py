@@ -10,11 +10,11 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from asrprune.config.schema import FrontendConfig
+from asrprune.data.archive import CONTENTS, STORE, Contents
 from asrprune.data.check import SHORTEST_S
 from asrprune.data.kaldi import Utterance, Utterances
 from asrprune.data.tables import open_table, some, stream_table, write_ascending, write_table
@@ -26,11 +26,10 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import atomic_path, digest_of, held, remove_temporaries
 from asrprune.runtime.progress import track
-from asrprune.runtime.records import Record
 
 logger = logging.getLogger(__name__)
 SHARD_UTTERANCES = 200  # in one archive; small, so that a killed run loses little
-_SUFFIXES, _CONTENTS = (".ark", ".scp", ".cmvn"), ".json"
+_SUFFIXES = (".ark", ".scp", ".cmvn")
 Shard = tuple[Path, list[Utterance]]  # path of an archive without its suffix, and its utterances
 
 
@@ -54,12 +53,12 @@ def extract(directory: Path, options: FrontendConfig, executor: Executor, allow_
             process computes features of this directory.
     """
     utterances = Utterances(directory, need_text=False)
-    with held(directory / "fbank"):
+    with held(directory / STORE):
         return _extract(directory, utterances, options, executor, allow_pipes)
 
 
 def _extract(directory: Path, utterances: Utterances, options: FrontendConfig, executor: Executor, allow_pipes: bool) -> int:
-    store = directory.resolve() / "fbank"
+    store = directory.resolve() / STORE
     names, unstamped = list[str](), list[str]()
     for index, shard in enumerate(_shards(utterances)):
         stamps = {audio: stamp_of(audio) for audio in {u.audio for u in shard}}
@@ -93,15 +92,6 @@ def _shards(utterances: Iterable[Utterance]) -> Iterator[list[Utterance]]:
         yield shard
 
 
-class _Contents(Record):
-    """The file that completes an archive: lengths and checksums of its utterances, digests of its other files."""
-
-    made_by: ClassVar[str] = "stage 2 (`asrprune fbank`)"
-    frames: dict[str, int]
-    crc: dict[str, str]
-    files: dict[str, str]
-
-
 def _too_short(directory: Path, utterances: Sequence[str], options: FrontendConfig) -> str:
     """Return a sentence about utterances without a frame; utt2num_frames must be above 0, as in Kaldi."""
     half_ms = options.frame_shift_ms / 2
@@ -128,13 +118,13 @@ def _write_shard(shard: Shard, options: FrontendConfig, allow_pipes: bool) -> li
     write_cmvn(base.with_suffix(".cmvn"), stats)
     write_table(base.with_suffix(".scp"), entries)
     files = {suffix: digest_of(base.with_suffix(suffix)) for suffix in _SUFFIXES}
-    _Contents(frames=frames, crc=crc, files=files).write(base.with_suffix(_CONTENTS))
+    Contents(frames=frames, crc=crc, files=files, frontend=options.model_dump(mode="json")).write(base.with_suffix(CONTENTS))
     return []
 
 
 def _is_complete(base: Path) -> bool:
     try:
-        files = _Contents.read(base.with_suffix(_CONTENTS)).files
+        files = Contents.read(base.with_suffix(CONTENTS)).files
         return all(digest_of(base.with_suffix(suffix)) == digest for suffix, digest in files.items())
     except (UserError, OSError):
         return False
@@ -160,8 +150,8 @@ def _shard_name(index: int, utterances: Sequence[Utterance], stamps: Mapping[str
 def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> None:
     """Write the tables of a directory, line by line; the utterances of an archive follow those of the one before."""
 
-    def contents() -> Iterator[_Contents]:
-        return (_Contents.read(base.with_suffix(_CONTENTS)) for base in bases)
+    def contents() -> Iterator[Contents]:
+        return (Contents.read(base.with_suffix(CONTENTS)) for base in bases)
 
     def frames() -> Iterator[tuple[str, int]]:
         return (row for archive in contents() for row in archive.frames.items())
@@ -170,7 +160,7 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
     write_ascending(directory / "utt2dur", ((key, f"{count * options.frame_shift_ms / 1000:.3f}") for key, count in frames()))
     write_ascending(directory / "utt2crc", (row for archive in contents() for row in archive.crc.items()))
     write_ascending(directory / "feats.scp", _entries(bases))
-    wanted, store = {base.name for base in bases}, directory / "fbank"
+    wanted, store = {base.name for base in bases}, directory / STORE
     remove_temporaries(store)
     for stale in store.glob("feats_*"):  # the directory may be a link and contain other files
         if stale.stem not in wanted:
@@ -193,7 +183,7 @@ def compute_cmvn(directory: Path) -> np.ndarray:
     Raises:
         UserError: there are no frames, or the features differ in the number of filters.
     """
-    if archives := sorted((directory / "fbank").glob("feats_*.cmvn")):
+    if archives := sorted((directory / STORE).glob("feats_*.cmvn")):
         parts: Iterator[np.ndarray] = map(read_statistics, archives)
     else:
         table = open_table(directory / "feats.scp")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from unicodedata import normalize
 
 from asrprune.data.check import Checked
 from asrprune.data.tables import Table, joined, some
@@ -21,6 +22,20 @@ def sizes(sets: Sequence[Checked]) -> Iterator[str]:
         for what, new in (("words", words - known), ("characters", set().union(*words) - set().union(*known))):
             if new:
                 yield f"{one.path}: {what} that {sets[0].path} lacks ({len(new)}): {some(sorted(new))}"
+
+
+def lookalikes(sets: Sequence[Checked]) -> Iterator[str]:
+    """Yield a sentence about words of all sets that look the same, but have other characters: they count as different words."""
+    forms: dict[str, set[str]] = {}
+    for word in set().union(*(_words(one.tables["text"]) for one in sets)):
+        if not word.isascii():
+            forms.setdefault(normalize("NFC", word), set()).add(word)
+    if twice := sorted(word for word, written in forms.items() if len(written) > 1):
+        yield (
+            f"{', '.join(str(one.path) for one in sets)}: words that look the same, but are written with other characters"
+            f" ({len(twice)}): {some(twice)}; they count as different words; write all transcripts in one form, for example:"
+            " uconv -x any-nfc"
+        )
 
 
 def leaks(sets: Sequence[Checked]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from unicodedata import normalize
 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_file, write_text
@@ -236,6 +237,15 @@ def unseen(line: str) -> str:
     if mark := INVISIBLE.search(line):
         return f"holds {mark[0]!a}, which is not visible, but makes another word; remove it"
     return ""
+
+
+def looks_like(one: str, other: str) -> bool:
+    r"""Return whether two words look the same: one may be written with combining characters.
+
+    >>> looks_like("caf\u00e9", "cafe\u0301"), looks_like("cafe", "caf\u00e9")
+    (True, False)
+    """
+    return not (one.isascii() and other.isascii()) and normalize("NFC", one) == normalize("NFC", other)
 
 
 def _order_faults(key: str, previous: str, above: Row | None) -> Iterator[str]:

@@ -7,13 +7,15 @@ from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import some
 from asrprune.decode.windows import WINDOWS
+from asrprune.experiment.provenance import check_frontend
 from asrprune.experiment.store import Experiment
 from asrprune.model.layered import LayeredModel
 from asrprune.runtime.errors import UserError
 
 
-def check_lengths(experiment: Experiment, *corpora: Corpus) -> None:
-    """Raise a ``UserError`` if utterances are too long for the memory, see ``too_long``."""
+def check_corpora(experiment: Experiment, *corpora: Corpus) -> None:
+    """Raise a ``UserError`` if features have other numbers, or utterances are too long for the memory, see ``too_long``."""
+    check_frontend(experiment.path, experiment.config, *corpora)
     for corpus in corpora:
         if fault := too_long_in(corpus, experiment.config, experiment.model):
             raise UserError(fault)

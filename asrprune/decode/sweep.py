@@ -15,7 +15,7 @@ from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import decode_in_shards
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan, StrategyLabel, file_of
-from asrprune.experiment.provenance import features_of
+from asrprune.experiment.provenance import check_frontend, features_of
 from asrprune.experiment.store import Experiment
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError, printable
@@ -79,6 +79,7 @@ def decode_set(
         UserError: another process is decoding the set.
     """
     corpus = Corpus(directory, None)
+    check_frontend(experiment.path, experiment.config, corpus)
     models = {model.output(ExperimentPaths(experiment.path).decoded(directory.name)): model for model in wanted}
     records = dict(zip(models, _records(experiment, corpus, decoder, models.values()), strict=True))
     missing = [output for output, record in records.items() if not _is_decoded(output, record)]
@@ -119,8 +120,8 @@ def check_same_set(folder: Path, directory: Path) -> None:
             )
 
 
-def check_decoded(folder: Path, model_sha256: str) -> None:
-    """Check that the text in ``folder`` is what this model made of the set.
+def check_decoded(folder: Path, model_sha256: str) -> Decoded:
+    """Check that the text in ``folder`` is what this model made of the set; return its record.
 
     Raises:
         UserError: the text was changed after the decoding, or is of another model.
@@ -131,6 +132,7 @@ def check_decoded(folder: Path, model_sha256: str) -> None:
         raise UserError(f"{text}: does not have the SHA-256 of decode.json, so it was changed after the decoding; {again}")
     if record.model_sha256 != model_sha256:
         raise UserError(f"{text}: was decoded with another model than that of model.json; {again}")
+    return record
 
 
 def _directory_of(record: Path) -> Path | None:

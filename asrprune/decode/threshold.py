@@ -12,7 +12,7 @@ import numpy as np
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.decode.decoder import Decoder
-from asrprune.decode.one_piece import check_lengths
+from asrprune.decode.one_piece import check_corpora
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.infer.early_exit import confidence
@@ -156,7 +156,7 @@ def early_exit(
         UserError: the model has one exit only, or utterances are too long.
     """
     exits = exits_of(experiment)
-    check_lengths(experiment, dev, *others)
+    check_corpora(experiment, dev, *others)
     measured = {corpus.directory.name: measure(experiment, corpus, exits, decoder, executor) for corpus in (dev, *others)}
     chosen, tried = choose_thresholds(measured[dev.directory.name], margin)
     curves = {

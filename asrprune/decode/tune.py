@@ -12,7 +12,7 @@ from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.decode.choose import Tuned, Weights, make_beam
 from asrprune.decode.decoder import Decoder
-from asrprune.decode.one_piece import check_lengths
+from asrprune.decode.one_piece import check_corpora
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
@@ -38,7 +38,7 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
     if options.lm is None:
         raise UserError("no language model is given; add --lm FILE, or set decode.decoder.lm in the config")
     lm, digest, corpus = ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)), Corpus(dev, experiment.tokenizer)
-    check_lengths(experiment, corpus)
+    check_corpora(experiment, corpus)
     lm_weights = LM_WEIGHTS if options.lm_weight is None else (options.lm_weight,)
     word_bonuses = WORD_BONUSES if options.word_bonus is None else (options.word_bonus,)
     grid = sorted(product(lm_weights, word_bonuses), key=lambda weights: (weights[0], abs(weights[1])))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from asrprune.config.strategies import spellings, strategy_name
 from asrprune.runtime.errors import UserError
@@ -22,6 +22,12 @@ class Step(Record):
     keep: Keep
     score: float | None  # score on the dev set, in the metric of the plan
     without: Mapping[int, float] = Field({})  # layer -> dev score without this layer, if known
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Step":
+        if len(self.keep) != self.depth:
+            raise ValueError(f"depth {self.depth} has {len(self.keep)} layers")
+        return self
 
     @classmethod
     def of(cls, keep: Keep, score: float | None = None, without: Mapping[int, float] | None = None) -> "Step":
@@ -42,6 +48,13 @@ class Search(Record):
     seconds: float | None = None
     asrprune: str | None = None
     steps: tuple[Step, ...]  # deepest first
+
+    @model_validator(mode="after")
+    def _has_each_depth_once(self) -> "Search":
+        depths = [step.depth for step in self.steps]
+        if again := next((depth for place, depth in enumerate(depths) if depth in depths[:place]), None):
+            raise ValueError(f"steps: has depth {again} twice")
+        return self
 
 
 class _OfModel(Record):

@@ -3,20 +3,19 @@
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import yaml
 from pydantic import Field
 
-from asrprune.config.load import resolved, write_config
-from asrprune.config.names import only
+from asrprune.config.load import write_config
 from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import read_experiment_config
+from asrprune.experiment.trained_with import changes
 from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path, sha256_of
@@ -105,6 +104,22 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     return None
 
 
+def check_frontend(exp: Path, config: Config, *corpora: Corpus) -> None:
+    """Check that features were computed with the numbers of the experiment, as far as that is known.
+
+    Raises:
+        UserError: a number differs.
+    """
+    wanted = config.frontend.model_dump(mode="json")
+    for corpus in corpora:
+        for name, was in corpus.frontend.items():
+            if was != wanted.get(name, was):
+                raise UserError(
+                    f"{corpus.directory}: its features were computed with frontend.{name} = {was}, but those of {exp} have"
+                    f" {wanted[name]}; run `asrprune fbank {corpus.directory} --config {exp / 'config.yaml'}`"
+                )
+
+
 def fingerprint(corpus: Corpus) -> Fingerprint:
     """Return the fingerprint of a corpus."""
     return Fingerprint(
@@ -136,11 +151,9 @@ def _check_same(path: Path, new: Config) -> None:
     """Compare the numbers that affect learning. The others may change between two starts, and ``train.epochs`` may grow."""
     old = read_experiment_config(path.parent)
     before, after = old.train.epochs, new.train.epochs
-    if before < after:
-        old = old.model_copy(update={"train": old.train.model_copy(update={"epochs": after})})
-    differences = list(_differences(only(resolved(old), "learning"), only(resolved(new), "learning")))
+    differences = changes(old, new)
     if differences:
-        listed = "\n".join(f"  {name}: was {before}, is {now}" for name, before, now in differences)
+        listed = "\n".join(f"  {name}: was {was}, is {now}" for name, was, now in differences)
         raise UserError(
             f"{path.parent}: was trained with other numbers; give a new experiment (--exp; run.sh: --exp_tag), or remove this"
             f" one:\n{listed}"
@@ -157,14 +170,3 @@ def _check_same_file(old: Path, new: Path, copied: Mapping[str, str]) -> None:
             f"{new} is not the file that {old} was copied from; give a new experiment (--exp; run.sh: --exp_tag), or remove"
             f" {old.parent}"
         )
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Sequence[tuple[str, str, str]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = {**old, **new}
-        return [item for key in keys for item in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
-    return [] if old == new else [(name, _short(old), _short(new))]
-
-
-def _short(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n...\n").strip()

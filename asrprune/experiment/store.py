@@ -7,12 +7,13 @@ from typing import ClassVar, Literal
 
 import torch
 
-from asrprune.config.load import parse_config, read_yaml
+from asrprune.config.load import RecordedConfig, parse_config, read_yaml
 from asrprune.config.old import NEWER
 from asrprune.config.schema import Config
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep
+from asrprune.experiment.trained_with import check_trained_with
 from asrprune.experiment.weights import load_weights, save_weights
 from asrprune.features.cmvn import read_cmvn
 from asrprune.model.ctc_model import CtcModel, num_params
@@ -54,6 +55,7 @@ class ModelRecord(Record):
     seed: int
     pruned_from: PrunedFrom | None = None
     data_licence: str | None = None  # of the training data, in words
+    config: RecordedConfig | None = None  # of the training; earlier versions did not record it
     members: tuple[Epoch, ...]  # the averaged epochs
 
 
@@ -108,7 +110,7 @@ def save_model(
     ModelRecord(
         format=1, model_sha256=sha256_of(paths.weights),
         tokenizer_sha256=sha256_of(paths.tokenizer), num_layers=config.model.num_layers, params_m=num_params(model) / 1e6,
-        asrprune=version(), seed=config.seed, pruned_from=pruned_from, data_licence=data_licence,
+        asrprune=version(), seed=config.seed, pruned_from=pruned_from, data_licence=data_licence, config=config,
         members=tuple(members),
     ).write(paths.model)  # fmt: skip
 
@@ -148,7 +150,7 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
 
 
 def read_model_record(exp: Path, config: Config) -> ModelRecord:
-    """Read model.json; raise a ``UserError`` if it is missing or broken, or if the config has another number of layers."""
+    """Read model.json; raise a ``UserError`` if it is missing or broken, or if the model was trained with other numbers."""
     path = ExperimentPaths(exp).model
     record = ModelRecord.read(path)
     if record.num_layers != config.model.num_layers:
@@ -156,6 +158,7 @@ def read_model_record(exp: Path, config: Config) -> ModelRecord:
             f"{path}: num_layers is {record.num_layers}, but model.num_layers in config.yaml is {config.model.num_layers}; copy"
             f" the experiment again, or run {ModelRecord.made_by} again"
         )
+    check_trained_with(path, config, record.config)
     return record
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from asrprune.config.schema import BeamConfig, Decoding
 from asrprune.data.units import token_list, write_tokens
 from asrprune.decode.benchmark import Bench
-from asrprune.decode.choose import Tuned, tuned_of
+from asrprune.decode.choose import Tuned, decoder_of, tuned_of
 from asrprune.decode.threshold import chosen_thresholds, exits_of
 from asrprune.decode.windows import WINDOWS
 from asrprune.decode.words import WORD_TAIL_S
@@ -199,7 +199,7 @@ def _exits(experiment: Experiment) -> tuple[tuple[int, ...], tuple[float, ...]]:
     exits, path = exits_of(experiment), ExperimentPaths(experiment.path).early_exit
     if not path.exists():
         raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set before --form early-exit")
-    return exits, chosen_thresholds(experiment)
+    return exits, chosen_thresholds(experiment, decoder_of(experiment).identity)
 
 
 def _rtf(experiment: Experiment) -> dict[int, float]:

@@ -14,6 +14,7 @@ from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.data.extract import utterance_samples
 from asrprune.data.kaldi import read_data_dir, spread_evenly
+from asrprune.experiment.provenance import check_frontend
 from asrprune.experiment.store import Experiment
 from asrprune.features.fbank import UNIT_SCALE, compute_fbank, num_frames
 
@@ -64,6 +65,7 @@ def utterances(directory: Path, count: int | None, experiment: Experiment, wavef
 
 def _from_archive(directory: Path, count: int | None, experiment: Experiment) -> Iterator[Example]:
     corpus = Corpus(directory, None)
+    check_frontend(experiment.path, experiment.config, corpus)
     chosen = np.array(spread_evenly(range(len(corpus)), count or len(corpus)))
     batches = sorted_batches(corpus.lengths[chosen], experiment.config.decode.max_frames)
     for batch in corpus.loader([chosen[part] for part in batches]):

@@ -47,6 +47,8 @@ def read_matrix(entry: str) -> np.ndarray:
         raise UserError(f"{entry}: not an scp entry PATH:OFFSET (pipes are not run); stage 2 (fbank) makes the features")
     try:
         matrix = np.asarray(_read(path, int(offset)), dtype=np.float32)
+    except FileNotFoundError:
+        raise UserError(f"{entry}: there is no such archive; run stage 2 (fbank) again") from None
     except _BROKEN as error:
         raise UserError(
             f"{entry}: cannot read the feature matrix ({error}); delete {path} and run stage 2 (fbank) again"

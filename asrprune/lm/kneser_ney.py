@@ -4,6 +4,7 @@ Chen and Goodman, "An empirical study of smoothing techniques for language model
 KenLM, n-grams that begin a sentence keep their own counts, and unigrams are interpolated with equal probabilities.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from asrprune.lm.language_model import END, START, UNKNOWN, Grams, LanguageModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import open_unzipped
 
+logger = logging.getLogger(__name__)
 _FALLBACK = (0.5, 1.0, 1.5)  # KenLM's discounts for texts too small to estimate them
+_FEWEST_IDS = 10  # lines whose first words hardly ascend by chance
 _NEVER = -99.0  # log10 probability of <s>, which follows no word
 
 
@@ -72,6 +75,7 @@ def read_sentences(paths: Sequence[Path], plain: bool) -> Iterator[list[str]]:
 def _lines(path: Path) -> Iterator[list[str]]:
     if not path.is_file():
         raise UserError(f"{path}: no such text")
+    previous, count, ascending = "", 0, True
     with open_unzipped(path) as handle:
         for number, line in enumerate(handle, 1):
             if place := not_utf8(line):
@@ -79,7 +83,15 @@ def _lines(path: Path) -> Iterator[list[str]]:
             words = line.decode("utf-8").split()
             if wrong := unseen(" ".join(words)):
                 raise UserError(f"{path}:{number}: {wrong}")
+            if words:
+                ascending = ascending and len(words) > 1 and words[0] > previous
+                previous, count = words[0], count + 1
             yield words
+    if ascending and count >= _FEWEST_IDS:
+        logger.warning(
+            "%s: the first words of all lines ascend, as the ids of Kaldi's `text` do; if they are ids, they are counted as"
+            " words: remove them, or leave out --plain", path,
+        )  # fmt: skip
 
 
 def _numbered(sentences: Iterable[Sequence[str]]) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from asrprune.analysis.matrices import read_matrices, similarity_path
+from asrprune.analysis.matrices import read_matrices, settings_of, similarity_path
 from asrprune.config.schema import PruneConfig
 from asrprune.config.strategies import Measure
 from asrprune.data.dataset import Corpus
 from asrprune.decode.decoder import Decoder
-from asrprune.decode.one_piece import check_lengths
+from asrprune.decode.one_piece import check_corpora
 from asrprune.experiment.plan import file_of
 from asrprune.experiment.provenance import fingerprint, utterances_of
 from asrprune.experiment.store import Experiment
@@ -48,7 +48,7 @@ class Evidence:
         """The function that computes dev scores. Scores of a killed search with the same model and data are reused."""
         experiment, metric = self._experiment, self.options.metric
         corpus = Corpus(self._dev, experiment.tokenizer)
-        check_lengths(experiment, corpus)
+        check_corpora(experiment, corpus)
         exact = [metric, experiment.config.decode.precision, self._decoder.identity, __version__]
         made_by = [experiment.record.model_sha256, fingerprint(corpus).plain(), *exact]
         path = file_of(inside(experiment.path, "plans", "scores"), self._strategy, ".json")
@@ -69,6 +69,8 @@ def read_measure(experiment: Experiment, dev: Path, measure: Measure) -> np.ndar
         raise UserError(
             f"{path}: measured on other features than those of {dev}; run stage 6 (`asrprune svcca`) again, with this set"
         )
+    if "settings" in stored and str(stored["settings"]) != (wanted := settings_of(experiment.config.prune)):
+        raise UserError(f"{path}: measured with {stored['settings']}, not {wanted}; run stage 6 (`asrprune svcca`) again")
     if measure not in stored:
         raise UserError(f"{path}: has no {measure}, as an older asrprune wrote it; run stage 6 (`asrprune svcca`) again")
     width = experiment.num_layers

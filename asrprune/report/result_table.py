@@ -68,7 +68,8 @@ def set_title(results: Results, name: str) -> str:
     warning = (
         "; layers were chosen on this set, so its pruned WERs are optimistic" if seen(name, search_sets(results.search)) else ""
     )
-    return results.in_units(f"{data.utterances:,} utterances, {data.hours:.2f} h, {words:,} reference words{warning}")
+    how = "; letter case does not count" if data.ignore_case else ""
+    return results.in_units(f"{data.utterances:,} utterances, {data.hours:.2f} h, {words:,} reference words{how}{warning}")
 
 
 def screen_table(results: Results) -> rich.table.Table:

@@ -11,8 +11,8 @@ from asrprune.config.load import RecordedConfig
 from asrprune.decode.benchmark import Bench, Timed
 from asrprune.decode.sweep import Decoded
 from asrprune.experiment.paths import ExperimentPaths
-from asrprune.experiment.plan import Keep, Plan, Search, StrategyLabel
-from asrprune.experiment.store import ModelRecord, read_experiment_config, read_model_record
+from asrprune.experiment.plan import Keep, Plan, Search, StrategyLabel, file_of
+from asrprune.experiment.store import Epoch, ModelRecord, read_experiment_config, read_model_record
 from asrprune.prune.strategies.table import rank
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.hardware import Environment, environment
@@ -27,13 +27,16 @@ _OPTIONAL = (
     ("bench.json", "real-time factors and speed-ups", Bench.made_by),
 )
 
+_DTYPES = {"float32": "float32", "bf16": "bfloat16"}  # of decode.precision; auto depends on the machine
+
 
 class SetData(Record):
-    """A decoded set."""
+    """A decoded set, and whether letter case was ignored when it was scored."""
 
     utterances: int
     hours: float
     text_sha256: str
+    ignore_case: bool = False
 
 
 class Row(Record):
@@ -103,11 +106,13 @@ def collect(exp: Path) -> Results:
     plans, old_plans = _read_plans(exp, model.model_sha256)
     usable, old_decodes = _usable(decodes, model.model_sha256, plans)
     bench, old_bench = _read_bench(ExperimentPaths(exp).bench, model.model_sha256)
-    untimed, (training, unlogged) = _untimed(usable, bench), _training(ExperimentPaths(exp).log, config.train.epochs)
+    untimed = _untimed(usable, bench)
+    training, unlogged = _training(ExperimentPaths(exp).log, config.train.epochs, model.members)
     _, old_matrices = similarities(exp, model.model_sha256)
     return Results(
         format=1, exp=_title(exp.resolve()), environment=environment(), data=_data(usable),
-        rows=_rows(usable, bench, model.num_layers), model=model, training=training, search=plans, bench=bench, config=config,
+        rows=_rows(usable, bench, model.num_layers), model=model.model_copy(update={"config": None}),
+        training=training, search=plans, bench=bench, config=config,
         missing=(*unlogged, *_missing(exp), *old_decodes, *old_plans, *old_bench, *untimed, *old_matrices),
     )  # fmt: skip
 
@@ -141,14 +146,16 @@ def _usable(
     usable, set_aside = [], []
     for path in decodes:
         decode, name = Decoded.read(path), "/".join(path.parts[-4:-1])
-        if decode.model_sha256 != model_sha256:
+        if path.parent != file_of(path.parents[2] / decode.set, decode.strategy, f"_d{decode.depth}"):
+            set_aside.append(f"Left out: {name}; it is a copy of decode/{decode.set}/{decode.strategy}_d{decode.depth}.")
+        elif decode.model_sha256 != model_sha256:
             set_aside.append(_of_another_model(name, Decoded.made_by))
         elif _replanned(decode, plans.get(decode.strategy)):
             set_aside.append(f"Left out: {name}; it has the layers of an earlier plan, run {Decoded.made_by} again.")
         elif not path.with_name("score.json").exists():
             set_aside.append(f"Left out: {name}; it is not scored yet, {Score.made_by} does it.")
         else:
-            usable.append((decode, _read_score(path.with_name("score.json"), decode.utterances)))
+            usable.append((decode, _read_score(path.with_name("score.json"), decode)))
     if not usable:
         raise UserError(f"{decodes[0].parents[2]}: nothing in it can be reported; the first reason: {set_aside[0]}")
     return usable, set_aside
@@ -163,32 +170,34 @@ def _of_another_model(name: str, stage: str) -> str:
     return f"Left out: {name}; it belongs to another model, run {stage} again."
 
 
-def _read_score(path: Path, utterances: int) -> Score:
+def _read_score(path: Path, decode: Decoded) -> Score:
     score = Score.read(path)
     low, high = score.wer_ci95
     again = f"run {Score.made_by} again"
     if not low <= score.wer <= high:
         raise UserError(f"{path}: WER {score.wer} lies outside its 95 % interval [{low}, {high}]; {again}")
-    if score.utterances != utterances:
-        raise UserError(f"{path}: {score.utterances} utterances are scored, but {utterances} are decoded; {again}")
+    if score.utterances != decode.utterances:
+        raise UserError(f"{path}: {score.utterances} utterances are scored, but {decode.utterances} are decoded; {again}")
+    if None not in (score.output_sha256, decode.output_sha256) and score.output_sha256 != decode.output_sha256:
+        raise UserError(f"{path}: is the score of another text than the one that decode.json records; {again}")
     return score
 
 
 def _data(usable: Sequence[tuple[Decoded, Score]]) -> dict[str, SetData]:
-    """Describe the decoded sets; all results of a set must have the same utterances and transcripts.
+    """Describe the decoded sets; all results of a set must have the same utterances and transcripts, and the same rule of case.
 
     The transcripts are those of the score: they may have been corrected since the decoding.
     """
     first: dict[str, tuple[str, SetData]] = {}
     for decode, score in usable:
         text = score.text_sha256 or decode.text_sha256
-        seen = SetData(utterances=decode.utterances, hours=decode.hours, text_sha256=text)
+        seen = SetData(utterances=decode.utterances, hours=decode.hours, text_sha256=text, ignore_case=score.ignore_case)
         name = f"decode/{decode.set}/{decode.strategy}_d{decode.depth}"
         other, expected = first.setdefault(decode.set, (name, seen))
         if seen != expected:
             raise UserError(
-                f"{name}: its utterances or transcripts are not those of {other}; run stages 8 and 9 (`asrprune decode`,"
-                " `asrprune score`) again, and remove the directories of this set that they do not write"
+                f"{name}: its utterances, transcripts or rule of letter case are not those of {other}; run stages 8 and 9"
+                " (`asrprune decode`, `asrprune score`) again, and remove the directories of this set that they do not write"
             )
     return {name: seen for name, (_, seen) in first.items()}
 
@@ -202,8 +211,9 @@ def _rows(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None, num_laye
 
 
 def _same_decoder(decode: Decoded, bench: Bench) -> bool:
-    """Return whether the decoder of a text is the one that was timed. It is recorded as 'greedy, float32'."""
-    return bench.decoder in (None, decode.decoder.rpartition(", ")[0])
+    """Return whether the decoder and the arithmetic of a text, such as 'greedy, float32', are those that were timed."""
+    decoder, _, precision = decode.decoder.rpartition(", ")
+    return bench.decoder in (None, decoder) and bench.dtype == _DTYPES.get(precision, bench.dtype)
 
 
 def _untimed(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None) -> list[str]:
@@ -212,8 +222,8 @@ def _untimed(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None) -> li
     if bench is None or not others:
         return []
     return [
-        f"Left out: real-time factors with the decoder {'; '.join(others)}. bench.json was measured with {bench.decoder};"
-        " run stage 10 (`asrprune bench`) with the same decoder."
+        f"Left out: real-time factors with the decoder {'; '.join(others)}. bench.json was measured with {bench.decoder},"
+        f" {bench.dtype}; run stage 10 (`asrprune bench`) with the same decoder and decode.precision."
     ]
 
 
@@ -233,14 +243,22 @@ def _rtf(measured: Sequence[Timed], keep: Keep) -> float | None:
     return next((timed.rtf for timed in exact + of_depth), None)
 
 
-def _training(path: Path, last: int) -> tuple[Training | None, list[str]]:
-    """Summarise the log of a training of ``last`` epochs; return a sentence instead if the log does not reach its end."""
+def _training(path: Path, last: int, members: Sequence[Epoch]) -> tuple[Training | None, list[str]]:
+    """Summarise the log of a training of ``last`` epochs.
+
+    Return a sentence instead if the log does not reach its end, or is not that of the training with these epochs.
+    """
     epochs = read_log(path)[1] if path.exists() else []
     reached = epochs[-1]["epoch"] if epochs else 0
     if reached < last:
         state = f"ends after epoch {reached} of {last}" if path.exists() else "is missing"
         again = "copy it again, because stage 4 (`asrprune train`) writes it only while it trains"
         return None, [f"Left out: training curves; {path.name} {state}; {again}."]
+    wers = {epoch["epoch"]: _full_dev_wer(epoch) for epoch in epochs}
+    if any(wers.get(member.epoch) != member.wer for member in members):
+        return None, [
+            f"Left out: training curves; {path.name} is the log of another training than model.json; copy both again."
+        ]
     best = min(epochs, key=_full_dev_wer)
     training = Training(
         epochs=len(epochs), steps=epochs[-1]["step"], best_dev_wer=_full_dev_wer(best), best_epoch=best["epoch"],

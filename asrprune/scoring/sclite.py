@@ -21,12 +21,14 @@ _FILES = ("ref.trn", "hyp.trn", "utterances.tsv", "result.txt")
 _PIECE = 1 << 20  # bytes to copy at once
 
 
-def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts, *, ignore_case: bool = False) -> Score:
+def write_score(
+    directory: Path, refs: Texts, hyps: Texts, speakers: Texts, *, ignore_case: bool = False, output_sha256: str | None = None
+) -> Score:
     """Score and write ref.trn, hyp.trn, utterances.tsv, result.txt and, last, score.json into ``directory``.
 
     ``speakers`` are the rows of utt2spk. result.txt has the format of sclite's ``sum`` and ``pra`` reports. Only some numbers
     per utterance and the texts of a few thousand utterances are kept in memory.
-    Letter case counts, as with ``sclite -s``, unless ``ignore_case``.
+    Letter case counts, as with ``sclite -s``, unless ``ignore_case``. ``output_sha256`` of the text goes into score.json.
 
     Raises:
         UserError: see ``check_texts``; or an utterance has no speaker.
@@ -44,12 +46,13 @@ def write_score(directory: Path, refs: Texts, hyps: Texts, speakers: Texts, *, i
         table.write("id\tref_words\tcor\tsub\tdel\tins\n")
         for (key, speaker), (words, characters) in zip(_speakers_of(refs, speakers), alignments, strict=True):
             name, c = f"({speaker}-{key})", words.counts
-            tally.add(c, characters.counts, words.case_errors)
+            tally.add(words, characters)
             ref_trn.write(" ".join([*words.ref, name]) + "\n")
             hyp_trn.write(" ".join([*words.hyp, name]) + "\n")
             table.write(f"{key}\t{c.ref_words}\t{c.cor}\t{c.sub}\t{c.del_}\t{c.ins}\n")
             runs.add(speaker, _pra_block(name, words))
-        result = tally.score(ignore_case).model_copy(update={"text_sha256": sha256_of_rows(refs)})
+        hashes = {"text_sha256": sha256_of_rows(refs), "output_sha256": output_sha256}
+        result = tally.score(ignore_case).model_copy(update=hashes)
         _write_report(report.buffer, runs, tally.utterances)
     result.write(directory / "score.json")
     return result

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from asrprune.data.packed import Packed
-from asrprune.data.tables import joined, some
+from asrprune.data.tables import joined, looks_like, some
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.records import Record
@@ -71,6 +71,12 @@ class Alignment:
         pairs = zip(self.pairs, self.edits, strict=True) if "S" in self.edits else ()
         return sum(edit == "S" and ref.lower() == hyp.lower() for (ref, hyp), edit in pairs if ref and hyp)
 
+    @property
+    def form_errors(self) -> int:
+        """The number of substitutions of words that look the same: one is written with combining characters."""
+        pairs = zip(self.pairs, self.edits, strict=True) if "S" in self.edits else ()
+        return sum(edit == "S" and looks_like(ref, hyp) for (ref, hyp), edit in pairs if ref and hyp)
+
 
 class Score(Record):
     """score.json: the counts of a set, and the rates in percent, rounded to 4 digits."""
@@ -88,7 +94,9 @@ class Score(Record):
     sentence_error: float
     ignore_case: bool = False  # whether letter case was ignored
     case_errors: int = 0  # substitutions of words that differ in letter case alone
+    form_errors: int = 0  # substitutions of words that look the same
     text_sha256: str | None = None  # hash of the references; earlier versions did not record it
+    output_sha256: str | None = None  # of the file of the hypotheses, as in decode.json
 
 
 def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
@@ -104,7 +112,7 @@ def score(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Score:
     check_texts(*ordered)
     tally = Tally()
     for words, characters in aligned(*ordered):
-        tally.add(words.counts, characters.counts, words.case_errors)
+        tally.add(words, characters)
     return tally.score()
 
 
@@ -114,13 +122,15 @@ class Tally:
     def __init__(self) -> None:
         self._utterances = array("i")
         self._characters = Counts(0, 0, 0, 0)
-        self._case_errors = 0
+        self._case_errors = self._form_errors = 0
 
-    def add(self, words: Counts, characters: Counts, case_errors: int = 0) -> None:
+    def add(self, words: Alignment, characters: Alignment) -> None:
         """Add an utterance."""
-        self._case_errors += case_errors
-        self._utterances.extend((words.cor, words.sub, words.del_, words.ins))
-        self._characters += characters
+        counts = words.counts
+        self._case_errors += words.case_errors
+        self._form_errors += words.form_errors
+        self._utterances.extend((counts.cor, counts.sub, counts.del_, counts.ins))
+        self._characters += characters.counts
 
     @property
     def utterances(self) -> np.ndarray:
@@ -137,7 +147,7 @@ class Tally:
             cer=round(100 * self._characters.errors / self._characters.ref_words, 4), sub=total.sub, del_=total.del_,
             ins=total.ins, cor=total.cor, ref_words=total.ref_words, utterances=len(counts),
             sentence_error=round(100 * float(np.mean(errors > 0)), 4), ignore_case=ignore_case,
-            case_errors=self._case_errors,
+            case_errors=self._case_errors, form_errors=self._form_errors,
         )  # fmt: skip
 
 

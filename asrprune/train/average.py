@@ -7,10 +7,11 @@ from torch import Size, Tensor
 
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Epoch, read_experiment_config, save_model
+from asrprune.experiment.trained_with import check_trained_with
 from asrprune.experiment.weights import load_weights
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
-from asrprune.train.checkpoint import best_epochs, epoch_file, load_state
+from asrprune.train.checkpoint import best_epochs, epoch_file, load_state, trained_with
 
 
 def average_best(exp: Path, count: int | None = None, licence: str | None = None) -> list[Epoch]:
@@ -22,6 +23,7 @@ def average_best(exp: Path, count: int | None = None, licence: str | None = None
     state = load_state(ExperimentPaths(exp).checkpoints)
     if state is None or not state["progress"]["records"]:
         raise UserError(f"{exp / 'checkpoints'}: no finished epoch; run stage 4 (`asrprune train`)")
+    check_trained_with(ExperimentPaths(exp).checkpoints, config, trained_with(state))
     records = state["progress"]["records"]
     if records[-1]["epoch"] < config.train.epochs:
         raise UserError(

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
+from asrprune.config.load import RecordedConfig, parse_config
+from asrprune.config.schema import Config
 from asrprune.runtime.errors import UserError, first_line
 from asrprune.runtime.files import atomic_path
 from asrprune.runtime.planted import open_plain
@@ -88,6 +90,7 @@ class _State(TypedDict):
     optimizer: _Optimizer
     progress: _Progress
     window: NotRequired[_Window]  # earlier versions saved states only when it was empty
+    config: NotRequired[RecordedConfig]  # earlier versions did not save it
 
 
 _STATE = TypeAdapter(_State)
@@ -122,6 +125,11 @@ def load_state(directory: Path) -> dict[str, Any] | None:
     if present:
         raise UserError(f"{directory}: no readable training state; remove {directory} to train from the start")
     return None
+
+
+def trained_with(state: Mapping[str, Any]) -> Config | None:
+    """Return the config of the training that saved a state; None: an earlier version saved it."""
+    return parse_config(state["config"], "config") if "config" in state else None
 
 
 def _check_archive(handle: BinaryIO) -> None:

@@ -14,11 +14,13 @@ import torch
 from lightning_fabric import Fabric
 from pydantic import TypeAdapter
 
+from asrprune.config.load import resolved
 from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.batching import epoch_batches, padding_share, sorted_batches
 from asrprune.data.dataset import Batch, Corpus, feasible, write_dropped
 from asrprune.decode.one_piece import too_long_in
 from asrprune.experiment.paths import ExperimentPaths
+from asrprune.experiment.trained_with import check_trained_with
 from asrprune.experiment.weights import save_weights
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
@@ -36,6 +38,7 @@ from asrprune.train.checkpoint import (
     load_state,
     restore,
     save_state,
+    trained_with,
     whole_moments,
     whole_weights,
 )
@@ -325,7 +328,7 @@ class Trainer:
             self.journal.sync()
             progress = asdict(self.progress)
             state = {"format": FORMAT, "model": weights, "optimizer": moments, "progress": progress, "window": window}
-            save_state(self.checkpoints, state)
+            save_state(self.checkpoints, {**state, "config": resolved(self.config)})
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
@@ -336,6 +339,7 @@ class Trainer:
             raise UserError(
                 f"{self.checkpoints}: written by another version of asrprune; remove the directory to train from the start"
             )
+        check_trained_with(self.checkpoints, self.config, trained_with(state))
         try:
             restore(self.updater.module, self.updater.optimizer, state["model"], state["optimizer"])
             self.progress = TypeAdapter(Progress).validate_python(state["progress"])

@@ -63,6 +63,7 @@ def train(
             provenance.start(exp, config, bpe_model, cmvn)
             corpora = _corpora(exp, train_dir, dev_dir)
             provenance.check_data(exp, *corpora)
+            provenance.check_frontend(exp, config, *corpora)
         try:
             end_with_launcher()
             if num_nodes > 1 and is_first():

@@ -1,5 +1,6 @@
 """An exported file as the model of a recogniser; it runs in onnxruntime, without torch."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from asrprune.export.session import Session
 from asrprune.features.fbank import UNIT_SCALE, Read, fbank_of_part, frame_sizes, num_frames
 from asrprune.features.fbank_numpy import compute_fbank_numpy
 from asrprune.runtime.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class ExportedModel:
@@ -76,7 +79,10 @@ class ExportedModel:
                     f"{self.path}: decodes with the language model {lm}, which is not beside it; copy it there from the lang"
                     " directory of the experiment, give another one, or choose the decoder greedy"
                 )
-            options = with_weights(options, tuned if tuned and tuned.fits(lm) else None)
+            if tuned and not tuned.fits(lm):
+                logger.warning("%s: the weights in %s were tuned for another language model and are ignored", lm, self.path)
+                tuned = None
+            options = with_weights(options, tuned)
         return make_decoder(options, self.units)
 
     def features(self, read: Read, num_samples: int, start: int, stop: int) -> np.ndarray:

@@ -71,8 +71,14 @@ def _vtt(file: str, hypothesis: Hypothesis) -> str:
 
 
 def ctm_name(name: str | Path) -> str:
-    """Return the name of a recording in a CTM file, whose columns are separated by spaces."""
-    return "_".join(str(name).split())
+    """Return the name of a recording in a CTM file, whose columns are separated by spaces; ``;;`` begins a comment."""
+    joined = "_".join(str(name).split())
+    return f"_{joined}" if joined.startswith(";;") else joined
+
+
+def line_name(name: str | Path) -> str:
+    """Return the name of a recording on a line of a table or of texts, without tabs and line breaks."""
+    return " ".join(str(name).split())
 
 
 def _ctm(file: str, hypothesis: Hypothesis) -> str:
@@ -83,7 +89,7 @@ def _ctm(file: str, hypothesis: Hypothesis) -> str:
 
 
 def _tsv(file: str, hypothesis: Hypothesis) -> str:
-    name = " ".join(file.split())
+    name = line_name(file)
     rows = (f"{name}\t{w.start_s:.3f}\t{w.end_s:.3f}\t{w.confidence:.3f}\t{w.text}" for w in hypothesis.words)
     return "\n".join(rows)
 

@@ -1,6 +1,7 @@
 """From recordings to hypotheses: reading, features, batches of short recordings, windows of long ones, words."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,11 +141,15 @@ class Listener:
     def _opened(self, audio: Audio, sample_rate: int | None) -> Iterator[tuple[Read, int]]:
         """Open a file or samples; yield a function that reads parts at the rate of the model, and the number of samples."""
         rate = self.model.frontend.sample_rate
+        if not isinstance(audio, str | os.PathLike | np.ndarray):
+            raise UserError(f"audio: must be a path or a numpy array of samples, got {type(audio).__name__}; convert it")
         if isinstance(audio, np.ndarray):
             samples = _checked(audio)
             own = rate if sample_rate is None else sample_rate
             yield at_rate("samples", lambda start, count: samples[start : start + count], len(samples), own, rate)
         else:
+            if sample_rate is not None:
+                raise UserError(f"{audio}: a file has its own rate, so sample_rate has no effect; leave it out")
             with open_audio(str(audio), None, streams=True) as recording:
                 info = recording.info
                 tell(info.sample_rate, info.channels, rate)
@@ -188,5 +193,6 @@ def _checked(samples: np.ndarray) -> np.ndarray:
             f"samples must be (N,) floating-point numbers in [-1, 1), got {samples.dtype} of shape {samples.shape};"
             " divide 16-bit integers by 32768, and mix channels into one"
         )
+    samples = np.asarray(samples)  # a masked array has other functions
     check_samples("samples", samples)
     return samples

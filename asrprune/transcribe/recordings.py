@@ -41,14 +41,15 @@ def find_recordings(given: Sequence[str]) -> tuple[list[RecordingFile], list[str
     return found, faults
 
 
-def check_names(recordings: Iterable[RecordingFile], name_of: Callable[[Path], str] = str) -> None:
+def check_names(recordings: Iterable[RecordingFile], name_of: Callable[[RecordingFile], str] | None = None) -> None:
     """Raise a ``UserError`` if the results of two recordings would have the same name."""
     taken: dict[str, str] = {}
     for recording in recordings:
-        other = taken.setdefault(name_of(recording.name), recording.entry)
+        name = name_of(recording) if name_of else str(recording.name)
+        other = taken.setdefault(name, recording.entry)
         if other != recording.entry:
             raise UserError(
-                f"{other} and {recording.entry}: the results of both would be called {recording.name}; rename one, or"
+                f"{other} and {recording.entry}: the results of both would be called {name}; rename one, or"
                 " transcribe them into different directories"
             )
 

@@ -1,5 +1,6 @@
 """Transcribe many recordings, to the screen or to a file for each. If one cannot be read, the others are still transcribed."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from asrprune.runtime.executor import processes
 from asrprune.runtime.files import write_text
 from asrprune.runtime.progress import track
 from asrprune.transcribe import listener
-from asrprune.transcribe.formats import HEADS, SUBTITLES, ctm_name, write_as
+from asrprune.transcribe.formats import HEADS, SUBTITLES, ctm_name, line_name, write_as
 from asrprune.transcribe.recordings import STDIN, RecordingFile, check_names
 
 _LARGEST_PART = 32  # recordings that a process transcribes at a time
@@ -38,17 +39,20 @@ def transcribe_all(
         num_gpus: the GPUs that the processes share; 0: the CPU.
 
     Raises:
-        UserError: two results would have the same name, or subtitles of several recordings would be printed as one, or several
-            processes would read standard input.
+        UserError: two results would have the same name, or a result would replace a file beside its recording, or subtitles of
+            several recordings would be printed as one, or several processes would read standard input.
     """
     if output_dir is not None:
         check_names(recordings)
+        _keep_what_is_there(recordings, form, output_dir)
     elif form in SUBTITLES and len(recordings) > 1:
         raise UserError(f"--format {form}: subtitles of {len(recordings)} recordings need a file each; add --output-dir DIR")
-    elif form in HEADS:
-        say(HEADS[form])
     elif form == "ctm":
-        check_names(recordings, ctm_name)
+        check_names(recordings, lambda recording: ctm_name(recording.name))
+    elif form in ("text", "tsv"):
+        check_names(recordings, lambda recording: line_name(recording.entry))
+    if output_dir is None and form in HEADS:
+        say(HEADS[form])
     if num_jobs > 1 and any(recording.entry == STDIN for recording in recordings):
         raise UserError(f"--nj {num_jobs}: only one process can read standard input; remove --nj")
     alone = len(recordings) == 1 or (output_dir is None and sys.stdout.isatty())  # the transcripts show the progress
@@ -89,17 +93,33 @@ def _told(
         yield from results
 
 
+def _result_path(recording: RecordingFile, form: str, output_dir: Path) -> Path:
+    return output_dir / recording.name.parent / f"{recording.name.name}.{'txt' if form == 'text' else form}"
+
+
+def _keep_what_is_there(recordings: Sequence[RecordingFile], form: str, output_dir: Path) -> None:
+    """Raise a ``UserError`` if a result would replace a recording, or a file beside its recording, such as its reference."""
+    for recording in recordings:
+        path = _result_path(recording, form, output_dir)
+        folder = os.path.dirname(recording.entry) or "."
+        if recording.entry != STDIN and path.exists() and os.path.isdir(folder) and path.parent.samefile(folder):
+            raise UserError(
+                f"{path}: is there already, beside its recording, and may be its reference; remove it, or give another"
+                " --output-dir"
+            )
+
+
 def _write(
     recording: RecordingFile, hypothesis: Hypothesis, form: str, output_dir: Path | None, say: Callable[[str], object]
 ) -> None:
     """Write the transcript of a recording, or print it with ``say``."""
     transcript = write_as(form, str(recording.name) if form == "ctm" else recording.entry, hypothesis)
     if output_dir is not None:
-        path = output_dir / recording.name.parent / f"{recording.name.name}.{'txt' if form == 'text' else form}"
+        path = _result_path(recording, form, output_dir)
         rows = [row for row in (HEADS.get(form), transcript) if row]
         write_text(path, "".join(f"{row}\n" for row in rows))
         say(str(path))
     elif form == "text":
-        say(f"{recording.entry} {transcript}".rstrip())
+        say(f"{line_name(recording.entry)} {transcript}".rstrip())
     elif transcript:
         say(transcript)

@@ -90,7 +90,11 @@ while [ $# -gt 0 ]; do
 done
 set -- ${rest[@]+"${rest[@]}"}
 # shellcheck disable=SC2154  # both are in the driver's header
-if [ "$header" = "$driver" ] && [ "$stage" -gt "$stop_stage" ]; then
-    wrong_usage "--stage $stage comes after --stop_stage $stop_stage"
+if [ "$header" = "$driver" ]; then
+    if [ "$stage" -gt "$stop_stage" ]; then wrong_usage "--stage $stage comes after --stop_stage $stop_stage"; fi
+    for name in config expdir datadir download_dir train_set dev_set test_sets; do
+        if [ -z "${!name// /}" ]; then wrong_usage "--$name: must not be empty"; fi
+    done
+    if [ "$train_set" = "$dev_set" ]; then wrong_usage "--dev_set $dev_set: is the training set, too; give another set"; fi
 fi
 case ${exp_tag:-} in */* | . | .. | -*) wrong_usage "--exp_tag $exp_tag: must be the name of a directory below --expdir, without a /" ;; esac

@@ -69,7 +69,7 @@ stage 3 bpe "text units${lm:+ and language model}, in $exp/lang"
 stage 4 train "training with $config, in $exp; curves: tensorboard --logdir $exp"
     run asrprune train "${numbers[@]}" --exp "$exp" --train "$train_sp" --dev "$dev" --bpe "$exp/lang/bpe.model" \
         --cmvn "$train_sp/cmvn" "${cores[@]}" --nproc "$nproc" --num-nodes "$num_nodes" $sure
-stage 5 average "the average of the best epochs, in $exp/model.safetensors"
+stage 5 average "the average of the best epochs, in $exp/model.safetensors" ${licence:+"$licence"}
     run asrprune average --exp "$exp" ${licence:+--licence "$licence"}
 stage 6 svcca "similarity of the layers on $search_dir, in $exp/svcca, if a strategy needs it"
     run asrprune svcca --exp "$exp" --data "$search_dir" "${cores[@]}"

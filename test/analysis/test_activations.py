@@ -142,6 +142,13 @@ def test_measures_of_other_features_are_refused(own_experiment: Experiment, tiny
         read_measure(own_experiment, train, "similarity")
 
 
+def test_measures_with_other_numbers_are_refused(own_experiment: Experiment, tiny_data: Path) -> None:
+    measure_layers(own_experiment, tiny_data / "train")
+    other = with_numbers(own_experiment, "prune", svcca_frames=150)
+    with pytest.raises(UserError, match=r"measured with .*svcca_frames 165, not .*svcca_frames 150; run stage 6"):
+        read_measure(other, tiny_data / "train", "similarity")
+
+
 def test_too_small_a_set_is_refused_and_leaves_nothing(own_experiment: Experiment, tiny_data: Path) -> None:
     with pytest.raises(UserError, match="159 frames are too few to compare layers of 16 dimensions"):
         measure_layers(with_numbers(own_experiment, "prune", svcca_frames=159), tiny_data / "train")

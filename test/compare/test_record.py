@@ -58,6 +58,17 @@ def test_it_says_who_spoke_each_utterance(exp: Path, cell: Cell) -> None:
     assert numbers(made.rows[0].errors).tolist() == [0, 0, 1, 0, 2]
 
 
+def test_texts_of_another_decoder_than_that_of_the_config_are_refused(
+    exp: Path, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a decode by hand; a comparison would mix the decoders."""
+    results = record.collect(exp)
+    rows = tuple(changed(row, decoder="beam width=8, float32") for row in results.rows)
+    monkeypatch.setattr(record, "collect", lambda exp: results.model_copy(update={"rows": rows}))
+    with pytest.raises(UserError, match=r"iterative_d2 of test was decoded with beam width=8, float32, not as its config"):
+        make_record(exp, cell)
+
+
 def test_texts_of_other_utterances_are_named(exp: Path, cell: Cell) -> None:
     trn = exp / "decode/test/iterative_d2/ref.trn"
     trn.write_text(trn.read_text().replace("(al-al-2)", "(al-al-3)"))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from asrprune.data.batching import sorted_batches
+from asrprune.data.check import check_data_dir
 from asrprune.data.dataset import Corpus, feasible, needed_frames, write_dropped
 from asrprune.data.tables import read_table, write_table
 from asrprune.data.tokenizer import Tokenizer
@@ -36,6 +37,17 @@ def test_items_are_features_and_labels(tiny_data: Path, tokenizer: Tokenizer) ->
         assert labels == tokenizer.encode(texts[key])
         assert corpus.lengths[position] == len(features)
         assert corpus.texts[position] == texts[key]
+
+
+def test_a_directory_may_be_moved(tiny_data: Path, dev: Path) -> None:
+    """feats.scp has absolute paths."""
+    (dev / "feats.scp").write_text((dev / "feats.scp").read_text().replace(f"{tiny_data}/", "/gone/"))
+    before, after = Corpus(tiny_data / "dev", None), Corpus(dev, None)
+    np.testing.assert_array_equal(after[1][1], before[1][1])
+    assert not check_data_dir(dev, audio=False).faults
+    (dev / "fbank/feats.ark").unlink()
+    with pytest.raises(UserError, match=r"feats\.ark:\d+: there is no such archive; run stage 2 \(fbank\) again"):
+        after[1]
 
 
 def test_without_a_tokenizer_there_are_no_labels_and_text_is_optional(dev: Path) -> None:

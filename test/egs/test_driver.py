@@ -257,6 +257,9 @@ def test_help_lists_every_option_with_value_and_meaning(recipe: Recipe) -> None:
         (["--stage", "train"], "option --stage needs a number, not 'train'"),
         (["3"], "'3' is not an option"),
         (["--stage", "5", "--stop_stage", "4"], "--stage 5 comes after --stop_stage 4"),
+        (["--expdir", ""], "--expdir: must not be empty"),  # exp would be in the root of the file system
+        (["--test_sets", " "], "--test_sets: must not be empty"),
+        (["--dev_set", "train"], "--dev_set train: is the training set, too"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: list[str], said: str, recipe: Recipe) -> None:
@@ -611,6 +614,16 @@ def test_a_language_model_is_trained_and_its_weights_are_tuned(finished: Recipe)
     finished.config("train: {epochs: 2}")
     finished.run()
     assert finished.commands() == ["train", *LATER]
+
+
+def test_a_stage_after_the_last_one_is_told(recipe: Recipe) -> None:
+    _, err = recipe.run("--stage", "12", "--stop_stage", "13", status=1)
+    assert err == "toy/run.sh: --stage 12: the last stage is 11\n"
+
+
+def test_another_licence_goes_into_the_model(finished: Recipe) -> None:
+    finished.run("--licence", "CC0")
+    assert "average --exp exp/train --licence CC0" in finished.calls()
 
 
 @pytest.mark.parametrize(

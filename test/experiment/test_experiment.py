@@ -309,7 +309,21 @@ def test_loaded_model_is_the_averaged_one_ready_to_decode(tiny_experiment: Path)
     assert bool((experiment.model.cmvn_scale != 1.0).all())
 
 
+def test_a_config_with_other_numbers_than_those_of_the_training_is_refused(
+    exp: Path, run_training: Callable[[Config, Path], None], tiny_config_with: ConfigWith
+) -> None:
+    """Two heads or four: the weights have the same shapes."""
+    config = exp / "config.yaml"
+    config.write_text(config.read_text().replace("heads: 2", "heads: 4"))
+    goes_on = lambda exp: run_training(tiny_config_with("model.heads=4"), exp)  # noqa: E731
+    for what, use in (("model.json", load), ("checkpoints", average_best), ("checkpoints", goes_on)):
+        with pytest.raises(UserError, match=rf"{what}: was trained with model\.heads = 2, but .* has 4; set it back"):
+            use(exp)
+
+
 def test_weights_that_do_not_fit_are_refused_in_one_line(exp: Path) -> None:
+    record = ModelRecord.read(exp / "model.json")
+    record.model_copy(update={"config": None}).write(exp / "model.json")  # as in earlier versions
     config = (exp / "config.yaml").read_text()
     (exp / "config.yaml").write_text(config.replace("ffn: 32", "ffn: 48"))
     with pytest.raises(

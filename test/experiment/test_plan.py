@@ -89,7 +89,16 @@ def test_layers_that_the_model_lacks_are_refused(plan: Plan, tmp_path: Path, kee
         read_plan(path, 4, SHA)
 
 
-@pytest.mark.parametrize("steps", [[{"depth": 1}], [{"keep": ["x"], "score": 1}], [{"keep": None, "score": 1}], None, [3]])
+STEP = {"depth": 1, "keep": [1], "score": None}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"depth": 1}], [{"keep": ["x"], "score": 1}], [{"keep": None, "score": 1}], None, [3],
+        [{**STEP, "keep": [1, 2]}], [STEP, {**STEP, "keep": [2]}],
+    ],
+)  # fmt: skip
 def test_what_is_no_plan_is_refused(plan: Plan, tmp_path: Path, steps: object) -> None:
     path = tmp_path / "iterative.json"
     plan.write(path)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from experiments import with_numbers
 from onnx_graphs import branches, integer_products
 
 import asrprune
-from asrprune.config.schema import ModelConfig, ScoringConfig
+from asrprune.config.schema import BeamConfig, GreedyConfig, ModelConfig, ScoringConfig
+from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment.store import Experiment
 from asrprune.export import build, card, quantise
 from asrprune.export.build import Options, export, set_depth
@@ -141,6 +143,17 @@ def test_a_model_of_phones_has_phone_error_rates(exported: Path, caplog: pytest.
     assert "| PER int8 | PER float32 | texts that differ | dev PER |" in text
     assert "WER" not in text
     assert "PER" not in card.markdown(exported, record, "mark")
+
+
+def test_thresholds_of_another_decoder_are_told(own: Experiment, tiny_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = EarlyExit(
+        format=1, model_sha256=own.record.model_sha256, decoder="greedy", exits=(1, 2, 4), set="dev", margin=0.5,
+        thresholds=(0.5, 0.5), curves={},
+    )  # fmt: skip
+    made.write(own.path / "early_exit.json")
+    for decoder, told in ((GreedyConfig(), False), (BeamConfig(), True)):
+        assert build._exits(with_numbers(own, "decode", decoder=decoder)) == ((1, 2, 4), (0.5, 0.5))
+        assert ("the thresholds were chosen with the decoder greedy, not with beam" in caplog.text) == told
 
 
 def test_the_default_depth_changes_without_a_new_export(exported: Path, tmp_path: Path) -> None:

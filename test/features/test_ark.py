@@ -76,10 +76,12 @@ def test_a_broken_archive_says_what_to_delete(tmp_path: Path, matrices: dict[str
     whole = (tmp_path / "a.ark").read_bytes()
     (tmp_path / "a.ark").write_bytes(whole[:-3])
     np.testing.assert_array_equal(read_matrix(entries["s1-a"]), matrices["s1-a"])
-    for entry in (entries["sé-ü"], f"{tmp_path}/a.ark:1", f"{tmp_path}/a.ark:99999", f"{tmp_path}/none.ark:5"):
+    for entry in (entries["sé-ü"], f"{tmp_path}/a.ark:1", f"{tmp_path}/a.ark:99999"):
         with pytest.raises(UserError, match=r"cannot read the feature matrix \(.+\); delete .+\.ark and run stage 2") as caught:
             read_matrix(entry)
         assert str(caught.value).startswith(entry)
+    with pytest.raises(UserError, match=r"none\.ark:5: there is no such archive; run stage 2 \(fbank\) again"):
+        read_matrix(f"{tmp_path}/none.ark:5")
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage\n", b"\0BDM \4\2\0\0\0\4\3\0\0\0abc", None])

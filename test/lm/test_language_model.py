@@ -256,6 +256,14 @@ def test_unknown_words_are_left_out_and_others_refused() -> None:
         estimate([[], ["<unk>"]], 2)
 
 
+@pytest.mark.parametrize(("first", "told"), [("utt-0{}", True), ("the", False)])
+def test_ids_in_plain_text_are_told(tmp_path: Path, first: str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    text = tmp_path / "text"
+    text.write_text("".join(f"{first.format(number)} cat sat\n" for number in range(10)))
+    assert len(list(read_sentences([text], plain=True))) == 10
+    assert ("the first words of all lines ascend, as the ids of Kaldi's `text` do" in caplog.text) == told
+
+
 @pytest.mark.parametrize("mark", ["\ufe0f", "\u2060", "\u2581", "\ufeff", "\u2800"])
 def test_plain_text_with_marks_that_nobody_sees_is_refused(tmp_path: Path, mark: str) -> None:
     text = tmp_path / "text"

@@ -14,6 +14,7 @@ from asrprune.config.load import resolved
 from asrprune.decode.benchmark import Bench
 from asrprune.experiment.plan import Plan
 from asrprune.experiment.store import ModelRecord
+from asrprune.report.result_table import set_title
 from asrprune.report.results import Results, Row, SetData, Training, collect, read_log
 from asrprune.runtime.errors import UserError
 
@@ -50,11 +51,12 @@ def test_rows_are_in_the_order_of_the_tables(experiment: Path) -> None:
 
 def test_the_rtf_of_another_decoder_is_left_out(experiment: Path) -> None:
     path = experiment / "bench.json"
-    for decoder, same in (("greedy", True), ("beam width=8, lm=3gram.arpa", False)):
-        changed(Bench.read(path), decoder=decoder).write(path)
+    for decoder, dtype in (("greedy", "float32"), ("beam width=8, lm=3gram.arpa", "float32"), ("greedy", "bfloat16")):
+        changed(Bench.read(path), decoder=decoder, dtype=dtype).write(path)
+        same = (decoder, dtype) == ("greedy", "float32")
         results = collect(experiment)
         assert all((row.rtf is not None) == (row.speedup is not None) == same for row in results.rows)
-        told = "Left out: real-time factors with the decoder greedy, float32. bench.json was measured with beam width=8"
+        told = f"Left out: real-time factors with the decoder greedy, float32. bench.json was measured with {decoder}, {dtype};"
         assert any(sentence.startswith(told) for sentence in results.missing) != same
 
 
@@ -117,6 +119,7 @@ def test_the_full_model_is_the_highest_layer_number_not_the_last_word(experiment
     log = experiment / "train.jsonl"
     line = {"kind": "epoch", "epoch": 18, "step": 1, "dev_wer": {"9": 1.0, "12": 2.0}, "seconds": 1.0}
     line |= {"train_loss": 1.0, "dev_loss": {"9": 1.0, "12": 2.0}}
+    change(experiment / "model.json", members=[{"epoch": 18, "wer": 2.0}])
     log.write_text(json.dumps(line) + "\n", encoding="utf-8")
     training = collect(experiment).training
     assert training is not None
@@ -197,7 +200,9 @@ def test_scores_against_other_transcripts_are_told(experiment: Path) -> None:
         change(path, text_sha256="corrected")
     assert collect(experiment).data["dev"].text_sha256 == "corrected"
     change(experiment / "decode/dev/lowest_d4/score.json", text_sha256="others")
-    with pytest.raises(UserError, match=r"decode/dev/lowest_d4: its utterances or transcripts are not those of"):
+    with pytest.raises(
+        UserError, match=r"decode/dev/lowest_d4: its utterances, transcripts or rule of letter case are not those of"
+    ):
         collect(experiment)
 
 
@@ -216,6 +221,39 @@ def test_what_another_model_made_is_left_out_and_named(experiment: Path, name: s
     assert (results.bench is None) == (name == "bench.json")
 
 
+def test_copies_of_results_are_left_out_and_named(experiment: Path) -> None:
+    expected = collect(experiment)
+    shutil.copytree(experiment / "decode/dev/lowest_d4", experiment / "decode/dev/lowest_d4_old")
+    shutil.copytree(experiment / "decode/test", experiment / "decode/test_backup")
+    results = collect(experiment)
+    assert results.rows == expected.rows
+    assert results.missing[0] == "Left out: decode/dev/lowest_d4_old; it is a copy of decode/dev/lowest_d4."
+    assert len(results.missing) == 1 + len(list((experiment / "decode/test").iterdir()))
+
+
+def test_the_score_of_another_text_is_told(experiment: Path) -> None:
+    """As after a copy of the texts of another machine over older ones."""
+    folder = experiment / "decode/test/svcca_d8"
+    change(folder / "decode.json", output_sha256="new")
+    collect(experiment)  # the score does not say
+    change(folder / "score.json", output_sha256="old")
+    with pytest.raises(UserError, match=r"score\.json: is the score of another text than the one that decode\.json records"):
+        collect(experiment)
+
+
+def test_the_log_of_another_training_is_left_out_and_named(experiment: Path) -> None:
+    change(experiment / "model.json", members=[{"epoch": 18, "wer": 5.0}])
+    results = collect(experiment)
+    assert results.training is None
+    assert results.missing[0].startswith("Left out: training curves; train.jsonl is the log of another training")
+
+
+def test_letter_case_that_was_ignored_is_told(experiment: Path) -> None:
+    for score in experiment.glob("decode/*/*/score.json"):
+        change(score, ignore_case=True)
+    assert "letter case does not count" in set_title(collect(experiment), "test")
+
+
 def test_what_has_the_layers_of_an_earlier_plan_is_left_out_and_named(experiment: Path) -> None:
     change(experiment / "decode/dev/lowest_d4/decode.json", keep=[2, 3, 4, 5])
     results = collect(experiment)
@@ -230,7 +268,8 @@ def test_what_has_the_layers_of_an_earlier_plan_is_left_out_and_named(experiment
     [
         ("score.json", {"wer_ci95": [90.0, 91.0]}, "outside its 95 % interval"),
         ("score.json", {"utterances": 1999}, "1999 utterances are scored, but 2000 are decoded"),
-        ("decode.json", {"text_sha256": "other"}, "decode/test/svcca_d8: its utterances or transcripts"),
+        ("score.json", {"ignore_case": True}, "decode/test/svcca_d8: its utterances, transcripts or rule of letter case"),
+        ("decode.json", {"text_sha256": "other"}, "decode/test/svcca_d8: its utterances, transcripts or rule"),
         ("decode.json", {"format": 2}, r"decode\.json: format: input should be 1, got 2; remove it, stage 8"),
     ],
 )

@@ -176,6 +176,12 @@ def test_an_error_of_case_alone_stays_visible(tmp_path: Path) -> None:
     assert "REF:  THE Cat \nHYP:  TEH cat \nEval: S   S   \n" in (tmp_path / "result.txt").read_text()
 
 
+def test_words_that_look_the_same_are_told() -> None:
+    """An accent is a character of its own, or not."""
+    found = score({"u": "un caf\u00e9 noir"}, {"u": "un cafe\u0301 noire"})
+    assert (found.sub, found.form_errors, found.case_errors) == (2, 1, 0)
+
+
 @pytest.mark.parametrize(
     ("refs", "hyps", "says"),
     [

@@ -28,7 +28,7 @@ from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.store import load
 from asrprune.experiment.weights import load_weights
 from asrprune.lm.arpa import ArpaModel
-from asrprune.runtime.files import parse_json, read_json
+from asrprune.runtime.files import parse_json, read_json, write_json
 from asrprune.train.checkpoint import load_state
 from asrprune.train.journal import read_journal
 
@@ -121,6 +121,8 @@ def test_sizes_that_no_machine_has(number: str, tiny_config_file: Path) -> None:
 
 def test_a_model_that_its_config_makes_larger_than_memory(tiny_experiment: Path, copy: Callable[[Path], Path]) -> None:
     exp, wide = copy(tiny_experiment), 4 * 10**5  # a square of this width has 640 GB
+    record = read_json(exp / "model.json")
+    write_json(exp / "model.json", {key: value for key, value in record.items() if key != "config"})  # an earlier version's
     config = (exp / "config.yaml").read_text()
     (exp / "config.yaml").write_text(re.sub(r"^  (dim|ffn): \d+", rf"  \1: {wide}", config, flags=re.MULTILINE))
     sentence(lambda: load(exp), "model.safetensors: does not fit", "config.yaml: size mismatch")

@@ -451,7 +451,9 @@ def test_its_default_depth_and_its_own_facts_count(file: Path, tmp_path: Path) -
         ExportedModel(with_facts(file, tmp_path / "old.onnx", units=None))
 
 
-def test_the_language_model_of_the_config_is_a_file_beside_it(file: Path, experiment: Experiment, tmp_path: Path) -> None:
+def test_the_language_model_of_the_config_is_a_file_beside_it(
+    file: Path, experiment: Experiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     lm = Path(shutil.copy(ROOT / "test/fixtures/ctc_beam_decoder/tiny.arpa", tmp_path / "3gram.arpa"))
     tuned = Tuned(
         format=1,
@@ -472,7 +474,10 @@ def test_the_language_model_of_the_config_is_a_file_beside_it(file: Path, experi
     assert "word_bonus=1.0" in identity
     other = tmp_path / "other.arpa"
     other.write_text("\n" + lm.read_text())
+    assert not caplog.text
     assert f"lm_weight={LM_WEIGHT}" in Recognizer.load(path, decoder={"lm": str(other)}).decoder.identity
+    assert "other.arpa: the weights in" in caplog.text
+    assert "were tuned for another language model and are ignored" in caplog.text
     lm.unlink()
     with pytest.raises(UserError, match=r"decodes with the language model 3gram\.arpa, which is not beside it; copy it there"):
         Recognizer.load(path)

@@ -28,6 +28,7 @@ def test_formats_by_hand() -> None:
         "00:00:00.040 --> 00:00:00.500\none &lt;unk&gt;\n\n01:01:01.500 --> 01:01:02.000\ntwo\n"
     )
     assert write_as("ctm", "talk one", SPOKEN).splitlines()[1] == "talk_one 1 0.160 0.340 <unk> 0.512"
+    assert write_as("ctm", ";;talk", SPOKEN).startswith("_;;talk 1 "), ";; begins a comment"
     assert write_as("tsv", "a\tb.wav", SPOKEN).splitlines()[2] == "a b.wav\t3661.500\t3662.000\t1.000\ttwo"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from asrprune.decode.words import Hypothesis
 from asrprune.runtime.errors import UserError
 from asrprune.transcribe.recordings import check_names, find_recordings
 from asrprune.transcribe.run import transcribe_all
@@ -64,6 +65,34 @@ def test_results_of_one_name_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"talks/b\.wav and b\.flac: the results of both would be called b; rename one"):
         check_names(find_recordings(["talks", "b.flac"])[0])
     check_names(find_recordings(["talks", "talks/b.wav"])[0])
+
+
+def test_what_lies_beside_a_recording_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording of an odd name, or its reference."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("rec.txt", "talk.wav", "talk.json"):
+        Path(name).write_text(name)
+    run = partial(transcribe_all, lambda entries: [UserError(entry) for entry in entries])
+    for entry, form, there in (("rec.txt", "text", "rec.txt"), ("talk.wav", "json", "talk.json")):
+        recordings = find_recordings([entry])[0]
+        with pytest.raises(UserError, match=rf"{there}: is there already, beside its recording"):
+            run(recordings, form, tmp_path, print)
+        assert run(recordings, form, tmp_path / "out", print) == [entry]
+    assert run(find_recordings(["talk.wav"])[0], "srt", tmp_path, print) == ["talk.wav"]
+
+
+def test_names_on_lines_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line break in a name would begin another line."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a b.wav", "a\nb.wav"):
+        Path(name).touch()
+    recordings = find_recordings(["a b.wav", "a\nb.wav"])[0]
+    for form in ("text", "tsv"):
+        with pytest.raises(UserError, match=r"the results of both would be called a b\.wav; rename one"):
+            transcribe_all(lambda entries: [], recordings, form, None, print)
+    lines: list[str] = []
+    transcribe_all(lambda entries: [Hypothesis("yes", (), (1,))], recordings[1:], "text", None, lines.append)
+    assert lines == ["a b.wav yes"]
 
 
 def test_names_in_a_ctm_file_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
