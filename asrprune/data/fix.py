@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from asrprune.data.check import SHORTEST_S, faults_of_rows, first_descent, is_too_short, spk2utt_of, value_fault
@@ -26,7 +26,7 @@ from asrprune.data.tables import (
 )
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_directory, atomic_path
-from asrprune.runtime.planted import inside
+from asrprune.runtime.planted import inside, lines_of, open_plain
 from asrprune.runtime.progress import track
 
 _PREPARED, _OLD, _NEW = ".fixed", "old", "new"  # the directory of the files to put in place, and its parts
@@ -76,7 +76,7 @@ def _clean(path: Path, changes: list[str]) -> dict[str, str]:
     name = path.name
     rows: dict[str, str] = {}
     dropped: dict[str, list[str]] = {}
-    for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
+    for number, raw in enumerate(_lines(path), 1):
         key, value = split_line(INVISIBLE.sub("", ODD_BLANK.sub(" ", raw.decode("utf-8", "replace"))))
         if name != "wav.scp":  # a path may hold two spaces in a row
             value = " ".join(value.split())
@@ -86,6 +86,11 @@ def _clean(path: Path, changes: list[str]) -> dict[str, str]:
             rows[key] = value
     changes += [f"{name}: dropped {some(lines)}: {why}" for why, lines in dropped.items()]
     return rows
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with open_plain(path) as handle:
+        yield from lines_of(handle, path)
 
 
 def _reason_to_drop(name: str, raw: bytes, key: str, value: str, rows: Mapping[str, str]) -> str:
@@ -155,8 +160,8 @@ def _set_aside(path: Path) -> list[str]:
     originals = old if old.is_dir() else backup
     changed = []
     for name in (file.name for file in _prepared_files(path)):
-        content = (path / name).read_bytes() if (path / name).is_file() else None
-        if content is not None and not ((originals / name).is_file() and (originals / name).read_bytes() == content):
+        content = b"".join(_lines(path / name)) if (path / name).is_file() else None
+        if content is not None and not ((originals / name).is_file() and b"".join(_lines(originals / name)) == content):
             with atomic_path(path / f"{name}.changed") as temporary:
                 temporary.write_bytes(content)
             changed.append(name)

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_file, write_text
+from asrprune.runtime.planted import lines_of
 
 MADE_LATER = ("utt2dur", "feats.scp", "utt2num_frames", "utt2crc")  # by stage 2
 READ = ("utt2spk", "spk2utt", "wav.scp", "text", "segments", "utt2speed")
@@ -79,7 +80,7 @@ class Table:
         """Yield the rows of a sorted file."""
         previous = ""
         with self._open() as handle:
-            for number, raw in enumerate(handle, 1):
+            for number, raw in enumerate(lines_of(handle, self.path), 1):
                 key, value = split_line(raw.decode("utf-8", "replace"))
                 if key > previous:
                     yield key, value, number
@@ -91,7 +92,7 @@ class Table:
         rows: dict[str, Row] = {}  # the last row, or all rows with ``hold``
         previous, number, raw, count = "", 0, b"", 0
         with self._open() as handle:
-            for number, raw in enumerate(handle, 1):
+            for number, raw in enumerate(lines_of(handle, self.path), 1):
                 line = raw.decode("utf-8", "replace").removesuffix("\n")
                 key, value = split_line(line)
                 if not hold and "" < key < previous:
@@ -138,7 +139,7 @@ def stream_table(path: Path) -> Iterator[tuple[str, str]]:
     previous, whole = "", False
     if path.is_file():
         with open(path, "rb") as handle:
-            for raw in handle:
+            for raw in lines_of(handle, path):
                 line = raw[:-1].decode("utf-8", "replace")
                 key, value = split_line(line)
                 whole = raw.endswith(b"\n") and key > previous and not _line_faults(raw[:-1], line, key, value)

@@ -10,6 +10,7 @@ from asrprune.config.schema import TokenizerConfig
 from asrprune.data.units import BLANK_PIECE, WORD_START, Units, write_tokens
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
+from asrprune.runtime.planted import read_plain
 
 UNKNOWN = "<unk>"
 
@@ -22,7 +23,7 @@ class Tokenizer(Units):
         if not model.is_file():
             raise UserError(f"{model}: no such sentencepiece model; stage 3 (`asrprune bpe`) makes it")
         try:
-            content = model.read_bytes()  # not the path: sentencepiece takes none that is not UTF-8
+            content = read_plain(model)  # not the path: sentencepiece takes none that is not UTF-8
             if not content:  # sentencepiece would load nothing
                 raise RuntimeError
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=content)

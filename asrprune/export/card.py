@@ -8,7 +8,9 @@ from jinja2 import Environment, StrictUndefined
 from asrprune.export.cost import said_of
 from asrprune.export.record import Exported, ExportedDepth
 from asrprune.runtime.files import write_text
+from asrprune.runtime.planted import open_plain
 
+_LONGEST_MARK = 1000  # bytes of the first line of a card
 _PRECISION = {
     "float32": "32-bit floating-point numbers",
     "fp16": "16-bit floating-point numbers; computing is in 32 bits",
@@ -20,10 +22,15 @@ def write(path: Path, exported: Exported) -> Path:
     """Write the card of an ONNX file; return its path: README.md, or FILE.onnx.md if README.md is about something else."""
     mark = f"card of {path.name}, written by `asrprune export`"
     readme = path.with_name("README.md")
-    own = not readme.exists() or mark in readme.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    own = not readme.exists() or mark in _first_line(readme)
     card = readme if own else path.with_name(f"{path.name}.md")
     write_text(card, markdown(path, exported, mark))
     return card
+
+
+def _first_line(path: Path) -> str:
+    with open_plain(path) as handle:
+        return handle.readline(_LONGEST_MARK).decode("utf-8", "replace")
 
 
 def markdown(path: Path, exported: Exported, mark: str) -> str:

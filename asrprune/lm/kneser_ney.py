@@ -14,6 +14,7 @@ from asrprune.data.tables import not_utf8, stream_table, unseen
 from asrprune.lm.language_model import END, START, UNKNOWN, Grams, LanguageModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import open_unzipped
+from asrprune.runtime.planted import lines_of
 
 _FALLBACK = (0.5, 1.0, 1.5)  # KenLM's discounts for texts too small to estimate them
 _NEVER = -99.0  # log10 probability of <s>, which follows no word
@@ -73,7 +74,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
     if not path.is_file():
         raise UserError(f"{path}: no such text")
     with open_unzipped(path) as handle:
-        for number, line in enumerate(handle, 1):
+        for number, line in enumerate(lines_of(handle, path), 1):
             if place := not_utf8(line):
                 raise UserError(f"{path}:{number}: byte {place} of the line is not UTF-8; convert the file")
             words = line.decode("utf-8").split()

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import parse_json, write_text
-from asrprune.runtime.planted import no_link, open_plain
+from asrprune.runtime.planted import no_link, read_plain
 from asrprune.runtime.records import Finite
 
 Exit = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]  # a layer
@@ -119,8 +119,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         UserError: another line is broken.
     """
     records = []
-    with open_plain(path) as handle:
-        lines = handle.read().splitlines()
+    lines = read_plain(path).splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             record = parse_json(line.decode())
