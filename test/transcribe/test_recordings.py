@@ -65,10 +65,12 @@ def test_folders_of_any_depth_and_names_without_a_stem(folder: Path) -> None:
         os.close(above)
     os.close(os.open("e.wav", os.O_CREAT, dir_fd=here))
     os.close(here)
-    for given, dotted in (("talks", ["..wav"]), ("**/*.wav", [])):
-        found, _ = find_recordings([given])
-        assert sorted(each.name.name for each in found if each.entry.endswith(".wav")) == [*dotted, "b", "d [1]", "e"]
-    subprocess.run(["rm", "-r", folder / "empty"], check=True)  # pytest would fail to do it
+    try:
+        for given, dotted in (("talks", ["..wav"]), ("**/*.wav", [])):
+            found, _ = find_recordings([given])
+            assert sorted(each.name.name for each in found if each.entry.endswith(".wav")) == [*dotted, "b", "d [1]", "e"]
+    finally:
+        subprocess.run(["rm", "-r", folder / "empty"], check=True)  # pytest could not do it
 
 
 def test_a_name_that_exists_or_matches_nothing_stands_for_itself(folder: Path) -> None:
