@@ -2,6 +2,7 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
@@ -10,6 +11,7 @@ from asrprune.export.record import Exported, ExportedDepth
 from asrprune.runtime.files import write_text
 from asrprune.runtime.planted import open_plain
 
+_MARKUP = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"} | {mark: f"\\{mark}" for mark in "\\`*[]|"})
 _LONGEST_MARK = 1000  # bytes of the first line of a card
 _PRECISION = {
     "float32": "32-bit floating-point numbers",
@@ -37,12 +39,22 @@ def markdown(path: Path, exported: Exported, mark: str) -> str:
     """Return the text of a card."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     template = files("asrprune.export").joinpath("card.md.j2").read_text(encoding="utf-8")
+    exported = Exported.model_validate(_as_text(exported.plain()))
     return environment.from_string(template).render(
         e=exported, mark=mark, title=path.stem, file=path.name, size=f"{path.stat().st_size / 1e6:.1f}",
         precision=_precision(exported), keep=exported.at(exported.depth).keep, notes=_notes(exported),
         frame_ms=f"{exported.factor * exported.frontend.frame_shift_ms:g}", header=_header(exported),
         rows=[_cells(exported, row) for row in exported.depths],
     )  # fmt: skip
+
+
+def _as_text(value: Any) -> Any:
+    """Return a value, and all within it, with texts that are neither HTML nor Markdown: they may come from a stranger."""
+    if isinstance(value, dict):
+        return {key: _as_text(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_as_text(each) for each in value]
+    return " ".join(value.split()).translate(_MARKUP) if isinstance(value, str) else value
 
 
 def _precision(exported: Exported) -> str:

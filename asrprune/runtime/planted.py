@@ -93,7 +93,7 @@ def no_link(path: str, flags: int) -> int:
     """Open a file for writing without following links; used as ``open(..., opener=no_link)``.
 
     Raises:
-        UserError: it is a symbolic link or a pipe.
+        UserError: it is a symbolic link or a pipe, or has another name elsewhere (a hard link), which would change, too.
     """
     handle = -1
     try:
@@ -102,7 +102,10 @@ def no_link(path: str, flags: int) -> int:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
     if handle >= 0:
-        if not stat.S_ISFIFO(os.fstat(handle).st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISFIFO(status.st_mode) and (status.st_nlink < 2 or not stat.S_ISREG(status.st_mode)):
             return handle
         os.close(handle)
+        if not stat.S_ISFIFO(status.st_mode):
+            raise UserError(f"{path}: is a hard link, and the file has another name elsewhere; put a copy in its place")
     raise UserError(f"{path}: is a symbolic link or a pipe, where a plain file belongs; remove it")

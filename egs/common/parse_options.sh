@@ -93,4 +93,4 @@ set -- ${rest[@]+"${rest[@]}"}
 if [ "$header" = "$driver" ] && [ "$stage" -gt "$stop_stage" ]; then
     wrong_usage "--stage $stage comes after --stop_stage $stop_stage"
 fi
-case ${exp_tag:-} in */* | . | .. | -*) wrong_usage "--exp_tag $exp_tag: must be the name of a directory below --expdir, without a /" ;; esac
+case ${exp_tag:=$(basename -- "${config:-}" .yaml)} in */* | . | .. | -*) wrong_usage "--exp_tag $exp_tag: must be the name of a directory below --expdir, without a /" ;; esac

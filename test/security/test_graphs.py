@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asrprune.export import card
+from asrprune.export.record import Exported
 from asrprune.export.session import Session
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
@@ -137,6 +139,15 @@ def test_outputs_are_not_believed(log_probs: np.ndarray, lens: object, tmp_path:
 def test_facts_are_not_believed(layers: object, facts: dict[str, object], why: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=why):
         Recognizer.load(exported(tmp_path / "a.onnx", GOOD, np.array([25]), layers, **facts))
+
+
+def test_a_card_is_neither_html_nor_links() -> None:
+    evil = "<script>alert(1)</script> [a](javascript:b) ![c](http://d) | `e` \n# f"
+    facts = {**FACTS, "strategy": evil, "dev_set": evil, "licence": evil, "data_licence": evil, "asrprune": evil}
+    page = card.markdown(Path(__file__), Exported.model_validate(facts), "mark")
+    assert page.count("&lt;script&gt;alert(1)") == 5
+    assert "<script" not in page
+    assert page.count(r"\[a\](javascript:b) !\[c\](http://d) \| \`e\` # f") == 5
 
 
 def test_a_loop_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

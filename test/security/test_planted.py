@@ -23,6 +23,7 @@ from asrprune.recipe.stage import Stage
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held, write_json, write_text
 from asrprune.runtime.planted import file_name, inside
+from asrprune.runtime.slurm import Slurm
 from asrprune.train.journal import Journal
 
 NAMES = [
@@ -186,6 +187,19 @@ def test_what_is_planted_stays_as_it_is(
     with pytest.raises(UserError, match=r"is a symbolic link or a pipe|is a pipe or a device"):
         write(tmp_path / "new")
     assert canary.is_alive()
+
+
+def test_hard_links_are_not_written_to(tmp_path: Path, canary: Canary) -> None:
+    os.link(canary.path, tmp_path / "x.log")
+    with pytest.raises(UserError, match=r"x\.log: is a hard link, and the file has another name elsewhere"):
+        run_command(["echo", "x"], tmp_path / "x.log")
+    assert canary.is_alive()
+
+
+def test_a_path_is_no_line_of_a_script_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: "/bin/sbatch")
+    with pytest.raises(UserError, match=r"holds a character that is not printed, so no job can be given this path"):
+        Slurm(1, "", tmp_path / "a\ntouch CANARY" / "log")
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
