@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asrprune.data.check import SHORTEST_S, faults_of_rows, first_descent, is_too_short, spk2utt_of, value_fault
 from asrprune.data.kaldi import owners, restrict
+from asrprune.data.packed import Packed
 from asrprune.data.tables import (
     BY_RECORDING,
     BY_SPEAKER,
@@ -75,13 +76,13 @@ def _clean(path: Path, changes: list[str]) -> dict[str, str]:
     """Return the valid rows of a table, the first one of each key; add the dropped rows to ``changes``."""
     name = path.name
     rows: dict[str, str] = {}
-    dropped: dict[str, list[str]] = {}
+    dropped: dict[str, Packed] = {}
     for number, raw in enumerate(_lines(path), 1):
         key, value = split_line(INVISIBLE.sub("", ODD_BLANK.sub(" ", raw.decode("utf-8", "replace"))))
         if name != "wav.scp":  # a path may hold two spaces in a row
             value = " ".join(value.split())
         if why := _reason_to_drop(name, raw, key, value, rows):
-            dropped.setdefault(why, []).append(f"{key} (line {number})")
+            dropped.setdefault(why, Packed()).append(f"{key} (line {number})")
         elif key:
             rows[key] = value
     changes += [f"{name}: dropped {some(lines)}: {why}" for why, lines in dropped.items()]

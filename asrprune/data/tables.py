@@ -36,7 +36,7 @@ INVISIBLE = re.compile(
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
     rf"|(?<![{_VARIED}])[\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
-_MOST_SHOWN = 20
+_MOST_SHOWN, _MOST_FOUND = 20, 10_000  # faults; a fault takes a hundred times the memory of a short line
 _NAMED = 5  # the largest number of ids in a sentence
 
 Row = tuple[str, str, int]  # key, value, line number
@@ -99,6 +99,8 @@ class Table:
                     return self._find_faults(allow_empty, hold=True)
                 whats = [*_line_faults(raw, line, key, value, allow_empty), *_order_faults(key, previous, rows.get(key))]
                 faults += [self.fault((key, value, number), what) for what in whats]
+                if len(faults) > _MOST_FOUND:
+                    raise_faults(faults)
                 if key and key not in rows:
                     if not hold:
                         rows.clear()
