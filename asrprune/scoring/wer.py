@@ -237,8 +237,8 @@ class _LongTable:
 def _cost_tables(refs: np.ndarray, hyps: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
     """Return the smallest cost for every two prefixes: refs (B, N), hyps (B, M) -> (B, N + 1, M + 1).
 
-    ``first`` (B, M + 1) is the first row, if it is not that of the empty prefix. Insertions go along a row, so a running minimum
-    of cost - 3 * column gives the whole row at once.
+    ``first`` (B, M + 1) is the first row, if it is not that of the empty prefix. Insertions go along a row, so a running
+    minimum of cost - 3 * column gives the whole row at once.
     """
     gaps = _GAP_COST * np.arange(hyps.shape[1] + 1, dtype=np.int32)
     tables = np.empty((len(refs), refs.shape[1] + 1, len(gaps)), dtype=np.int32)
