@@ -51,7 +51,7 @@ class ExportedModel:
         sizes = (
             ("mel filters", record.frontend.num_mels if record.input == "features" else 0, graph.num_mels, True),
             ("text units", len(record.units), graph.num_units, True),
-            ("layers", None if record.form == "depth" else record.num_layers, graph.num_layers, False),
+            ("layers", record.num_layers, graph.num_layers, record.form == "depth"),
             ("thresholds", len(record.thresholds), graph.num_thresholds, False),
         )
         for what, said, found, may_be_open in sizes:

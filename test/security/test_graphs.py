@@ -133,7 +133,6 @@ def test_outputs_are_not_believed(log_probs: np.ndarray, lens: object, tmp_path:
         (10**12, {"num_layers": 10**12}, "num_layers: input should be less than or equal to 1000"),
         (2, {"depths": []}, "depths: tuple should have at least 1 item"),
         (2, {"units": ["<blk>", "a 5\nb"]}, "a text unit holds a blank"),
-        (2, {"form": "depth"}, "None layers, but its graph has 2"),
     ],
 )
 def test_facts_are_not_believed(layers: object, facts: dict[str, object], why: str, tmp_path: Path) -> None:
