@@ -355,6 +355,17 @@ def test_methods_of_a_grid(method: str, tmp_path: Path) -> None:
         read_grid(tmp_path / "grid.yaml")
 
 
+def test_a_small_grid_of_too_many_models(tmp_path: Path) -> None:
+    from asrprune.compare.grid import read_grid
+
+    names, numbers = [f"m{number}" for number in range(100)], list(range(1, 101))
+    alone = {"methods": names, "depths": numbers}
+    grid = {"config": "c.yaml", "seeds": numbers, "methods": {name: {} for name in names}, "alone": alone}
+    (tmp_path / "grid.yaml").write_text(json.dumps({**grid, "prunable": "m0", "plain": "m1", "baseline": "m2"}))
+    with pytest.raises(UserError, match=r"grid\.yaml: has 1010000 models, but 10000 are the most"):
+        read_grid(tmp_path / "grid.yaml")
+
+
 def test_numbers_of_a_grid_are_one_word_each() -> None:
     from asrprune.compare.grid import as_overrides
 
