@@ -225,15 +225,18 @@ def read_json(path: Path, made_by: str = "") -> Any:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file{hint}") from None
     try:
-        return parse_json(content.decode("utf-8"))
+        return parse_json(content.decode("utf-8"), _real)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}){hint}") from None
 
 
-def parse_json(text: str) -> Any:
-    """Parse JSON; raise a ``ValueError`` for any mistake, also for too deep nesting, too many digits, or half a character."""
+def parse_json(text: str, real: Callable[[str], float] = float) -> Any:
+    """Parse JSON; raise a ``ValueError`` for any mistake, also for too deep nesting, too many digits, or half a character.
+
+    ``real`` reads numbers that are not whole.
+    """
     try:
-        value = json.loads(text, parse_int=_whole)
+        value = json.loads(text, parse_int=_whole, parse_float=real)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
@@ -246,6 +249,12 @@ def parse_json(text: str) -> Any:
 def _whole(digits: str) -> int:
     if len(digits) > 20 or abs(value := int(digits)) > LARGEST:
         raise ValueError(f"a whole number of {len(digits)} digits")
+    return value
+
+
+def _real(digits: str) -> float:
+    if abs(value := float(digits)) > LARGEST:  # of which no figure can be drawn
+        raise ValueError(f"the number {digits[:20]}")
     return value
 
 

@@ -48,6 +48,8 @@ JSON = {
     "deep object": b'{"a":' * 100_000,
     "more than 64 bits": b'{"format": 9223372036854775808}',
     "5,000 digits": b'{"format": ' + b"9" * 5000 + b"}",
+    "more than a figure can show": b'{"wer": 1e300}',
+    "more than a float can hold": b'{"wer": -1e999}',
     "minus 5,000 digits": b'{"format": -' + b"9" * 5000 + b"}",
     "UTF-16": '{"format": 1}'.encode("utf-16"),
     "not UTF-8": b'{"format": "\xff"}',
