@@ -1,7 +1,7 @@
 """Operators that are translated to ONNX here, because torch's exporter makes slower nodes of them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,36 +24,4 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         bias: Any = op.Where(attn_mask, zero, least)  # type: ignore[type-var]
         return op.MatMul(op.Softmax(op.Add(scores, bias), axis=-1), value)
 
-    def conv1d(
-        x: Any,
-        weight: Any,
-        bias: Any = None,
-        stride: Sequence[int] = (1,),
-        padding: Sequence[int] = (0,),
-        dilation: Sequence[int] = (1,),
-        groups: int = 1,
-    ) -> Any:
-        """Translate a convolution of (B, C, T) with ``weight`` (O, C / groups, K). That of a front end becomes a product.
-
-        A front end has width 3 and stride 2. Each output frame is the product of three input frames, side by side, with the
-        weight. The quantiser takes products, but no convolutions.
-        """
-        outputs, channels, width = weight.shape
-        given = [] if bias is None else [bias]
-        if (width, *stride, *padding, *dilation, groups) != (3, 2, 0, 1, 1):
-            return op.Conv(
-                x, weight, *given, strides=list(stride), pads=[*padding] * 2, dilations=list(dilation), group=groups
-            )  # fmt: skip
-        frames = op.Transpose(x, perm=[0, 2, 1])
-        last, axis, step = torch.iinfo(torch.int64).max, _ints(op, 1), _ints(op, 2)
-        parts = [op.Slice(frames, _ints(op, first), _ints(op, end), axis, step) for first, end in ((0, -2), (1, -1), (2, last))]
-        product = op.MatMul(
-            op.Concat(*parts, axis=2), op.Reshape(op.Transpose(weight, perm=[2, 1, 0]), _ints(op, 3 * channels, outputs))
-        )
-        return op.Transpose(op.Add(product, *given) if given else product, perm=[0, 2, 1])
-
-    return {torch.ops.aten.scaled_dot_product_attention.default: attention, torch.ops.aten.conv1d.default: conv1d}
-
-
-def _ints(op: Any, *values: int) -> Any:
-    return op.Constant(value_ints=list(values))
+    return {torch.ops.aten.scaled_dot_product_attention.default: attention}

@@ -24,7 +24,7 @@ def int8(file: "onnx.ModelProto", float32_layers: Keep = ()) -> "onnx.ModelProto
 
     Each column of a weight has its own scale. Weights have 7 bits, so that sums cannot overflow on x86 processors without
     VNNI: each processor gives the same numbers as the one on which the file was checked. Features stay in float32, and so do
-    convolutions that are no products (export/operators.py) and ``float32_layers``; these can be given only if the file has all
+    the convolutions of Conformers and conv2d, and ``float32_layers``; these can be given only if the file has all
     layers, each as an ``If``.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic

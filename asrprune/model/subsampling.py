@@ -65,11 +65,19 @@ class Conv1dSubsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, F) to (B, T', D)."""
-        x = F.relu(self.conv1(x.transpose(1, 2)), inplace=True)  # (B, C, T/2)
-        x = F.relu(self.conv2(x), inplace=True)  # (B, C, T/4)
-        if self.conv3 is not None:
-            x = F.relu(self.conv3(x), inplace=True)  # (B, C, T/8)
-        return self.norm(self.linear(x.transpose(1, 2)))  # (B, T', C) -> (B, T', D)
+        for conv in (self.conv1, self.conv2, self.conv3):
+            if conv is not None:
+                x = F.relu(_convolve(conv, x), inplace=True)  # (B, T/2, C), then T/4, then T/8
+        return self.norm(self.linear(x))  # (B, T', C) -> (B, T', D)
+
+
+def _convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """Apply a convolution of width 3 and stride 2 to (B, T, C) as a product, which is faster on a CPU and can be quantised.
+
+    Each output frame is the product of three input frames, side by side, with the weight.
+    """
+    frames = torch.cat([x[:, :-2:2], x[:, 1:-1:2], x[:, 2::2]], dim=2)  # (B, T/2, 3 C)
+    return F.linear(frames, conv.weight.transpose(1, 2).flatten(1), conv.bias)
 
 
 FRONT_ENDS = {"conv2d": Conv2dSubsampling, "conv1d": Conv1dSubsampling}  # type in the config -> class

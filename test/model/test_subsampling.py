@@ -29,13 +29,24 @@ def test_lengths_are_what_the_convolutions_give(options: Conv2dConfig | Conv1dCo
     subsampling = make(options)
     for frames in range(1, 201):
         expected = output_length(frames, options.factor)
-        if frames < min_frames(options.factor):
-            assert expected == 0
+        assert (expected == 0) == (frames < min_frames(options.factor))
+        if expected == 0 and options.type == "conv2d":
             with pytest.raises(RuntimeError, match="Kernel size"):
                 subsampling(torch.zeros(1, frames, NUM_MELS))
         else:
             with torch.inference_mode():
                 assert subsampling(torch.zeros(1, frames, NUM_MELS)).shape == (1, expected, DIM)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("frames", [15, 16, 17, 100])
+def test_products_are_convolutions(factor: int, frames: int) -> None:
+    front_end, x = make(Conv1dConfig(channels=3, factor=factor)), torch.randn(2, frames, NUM_MELS)
+    assert isinstance(front_end, Conv1dSubsampling)
+    expected = x.transpose(1, 2)
+    for conv in (front_end.conv1, front_end.conv2, front_end.conv3):
+        expected = expected if conv is None else F.relu(conv(expected))
+    torch.testing.assert_close(front_end(x), front_end.norm(front_end.linear(expected.transpose(1, 2))))
 
 
 @pytest.mark.parametrize("factor", FACTORS)
