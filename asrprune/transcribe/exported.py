@@ -135,4 +135,4 @@ class ExportedModel:
 def _are_counts(values: np.ndarray, count: int, most: int) -> bool:
     """Return whether these are ``count`` whole numbers from 0 to ``most``."""
     whole = isinstance(values, np.ndarray) and values.dtype == np.int64 and values.shape == (count,)
-    return whole and values.min(initial=0) >= 0 and values.max(initial=0) <= most
+    return bool(whole and values.min(initial=0) >= 0 and values.max(initial=0) <= most)
