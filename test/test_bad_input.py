@@ -476,6 +476,10 @@ def _after(first: Exception, second: Exception) -> Exception:
     ("error", "said"),
     [
         (MemoryError(), "out of memory; lower batch.max_frames"),
+        (
+            ImportError("libx.so: failed to map segment from shared object"),
+            "a library does not fit into memory; raise the limit",
+        ),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "a worker process was killed"),
         (OSError(28, "No space left on device", "x.ark"), "x.ark: no space left on device; free some disk space"),
         (OSError(24, "Too many open files", "x.ark"), "x.ark: too many open files; raise the limit on open files, `ulimit -n`"),

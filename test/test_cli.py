@@ -488,3 +488,10 @@ def test_nobody_reads_what_is_said(command: str, code: int, exp: Path, tiny_data
         script = [sys.executable, "-m", "asrprune.cli", command, *map(str, words)]
         done = subprocess.run(script, stdout=stdout, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr.count("rror")) == (code, 0), done.stderr
+
+
+def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    refused(asrprune("check-data", tmp_path), "check-data", "the current directory has been deleted; change to another one")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import resource
 import shlex
 import sys
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 
 from asrprune.cli.failures import bug_message, fail
 from asrprune.cli.screen import Lines, LogFile, log_only
-from asrprune.runtime.errors import printable
+from asrprune.runtime.errors import UserError, printable
 from asrprune.runtime.failures import INTERRUPTED, user_message
 from asrprune.runtime.memory import keep_freed_memory
 from asrprune.runtime.progress import is_first
@@ -27,6 +28,14 @@ def _open_many_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # "unlimited" is refused on macOS
         resource.setrlimit(resource.RLIMIT_NOFILE, (most if most != resource.RLIM_INFINITY else 10240, most))
+
+
+def _check_here() -> None:
+    """Raise a ``UserError`` if the current directory is gone: libraries end the program in ways of their own."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current directory has been deleted; change to another one: cd /PATH") from None
 
 
 class _Commands(TyperGroup):
@@ -81,6 +90,7 @@ def _options(
         bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
+    _check_here()
     screen = logging.StreamHandler()
     screen.addFilter(lambda record: record.name != log_only.name)
     handlers: list[logging.Handler] = [screen]

@@ -19,6 +19,7 @@ from asrprune.runtime.planted import file_name
 Role = Literal["plain", "baseline"]  # fields of the grid that name methods of individually trained models
 Numbers = dict[str, Any]  # section.key -> value, as with --set
 _SHARED = ("model.num_layers", *names_affecting("features", "report"))  # numbers that all models share
+_MOST_CELLS = 10_000
 _NO_SEARCH = {f"prune.{key}": PruneConfig.default(key) for key in ("min_depth", "metric", "beam", "rerank")}
 
 
@@ -77,6 +78,9 @@ class Grid(Section):
         for name, values in (("seeds", self.seeds), ("alone.depths", self.alone.depths), ("alone.methods", self.alone.methods)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice: {', '.join(map(str, values))}")
+        count = len(self.seeds) * (len(self.methods) + len(self.alone.methods) * len(self.alone.depths))
+        if count > _MOST_CELLS:
+            raise ValueError(f"has {count} models, but {_MOST_CELLS} are the most; compare fewer seeds, methods or depths")
         for place, numbers in [("numbers", self.numbers), *((f"methods.{name}", own) for name, own in self.methods.items())]:
             if whole := [key for key, value in numbers.items() if isinstance(value, dict) and sections(key)]:
                 raise ValueError(f"{place}: {whole[0]}: a whole section; write `{whole[0]}.KEY: value` for what changes")

@@ -16,6 +16,7 @@ from asrprune.config.schema import Config
 from asrprune.config.section import Section
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import LARGEST, write_text
+from asrprune.runtime.planted import read_plain
 
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of PyYAML, for a value unlike its tag
 _MOST_CHARACTERS, _MOST_VALUES, _DEEPEST = 100_000, 10_000, 50
@@ -73,7 +74,7 @@ def _size(node: Any, known: dict[int, int]) -> int:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; raise a ``UserError`` with file and line if the file is not valid."""
     try:
-        values = _parsed(path.read_text(encoding="utf-8"))
+        values = _parsed(read_plain(path).decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
     except UnicodeDecodeError:

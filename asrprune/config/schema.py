@@ -24,6 +24,7 @@ from asrprune.config.section import (
 )
 from asrprune.config.strategies import NEEDS, Effort, Strategy, strategy_name
 
+MOST_LAYERS = 1000
 Speeds = Different[Annotated[float, Field(ge=0.5, le=2.0), Bounded]]
 
 
@@ -209,7 +210,7 @@ class ModelConfig(Section):
 
     affects = ("learning",)
     layer: Layer = TransformerConfig()
-    num_layers: Positive = setting(12, "number of layers of the full model", le=1000)
+    num_layers: Positive = setting(12, "number of layers of the full model", le=MOST_LAYERS)
     dim: Positive = setting(256, "width of the model; a multiple of heads")
     heads: Positive = setting(4, "number of attention heads")
     ffn: Positive = setting(2048, "width of the feed-forward networks within a layer")

@@ -1,6 +1,5 @@
 """Archives of corpora: find or download them, check their SHA-256, and unpack them completely or not at all."""
 
-import functools
 import http.client
 import io
 import logging
@@ -8,6 +7,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from asrprune.runtime.progress import track
 logger = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 _TIMEOUT_S = 60.0
+_SLOWEST_S = 600.0  # for a block; a server that sends a byte a minute would never end
 _PAUSES_S = (1.0, 3.0, 10.0)  # pauses before the second, third and fourth attempt
 _WORTH_RETRYING = (408, 416, 429, 500, 502, 503, 504)
 
@@ -170,12 +171,26 @@ def _copy(reply: http.client.HTTPResponse, handle: io.FileIO) -> None:
     """Append the body; raise ``ConnectionError`` if it is shorter than announced."""
     start = handle.seek(0, os.SEEK_END)
     announced = getattr(reply, "length", None)  # None: the header is missing, or no number, or the URL is of a file
-    blocks = iter(functools.partial(reply.read, _BLOCK), b"")
+    blocks = _blocks(reply)
     label = f"downloading {Path(str(handle.name)).stem} (MiB)"
     for block in blocks if announced is None else track(blocks, label, -(-announced // _BLOCK)):
         _write(handle, block)
     if announced is not None and handle.tell() != start + announced:
         raise ConnectionError(f"the connection closed after {handle.tell()} of {start + announced} bytes")
+
+
+def _blocks(reply: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the body in blocks of ``_BLOCK`` bytes; raise ``ConnectionError`` if one of them takes ``_SLOWEST_S``."""
+    block, begun = bytearray(), time.monotonic()
+    while piece := reply.read1(_BLOCK - len(block)):
+        block += piece
+        if len(block) == _BLOCK:
+            yield bytes(block)
+            block, begun = bytearray(), time.monotonic()
+        elif time.monotonic() - begun > _SLOWEST_S:
+            raise ConnectionError(f"it sends less than {_BLOCK} bytes in {_SLOWEST_S:g} s")
+    if block:
+        yield bytes(block)
 
 
 def _write(handle: io.FileIO, block: bytes) -> None:

@@ -3,11 +3,12 @@
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from asrprune.data.check import SHORTEST_S, faults_of_rows, first_descent, is_too_short, spk2utt_of, value_fault
 from asrprune.data.kaldi import owners, restrict
+from asrprune.data.packed import Packed
 from asrprune.data.tables import (
     BY_RECORDING,
     BY_SPEAKER,
@@ -26,7 +27,7 @@ from asrprune.data.tables import (
 )
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_directory, atomic_path
-from asrprune.runtime.planted import inside
+from asrprune.runtime.planted import inside, lines_of, open_plain
 from asrprune.runtime.progress import track
 
 _PREPARED, _OLD, _NEW = ".fixed", "old", "new"  # the directory of the files to put in place, and its parts
@@ -75,17 +76,22 @@ def _clean(path: Path, changes: list[str]) -> dict[str, str]:
     """Return the valid rows of a table, the first one of each key; add the dropped rows to ``changes``."""
     name = path.name
     rows: dict[str, str] = {}
-    dropped: dict[str, list[str]] = {}
-    for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
+    dropped: dict[str, Packed] = {}
+    for number, raw in enumerate(_lines(path), 1):
         key, value = split_line(INVISIBLE.sub("", ODD_BLANK.sub(" ", raw.decode("utf-8", "replace"))))
         if name != "wav.scp":  # a path may hold two spaces in a row
             value = " ".join(value.split())
         if why := _reason_to_drop(name, raw, key, value, rows):
-            dropped.setdefault(why, []).append(f"{key} (line {number})")
+            dropped.setdefault(why, Packed()).append(f"{key} (line {number})")
         elif key:
             rows[key] = value
     changes += [f"{name}: dropped {some(lines)}: {why}" for why, lines in dropped.items()]
     return rows
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with open_plain(path) as handle:
+        yield from lines_of(handle, path)
 
 
 def _reason_to_drop(name: str, raw: bytes, key: str, value: str, rows: Mapping[str, str]) -> str:
@@ -155,8 +161,8 @@ def _set_aside(path: Path) -> list[str]:
     originals = old if old.is_dir() else backup
     changed = []
     for name in (file.name for file in _prepared_files(path)):
-        content = (path / name).read_bytes() if (path / name).is_file() else None
-        if content is not None and not ((originals / name).is_file() and (originals / name).read_bytes() == content):
+        content = b"".join(_lines(path / name)) if (path / name).is_file() else None
+        if content is not None and not ((originals / name).is_file() and b"".join(_lines(originals / name)) == content):
             with atomic_path(path / f"{name}.changed") as temporary:
                 temporary.write_bytes(content)
             changed.append(name)

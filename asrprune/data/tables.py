@@ -13,6 +13,7 @@ from unicodedata import normalize
 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_file, write_text
+from asrprune.runtime.planted import lines_of
 
 MADE_LATER = ("utt2dur", "feats.scp", "utt2num_frames", "utt2crc")  # by stage 2
 READ = ("utt2spk", "spk2utt", "wav.scp", "text", "segments", "utt2speed")
@@ -36,7 +37,7 @@ INVISIBLE = re.compile(
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
     rf"|(?<![{_VARIED}])[\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
-_MOST_SHOWN = 20
+_MOST_SHOWN, _MOST_FOUND = 20, 10_000  # faults; a fault takes a hundred times the memory of a short line
 _NAMED = 5  # the largest number of ids in a sentence
 
 Row = tuple[str, str, int]  # key, value, line number
@@ -80,7 +81,7 @@ class Table:
         """Yield the rows of a sorted file."""
         previous = ""
         with self._open() as handle:
-            for number, raw in enumerate(handle, 1):
+            for number, raw in enumerate(lines_of(handle, self.path), 1):
                 key, value = split_line(raw.decode("utf-8", "replace"))
                 if key > previous:
                     yield key, value, number
@@ -92,13 +93,15 @@ class Table:
         rows: dict[str, Row] = {}  # the last row, or all rows with ``hold``
         previous, number, raw, count = "", 0, b"", 0
         with self._open() as handle:
-            for number, raw in enumerate(handle, 1):
+            for number, raw in enumerate(lines_of(handle, self.path), 1):
                 line = raw.decode("utf-8", "replace").removesuffix("\n")
                 key, value = split_line(line)
                 if not hold and "" < key < previous:
                     return self._find_faults(allow_empty, hold=True)
                 whats = [*_line_faults(raw, line, key, value, allow_empty), *_order_faults(key, previous, rows.get(key))]
                 faults += [self.fault((key, value, number), what) for what in whats]
+                if len(faults) > _MOST_FOUND:
+                    raise_faults(faults)
                 if key and key not in rows:
                     if not hold:
                         rows.clear()
@@ -139,7 +142,7 @@ def stream_table(path: Path) -> Iterator[tuple[str, str]]:
     previous, whole = "", False
     if path.is_file():
         with open(path, "rb") as handle:
-            for raw in handle:
+            for raw in lines_of(handle, path):
                 line = raw[:-1].decode("utf-8", "replace")
                 key, value = split_line(line)
                 whole = raw.endswith(b"\n") and key > previous and not _line_faults(raw[:-1], line, key, value)

@@ -7,9 +7,10 @@ from pathlib import Path
 import sentencepiece
 
 from asrprune.config.schema import TokenizerConfig
-from asrprune.data.units import BLANK_PIECE, WORD_START, Units, write_tokens
+from asrprune.data.units import BLANK_PIECE, WORD_START, Units, is_unit, write_tokens
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
+from asrprune.runtime.planted import read_plain
 
 UNKNOWN = "<unk>"
 
@@ -22,11 +23,13 @@ class Tokenizer(Units):
         if not model.is_file():
             raise UserError(f"{model}: no such sentencepiece model; stage 3 (`asrprune bpe`) makes it")
         try:
-            content = model.read_bytes()  # not the path: sentencepiece takes none that is not UTF-8
+            content = read_plain(model)  # not the path: sentencepiece takes none that is not UTF-8
             if not content:  # sentencepiece would load nothing
                 raise RuntimeError
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=content)
             pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+            if not all(map(is_unit, pieces)):
+                raise RuntimeError
         except (RuntimeError, UnicodeDecodeError):
             raise UserError(f"{model}: not a sentencepiece model, or damaged; run stage 3 (`asrprune bpe`) again") from None
         super().__init__([BLANK_PIECE, *pieces])

@@ -51,6 +51,11 @@ def _divisible(word: str, known: set[str], longest: int) -> bool:
     return len(word) in ends
 
 
+def is_unit(piece: str) -> bool:
+    """Return whether a piece can be a text unit: the lines of tokens.txt have no other blank than that before the label."""
+    return piece.split() == [piece]
+
+
 def token_list(units: Units) -> str:
     """Return the list of text units, one line ``token label`` for each, as sherpa-onnx reads it."""
     return "".join(f"{piece} {label}\n" for label, piece in enumerate(units.pieces))

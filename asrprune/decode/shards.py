@@ -25,7 +25,7 @@ from asrprune.infer.runner import Runner
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import atomic_file, parse_json
-from asrprune.runtime.planted import open_plain
+from asrprune.runtime.planted import lines_of, open_plain
 from asrprune.runtime.progress import track
 
 MOST_SHARDS = 200  # files per set; also the largest useful number of jobs
@@ -104,7 +104,7 @@ def _write(
 def _rows(path: Path) -> Iterator[tuple[Keep, bytes]]:
     """Yield the kept layers of each sub-model of a shard, and its texts as JSON; raise a ``ValueError`` if it is damaged."""
     with open_plain(path) as handle:
-        for line in handle:
+        for line in lines_of(handle, path):
             layers, _, made = line.partition(b"\t")
             yield tuple(map(int, layers.split(b","))), made
 

@@ -42,6 +42,7 @@ from asrprune.export.waveform import Fbank
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import atomic_path
+from asrprune.runtime.planted import read_plain
 from asrprune.runtime.version import version
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":
 def _check_tokens(path: Path, experiment: Experiment) -> None:
     """Raise a ``UserError`` if tokens.txt would be replaced by other text units, although another model needs it."""
     tokens, others = path.with_name(TOKENS), sorted(file.name for file in path.parent.glob("*.onnx") if file.name != path.name)
-    if others and tokens.exists() and tokens.read_bytes() != token_list(experiment.tokenizer).encode():
+    if others and tokens.exists() and read_plain(tokens) != token_list(experiment.tokenizer).encode():
         raise UserError(f"{tokens}: has the text units of {', '.join(others)}, which are others; export into another folder")
 
 

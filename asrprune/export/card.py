@@ -2,13 +2,17 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from asrprune.export.cost import said_of
 from asrprune.export.record import Exported, ExportedDepth
 from asrprune.runtime.files import write_text
+from asrprune.runtime.planted import open_plain
 
+_MARKUP = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"} | {mark: f"\\{mark}" for mark in "\\`*[]|"})
+_LONGEST_MARK = 1000  # bytes of the first line of a card
 _PRECISION = {
     "float32": "32-bit floating-point numbers",
     "fp16": "16-bit floating-point numbers; computing is in 32 bits",
@@ -20,22 +24,37 @@ def write(path: Path, exported: Exported) -> Path:
     """Write the card of an ONNX file; return its path: README.md, or FILE.onnx.md if README.md is about something else."""
     mark = f"card of {path.name}, written by `asrprune export`"
     readme = path.with_name("README.md")
-    own = not readme.exists() or mark in readme.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    own = not readme.exists() or mark in _first_line(readme)
     card = readme if own else path.with_name(f"{path.name}.md")
     write_text(card, markdown(path, exported, mark))
     return card
+
+
+def _first_line(path: Path) -> str:
+    with open_plain(path) as handle:
+        return handle.readline(_LONGEST_MARK).decode("utf-8", "replace")
 
 
 def markdown(path: Path, exported: Exported, mark: str) -> str:
     """Return the text of a card."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     template = files("asrprune.export").joinpath("card.md.j2").read_text(encoding="utf-8")
+    exported = Exported.model_validate(_as_text(exported.plain()))
     return environment.from_string(template).render(
         e=exported, mark=mark, title=path.stem, file=path.name, size=f"{path.stat().st_size / 1e6:.1f}",
         precision=_precision(exported), keep=exported.at(exported.depth).keep, notes=_notes(exported),
         frame_ms=f"{exported.factor * exported.frontend.frame_shift_ms:g}", header=_header(exported),
         rows=[_cells(exported, row) for row in exported.depths],
     )  # fmt: skip
+
+
+def _as_text(value: Any) -> Any:
+    """Return a value, and all within it, with texts that are neither HTML nor Markdown: they may come from a stranger."""
+    if isinstance(value, dict):
+        return {key: _as_text(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_as_text(each) for each in value]
+    return " ".join(value.split()).translate(_MARKUP) if isinstance(value, str) else value
 
 
 def _precision(exported: Exported) -> str:

@@ -11,6 +11,7 @@ from asrprune.export.build import Options, export
 from asrprune.export.record import Exported
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import write_text
+from asrprune.runtime.planted import read_plain
 
 logger = logging.getLogger(__name__)
 MODEL = "model.onnx"
@@ -29,7 +30,7 @@ def export_page(experiment: Experiment, plan: Plan, directory: Path, options: Op
     exported = export(experiment, plan, directory / MODEL, replace(options, form="required-keep", input="waveform"))
     for source in sources:
         path, text = directory / source.name, source.read_text(encoding="utf-8")
-        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+        if path.exists() and read_plain(path) != text.encode():
             logger.warning("%s: was changed, or is of another version; it is kept; remove it to get the current one", path)
         else:
             write_text(path, text)

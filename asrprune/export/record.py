@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PlainSerializer, ValidationError, model_validator
 
-from asrprune.config.schema import Decoding, FrontendConfig, ScoringConfig
+from asrprune.config.schema import MOST_LAYERS, Decoding, FrontendConfig, ScoringConfig
 from asrprune.config.section import Section
+from asrprune.data.units import is_unit
 from asrprune.decode.choose import Tuned
 from asrprune.decode.windows import Timing, Windows
 from asrprune.experiment.plan import Keep, Plan, Step, check_layers
@@ -79,8 +80,8 @@ class Exported(Record):
     exits: tuple[int, ...] = ()  # of the form early-exit
     thresholds: tuple[float, ...] = ()  # how sure each exit but the last one must be by default; above 1: never
     depth: int  # the depth that runs by default; with early exit, the largest one
-    depths: tuple[ExportedDepth, ...]  # deepest first
-    num_layers: int
+    depths: tuple[ExportedDepth, ...] = Field(min_length=1)  # deepest first
+    num_layers: int = Field(ge=1, le=MOST_LAYERS)
     strategy: str
     metric: str | None
     dev_set: str | None
@@ -116,6 +117,8 @@ class Exported(Record):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Exported":
+        if not all(map(is_unit, self.units)):
+            raise ValueError("a text unit holds a blank")
         for row in self.depths:
             check_layers(row.keep, self.num_layers, f"depth {row.depth}")
             if len(row.keep) != row.depth:

@@ -1,6 +1,7 @@
 """An exported file in onnxruntime."""
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from asrprune.runtime.threads import given_threads
 INPUTS = {"features": ("x", "x_lens"), "waveform": ("waveform", "waveform_lens")}  # those of features are sherpa-onnx's
 OUTPUTS, KEEP = ("log_probs", "log_probs_lens"), "keep"
 THRESHOLDS, LAYERS = "thresholds", "layers"  # input and output of early exit
+_LONGEST_RUN_S = 600.0  # of a batch of 30 s, or of a window
 _NEVER = 2.0  # a threshold that no confidence reaches, also after rounding to float32
 _PLACE = re.compile(r"^\S+:\d+ .*\) ")  # file, line and signature of a function
 
@@ -93,12 +95,21 @@ class Session:
         return log_probs, frames, layers
 
     def _run(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        watch = threading.Timer(_LONGEST_RUN_S, setattr, (options, "terminate", True))  # a graph may have a loop without an end
+        watch.daemon = True
+        watch.start()
         try:
-            return list(self._session.run(list(outputs), dict(inputs)))
+            return list(self._session.run(list(outputs), dict(inputs), options))
         except Exception as error:
             if not (_is_of_onnxruntime(error) or isinstance(error, ValueError)):  # ValueError: no such input or output
                 raise
-            raise UserError(f"{self._path}: onnxruntime cannot run it ({_reason(error)}); export it again") from None
+            why = f"no end in {_LONGEST_RUN_S:g} s" if options.terminate else _reason(error)
+            raise UserError(f"{self._path}: onnxruntime cannot run it ({why}); export it again") from None
+        finally:
+            watch.cancel()
 
 
 def as_thresholds(thresholds: Sequence[float]) -> np.ndarray:

@@ -17,6 +17,8 @@ _COMPRESSED = {b"\0BCM": "<u1", b"\0BCM2": "<u2", b"\0BCM3": "<u1"}  # see compr
 _LONGEST_HEADER = 22
 _INT = b"\4\4"  # the size that precedes each integer
 _WIDEST = 1 << 16  # the largest number of columns
+_MOST_NUMBERS = 1 << 30  # of a matrix; those of 37 hours
+_MOST_BYTES = 1 << 31  # of a recording
 _LARGEST = 1e4  # features are logarithms: those of 16-bit samples lie between -16 and 30
 
 
@@ -101,6 +103,8 @@ def read_recording(path: str, offset: int) -> bytes:
             raise UserError(f"{path}:{offset}: there is no recording at this offset; correct it, or name an audio file")
         if start + length > room:
             raise UserError(f"{path}:{offset}: the archive ends within this recording; copy or unpack it again")
+        if length > _MOST_BYTES:
+            raise UserError(f"{path}:{offset}: has {length / 1e6:.0f} MB, more than may fit into memory; name an audio file")
         handle.seek(offset + start)
         return handle.read(length)
 
@@ -121,6 +125,8 @@ def _read(path: str, offset: int) -> np.ndarray:
         sound = marks == _INT and ((rows >= 0 and 0 < cols <= _WIDEST) or rows == cols == 0)
         if not sound or used + table + rows * cols * dtype.itemsize > room:
             raise ValueError(f"its header gives {rows} x {cols} numbers, but the file is shorter")
+        if rows * cols > _MOST_NUMBERS:
+            raise ValueError(f"it has {rows} x {cols} numbers, which may not fit into memory")
         handle.seek(offset + used)
         percentiles = np.frombuffer(handle.read(table), "<u2")
         data = np.frombuffer(handle.read(rows * cols * dtype.itemsize), dtype)

@@ -40,6 +40,8 @@ _RAW = re.compile(r"(?P<path>.+)\?rate=(?P<rate>[1-9]\d{0,6})&encoding=s16(?P<or
 _IN_ARK = re.compile(r"(?P<path>.+):(?P<offset>\d{1,18})")
 _WORD = re.compile(r"""'([^']*)'|"([^"]*)"|((?:\\.|[^\s'"<>|;&()])+)""")  # of a shell command
 _NO_LENGTH = 1 << 34  # no recording has so many samples; libsndfile says 2^63 - 1 for a flac that was written to a pipe
+_COMPRESSED = ("FLAC", "OGG", "MP3")  # silence in them is 20,000 times smaller than in memory
+_MOST_UNPACKED = 1 << 28  # samples; 4.7 hours at 16 kHz
 _BLOCK = 1 << 20  # samples that are checked at a time
 
 
@@ -89,6 +91,11 @@ class Recording:
         Raises:
             UserError: there are fewer, which libsndfile itself may not tell, or they are damaged.
         """
+        if count > _MOST_UNPACKED and self.sound.format in _COMPRESSED:
+            raise UserError(
+                f"{self.entry}: {count / self.sound.samplerate / 3600:.1f} hours are compressed in one piece, and unpacked may"
+                " not fit into memory; divide it with segments, or convert it: ffmpeg -i IN OUT.wav"
+            )
         try:
             if exact and not self.sound.seekable() and (start, count) != (0, self.sound.frames):
                 self.sound.seek(0)

@@ -15,6 +15,7 @@ CHECKED = {"WAV", "WAVEX", "RF64", "AIFF", "AU", "W64", "VOC", "OGG", "FLAC", "M
 End = Callable[[str, BinaryIO, int], int | None]  # name, file, its size -> the byte after the recording, None: not known
 
 _TAG_BYTES = 1024  # allowed behind the recording: tags and padding are shorter; as audio it would be 32 ms at 16 kHz
+_PADDING_BYTES = 1 << 26  # of zeros, to the block size of a disk
 _OGG_PAGE_BYTES = 65307  # the longest page
 _OGG_HEADER_BYTES = 282  # of the longest header of a page
 _FLAC_START = b"fLaC\0\0\0\x22"  # and the head of the first block, which has 34 bytes
@@ -47,7 +48,7 @@ def check_complete(name: str, handle: BinaryIO) -> None:
         return
     if end > size:
         raise UserError(f"{name}: is truncated: its header gives {end} bytes, but the file has {size}; copy or unpack it again")
-    if size - end > _TAG_BYTES and not _only_zeros(handle, end):
+    if size - end > _TAG_BYTES and not (size - end < _PADDING_BYTES and _only_zeros(handle, end)):
         raise UserError(
             f"{name}: its header gives {end} bytes, but the file has {size}: the rest would not be read; correct the header, or"
             " convert the file: ffmpeg -ignore_length 1 -i IN OUT.wav"

@@ -2,7 +2,6 @@
 
 import gzip
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -40,11 +39,8 @@ class ArpaModel(LanguageModel):
 def _read_file(path: Path) -> tuple[list[str], list[Grams]]:
     if not path.is_file():
         raise UserError(f"{path}: no such language model; `asrprune lm` makes one")
-    try:
-        with open_unzipped(path) as handle:
-            return _read(_Lines(path, handle))
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise UserError(f"{path}: the gzipped file is truncated or damaged; copy or download it again") from None
+    with open_unzipped(path) as handle:
+        return _read(_Lines(path, handle))
 
 
 class _Lines:

@@ -15,6 +15,7 @@ from asrprune.data.tables import not_utf8, stream_table, unseen
 from asrprune.lm.language_model import END, START, UNKNOWN, Grams, LanguageModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import open_unzipped
+from asrprune.runtime.planted import lines_of
 
 logger = logging.getLogger(__name__)
 _FALLBACK = (0.5, 1.0, 1.5)  # KenLM's discounts for texts too small to estimate them
@@ -77,7 +78,7 @@ def _lines(path: Path) -> Iterator[list[str]]:
         raise UserError(f"{path}: no such text")
     previous, count, ascending = "", 0, True
     with open_unzipped(path) as handle:
-        for number, line in enumerate(handle, 1):
+        for number, line in enumerate(lines_of(handle, path), 1):
             if place := not_utf8(line):
                 raise UserError(f"{path}:{number}: byte {place} of the line is not UTF-8; convert the file")
             words = line.decode("utf-8").split()

@@ -39,7 +39,7 @@ class CachedScorer:
     def __call__(self, keeps: Sequence[Keep], best: int | None = None) -> dict[Keep, DevScore]:
         """Compute dev scores; see ``DevScorer``."""
         key = hashlib.sha256(json.dumps([self.made_by, keeps, best]).encode()).hexdigest()[:16]
-        if key not in self.results:
+        if not self._has(key, keeps, best):
             self.results[key] = self._compute(keeps, best)
             write_json(self.path, self.results)
         result = self.results[key]
@@ -47,6 +47,11 @@ class CachedScorer:
         self.naive_layer_forwards += result["naive_layer_forwards"]
         self.seconds += result["seconds"]
         return {keep: DevScore(primary, tie_break) for keep, primary, tie_break in result["scores"]}
+
+    def _has(self, key: str, keeps: Sequence[Keep], best: int | None) -> bool:
+        """Return whether there is a result with the sub-models that were asked for: the file may have been changed."""
+        found = {keep for keep, _, _ in self.results[key]["scores"]} if key in self.results else set()
+        return found <= set(keeps) and len(found) >= (len(keeps) if best is None else min(best, len(keeps)))
 
     def _compute(self, keeps: Sequence[Keep], best: int | None) -> _Result:
         started, scorer = time.monotonic(), self.scorer

@@ -41,6 +41,10 @@ _KNOWN = (  # errors of libraries: pattern, sentence
         "out of memory; lower batch.max_frames (training) or decode.max_frames",
     ),
     (
+        r"ImportError: .*(failed to map segment|cannot allocate memory)",
+        "a library does not fit into memory; raise the limit on memory, `ulimit -v`",
+    ),
+    (
         r"BrokenProcessPool|DataLoader worker .* (killed|exited)",
         "a worker process was killed, perhaps for lack of memory; lower --nj, or set train.num_workers=0",
     ),
@@ -58,7 +62,7 @@ _KNOWN = (  # errors of libraries: pattern, sentence
         "a file cannot be written; free some disk space or quota",
     ),
 )
-_FROM_WORKER = re.compile(r"Caught \w+ in DataLoader worker.*^[\w.]*UserError: ", re.DOTALL | re.MULTILINE)
+_FROM_WORKER = re.compile(r"\ACaught \w+ in DataLoader worker.*^[\w.]*UserError: ", re.DOTALL | re.MULTILINE)
 
 
 def user_message(error: Exception) -> str | None:

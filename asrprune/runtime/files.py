@@ -12,12 +12,13 @@ import re
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.planted import no_link, open_plain
+from asrprune.runtime.planted import no_link, open_plain, read_plain
 from asrprune.runtime.signals import deferred
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ _TEMPORARY = re.compile(r"\..*\.(\w{8}|\d+)\.tmp(\.[^.]*)?")
 _OLD_S = 3600.0  # without locks, an older temporary file counts as left over: no file takes so long to write
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of a surrogate; two of them may be one character
 _HASHED_BYTES = 1 << 20
+_MOST_TIMES, _ALWAYS_ALLOWED = 100, 64 << 20  # of a gzipped text: times its size, plus bytes; text takes 3 to 10 times
 LARGEST = 2**63 - 1  # the largest whole number of numpy and torch
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -192,31 +194,49 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+class _Unzipped(gzip.GzipFile):
+    """A gzipped text, whose lines end where it gets larger than a text can be that was not made to fill the memory."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self._path, self._most = path, _MOST_TIMES * path.stat().st_size + _ALWAYS_ALLOWED
+
+    def readline(self, size: int | None = -1) -> bytes:
+        if self.tell() > self._most:
+            raise UserError(f"{self._path}: unpacks to more than {_MOST_TIMES} times its size, so it is no text; replace it")
+        try:
+            return super().readline(size)
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            raise UserError(f"{self._path}: the gzipped file is truncated or damaged; copy or download it again") from None
+
+
 def open_unzipped(path: Path) -> BinaryIO:
-    """Open a file for reading bytes; unzip it if it is gzipped."""
-    with open(path, "rb") as handle:
+    """Open a plain file for reading lines as bytes; unzip it if it is gzipped."""
+    with open_plain(path) as handle:
         zipped = handle.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(path)) if zipped else open(path, "rb")
+    return cast(BinaryIO, _Unzipped(path)) if zipped else open_plain(path)
 
 
 def read_json(path: Path, made_by: str = "") -> Any:
     """Read a JSON file; raise a ``UserError`` if it is missing or broken, naming ``made_by``, the command that writes it."""
     hint = f"; {made_by} makes it" if made_by else ""
     try:
-        with open_plain(path) as handle:
-            content = handle.read()
+        content = read_plain(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file{hint}") from None
     try:
-        return parse_json(content.decode("utf-8"))
+        return parse_json(content.decode("utf-8"), _real)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}){hint}") from None
 
 
-def parse_json(text: str) -> Any:
-    """Parse JSON; raise a ``ValueError`` for any mistake, also for too deep nesting, too many digits, or half a character."""
+def parse_json(text: str, real: Callable[[str], float] = float) -> Any:
+    """Parse JSON; raise a ``ValueError`` for any mistake, also for too deep nesting, too many digits, or half a character.
+
+    ``real`` reads numbers that are not whole.
+    """
     try:
-        value = json.loads(text, parse_int=_whole)
+        value = json.loads(text, parse_int=_whole, parse_float=real)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
@@ -229,6 +249,12 @@ def parse_json(text: str) -> Any:
 def _whole(digits: str) -> int:
     if len(digits) > 20 or abs(value := int(digits)) > LARGEST:
         raise ValueError(f"a whole number of {len(digits)} digits")
+    return value
+
+
+def _real(digits: str) -> float:
+    if abs(value := float(digits)) > LARGEST:  # of which no figure can be drawn
+        raise ValueError(f"the number {digits[:20]}")
     return value
 
 

@@ -3,12 +3,16 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from asrprune.runtime.errors import UserError
 
 _LONGEST = 200  # bytes of a name; file systems have 255, and endings are added
+_LARGEST = 1 << 28  # bytes of a document; in memory, JSON can take 24 times as many
+_LONGEST_LINE = 1 << 24  # bytes; the words of 100 hours of speech
 
 
 def file_name(text: str, what: str) -> str:
@@ -55,11 +59,41 @@ def open_plain(path: str | Path) -> BinaryIO:
     return open(path, "rb")
 
 
+def read_plain(path: str | Path) -> bytes:
+    """Read a document: a file that is small unless somebody made it large, perhaps of a hole without content.
+
+    Raises:
+        OSError: the file cannot be opened.
+        UserError: it is a pipe or a device, or too large.
+    """
+    with open_plain(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        if size > _LARGEST:
+            raise UserError(
+                f"{path}: has {size / 1e6:.0f} MB, but {_LARGEST / 1e6:.0f} MB are the most; it is damaged, replace it"
+            )
+        return handle.read()
+
+
+def lines_of(handle: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Yield the lines of an open text.
+
+    Raises:
+        UserError: a line is so long that this is no text, and memory could end before the line does.
+    """
+    for number, line in enumerate(iter(partial(handle.readline, _LONGEST_LINE), b""), 1):
+        if len(line) == _LONGEST_LINE:
+            raise UserError(
+                f"{path}:{number}: has more than {_LONGEST_LINE / 1e6:.0f} MB in a line, so it is no text; replace it"
+            )
+        yield line
+
+
 def no_link(path: str, flags: int) -> int:
     """Open a file for writing without following links; used as ``open(..., opener=no_link)``.
 
     Raises:
-        UserError: it is a symbolic link or a pipe.
+        UserError: it is a symbolic link or a pipe, or has another name elsewhere (a hard link), which would change, too.
     """
     handle = -1
     try:
@@ -68,7 +102,10 @@ def no_link(path: str, flags: int) -> int:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
     if handle >= 0:
-        if not stat.S_ISFIFO(os.fstat(handle).st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISFIFO(status.st_mode) and (status.st_nlink < 2 or not stat.S_ISREG(status.st_mode)):
             return handle
         os.close(handle)
+        if not stat.S_ISFIFO(status.st_mode):
+            raise UserError(f"{path}: is a hard link, and the file has another name elsewhere; put a copy in its place")
     raise UserError(f"{path}: is a symbolic link or a pipe, where a plain file belongs; remove it")

@@ -73,6 +73,8 @@ class Slurm(Executor):
             raise UserError(
                 "--executor slurm: this machine has no sbatch; run this on a machine of the cluster, or use --executor local"
             )
+        if not str(logs.absolute()).isprintable():  # it becomes a line of a script, and what follows a line feed would be run
+            raise UserError(f"{logs}: holds a character that is not printed, so no job can be given this path; rename it")
         try:
             import submitit  # noqa: F401
         except ModuleNotFoundError:

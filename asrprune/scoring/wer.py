@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isqrt
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from asrprune.scoring.edit_distance import edit_distance
 _SUB_COST = 4  # the costs of sclite; an insertion and a deletion (6) cost more than a substitution
 _GAP_COST = 3
 _MAX_CELLS = 1 << 20  # cells of the cost tables in memory, 4 bytes each
+_LONG = 1 << 26  # cells of a table that is not kept in memory; it takes twice the time
 _ALIGNED_AT_ONCE = 10_000  # utterances; one by one the alignment is 7 times slower
 
 Pair = tuple[Sequence[str], Sequence[str]]
@@ -157,7 +159,7 @@ def aligned(refs: Texts, hyps: Texts) -> Iterator[tuple[Alignment, Alignment]]:
     The alignments are those of sclite, with the smallest 4 * substitutions + 3 * insertions + 3 * deletions. Three
     substitutions cost as much as two insertions and two deletions, so the choice between equal costs changes the counts.
     sclite goes from the last word backwards; it pairs two words if this has the smallest cost, else inserts, else deletes.
-    An alignment needs 4 bytes * (length of the reference + 1) * (length of the hypothesis + 1).
+    A long one needs 8 bytes * (length of the hypothesis + 1) * the square root of the length of the reference.
     """
     texts = ((ref.split(), hyp.split()) for (_, ref), (_, hyp) in zip(refs, hyps, strict=True))
     while words := list(islice(texts, _ALIGNED_AT_ONCE)):
@@ -182,8 +184,11 @@ def _edits_of_all(pairs: Sequence[Pair]) -> list[str]:
     edits = [""] * len(pairs)
     for batch in _batches(different, (index for index, pair in enumerate(different) if any(pair))):
         codes: dict[str, int] = {}
-        tables = _cost_tables(*(_padded([different[index][side] for index in batch], codes) for side in (0, 1)))
-        for index, table in zip(batch, tables, strict=True):
+        refs, hyps = (_padded([different[index][side] for index in batch], codes) for side in (0, 1))
+        if refs.shape[1] * hyps.shape[1] > _LONG:
+            edits[batch[0]] = _edits(*different[batch[0]], _LongTable(refs, hyps).cost)
+            continue
+        for index, table in zip(batch, _cost_tables(refs, hyps), strict=True):
             edits[index] = _edits(*different[index], table.item)
     return [start + "C" * end for start, end in zip(edits, ends, strict=True)]
 
@@ -218,14 +223,36 @@ def _padded(sequences: Sequence[Sequence[str]], codes: dict[str, int]) -> np.nda
     return padded
 
 
-def _cost_tables(refs: np.ndarray, hyps: np.ndarray) -> np.ndarray:
+class _LongTable:
+    """The cost table of one long pair (1, N) and (1, M). Of N rows sqrt(N) are kept, and those between are computed again."""
+
+    def __init__(self, refs: np.ndarray, hyps: np.ndarray) -> None:
+        self._refs, self._hyps, self._step = refs, hyps, isqrt(refs.shape[1]) + 1
+        self._kept: list[np.ndarray | None] = [None]  # the rows 0, step, 2 * step, ...
+        for start in range(0, refs.shape[1], self._step):
+            self._first, self._block = start, self._rows(start)
+            self._kept.append(self._block[:, -1].copy())
+
+    def cost(self, i: int, j: int) -> int:
+        """Return the smallest cost for the first ``i`` and ``j`` tokens; rows are asked for from the last to the first."""
+        if not self._first <= i <= self._first + self._step:
+            self._first = (i - 1) // self._step * self._step
+            self._block = self._rows(self._first)
+        return int(self._block[0, i - self._first, j])
+
+    def _rows(self, start: int) -> np.ndarray:
+        return _cost_tables(self._refs[:, start : start + self._step], self._hyps, self._kept[start // self._step])
+
+
+def _cost_tables(refs: np.ndarray, hyps: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
     """Return the smallest cost for every two prefixes: refs (B, N), hyps (B, M) -> (B, N + 1, M + 1).
 
-    Insertions go along a row, so a running minimum of cost - 3 * column gives the whole row at once.
+    ``first`` (B, M + 1) is the first row, if it is not that of the empty prefix. Insertions go along a row, so a running
+    minimum of cost - 3 * column gives the whole row at once.
     """
     gaps = _GAP_COST * np.arange(hyps.shape[1] + 1, dtype=np.int32)
     tables = np.empty((len(refs), refs.shape[1] + 1, len(gaps)), dtype=np.int32)
-    tables[:, 0] = gaps
+    tables[:, 0] = gaps if first is None else first
     for i in range(1, tables.shape[1]):
         row = tables[:, i - 1] + np.int32(_GAP_COST)
         paired = tables[:, i - 1, :-1] + np.int32(_SUB_COST) * (refs[:, i - 1, None] != hyps)

@@ -12,9 +12,10 @@ from typing_extensions import TypedDict
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import parse_json, write_text
-from asrprune.runtime.planted import no_link, open_plain
+from asrprune.runtime.planted import no_link, read_plain
 from asrprune.runtime.records import Finite
 
+Percent = Annotated[float, Field(allow_inf_nan=False, le=1e15)]  # of larger ones no figure can be drawn
 Exit = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]  # a layer
 
 
@@ -38,7 +39,7 @@ class _Epoch(TypedDict):
     seconds: Finite
     train_loss: float
     dev_loss: Annotated[dict[Exit, float], Field(min_length=1)]
-    dev_wer: Annotated[dict[Exit, Finite], Field(min_length=1)]
+    dev_wer: Annotated[dict[Exit, Percent], Field(min_length=1)]
 
 
 _LINE: TypeAdapter[Any] = TypeAdapter(Annotated[_Step | _Epoch, Field(discriminator="kind")])
@@ -119,8 +120,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         UserError: another line is broken.
     """
     records = []
-    with open_plain(path) as handle:
-        lines = handle.read().splitlines()
+    lines = read_plain(path).splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             record = parse_json(line.decode())

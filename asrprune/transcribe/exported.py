@@ -14,12 +14,13 @@ from asrprune.decode.decoder import Decoder
 from asrprune.decode.windows import Timing
 from asrprune.experiment.plan import Keep, Plan, check_layers
 from asrprune.export.record import Exported
-from asrprune.export.session import Session
+from asrprune.export.session import LAYERS, Session
 from asrprune.features.fbank import UNIT_SCALE, Read, fbank_of_part, frame_sizes, num_frames
 from asrprune.features.fbank_numpy import compute_fbank_numpy
 from asrprune.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
+_ROUNDED = 1e-3  # a log-probability may be larger than 0 by this, after rounding
 
 
 class ExportedModel:
@@ -50,13 +51,13 @@ class ExportedModel:
         """Raise a ``UserError`` if the metadata do not describe the graph."""
         record, graph = self.record, self._session
         sizes = (
-            ("mel filters", record.frontend.num_mels if record.input == "features" else 0, graph.num_mels),
-            ("text units", len(record.units), graph.num_units),
-            ("layers", record.num_layers, graph.num_layers),
-            ("thresholds", len(record.thresholds), graph.num_thresholds),
+            ("mel filters", record.frontend.num_mels if record.input == "features" else 0, graph.num_mels, True),
+            ("text units", len(record.units), graph.num_units, True),
+            ("layers", record.num_layers, graph.num_layers, record.form == "depth"),
+            ("thresholds", len(record.thresholds), graph.num_thresholds, False),
         )
-        for what, said, found in sizes:
-            if isinstance(found, int) and said != found:  # else the graph leaves it open
+        for what, said, found, may_be_open in sizes:
+            if said != found and (isinstance(found, int) or not may_be_open):
                 raise UserError(f"{self.path}: its metadata say {said} {what}, but its graph has {found}; export it again")
 
     def __reduce__(self) -> tuple[type["ExportedModel"], tuple[Path, bool]]:
@@ -100,7 +101,18 @@ class ExportedModel:
         for row, each in zip(x, batch, strict=True):
             row[: len(each)] = each
         log_probs, frames = self._session.run(x, lens, None if self.record.form == "depth" else keep)
+        self._check_outputs(log_probs, frames, len(batch))
         return [row[:count] for row, count in zip(log_probs, frames.tolist(), strict=True)]
+
+    def _check_outputs(self, log_probs: np.ndarray, frames: np.ndarray, count: int) -> None:
+        """Raise a ``UserError`` unless these are the outputs for ``count`` utterances; those of a stranger may not be."""
+        plain = isinstance(log_probs, np.ndarray) and log_probs.dtype == np.float32 and log_probs.ndim == 3
+        fit = plain and log_probs.shape[::2] == (count, len(self.units)) and _are_counts(frames, count, log_probs.shape[1])
+        if not fit or not log_probs.max(initial=-np.inf) <= _ROUNDED:
+            raise UserError(
+                f"{self.path}: its outputs are not log-probabilities of {len(self.units)} text units, and their lengths; export"
+                " it again"
+            )
 
     def thresholds(self, given: float | None, decoder: str) -> Sequence[float]:
         """See ``Model``."""
@@ -111,6 +123,9 @@ class ExportedModel:
     def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
         """See ``Model``."""
         log_probs, frames, layers = self._session.run_until_sure(features[None], np.array([len(features)]), thresholds)
+        self._check_outputs(log_probs, frames, 1)
+        if not _are_counts(layers, 1, self.num_layers):
+            raise UserError(f"{self.path}: its output `{LAYERS}` is not the number of layers that ran; export it again")
         return log_probs[0, : int(frames[0])], int(layers[0])
 
     def params_m(self, keep: Keep) -> float:
@@ -120,3 +135,9 @@ class ExportedModel:
     def memory_mb(self, keep: Keep) -> float:
         """See ``Model``; estimated as the size of the file times the share of its parameters that run."""
         return self.path.stat().st_size / 1e6 * self.params_m(keep) / self.record.depths[0].params_m
+
+
+def _are_counts(values: np.ndarray, count: int, most: int) -> bool:
+    """Return whether these are ``count`` whole numbers from 0 to ``most``."""
+    whole = isinstance(values, np.ndarray) and values.dtype == np.int64 and values.shape == (count,)
+    return bool(whole and values.min(initial=0) >= 0 and values.max(initial=0) <= most)

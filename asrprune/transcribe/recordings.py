@@ -2,7 +2,9 @@
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,9 @@ STDIN = "-"
 ENDINGS = frozenset(  # the audio files of a folder; a file that is given by itself may have any name
     (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".snd", ".sph", ".caf", ".w64", ".rf64")
 )
+
+
+_ANY_FOLDERS = re.compile(r"(?:^|(?<=/))\*\*(?:/+|$)")
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,16 @@ def find_recordings(given: Sequence[str]) -> tuple[list[RecordingFile], list[str
     found: list[RecordingFile] = []
     faults: list[str] = []
     for entry in given:
-        for path in _matches(entry):
-            if os.path.isdir(path):
+        named = entry == STDIN or os.path.lexists(entry)  # a name that exists stands for itself
+        for path in [entry] if named else sorted(_matches(entry)) or [entry]:
+            if not named and os.path.exists(path) and not (os.path.isdir(path) or os.path.isfile(path)):
+                faults.append(f"{path}: is a pipe or a device, which a pattern does not mean; name it")
+            elif os.path.isdir(path):
                 inside = list(_of_folder(Path(path)))
                 found += inside
                 faults += [] if inside else [f"{path}: has no audio files, whose names end in {', '.join(sorted(ENDINGS))}"]
             else:
-                found.append(RecordingFile(path, Path("stdin" if path == STDIN else Path(path).stem)))
+                found.append(RecordingFile(path, Path("stdin") if path == STDIN else _without_ending(Path(Path(path).name))))
     return found, faults
 
 
@@ -54,14 +62,38 @@ def check_names(recordings: Iterable[RecordingFile], name_of: Callable[[Recordin
             )
 
 
-def _matches(entry: str) -> list[str]:
-    """Return what a pattern matches. A name that exists, or matches nothing, stands for itself."""
-    if entry == STDIN or os.path.lexists(entry):
-        return [entry]
-    return sorted(glob.glob(entry, recursive=True)) or [entry]
+def _matches(pattern: str) -> set[str]:
+    """Return what a pattern matches, as ``glob.glob`` does, which would follow links in circles and fail in deep folders."""
+    before, *after = _ANY_FOLDERS.split(pattern, maxsplit=1)
+    if not after:
+        return set(glob.glob(pattern))
+    tops = glob.glob(before) if before else [""]
+    if not after[0]:  # a folder means what is in its sub-folders, too
+        return {top or os.curdir for top in tops}
+    folders = (folder for top in tops for folder in _folders(top, hidden=False))
+    return {path for folder in folders for path in _matches(os.path.join(glob.escape(folder), after[0]))}
+
+
+def _folders(top: str, hidden: bool = True) -> Iterator[str]:
+    """Yield a folder and all below it that can be read; links to folders are not followed."""
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        yield folder
+        with suppress(OSError), os.scandir(folder or os.curdir) as entries:
+            waiting += [
+                os.path.join(folder, entry.name)
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and (hidden or not entry.name.startswith("."))
+            ]
 
 
 def _of_folder(folder: Path) -> Iterator[RecordingFile]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in ENDINGS and path.is_file():
-            yield RecordingFile(str(path), path.relative_to(folder).with_suffix(""))
+    found = (path for below in _folders(str(folder)) for path in Path(below).glob("*") if path.suffix.lower() in ENDINGS)
+    for path in sorted(found):
+        if path.is_file():
+            yield RecordingFile(str(path), _without_ending(path.relative_to(folder)))
+
+
+def _without_ending(path: Path) -> Path:
+    return path.with_name(path.stem) if path.stem.strip(".") else path  # `..wav` has no name but its ending

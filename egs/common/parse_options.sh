@@ -97,4 +97,4 @@ if [ "$header" = "$driver" ]; then
     done
     if [ "$train_set" = "$dev_set" ]; then wrong_usage "--dev_set $dev_set: is the training set, too; give another set"; fi
 fi
-case ${exp_tag:-} in */* | . | .. | -*) wrong_usage "--exp_tag $exp_tag: must be the name of a directory below --expdir, without a /" ;; esac
+case ${exp_tag:=$(basename -- "${config:-}" .yaml)} in */* | . | .. | -*) wrong_usage "--exp_tag $exp_tag: must be the name of a directory below --expdir, without a /" ;; esac

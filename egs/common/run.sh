@@ -35,7 +35,7 @@ common=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$common/parse_options.sh"
 source "$common/environment.sh"
 one_of executor local slurm
-numbers=(--config "$config" $config_opts) exp=$expdir/${exp_tag:-$(basename "$config" .yaml)}
+numbers=(--config "$config" $config_opts) exp=$expdir/$exp_tag
 from_config lm=decode.decoder.lm speeds=prune.speeds
 remember download_dir local_opts
 train=$datadir/$train_set train_sp=${train}_sp dev=$datadir/$dev_set tests=() list=()
@@ -64,6 +64,7 @@ stage 2 fbank "speed perturbation, features and CMVN, in $train_sp, $dev and the
 stage 3 bpe "text units${lm:+ and language model}, in $exp/lang"
     run asrprune bpe "$train" "$exp/lang" "${numbers[@]}"
     if [[ -z $lm || -f $lm ]]; then :  # there is none to make
+    elif [[ $lm = */* ]]; then die "decode.decoder.lm $lm: no such file; one that is made has a name without /"
     elif [[ -f local/lm.sh && $lm != ?gram.arpa* ]]; then run bash local/lm.sh "$download_dir" "$datadir" "$exp/lang/$lm"
     else run asrprune lm "${lm_text:-$train/text}" ${lm_text:+--plain} "$exp/lang/$lm"; fi
 stage 4 train "training with $config, in $exp; curves: tensorboard --logdir $exp"

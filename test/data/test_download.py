@@ -38,6 +38,7 @@ class Site:
     length: str = ""  # what replies say of it, if not the truth
     statuses: list[int] = field(default_factory=list)  # errors that the next requests get
     hang: bool = False  # do not break off: stay silent
+    drops: bytes = b""  # or send this again and again
     ranges: list[str | None] = field(default_factory=list)
 
 
@@ -64,6 +65,7 @@ def _handler(site: Site) -> type[http.server.BaseHTTPRequestHandler]:
             self.wfile.write(rest[: site.cuts.pop(0)] if site.cuts else rest)
             while site.hang:
                 time.sleep(0.02)
+                self.wfile.write(site.drops)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -105,6 +107,13 @@ def test_goes_on_after_a_broken_connection(site: Site, tmp_path: Path) -> None:
     site.cuts = [1_200_000, 700_000]
     assert fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path).read_bytes() == BODY
     assert site.ranges == [None, "bytes=1200000-", "bytes=1900000-"]
+
+
+def test_a_server_that_drips_does_not_hang_it(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_SLOWEST_S", 0.1)
+    site.body, site.length, site.hang, site.drops = b"x", str(1 << 30), True, b"."
+    said = refusal(lambda: fetch(site.url, None, tmp_path / "corpus.tar.gz", tmp_path))
+    assert f"{site.url}: cannot be downloaded (it sends less than 1048576 bytes in 0.1 s); run this again to continue" in said
 
 
 def test_a_length_that_is_no_number_is_not_believed(site: Site, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asrprune.data.check import check_data_dir
-from asrprune.data.tables import Table, joined, open_table
+from asrprune.data.tables import Table, joined, open_table, read_table
 from asrprune.runtime.errors import UserError
 
 DIRECTORY = {
@@ -80,3 +80,10 @@ def test_memory_does_not_grow_with_a_directory(tmp_path: Path) -> None:
 
     peak(100)  # imports and caches
     assert peak(20_000) < peak(2_000) + 50_000  # 25 bytes a row of one file would be more
+
+
+def test_the_faults_of_a_file_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asrprune.data.tables._MOST_FOUND", 50)
+    (tmp_path / "text").write_text("\n" * 10_000)
+    with pytest.raises(UserError, match=r"text:1: : the line is empty(.*\n)+\.\.\. and 31 more$"):
+        read_table(tmp_path / "text")

@@ -281,6 +281,17 @@ def test_a_wrong_config_is_told_before_anything_runs(recipe: Recipe) -> None:
     assert recipe.calls() == []
 
 
+def test_names_of_a_strangers_config_do_not_lead_out(recipe: Recipe) -> None:
+    recipe.config("")
+    shutil.copy(recipe.folder / "conf/train.yaml", recipe.folder / "conf/...yaml")
+    _, err = recipe.run("--config", "conf/...yaml", status=1)
+    assert "--exp_tag ..: must be the name of a directory below --expdir" in err
+    recipe.config("decode: {decoder: {type: beam, lm: ../../../3gram.arpa}}")
+    _, err = recipe.run(status=1)
+    assert "decode.decoder.lm ../../../3gram.arpa: no such file; one that is made has a name without /" in err
+    assert recipe.calls() == []
+
+
 def test_the_doctor_comes_first(recipe: Recipe) -> None:
     (recipe.root / "fail_doctor").write_text("1")
     _, err = recipe.run("--stage", "4", status=1)

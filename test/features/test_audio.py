@@ -517,3 +517,13 @@ def test_channels_are_mixed_in_blocks(tmp_path: Path) -> None:
         mixed = recording.read_mono(100, 25_000)
         assert recording.read_mono(100, 0).shape == (0,)
     np.testing.assert_allclose(mixed, samples[100:25_100].mean(axis=1) / 32768, atol=1e-6)
+
+
+def test_hours_of_silence_are_not_unpacked_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asrprune.features.audio._MOST_UNPACKED", 9000)
+    for ending in ("flac", "wav"):
+        soundfile.write(tmp_path / f"a.{ending}", np.zeros(16000), 16000)
+    with pytest.raises(UserError, match=r"a\.flac: 0\.0 hours are compressed in one piece"):
+        read_audio(str(tmp_path / "a.flac"), 16000)
+    assert len(read_audio(str(tmp_path / "a.flac"), 16000, 0.0, 0.5)) == 8000
+    assert len(read_audio(str(tmp_path / "a.wav"), 16000)) == 16000

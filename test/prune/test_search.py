@@ -4,9 +4,10 @@ import itertools
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,11 +23,13 @@ from asrprune.experiment.plan import Keep, plan_path, read_plan
 from asrprune.experiment.store import Experiment
 from asrprune.prune.dev_score import DevScore
 from asrprune.prune.dev_scorer import DevScorer
+from asrprune.prune.score_cache import CachedScorer
 from asrprune.prune.search import check_measured, make_plan
 from asrprune.prune.strategies.iterative import iterative
 from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, processes
+from asrprune.runtime.files import read_json, write_json
 
 MEASURED = ("svcca", "influence")  # strategies that need what stage 6 measures
 
@@ -210,3 +213,30 @@ def test_nothing_but_the_dev_set_is_opened(own: Experiment, tiny_data: Path, tmp
     else:
         assert (below, features) == (set(), set())
     assert any(path.is_relative_to(own.path.resolve()) for path in paths), "the watch works"
+
+
+class Counting:
+    """A scorer that notes the sub-models that it is asked for."""
+
+    layer_forwards, naive_layer_forwards = 0.0, 0
+
+    def __init__(self) -> None:
+        self.asked: list[Keep] = []
+
+    def __call__(self, keeps: Sequence[Keep], best: int | None) -> dict[Keep, DevScore]:
+        self.asked += keeps
+        return {keep: DevScore(1.0 * len(keep), 0.0) for keep in keeps}
+
+
+@pytest.mark.parametrize("spoil", [lambda rows: rows[:1], lambda _: [[[3], 1.0, 1.0]] * 2, lambda _: []])
+def test_scores_of_other_sub_models_are_computed_again(spoil: Callable[[list[object]], list[object]], tmp_path: Path) -> None:
+    """The file may be a stranger's."""
+    path, keeps = tmp_path / "iterative.json", [(1, 2), (1,)]
+    for again in ([*keeps], []):
+        scorer = Counting()
+        assert CachedScorer(cast(DevScorer, scorer), path, [])(keeps).keys() == set(keeps)
+        assert scorer.asked == again
+    ((key, result),) = read_json(path).items()
+    write_json(path, {key: {**result, "scores": spoil(result["scores"])}})
+    assert CachedScorer(cast(DevScorer, scorer), path, [])(keeps).keys() == set(keeps)
+    assert scorer.asked == keeps

@@ -1,13 +1,14 @@
 """The end of a script: one sentence and a status, whatever stopped it; a bug keeps its traceback."""
 
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.failures import exit_status
+from asrprune.runtime.failures import exit_status, user_message
 from asrprune.runtime.signals import ENDING
 
 
@@ -37,6 +38,18 @@ def test_an_error_that_the_user_can_mend_is_one_sentence(
     err = capsys.readouterr().err
     assert err.startswith(said)
     assert err.count("\n") == 1
+
+
+def test_the_sentence_of_a_worker_is_found_at_once() -> None:
+    caught = "Caught UserError in DataLoader worker process 0.\n"
+    whole = (
+        f"{caught}Original Traceback (most recent call last):\n  f()\nasrprune.runtime.errors.UserError: a.ark: is damaged\n"
+    )
+    assert user_message(UserError(whole)) == "a.ark: is damaged"
+    started = time.process_time()
+    faults = f"utt2spk:1: the speaker id `{caught[:-1]}` contains a space\n" * 5000  # of a stranger's directory
+    assert user_message(UserError(faults)) == faults.rstrip()
+    assert time.process_time() - started < 1.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

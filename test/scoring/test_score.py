@@ -146,6 +146,20 @@ def test_batches_bound_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, batches)) > 3
 
 
+def test_long_texts_are_aligned_as_short_ones_in_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(0)
+    pairs = [tuple(" ".join(draw.choices("abc", k=draw.randint(1, 40))) for _ in range(2)) for _ in range(40)]
+    texts = [[(f"{number:02d}", pair[side]) for number, pair in enumerate(pairs)] for side in (0, 1)]
+    short = list(aligned(*texts))
+    monkeypatch.setattr("asrprune.scoring.wer._MAX_CELLS", 0)
+    monkeypatch.setattr("asrprune.scoring.wer._LONG", 0)
+    assert list(aligned(*texts)) == short
+    tracemalloc.start()
+    next(aligned([("u", "a b " * 1500)], [("u", "b c " * 1500)]))
+    peak = [tracemalloc.get_traced_memory()[1], tracemalloc.stop()][0]
+    assert peak < 20e6, "the table of the characters has 144 MB"
+
+
 def test_alignment_holds_both_sides() -> None:
     rng = random.Random(3)
     for _ in range(200):

@@ -24,10 +24,13 @@ from records import measures
 from asrprune.analysis.matrices import read_matrices
 from asrprune.cli.screen import say
 from asrprune.config.load import read_config, read_yaml
+from asrprune.data.fix import fix_data_dir
+from asrprune.data.tables import open_table, stream_table
 from asrprune.data.tokenizer import Tokenizer
 from asrprune.experiment.store import load
 from asrprune.experiment.weights import load_weights
 from asrprune.lm.arpa import ArpaModel
+from asrprune.lm.kneser_ney import read_sentences
 from asrprune.runtime.files import parse_json, read_json, write_json
 from asrprune.train.checkpoint import load_state
 from asrprune.train.journal import read_journal
@@ -45,6 +48,8 @@ JSON = {
     "deep object": b'{"a":' * 100_000,
     "more than 64 bits": b'{"format": 9223372036854775808}',
     "5,000 digits": b'{"format": ' + b"9" * 5000 + b"}",
+    "more than a figure can show": b'{"wer": 1e300}',
+    "more than a float can hold": b'{"wer": -1e999}',
     "minus 5,000 digits": b'{"format": -' + b"9" * 5000 + b"}",
     "UTF-16": '{"format": 1}'.encode("utf-16"),
     "not UTF-8": b'{"format": "\xff"}',
@@ -137,12 +142,44 @@ def test_a_pipe_in_the_place_of_documents(tiny_experiment: Path, copy: Callable[
     exp = copy(tiny_experiment)
     readers: dict[str, Callable[[Path], object]] = {
         "model.json": read_json, "train.jsonl": read_journal, "dev.npz": read_matrices, "model.safetensors": load_weights,
-        "bpe.model": Tokenizer, "last.pt": lambda path: load_state(path.parent),
+        "bpe.model": Tokenizer, "last.pt": lambda path: load_state(path.parent), "config.yaml": read_yaml,
     }  # fmt: skip
     for name, read in readers.items():
         (exp / name).unlink(missing_ok=True)
         os.mkfifo(exp / name)
         sentence(lambda read=read, name=name: read(exp / name), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("config.yaml", read_yaml),
+        ("model.json", read_json),
+        ("train.jsonl", read_journal),
+        ("bpe.model", Tokenizer),
+        ("text", open_table),
+        ("utt2spk", lambda path: list(stream_table(path))),
+        ("wav.scp", lambda path: fix_data_dir(path.parent)),
+        ("sentences", lambda path: list(read_sentences([path], plain=True))),
+    ],
+)
+def test_holes_are_not_read_into_memory(name: str, read: Callable[[Path], object], tmp_path: Path) -> None:
+    """A file without content takes no room on a disk, but 1 TB in memory."""
+    with open(tmp_path / name, "wb") as handle:
+        handle.truncate(1 << 40)
+    sentence(lambda: read(tmp_path / name), name, "MB", "replace it")
+
+
+@pytest.mark.parametrize("read", [ArpaModel, lambda path: list(read_sentences([path], plain=True))])
+def test_gzipped_texts_that_are_damaged_or_made_to_fill_the_memory(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asrprune.runtime.files._ALWAYS_ALLOWED", 0)
+    head = b"\\data\\\nngram 1=99999999\n\n\\1-grams:\n"
+    (tmp_path / "lm.gz").write_bytes(gzip.compress(head + b"-1 a\n" * 10**6))
+    sentence(lambda: read(tmp_path / "lm.gz"), "lm.gz: unpacks to more than 100 times its size")
+    (tmp_path / "lm.gz").write_bytes(gzip.compress(head)[:-9])
+    sentence(lambda: read(tmp_path / "lm.gz"), "lm.gz: the gzipped file is truncated or damaged")
 
 
 # -- arrays, weights, checkpoints, text units ------------------------------------------------------------------------

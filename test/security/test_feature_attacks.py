@@ -13,6 +13,7 @@ from commands import asrprune, refused
 
 from asrprune.data.tables import read_table, write_table
 from asrprune.features.ark import read_matrix, read_plain_matrix, write_matrix
+from asrprune.features.audio import read_audio
 from asrprune.features.cmvn import read_cmvn
 from asrprune.runtime.errors import UserError
 
@@ -107,6 +108,23 @@ def test_only_offsets_of_plain_files_are_entries(entry: str, tmp_path: Path, can
         read_matrix(entry.replace("CANARY", str(canary.path)))
     assert "\n" not in str(caught.value)
     assert canary.is_alive()
+
+
+def test_holes_are_not_read_into_memory(tmp_path: Path) -> None:
+    """A file without content takes no room on a disk, but 8 TB in memory."""
+    for name, head in {
+        "matrix": _header(b"FM", HUGE, 1 << 10),
+        "audio": b"AUDIO\x08" + struct.pack("<Q", 1 << 42),
+        "wav": b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data\2\0\0\0\0\0",
+    }.items():
+        (tmp_path / name).write_bytes(head)
+        os.truncate(tmp_path / name, 1 << 43)
+    with pytest.raises(UserError, match=r"has 2147483647 x 1024 numbers, which may not fit into memory"):
+        read_matrix(f"{tmp_path / 'matrix'}:0")
+    with pytest.raises(UserError, match=r"audio:0: has 4398047 MB, more than may fit into memory"):
+        read_audio(f"{tmp_path / 'audio'}:0", 16000)
+    with pytest.raises(UserError, match=r"its header gives 46 bytes, but the file has 8796093022208"):
+        read_audio(str(tmp_path / "wav"), 16000)
 
 
 @pytest.mark.parametrize(

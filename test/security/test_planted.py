@@ -23,6 +23,7 @@ from asrprune.recipe.stage import Stage
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held, write_json, write_text
 from asrprune.runtime.planted import file_name, inside
+from asrprune.runtime.slurm import Slurm
 from asrprune.train.journal import Journal
 
 NAMES = [
@@ -188,6 +189,19 @@ def test_what_is_planted_stays_as_it_is(
     assert canary.is_alive()
 
 
+def test_hard_links_are_not_written_to(tmp_path: Path, canary: Canary) -> None:
+    os.link(canary.path, tmp_path / "x.log")
+    with pytest.raises(UserError, match=r"x\.log: is a hard link, and the file has another name elsewhere"):
+        run_command(["echo", "x"], tmp_path / "x.log")
+    assert canary.is_alive()
+
+
+def test_a_path_is_no_line_of_a_script_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: "/bin/sbatch")
+    with pytest.raises(UserError, match=r"holds a character that is not printed, so no job can be given this path"):
+        Slurm(1, "", tmp_path / "a\ntouch CANARY" / "log")
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_the_log_is_not_written_through_a_link(kind: str, tiny_data: Path, tmp_path: Path, canary: Canary) -> None:
     if kind == "link":
@@ -338,6 +352,17 @@ def test_methods_of_a_grid(method: str, tmp_path: Path) -> None:
     grid = {"config": "c.yaml", "methods": {method: {}}, "alone": {"methods": [method], "depths": [1]}}
     (tmp_path / "grid.yaml").write_text(json.dumps({**grid, "prunable": method, "plain": method, "baseline": method}))
     with pytest.raises(UserError, match="cannot become the name of a file"):
+        read_grid(tmp_path / "grid.yaml")
+
+
+def test_a_small_grid_of_too_many_models(tmp_path: Path) -> None:
+    from asrprune.compare.grid import read_grid
+
+    names, numbers = [f"m{number}" for number in range(100)], list(range(1, 101))
+    alone = {"methods": names, "depths": numbers}
+    grid = {"config": "c.yaml", "seeds": numbers, "methods": {name: {} for name in names}, "alone": alone}
+    (tmp_path / "grid.yaml").write_text(json.dumps({**grid, "prunable": "m0", "plain": "m1", "baseline": "m2"}))
+    with pytest.raises(UserError, match=r"grid\.yaml: has 1010000 models, but 10000 are the most"):
         read_grid(tmp_path / "grid.yaml")
 
 

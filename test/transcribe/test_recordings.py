@@ -1,6 +1,7 @@
 """What names of files, folders and patterns stand for."""
 
 import os
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +44,34 @@ def test_a_folder_stands_for_its_audio_files(folder: Path) -> None:
 def test_patterns_match_files_and_folders(folder: Path) -> None:
     assert entries("talks/*.wav") == ["talks/b.wav"]
     assert entries("talks/**/*.mp3", "talks/mo?e") == ["talks/more/c.mp3", "talks/more/c.mp3", "talks/more/d [1].wav"]
+
+
+def test_patterns_lead_neither_in_circles_nor_to_pipes(folder: Path) -> None:
+    for name in ("x", "y"):
+        (folder / "more" / name).symlink_to("..")
+    os.mkfifo(folder / "more" / "f.mp3")
+    found, faults = find_recordings(["talks/**/*.mp3"])
+    assert [recording.entry for recording in found] == ["talks/more/c.mp3"]
+    assert faults == ["talks/more/f.mp3: is a pipe or a device, which a pattern does not mean; name it"]
+    assert entries("talks/mo*/**") == ["talks/more/c.mp3", "talks/more/d [1].wav"]
+    assert entries("**/more/**/d*") == ["talks/more/d [1].wav"]
+
+
+def test_folders_of_any_depth_and_names_without_a_stem(folder: Path) -> None:
+    (folder / "more" / "..wav").touch()
+    here = os.open(folder / "empty", os.O_RDONLY)
+    for _ in range(1200):  # more than Python can call itself
+        os.mkdir("d", dir_fd=here)
+        here, above = os.open("d", os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(os.open("e.wav", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    try:
+        for given, dotted in (("talks", ["..wav"]), ("**/*.wav", [])):
+            found, _ = find_recordings([given])
+            assert sorted(each.name.name for each in found if each.entry.endswith(".wav")) == [*dotted, "b", "d [1]", "e"]
+    finally:
+        subprocess.run(["rm", "-r", folder / "empty"], check=True)  # pytest could not do it
 
 
 def test_a_name_that_exists_or_matches_nothing_stands_for_itself(folder: Path) -> None:
