@@ -28,6 +28,7 @@ from asrprune.runtime.files import atomic_file, parse_json
 from asrprune.runtime.planted import lines_of, open_plain
 from asrprune.runtime.progress import track
 
+_LONGEST_ROW = 1 << 28  # bytes; the texts of 50,000 utterances, words with times, take a tenth
 MOST_SHARDS = 200  # files per set; also the largest useful number of jobs
 Texts = dict[Keep, dict[str, str]]  # kept layers -> id -> text
 Shard = tuple[Path, list[np.ndarray]]  # its file and its batches
@@ -104,7 +105,7 @@ def _write(
 def _rows(path: Path) -> Iterator[tuple[Keep, bytes]]:
     """Yield the kept layers of each sub-model of a shard, and its texts as JSON; raise a ``ValueError`` if it is damaged."""
     with open_plain(path) as handle:
-        for line in lines_of(handle, path):
+        for line in lines_of(handle, path, _LONGEST_ROW):
             layers, _, made = line.partition(b"\t")
             yield tuple(map(int, layers.split(b","))), made
 

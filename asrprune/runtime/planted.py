@@ -75,16 +75,16 @@ def read_plain(path: str | Path) -> bytes:
         return handle.read()
 
 
-def lines_of(handle: BinaryIO, path: Path) -> Iterator[bytes]:
-    """Yield the lines of an open text.
+def lines_of(handle: BinaryIO, path: Path, longest: int = _LONGEST_LINE) -> Iterator[bytes]:
+    """Yield the lines of an open text; ``longest``: bytes of a line.
 
     Raises:
         UserError: a line is so long that this is no text, and memory could end before the line does.
     """
-    for number, line in enumerate(iter(partial(handle.readline, _LONGEST_LINE), b""), 1):
-        if len(line) == _LONGEST_LINE:
+    for number, line in enumerate(iter(partial(handle.readline, longest), b""), 1):
+        if len(line) == longest:
             raise UserError(
-                f"{path}:{number}: has more than {_LONGEST_LINE / 1e6:.0f} MB in a line, so it is no text; replace it"
+                f"{path}:{number}: has more than {longest / 1e6:.0f} MB in a line, so it is no text; replace it"
             )
         yield line
 
