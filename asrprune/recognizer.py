@@ -1,6 +1,7 @@
 """The public runtime: transcribe at any depth, with a trained experiment or with an exported file."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -63,7 +64,7 @@ class Recognizer:
             path: a directory made by a recipe (stage 5 or later) or by `asrprune prune`; or FILE.onnx of `asrprune export`.
             plan: of an experiment: the plan with the layers of each depth, which is a strategy (``exp/plans/NAME.json``) or a
                 file; None: the plan ``iterative`` if it exists, else the lowest layers. An exported file has its own.
-            device: "cpu" or "cuda"; "cpu" for an exported file.
+            device: "cpu", "cuda" or a GPU such as "cuda:1"; "cpu" for an exported file.
             decoder: numbers that replace those of ``decode.decoder`` in the config:
                 ``{"type": "beam", "lm": "3gram.arpa", "context": ["Lynde"]}``.
             low_memory: an exported file takes less memory, and more time.
@@ -74,10 +75,10 @@ class Recognizer:
         is_exported = str(path).endswith(".onnx")
         if low_memory and not is_exported:
             raise UserError(f"{path}: low_memory is a mode of exported models; leave it out")
-        if device not in ("cpu", "cuda"):
-            raise UserError(f'device must be "cpu" or "cuda", got {device!r}')
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
+            raise UserError(f'device must be "cpu", "cuda" or a GPU such as "cuda:1", got {device!r}')
         load = partial(_exported, low_memory=low_memory) if is_exported else _trained
-        model = load(Path(path), plan, device)
+        model = load(Path(path), plan, str(device))
         return cls(model, model.decoder(decoder or {}))
 
     def transcribe(

@@ -417,7 +417,7 @@ def test_arguments_of_another_kind_are_refused(exp: Path, asr: Recognizer, wav: 
         (lambda: asr.fit(rtf=float("nan")), "fit: rtf must be a number"),
         (lambda: asr.fit(rtf=1.0, seconds=0), "seconds one above 0"),
         (lambda: Recognizer.load(exp, low_memory=True), "low_memory is a mode of exported models"),
-        (lambda: Recognizer.load(exp, device="gpu"), 'device must be "cpu" or "cuda", got \'gpu\''),
+        (lambda: Recognizer.load(exp, device="gpu"), r'device must be "cpu", "cuda" or a GPU such as "cuda:1", got \'gpu\''),
     ]
     for call, message in calls:
         with pytest.raises(UserError, match=message):

@@ -83,9 +83,7 @@ def lines_of(handle: BinaryIO, path: Path, longest: int = _LONGEST_LINE) -> Iter
     """
     for number, line in enumerate(iter(partial(handle.readline, longest), b""), 1):
         if len(line) == longest:
-            raise UserError(
-                f"{path}:{number}: has more than {longest / 1e6:.0f} MB in a line, so it is no text; replace it"
-            )
+            raise UserError(f"{path}:{number}: has more than {longest / 1e6:.0f} MB in a line, so it is no text; replace it")
         yield line
 
 
