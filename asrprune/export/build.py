@@ -24,17 +24,7 @@ from asrprune.export.check import Check, Said
 from asrprune.export.cost import with_cost, with_ended
 from asrprune.export.examples import Example, noise, utterances
 from asrprune.export.mixture import smallest_mixture
-from asrprune.export.onnx_file import (
-    any_depth,
-    default_keep,
-    early_exit,
-    import_onnx,
-    metadata,
-    one_depth,
-    set_default,
-    set_metadata,
-    write,
-)
+from asrprune.export.onnx_file import default_keep, import_onnx, metadata, set_default, set_metadata, write
 from asrprune.export.record import FACTS, Exported, ExportedDepth, Form, Input, Precision
 from asrprune.export.session import THRESHOLDS, as_thresholds
 from asrprune.export.speed import UTTERANCES, with_speed
@@ -212,10 +202,13 @@ def _rtf(experiment: Experiment) -> dict[int, float]:
 
 
 def _trace(experiment: Experiment, exported: Exported) -> "onnx.ModelProto":
-    """Trace the graph of a form."""
+    """Make the graph of a form."""
+    import_onnx()
+    from asrprune.export.assemble import any_depth, early_exit, one_depth
+
     model, keep = experiment.model.cpu().eval(), exported.at(exported.depth).keep
     fbank = Fbank(exported.frontend) if exported.input == "waveform" else None
-    logger.info("tracing %d layers; this takes a minute", len(keep) if exported.form == "depth" else exported.num_layers)
+    logger.info("tracing the model; this takes half a minute")
     if exported.form == "depth":
         return one_depth(model, keep, fbank)
     file = early_exit(model, exported.exits, fbank) if exported.form == "early-exit" else any_depth(model, fbank)

@@ -15,11 +15,12 @@ import asrprune
 from asrprune.config.schema import BeamConfig, GreedyConfig, ModelConfig, ScoringConfig
 from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment.store import Experiment
-from asrprune.export import build, card, quantise
+from asrprune.export import assemble, build, card, quantise
+from asrprune.export.assemble import any_depth, early_exit
 from asrprune.export.build import Options, export, set_depth
 from asrprune.export.check import Comparison, Texts
 from asrprune.export.cost import with_cost
-from asrprune.export.onnx_file import any_depth, early_exit, import_onnx
+from asrprune.export.onnx_file import import_onnx
 from asrprune.export.record import Exported
 from asrprune.export.session import Session
 from asrprune.features.fbank import UNIT_SCALE
@@ -205,7 +206,7 @@ def test_a_file_with_other_numbers_is_not_written(
     (bias,) = (tensor for tensor in damaged.graph.initializer if tensor.name.endswith("head.project.bias"))
     values = onnx.numpy_helper.to_array(bias)
     bias.CopyFrom(onnx.numpy_helper.from_array(values + 0.1 * np.arange(len(values), dtype=np.float32), bias.name))
-    monkeypatch.setattr(build, "any_depth", lambda *_: damaged)
+    monkeypatch.setattr(assemble, "any_depth", lambda *_: damaged)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match=r"differ from those of torch by up to .*; nothing is written"):
         export(own, find_plan(own, None), tmp_path / "out" / "model.onnx", Options())

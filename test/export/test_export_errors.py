@@ -8,7 +8,7 @@ import pytest
 from commands import asrprune
 
 from asrprune.experiment.store import load
-from asrprune.export import build
+from asrprune.export import assemble
 from asrprune.export.build import Options, export, set_depth
 from asrprune.export.onnx_file import import_onnx
 from asrprune.export.session import Session
@@ -46,7 +46,7 @@ def test_a_depth_that_the_plan_lacks(page: tuple[Path, Path], tmp_path: Path, op
 
 def test_text_units_of_another_model_are_kept(page: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """tokens.txt belongs to all models of a folder; sherpa-onnx would write other words without an error."""
-    monkeypatch.setattr(build, "any_depth", lambda *_: import_onnx().load(str(page[0] / "model.onnx")))
+    monkeypatch.setattr(assemble, "any_depth", lambda *_: import_onnx().load(str(page[0] / "model.onnx")))
     tokens, experiment = tmp_path / "tokens.txt", load(page[1])
     (tmp_path / "first.onnx").touch()
     tokens.write_bytes(b"<blk> 0\n\xff 1\n")  # not UTF-8
@@ -109,7 +109,7 @@ def test_a_recording_that_is_none(page: tuple[Path, Path], tmp_path: Path, monke
     name, _ = first.split(" ", 1)
     (dev / "wav.scp").write_text("\n".join([f"{name} {tmp_path / 'noise.wav'}", *others, ""]))
     traced = import_onnx().load(str(page[0] / "model.onnx"))
-    monkeypatch.setattr(build, "any_depth", lambda *_: traced)
+    monkeypatch.setattr(assemble, "any_depth", lambda *_: traced)
     experiment = load(page[1])
     with pytest.raises(UserError, match=rf"{name}: .*noise\.wav: is not audio"):
         export(experiment, find_plan(experiment, None), tmp_path / "out" / "a.onnx", Options(input="waveform", dev=dev))

@@ -14,10 +14,11 @@ from onnx_graphs import integer_products
 from asrprune.config.schema import Config
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import load
-from asrprune.export import build, quantise
+from asrprune.export import assemble, build, quantise
+from asrprune.export.assemble import one_depth
 from asrprune.export.build import Options, export, set_depth
 from asrprune.export.mixture import Loss, smallest_mixture
-from asrprune.export.onnx_file import import_onnx, one_depth
+from asrprune.export.onnx_file import import_onnx
 from asrprune.export.record import Compared, Exported
 from asrprune.export.session import Session
 from asrprune.model.ctc_model import CtcModel
@@ -31,7 +32,7 @@ def lowered(
 ) -> Callable[[Options], tuple[Path, Exported]]:
     """Export the model of ``page`` again, without tracing it."""
     traced = import_onnx().load(str(page[0] / "model.onnx"))
-    monkeypatch.setattr(build, "any_depth", lambda *_: traced)
+    monkeypatch.setattr(assemble, "any_depth", lambda *_: traced)
     experiment = load(page[1])
 
     def run(options: Options) -> tuple[Path, Exported]:

@@ -12,7 +12,7 @@ import soundfile
 
 from asrprune.data.kaldi import read_data_dir
 from asrprune.experiment.store import load
-from asrprune.export import build, card
+from asrprune.export import assemble, build, card
 from asrprune.export.build import Options, export, set_depth
 from asrprune.export.onnx_file import import_onnx
 from asrprune.export.page import export_page
@@ -171,7 +171,7 @@ def test_a_waveform_that_gives_other_numbers_is_not_written(
     damaged = onnx.load(str(page[0] / "model.onnx"))
     (mel,) = (tensor for tensor in damaged.graph.initializer if tensor.name == "fbank.mel")
     mel.CopyFrom(onnx.numpy_helper.from_array(1.1 * onnx.numpy_helper.to_array(mel), mel.name))
-    monkeypatch.setattr(build, "any_depth", lambda *_: damaged)
+    monkeypatch.setattr(assemble, "any_depth", lambda *_: damaged)
     experiment = load(page[1])
     with pytest.raises(UserError, match="differ from those of torch"):
         export(experiment, find_plan(experiment, None), tmp_path / "a.onnx", Options(form="required-keep", input="waveform"))

@@ -32,7 +32,7 @@ from asrprune.decode.greedy import GREEDY
 from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment.plan import Step
 from asrprune.experiment.store import Experiment
-from asrprune.export import build
+from asrprune.export import assemble, build
 from asrprune.export.build import Options, export, read_exported, set_depth
 from asrprune.export.onnx_file import import_onnx, set_metadata
 from asrprune.export.record import FACTS
@@ -228,7 +228,7 @@ def test_what_early_exit_costs_is_measured(
     corpus, units, traced = Corpus(dev, None), ending[1].tokenizer, import_onnx().load(str(ending[0]))
     features = [batch.features[0].numpy() for batch in corpus.loader([np.array([number]) for number in range(len(corpus))])]
     thresholds = splitting(confidences(model, features))
-    monkeypatch.setattr(build, "early_exit", lambda *_: traced)
+    monkeypatch.setattr(assemble, "early_exit", lambda *_: traced)
     monkeypatch.setattr(build, "_exits", lambda _: (exits, thresholds))
     with caplog.at_level("INFO"):
         options = Options(form="early-exit", precision=precision, dev=dev)

@@ -28,7 +28,8 @@ from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import hypotheses
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import load
-from asrprune.export.onnx_file import any_depth, write
+from asrprune.export.assemble import any_depth
+from asrprune.export.onnx_file import write
 from asrprune.export.quantise import int8
 from asrprune.export.session import Session
 from asrprune.features.fbank import compute_fbank

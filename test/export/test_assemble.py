@@ -1,0 +1,23 @@
+from collections import Counter
+
+import pytest
+
+from asrprune.config.schema import ModelConfig
+from asrprune.export import assemble
+from asrprune.model.ctc_model import CtcModel
+
+
+def test_a_layer_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing a Conformer's layer takes 10 s, and a model may have 24 of them."""
+    traced, trace = Counter[str](), assemble.trace
+
+    def counting(module, *arguments):  # type: ignore[no-untyped-def]
+        traced[type(module).__name__] += 1
+        return trace(module, *arguments)
+
+    monkeypatch.setattr(assemble, "trace", counting)
+    model = CtcModel(ModelConfig(num_layers=4, dim=16, heads=2, ffn=16, taps=(2,)), 80, 12).eval()
+    file = assemble.any_depth(model)
+    assert traced == {"FrontEnd": 1, "Step": 1, "Head": 1}
+    sizes = [tuple(tensor.dims) for tensor in file.graph.initializer]
+    assert sizes.count((16, 48)) == 4, "each layer has weights of its own"
