@@ -72,6 +72,10 @@ class Recognizer:
         Raises:
             UserError: a file is missing or broken.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise UserError(f"the path of a model must be a string or a Path, got {path!r}")
+        if not isinstance(decoder, Mapping | None):
+            raise UserError(f'decoder: must be numbers such as {{"type": "beam"}}, got {decoder!r}')
         is_exported = str(path).endswith(".onnx")
         if low_memory and not is_exported:
             raise UserError(f"{path}: low_memory is a mode of exported models; leave it out")
@@ -205,7 +209,11 @@ class Recognizer:
             keep = tuple(map(int, layers))
             self.model.check_layers(keep)
             return keep
-        return self.layers if depth is None else self.plan.keep(depth)
+        if depth is None:
+            return self.layers
+        if isinstance(depth, bool) or not isinstance(depth, Integral):
+            raise UserError(f'depth: must be a number of layers, such as 6, or "auto", got {depth!r}')
+        return self.plan.keep(depth)
 
     def _rtf(self, keep: Keep, seconds: float) -> float:
         rate = self.model.frontend.sample_rate

@@ -409,6 +409,10 @@ def test_arguments_of_another_kind_are_refused(exp: Path, asr: Recognizer, wav: 
         (lambda: asr.transcribe(wav, sample_rate=8000), "a file has its own rate, so sample_rate has no effect"),
         (lambda: asr.transcribe_many(str(wav)), "audios: must be a list of recordings; for one use transcribe"),
         (lambda: asr.transcribe_many(samples), "audios: must be a list"),
+        (lambda: asr.transcribe(wav, depth=True), r"depth: must be a number of layers, such as 6, or \"auto\", got True"),
+        (lambda: asr.transcribe(wav, depth=2.0), r"depth: must be a number of layers, .* got 2\.0"),
+        (lambda: Recognizer.load(None), "the path of a model must be a string or a Path, got None"),
+        (lambda: Recognizer.load(exp, decoder="beam"), "decoder: must be numbers such as .*, got 'beam'"),
         (lambda: asr.transcribe(wav, layers="12"), r"layers: must be layer numbers, such as \[1, 2, 5\], got '12'"),
         (lambda: asr.transcribe(wav, layers=[1.0]), "layers: must be layer numbers"),
         (lambda: asr.transcribe(wav, layers=2), "layers: must be layer numbers"),  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from asrprune.analysis.matrices import read_matrices
 from asrprune.compare.grid import Cell
 from asrprune.config.load import RecordedConfig
 from asrprune.data.tables import is_count
+from asrprune.decode.decoder import without_precision
 from asrprune.decode.sweep import Decoded
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Search, StrategyLabel, file_of
@@ -126,7 +127,8 @@ def make_record(exp: Path, cell: Cell) -> CellRecord:
     rows, words, speakers = [], dict[str, str](), dict[str, str]()
     decode = results.config.decode
     for row in results.rows:
-        if not (row.decoder.split()[0].strip(",") == decode.decoder.type and row.decoder.endswith(f", {decode.precision}")):
+        identity, precision = without_precision(row.decoder)
+        if (identity.split()[0], precision) != (decode.decoder.type, decode.precision):
             raise UserError(
                 f"{exp}: {row.strategy}_d{row.depth} of {row.set} was decoded with {row.decoder}, not as its config.yaml says;"
                 f" run {Decoded.made_by} again"

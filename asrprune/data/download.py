@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from asrprune.data.unpack import disk_error, disk_errors, sole_writer, unpack
 from asrprune.runtime.errors import UserError
@@ -23,6 +24,13 @@ _TIMEOUT_S = 60.0
 _SLOWEST_S = 600.0  # for a block; a server that sends a byte a minute would never end
 _PAUSES_S = (1.0, 3.0, 10.0)  # pauses before the second, third and fourth attempt
 _WORTH_RETRYING = (408, 416, 429, 500, 502, 503, 504)
+
+
+class _Reply(Protocol):
+    """What a server, or the file of a file:// URL, sends."""
+
+    def read1(self, amount: int = ..., /) -> bytes:
+        """Return the next bytes, at most ``amount``; none at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +175,7 @@ def _append_rest(url: str, handle: io.FileIO) -> None:
         raise
 
 
-def _copy(reply: http.client.HTTPResponse, handle: io.FileIO) -> None:
+def _copy(reply: _Reply, handle: io.FileIO) -> None:
     """Append the body; raise ``ConnectionError`` if it is shorter than announced."""
     start = handle.seek(0, os.SEEK_END)
     announced = getattr(reply, "length", None)  # None: the header is missing, or no number, or the URL is of a file
@@ -179,7 +187,7 @@ def _copy(reply: http.client.HTTPResponse, handle: io.FileIO) -> None:
         raise ConnectionError(f"the connection closed after {handle.tell()} of {start + announced} bytes")
 
 
-def _blocks(reply: http.client.HTTPResponse) -> Iterator[bytes]:
+def _blocks(reply: _Reply) -> Iterator[bytes]:
     """Yield the body in blocks of ``_BLOCK`` bytes; raise ``ConnectionError`` if one of them takes ``_SLOWEST_S``."""
     block, begun = bytearray(), time.monotonic()
     while piece := reply.read1(_BLOCK - len(block)):

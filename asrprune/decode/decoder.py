@@ -36,6 +36,21 @@ class Decoder(Protocol):
         """
 
 
+def with_precision(identity: str, precision: str) -> str:
+    """Return how a text was made, such as ``greedy, float32``."""
+    return f"{identity}, {precision}"
+
+
+def without_precision(made: str) -> tuple[str, str]:
+    """Take a value of ``with_precision`` apart.
+
+    >>> without_precision("beam size=8, float32")
+    ('beam size=8', 'float32')
+    """
+    identity, _, precision = made.rpartition(", ")
+    return identity, precision
+
+
 def on_cpu(values: Array) -> np.ndarray:
     """Return a tensor as an array, which shares the memory of a tensor on the CPU; return an array unchanged."""
     return values if isinstance(values, np.ndarray) else values.cpu().numpy()

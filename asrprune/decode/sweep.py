@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from asrprune.config.strategies import spellings
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import sha256_of_rows, write_ascending
-from asrprune.decode.decoder import Decoder
+from asrprune.decode.decoder import Decoder, with_precision
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import decode_in_shards
 from asrprune.experiment.paths import ExperimentPaths
@@ -170,7 +170,7 @@ def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: I
             format=1,
             set=corpus.directory.name,
             directory=printable(str(corpus.directory.resolve())),
-            decoder=f"{decoder.identity}, {config.decode.precision}",
+            decoder=with_precision(decoder.identity, config.decode.precision),
             model_sha256=experiment.record.model_sha256,
             utterances=len(corpus),
             hours=round(float(corpus.lengths.sum()) * config.frontend.frame_shift_ms / 3.6e6, 4),

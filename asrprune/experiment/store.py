@@ -136,16 +136,15 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
             f"{exp / 'model.safetensors'}: does not have the SHA-256 of model.json; copy the experiment again,"
             " or run stage 5 (`asrprune average`) again"
         )
-    sizes = config.model, config.frontend.num_mels, len(tokenizer)
+    copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()}  # not views of the file
     try:
         with torch.device("meta"):  # without memory: the config of a stranger may ask for more than there is
-            CtcModel(*sizes).load_state_dict(weights, assign=True)
+            model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
+            model.load_state_dict(copies, assign=True)
     except RuntimeError as error:
         raise UserError(
             f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}"
         ) from None
-    model = CtcModel(*sizes)
-    model.load_state_dict(weights)
     return Experiment(exp, config, tokenizer, model.to(device).eval(), record)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from asrprune.analysis.matrices import read_matrices
 from asrprune.config.load import RecordedConfig
 from asrprune.decode.benchmark import Bench, Timed
+from asrprune.decode.decoder import without_precision
 from asrprune.decode.sweep import Decoded
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan, Search, StrategyLabel, file_of
@@ -212,7 +213,7 @@ def _rows(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None, num_laye
 
 def _same_decoder(decode: Decoded, bench: Bench) -> bool:
     """Return whether the decoder and the arithmetic of a text, such as 'greedy, float32', are those that were timed."""
-    decoder, _, precision = decode.decoder.rpartition(", ")
+    decoder, precision = without_precision(decode.decoder)
     return bench.decoder in (None, decoder) and bench.dtype == _DTYPES.get(precision, bench.dtype)
 
 
