@@ -64,6 +64,8 @@ def export(
         raise UserError("--form depth: give the depth, for example --depth 6")
     if form == "early-exit" and depth is not None:
         raise UserError("--form early-exit: each utterance has a depth of its own; remove --depth")
+    if form == "required-keep" and depth is not None:
+        raise UserError("--form required-keep: the program gives the layers in each call; remove --depth")
     if int8 and fp16:
         raise UserError("give --int8 or --fp16, not both")
     if utterances and dev is None:

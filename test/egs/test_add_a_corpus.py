@@ -37,6 +37,13 @@ def _write_corpus(corpus: Path) -> None:
                 (corpus / name / speaker / f"{number}.txt").write_text(f"open window {speaker}\n")
 
 
+# Noise has few text units, and whether every stage runs does not depend on the other numbers.
+SMALLER = {
+    "tokenizer": "{type: char, vocab_size: null}",
+    "num_layers": "4", "taps": "[2]", "truncated": "{2: 0.3}", "epochs": "2", "keep_best": "2", "average": "2",
+}  # fmt: skip
+
+
 @pytest.mark.slow
 def test_the_four_steps(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "egs/common", tmp_path / "egs/common", ignore=shutil.ignore_patterns("__pycache__"))
@@ -53,7 +60,11 @@ def test_the_four_steps(tmp_path: Path) -> None:
     (copy,) = re.findall(r"^\*\*3\. Numbers\.\*\* `(.*?)`", TEXT, re.MULTILINE)
     subprocess.run(copy, **shell)  # type: ignore[call-overload]
     config = tmp_path / "egs/mycorpus/conf/train.yaml"
-    config.write_text(re.sub("^tokenizer: .*", "tokenizer: {type: char, vocab_size: null}", config.read_text(), flags=re.M))
+    numbers = config.read_text()
+    for key, value in SMALLER.items():
+        numbers, found = re.subn(f"^( *){key}: .*", rf"\1{key}: {value}", numbers, flags=re.M)
+        assert found == 1, key
+    config.write_text(numbers)
     commands = run.replace("DIR", "'../../my corpus'")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(commands, env={**os.environ, "PATH": path}, **shell)  # type: ignore[call-overload]
@@ -62,7 +73,7 @@ def test_the_four_steps(tmp_path: Path) -> None:
     assert (tmp_path / "egs/mycorpus/exp/train/lang/tokens.txt").is_file()
     report = (tmp_path / "egs/mycorpus/exp/train/RESULTS.md").read_text()
     assert "3 utterances" in report
-    assert report.count("| iterative ") > 5
+    assert report.count("| iterative ") > 2
 
 
 def test_a_wrong_download_dir_is_named(tmp_path: Path) -> None:

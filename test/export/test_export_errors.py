@@ -27,6 +27,7 @@ from asrprune.runtime.errors import UserError
         (("--to", "a.onnx", "--form", "early-exit", "--depth", "2"), "each utterance has a depth of its own; remove --depth"),
         (("--to", "a.onnx", "--int8", "--fp16"), "give --int8 or --fp16, not both"),
         (("--to", "a.onnx", "--int8", "--max-loss", "0.2"), "--max-loss needs --int8 and --dev"),
+        (("--to", "a.onnx", "--form", "required-keep", "--depth", "2"), "the program gives the layers in each call"),
         (("--to", "a.onnx", "--utterances", "9"), "--utterances has no effect without --dev"),
     ],
 )
