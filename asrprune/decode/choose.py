@@ -107,7 +107,9 @@ def make_beam(options: BeamConfig, units: Units, lm: LanguageModel | None, lm_sh
     """Make a beam search with a language model that is already loaded."""
     for phrase in options.context:
         if not phrase.split() or not units.can_write(phrase):
-            raise UserError(f"decode.decoder.context: {phrase!r} cannot be written in the text units; remove it")
+            others = [other for other in (phrase.upper(), phrase.lower()) if other.strip() and units.can_write(other)]
+            fix = f"write {others[0]!r}" if others else "remove it"
+            raise UserError(f"decode.decoder.context: {phrase!r} cannot be written in the text units; {fix}")
     return PrefixBeam(units.pieces, options, lm, lm_sha256)
 
 

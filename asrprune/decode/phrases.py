@@ -18,11 +18,9 @@ class Phrases:
         self.start = _ROOT
         self._next: list[dict[str, int]] = [{}]
         self._marks: set[int] = set()  # nodes whose last letter is the mark
-        self._fail, self._lent, self._earned = (
-            [_ROOT],
-            [0.0],
-            [0.0],
-        )  # per node: failure link, bonus on loan, bonus paid when the node is reached
+        self._fail = [_ROOT]  # of each node, the failure link
+        self._lent = [0.0]  # the bonus on loan
+        self._earned = [0.0]  # the bonus paid when the node is reached
         for phrase in phrases:
             node = self._add(_ROOT, WORD_START, 0.0)
             for letter in f"{WORD_START.join(phrase.split())}{WORD_START}":

@@ -120,7 +120,8 @@ def test_a_language_model_of_the_experiment_goes_by_its_name(
     [
         ({"type": "beam", "lm": "no/such.arpa"}, "no/such.arpa: no such language model; `asrprune lm` makes one"),
         ({"type": "beam", "context": ["one", "six"]}, "context: 'six' cannot be written in the text units"),
-        ({"type": "beam", "context": [" "]}, "cannot be written in the text units"),
+        ({"type": "beam", "context": [" "]}, "cannot be written in the text units; remove it"),
+        ({"type": "beam", "context": ["One"]}, "'One' cannot be written in the text units; write 'one'"),
         ({"type": "beam", "lm_weight": 0.5}, "lm_weight has no effect without lm"),
         ({"lm": "x.arpa"}, "decoder.lm: has no effect with type: greedy"),
         ({"type": "viterbi"}, "input should be one of 'greedy', 'beam', got 'viterbi'"),
