@@ -215,6 +215,15 @@ def test_early_exit_ends_where_it_ends_in_torch(ending: tuple[Path, Experiment],
     assert [json.loads(line)["layers"] for line in done.out.splitlines()] == [list(hypothesis.layers) for hypothesis in found]
 
 
+def test_early_exit_of_a_file_that_takes_samples(ending: tuple[Path, Experiment], wavs: list[Path], tmp_path: Path) -> None:
+    export(ending[1], find_plan(ending[1], None), tmp_path / "model.onnx", Options(form="early-exit", input="waveform"))
+    here, there = Recognizer.load(tmp_path / "model.onnx"), Recognizer(TrainedModel(ending[1]))
+    found = [here.transcribe(wav, depth="auto") for wav in wavs]
+    for wav, hypothesis in zip(wavs, found, strict=True):
+        assert_same(hypothesis, there.transcribe(wav, depth="auto"))
+    assert {len(hypothesis.layers) for hypothesis in found} == {1, 2, 4}
+
+
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_what_early_exit_costs_is_measured(
     precision: str,
