@@ -3,13 +3,12 @@
 import contextlib
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import yaml
 from bad_audio import BAD_AUDIO
 from bad_directories import DAMAGE
 from commands import Done, asrprune, refused, tree, unchanged
+from limits import largest_file
 
 from asrprune.data.tables import read_table, write_table
 from asrprune.features.ark import read_matrix, write_ark
@@ -343,17 +343,6 @@ def test_a_reading_process_of_training_says_one_sentence(tiny_data: Path, tiny_c
     refused(done, "train", f"{tmp_path / 'gone.ark'}:17: there is no such archive", "stage 2")
 
 
-@contextlib.contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """Like a full disk, for everybody: no file may grow beyond ``num_bytes``."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize(
     "command", ["perturb", "fbank", "bpe", "average", "search", "decode", "prune", "svcca", "bench", "report"]
 )
@@ -388,6 +377,7 @@ def test_a_full_disk_in_training(tiny_data: Path, tiny_config_file: Path, tmp_pa
     with largest_file(20_000):  # config and log fit, weights do not
         done = asrprune(*command)
     refused(done, "train", "file too large; ")
+    assert f"error: {tmp_path / 'exp/checkpoints'}/" in done.err
     assert list(tmp_path.rglob(".*.tmp*")) == []
     assert asrprune(*command).code == 0
     assert asrprune("average", "--exp", tmp_path / "exp").code == 0

@@ -1,6 +1,7 @@
 """Reading files, and writing them atomically (temporary name, fsync, rename): a killed run leaves no partial file."""
 
 import contextlib
+import errno
 import fcntl
 import functools
 import gzip
@@ -42,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path.parent)
-    with _locked_temporary(lambda: _make_file(path)) as temporary:
+    with _locked_temporary(lambda: _make_file(path)) as temporary, _naming(path, temporary):
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
@@ -58,7 +59,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path.parent)
-    with _locked_temporary(lambda: _make_directory(path)) as temporary:
+    with _locked_temporary(lambda: _make_directory(path)) as temporary, _naming(path, temporary):
         yield temporary
         os.chmod(temporary, 0o777 & ~_UMASK)
         os.rename(temporary, path)
@@ -68,8 +69,20 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 def temporary_directory(parent: Path, name: str) -> Iterator[Path]:
     """Yield a new directory that only we can read; delete it in the end. What killed processes left is deleted first."""
     remove_temporaries(parent, name)
-    with _locked_temporary(lambda: _make_directory(parent / name)) as temporary:
+    with _locked_temporary(lambda: _make_directory(parent / name)) as temporary, _naming(temporary, temporary):
         yield temporary
+
+
+@contextlib.contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Name ``path`` in the error of a full disk. The system names no file, or the temporary one; a copy names its source."""
+    try:
+        yield
+    except OSError as error:
+        place = str(error.filename2 or error.filename or temporary)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and place.startswith(str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _make_file(path: Path) -> Path:

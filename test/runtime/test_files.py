@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import largest_file
 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import (
@@ -226,3 +228,19 @@ def test_file_system_without_locks_is_used_with_a_warning(
     with held(tmp_path / "new"):
         assert (tmp_path / "new").is_dir()
     assert "this file system has no locks (Function not implemented)" in caplog.text
+
+
+def test_a_full_disk_names_the_file_that_does_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(bytes(100_000))
+    for work in (
+        lambda temporary: temporary.write_bytes(bytes(100_000)),
+        lambda temporary: shutil.copyfile(tmp_path / "source", temporary),
+    ):
+        full = pytest.raises(OSError, match="File too large")
+        with largest_file(20_000), full as caught, atomic_path(tmp_path / "made") as temporary:
+            work(temporary)
+        assert caught.value.filename == str(tmp_path / "made")
+    elsewhere = OSError(errno.ENOSPC, "No space left on device", "/other/file")
+    with pytest.raises(OSError, match="No space") as caught, atomic_path(tmp_path / "made"):
+        raise elsewhere
+    assert caught.value.filename == "/other/file"
