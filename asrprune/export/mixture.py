@@ -20,7 +20,7 @@ def smallest_mixture(num_layers: int, keeps: Sequence[Keep], loss: Loss, limit: 
     losses, left = _Losses(keeps, loss), Keep()
     found = losses.largest(left, inf)
     while found > limit and len(left) < num_layers:
-        logger.info("with %d layers in float32, int8 loses up to %.2f points; one more is tried", len(left), found)
+        logger.info("layers in float32: %d; int8 loses up to %.2f points; one more is tried", len(left), found)
         tried = [tuple(sorted({*left, layer})) for layer in range(1, num_layers + 1) if layer not in left]
         best, found = tried[0], inf
         for candidate in track(tried, "layers in float32"):
