@@ -78,7 +78,7 @@ def screen_table(results: Results) -> rich.table.Table:
     It fits 80 columns: long lists of layers are folded, and CER is left to RESULTS.md.
     """
     drawn = rich.table.Table(title=results.exp, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    drawn.add_column("strat-\negy", no_wrap=True)
+    drawn.add_column("strategy", no_wrap=True)
     drawn.add_column("depth", justify="right", no_wrap=True)
     drawn.add_column("layers\nkept", overflow="fold")
     for heading in ("params\n(M)", results.in_units("WER %\n[95 % CI]"), "sub", "del", "ins", "RTF", "speed-\nup"):
