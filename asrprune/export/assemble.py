@@ -13,6 +13,7 @@ from torch import nn
 from asrprune.config.lengths import min_frames
 from asrprune.experiment.plan import Keep
 from asrprune.export.graph import Condition, Exit, FrontEnd, Head, Step
+from asrprune.export.onnx_file import quiet
 from asrprune.export.parts import DOMAIN, OPSET, Example, Part, trace
 from asrprune.export.session import INPUTS, KEEP, LAYERS, OUTPUTS, THRESHOLDS
 from asrprune.export.waveform import Fbank
@@ -174,7 +175,8 @@ class _Graph:
         )  # fmt: skip
         functions = [part.function for part in self.parts.values()]
         model = ir.Model(graph, ir_version=_IR_VERSION, producer_name="asrprune", functions=functions)
-        _optimise(model)
+        with quiet():
+            _optimise(model)
         return ir.to_proto(model)
 
     def _if(self, condition: ir.Value, otherwise: ir.Value, then: Callable[[_Nodes], ir.Value]) -> ir.Value:
