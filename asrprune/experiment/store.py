@@ -136,11 +136,12 @@ def load(exp: Path, device: str | torch.device = "cpu") -> Experiment:
             f"{exp / 'model.safetensors'}: does not have the SHA-256 of model.json; copy the experiment again,"
             " or run stage 5 (`asrprune average`) again"
         )
-    copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()}  # not views of the file
-    try:
-        with torch.device("meta"):  # without memory: the config of a stranger may ask for more than there is
-            model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
-            model.load_state_dict(copies, assign=True)
+    with torch.device("meta"):  # without memory: the config of a stranger may ask for more than there is
+        model = CtcModel(config.model, config.frontend.num_mels, len(tokenizer))
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    try:  # with copies, as loaded tensors may be views of the file
+        copies = {name: tensor.to(types.get(name, tensor.dtype), copy=True) for name, tensor in weights.items()}
+        model.load_state_dict(copies, assign=True)
     except RuntimeError as error:
         raise UserError(
             f"{exp / 'model.safetensors'}: does not fit {exp / 'config.yaml'}: {str(error).splitlines()[1].strip()}"

@@ -94,15 +94,7 @@ class _Graph:
         self.inputs: list[ir.Value] = []
         self.weights: dict[str, ir.Value] = {}
         self.parts: dict[str, Part] = {}
-        batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
-        real = torch.ones(_BATCH, dtype=torch.bool)
-        self.examples = {
-            "x": Example(torch.randn(_BATCH, _FRAMES, model.config.dim), {0: batch, 1: frames}),
-            "mask": Example(real[:, None, None, None].expand(-1, 1, 1, _FRAMES), {0: batch, 3: frames}),
-            "lens": Example(torch.full([_BATCH], _FRAMES), {0: batch}),
-            "done": Example(~real, {0: batch}),
-            "threshold": Example(torch.tensor(0.5), {}),
-        }
+        self.examples = _examples(model, fbank)
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
         """Add an input."""
@@ -119,18 +111,9 @@ class _Graph:
 
     def front_end(self) -> tuple[ir.Value, ir.Value, ir.Value]:
         """Add the first two inputs and all before the first layer; return x_0, its lengths and the mask."""
-        factor, bins = self.model.config.subsampling.factor, [] if self.fbank else [len(self.model.cmvn_mean)]
-        size = max(_FRAMES, 2 * min_frames(factor) + 1) * (self.fbank.shift if self.fbank else 1)
-        # The convolutions need so many frames. If this is not said, torch finds it out by tracing, and then traces once more.
-        length = torch.export.Dim("length", min=0 if self.fbank else min_frames(factor))
-        batch = torch.export.Dim("batch")
-        self.examples |= {
-            "input": Example(0.1 * torch.randn(_BATCH, size, *bins), {0: batch, 1: length}),
-            "input_lens": Example(torch.full([_BATCH], size), {0: batch}),
-        }
         names = INPUTS["waveform" if self.fbank else "features"]
         inputs = {
-            "input": self.input(names[0], ir.DataType.FLOAT, ["batch", "length", *bins]),
+            "input": self.input(names[0], ir.DataType.FLOAT, ["batch", "length", *self.examples["input"].value.shape[2:]]),
             "input_lens": self.input(names[1], ir.DataType.INT64, ["batch"]),
         }
         x, lens, mask = self._add(self.nodes, FrontEnd(self.model, self.fbank), inputs, outputs=3)
@@ -198,10 +181,32 @@ class _Graph:
         own, part = module.state_dict(), self.parts[name]
         weights = []
         for key, traced in part.weights.items():
-            known = key if prefix is None else key.replace("layer.", prefix, 1)
-            values = ir.tensor(own[key].numpy(), name=known) if key in own else traced
+            known, values = f"{name}.{key}", traced  # a constant that tracing made
+            if key in own:
+                known = key if prefix is None else key.replace("layer.", prefix, 1)
+                values = ir.tensor(own[key].numpy(), name=known)
             weights.append(self.weights.setdefault(known, ir.val(known, const_value=values)))
         return nodes.op_multi_out(name, [*inputs.values(), *weights], domain=DOMAIN, num_outputs=outputs)
+
+
+def _examples(model: CtcModel, fbank: Fbank | None) -> dict[str, Example]:
+    """Return an example of each input of a part."""
+    batch, frames = torch.export.Dim("batch"), torch.export.Dim("frames")
+    # The convolutions need so many frames. If this is not said, torch finds it out by tracing, and then traces once more.
+    shortest = min_frames(model.config.subsampling.factor)
+    length = torch.export.Dim("length", min=0 if fbank else shortest)
+    size = max(_FRAMES, 2 * shortest + 1) * (fbank.shift if fbank else 1)
+    bins = [] if fbank else [len(model.cmvn_mean)]
+    real = torch.ones(_BATCH, dtype=torch.bool)
+    return {
+        "input": Example(0.1 * torch.randn(_BATCH, size, *bins), {0: batch, 1: length}),
+        "input_lens": Example(torch.full([_BATCH], size), {0: batch}),
+        "x": Example(torch.randn(_BATCH, _FRAMES, model.config.dim), {0: batch, 1: frames}),
+        "mask": Example(real[:, None, None, None].expand(-1, 1, 1, _FRAMES), {0: batch, 3: frames}),
+        "lens": Example(torch.full([_BATCH], _FRAMES), {0: batch}),
+        "done": Example(~real, {0: batch}),
+        "threshold": Example(torch.tensor(0.5), {}),
+    }
 
 
 def _optimise(model: ir.Model) -> None:
@@ -216,3 +221,4 @@ def _optimise(model: ir.Model) -> None:
     )  # fmt: skip
     passes.ClearMetadataAndDocStringPass()(model)
     passes.NameFixPass()(model)
+    passes.RemoveUnusedNodesPass()(model)  # onnxruntime warns of weights that no node uses

@@ -47,19 +47,21 @@ class Step(nn.Module):
         return self.layer(x, mask, 1.0)
 
 
-class Head(nn.Module):
-    """The head, which maps the stream (B, T', D) to log-probabilities (B, T', V)."""
-
+class _OfModel(nn.Module):
     def __init__(self, model: CtcModel) -> None:
         super().__init__()
         self.model = model
+
+
+class Head(_OfModel):
+    """The head, which maps the stream (B, T', D) to log-probabilities (B, T', V)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the head."""
         return self.model.head(x)
 
 
-class Condition(Head):
+class Condition(_OfModel):
     """Self-conditioning after a tap, which maps the stream (B, T', D) to the stream."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,9 +69,9 @@ class Condition(Head):
         return self.model.self_condition(x)
 
 
-class Exit(Head):
+class Exit(_OfModel):
     """An exit with a threshold."""
 
-    def forward(self, x: Tensor, lens: Tensor, done: Tensor, threshold: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, lens: Tensor, done: Tensor, threshold: Tensor) -> Tensor:
         """Return which utterances of the stream (B, T', D) have ended after this exit (B,), or before it: ``done`` (B,)."""
         return done | (confidence(Emissions(self.model.head(x), lens)) >= threshold)

@@ -3,12 +3,13 @@
 import json
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from experiments import untrained
 from records import changed
 
 from asrprune.config.load import read_yaml
@@ -20,6 +21,7 @@ from asrprune.experiment.provenance import check_data, start
 from asrprune.experiment.store import ModelRecord, build_model, load, read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights, save_weights
 from asrprune.features.ark import read_matrix, write_ark
+from asrprune.model.ctc_model import CtcModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
 from asrprune.train.average import average_best
@@ -307,6 +309,23 @@ def test_loaded_model_is_the_averaged_one_ready_to_decode(tiny_experiment: Path)
     expected = load_weights(tiny_experiment / "model.safetensors")
     torch.testing.assert_close(dict(experiment.model.state_dict()), expected, rtol=0.0, atol=0.0)
     assert bool((experiment.model.cmvn_scale != 1.0).all())
+
+
+def test_loaded_weights_have_the_types_of_the_model(tiny_config_with: ConfigWith, tiny_data: Path, tmp_path: Path) -> None:
+    """BatchNorm counts its batches in whole numbers; weights may be stored as 16-bit numbers."""
+    exp, config = tmp_path / "exp", tiny_config_with("model.layer={type: conformer, kernel: 3, norm: batch}")
+    loaded = untrained(exp, config, tiny_data)
+    weights = loaded.model.state_dict()
+    expected = types_of(CtcModel(config.model, 80, len(loaded.tokenizer)).state_dict())
+    assert types_of(weights) == expected
+    assert torch.int64 in expected.values()
+    save_weights(exp / "model.safetensors", {name: tensor.half() for name, tensor in weights.items()})
+    loaded.record.model_copy(update={"model_sha256": sha256_of(exp / "model.safetensors")}).write(exp / "model.json")
+    assert types_of(load(exp).model.state_dict()) == expected
+
+
+def types_of(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.dtype]:
+    return {name: tensor.dtype for name, tensor in weights.items()}
 
 
 def test_a_config_with_other_numbers_than_those_of_the_training_is_refused(
