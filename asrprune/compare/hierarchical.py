@@ -14,9 +14,9 @@ of freedom, which percentiles ignore. Both parts of a resample contain the inter
 slightly too wide.
 
 Sources: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8 (groups are drawn with replacement
-and kept whole, because a second draw inside them would count their noise twice; factors for small groups); Bisani and Ney,
+and kept whole, because a second draw inside them would count their noise twice; the factors n / (n - 1)); Bisani and Ney,
 ICASSP 2004 (pairing); Liu and Peng, "Statistical testing on ASR performance via blockwise bootstrap", Interspeech 2020
-(speakers as blocks); Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007 (two crossed kinds of draws);
+(speakers as blocks); Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007 (draws of two crossed factors);
 Satterthwaite, Biometrics Bulletin 1946.
 """
 
@@ -47,7 +47,7 @@ class SeedSpread:
 
     seeds: int
     of_seeds: float  # from the spread between seeds
-    mixed: float  # from the interaction of seeds and speakers; it is a part of the variance of the speakers
+    mixed: float  # from the interaction of seeds and speakers; ``Spread.of_speakers`` contains it
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Spread:
     groups: tuple[SeedSpread, ...]
 
     def with_seeds(self, seeds: int) -> "Spread":
-        """Return the spread with another number of seeds: what depends on seeds changes as 1 / seeds, the rest stays.
+        """Return the spread with another number of seeds: the parts that depend on seeds change as 1 / seeds.
 
         Raises:
             ValueError: a system has one seed, so the spread between seeds is not known.
@@ -140,13 +140,14 @@ class Resampled(Generic[Name]):
         """Return the effect of each seed and speaker on the rate, to first order: (S, K). A row sums to rate(seed) - rate."""
         return (100.0 * self._systems[name].errors - self._value(name) * self._words) / self._total
 
-    def _estimate(self, value: float, of_speakers: np.ndarray, groups: Sequence[np.ndarray]) -> Estimate:
-        small = len(self._words) / (len(self._words) - 1)
-        draws = value + sqrt(small) * (of_speakers - value)
-        for place, effects in enumerate(groups, start=1):
-            draws += _drawn_seeds(effects.sum(axis=1), len(draws), seed=place)
-        spread = small * float(np.square(sum(effects.mean(axis=0) for effects in groups)).sum())
-        return Estimate(value, draws, Spread(len(self._words), spread, tuple(_seed_spread(effects) for effects in groups)))
+    def _estimate(self, value: float, speaker_draws: np.ndarray, groups: Sequence[np.ndarray]) -> Estimate:
+        """Add drawn seeds to the rates of drawn speakers (R,). ``groups``: effects (S, K) of seeds that are drawn together."""
+        correction = len(self._words) / (len(self._words) - 1)
+        draws = value + sqrt(correction) * (speaker_draws - value)
+        for rng_seed, effects in enumerate(groups, start=1):
+            draws += _drawn_seeds(effects.sum(axis=1), len(draws), rng_seed)
+        of_speakers = correction * float(np.square(sum(effects.mean(axis=0) for effects in groups)).sum())
+        return Estimate(value, draws, Spread(len(self._words), of_speakers, tuple(_seed_spread(effects) for effects in groups)))
 
 
 def of_speakers(counts: np.ndarray, speakers: np.ndarray) -> np.ndarray:
@@ -156,7 +157,7 @@ def of_speakers(counts: np.ndarray, speakers: np.ndarray) -> np.ndarray:
 
 
 def t_quantile(share: float, degrees: float) -> float:
-    """Return a quantile of Student's distribution, by summing its density.
+    """Return a quantile of Student's distribution, by numerical integration of its density.
 
     With t = sqrt(degrees) tan(angle) the density is cos(angle)^(degrees - 1). The error is at most 1e-4 for shares of 0.02 to
     0.98 and one degree or more. Above 1,000 degrees the quantile of the normal distribution is used.
@@ -169,12 +170,12 @@ def t_quantile(share: float, degrees: float) -> float:
     return sqrt(degrees) * float(np.tan(np.interp(share, below, edges)))
 
 
-def _drawn_seeds(effects: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _drawn_seeds(effects: np.ndarray, resamples: int, rng_seed: int) -> np.ndarray:
     """Return the mean effect (resamples,) of seeds drawn from ``effects`` (S,), which sum to 0; 0 for a single seed."""
     count = len(effects)
     if count == 1:
         return np.zeros(resamples)
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    times = np.random.default_rng(rng_seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     return sqrt(count / (count - 1)) * (times @ effects) / count
 
 

@@ -24,9 +24,9 @@ from asrprune.runtime.signals import ended_with_parent
 
 logger = logging.getLogger(__name__)
 _POLL_S = 1.0
-_TOLD_EVERY_S = 300.0
+_LOG_EVERY_S = 300.0  # how often the running cells are logged
 _TAIL = 15  # lines of a failed run that are shown
-_BY_THE_GRID = ("--config", "--config_opts", "--expdir", "--exp_tag", "--stage", "--stop_stage")
+_SET_BY_GRID = ("--config", "--config_opts", "--expdir", "--exp_tag", "--stage", "--stop_stage")  # options of run.sh
 
 
 def run_grid(
@@ -43,12 +43,12 @@ def run_grid(
         only: the cells to run: names, or shell patterns such as ``prunable_*``.
 
     Raises:
-        UserError: this is no recipe, the grid decides an option, no cell has such a name, another process uses ``expdir``, an
-            experiment has other numbers, or runs failed (the other runs are done nevertheless).
+        UserError: there is no run.sh here, the grid decides an option, no cell has such a name, another process uses
+            ``expdir``, an experiment was trained with other numbers, or runs failed (the other runs are done nevertheless).
     """
     if not Path("run.sh").is_file():
         raise UserError(f"{Path.cwd()}: no run.sh here; run this in a recipe's directory, such as egs/mini")
-    if taken := [option for option in map(_name, options) if option in _BY_THE_GRID]:
+    if taken := [option for option in map(_name, options) if option in _SET_BY_GRID]:
         raise UserError(f"{', '.join(taken)}: the grid decides this for each run; set it in {grid_file} instead")
     grid = read_grid(grid_file)
     wanted = cells(grid)
@@ -59,7 +59,7 @@ def run_grid(
         recorded = read_records(output, wanted)
         missing = [cell for cell in chosen if cell.name not in recorded]
         logger.info("%d of %d cells are recorded in %s", len(recorded), len(wanted), output / "cells")
-        _check_room(missing, expdir)
+        _check_experiments(missing, expdir)
         runner = Runner(grid, output, expdir, options)
         if missing:
             runner.prepare()
@@ -74,20 +74,20 @@ def _name(option: str) -> str:
     return f"--{name[2:].replace('-', '_')}" if name.startswith("--") else option
 
 
-def _check_room(missing: Sequence[Cell], expdir: Path) -> None:
-    """Raise a ``UserError`` before training if an existing experiment of a missing cell has other numbers."""
-    there = [cell for cell in missing if ExperimentPaths(expdir / cell.name).config.exists()]
-    other = [cell.name for cell in there if cell.learnt_in(read_experiment_config(expdir / cell.name)) != cell.learnt]
-    if other:
+def _check_experiments(missing: Sequence[Cell], expdir: Path) -> None:
+    """Raise a ``UserError`` before training if an existing experiment of a missing cell was trained with other numbers."""
+    existing = [cell for cell in missing if ExperimentPaths(expdir / cell.name).config.exists()]
+    changed = [cell.name for cell in existing if cell.learnt_in(read_experiment_config(expdir / cell.name)) != cell.learnt]
+    if changed:
         raise UserError(
-            f"{expdir}: {', '.join(other)}: trained with other numbers than the grid has now; remove these experiments, or"
+            f"{expdir}: {', '.join(changed)}: trained with other numbers than the grid has now; remove these experiments, or"
             " keep them and give --expdir and --output another place"
         )
 
 
 @dataclass(frozen=True)
 class Run:
-    """A running run.sh."""
+    """A run.sh that is running."""
 
     process: subprocess.Popen[bytes]
     started: float
@@ -122,7 +122,7 @@ class Runner:
         Raises:
             UserError: some runs failed; raised after the last run.
         """
-        waiting, told = list(missing), time.monotonic()
+        waiting, logged = list(missing), time.monotonic()
         try:
             while waiting or self.running:
                 for slot in sorted(set(range(jobs)) - {run.slot for run in self.running.values()})[: len(waiting)]:
@@ -130,8 +130,8 @@ class Runner:
                 for cell, seconds in self._finished():
                     done = len(missing) - len(waiting) - len(self.running)
                     logger.info("%s: took %.0f min; %d of %d", cell.name, seconds / 60, done, len(missing))
-                if time.monotonic() - told > _TOLD_EVERY_S:
-                    told = time.monotonic()
+                if time.monotonic() - logged > _LOG_EVERY_S:
+                    logged = time.monotonic()
                     logger.info("running: %s", ", ".join(map(self._progress, self.running)))
                 time.sleep(_POLL_S)
         finally:
@@ -143,7 +143,7 @@ class Runner:
             )
 
     def measure_speed(self, cell: Cell) -> None:
-        """Run stage 10 of one cell, without other runs, if its record has no speed and its experiment exists."""
+        """Run stage 10 of one cell, while nothing else runs, if its record has no speed and its experiment exists."""
         record = CellRecord.read(record_path(self.output, cell))
         if all(row.rtf is not None for row in record.rows):
             return

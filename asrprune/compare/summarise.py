@@ -32,8 +32,8 @@ def summarise(grid: Grid, records: dict[str, CellRecord], scoring: ScoringConfig
         raise UserError("no cell of the grid is recorded yet; `asrprune compare` runs them")
     _check_data(records)
     names = sorted({name for record in records.values() for name in record.words})
-    sets = {name: _of_set(grid, records, name) for name in names}
-    pair = _pair(grid, records)
+    sets = {name: _results_of_set(grid, records, name) for name in names}
+    full_models = _full_models(grid, records)
     return Summary(
         format=2,
         margin=Margin(points=MARGIN_POINTS, share=MARGIN_SHARE),
@@ -46,9 +46,9 @@ def summarise(grid: Grid, records: dict[str, CellRecord], scoring: ScoringConfig
         speed=_speed(grid, records),
         cost=tuple(_cost(record) for record in records.values()),
         update_overhead=update_overhead(grid, records),
-        removals={method: _removals(record) for method, record in pair.items()},
-        similarity={method: record.similarity for method, record in pair.items()},
-        influence={method: record.influence for method, record in pair.items()},
+        removals={method: _removals(record) for method, record in full_models.items()},
+        similarity={method: record.similarity for method, record in full_models.items()},
+        influence={method: record.influence for method, record in full_models.items()},
         runs={
             name: {"asrprune": record.model.asrprune, "model_sha256": record.model.model_sha256, **record.environment}
             for name, record in records.items()
@@ -67,75 +67,75 @@ def _check_data(records: dict[str, CellRecord]) -> None:
         ):
             if differs:
                 raise UserError(
-                    f"{name} and {first} were {work} on different data; remove the record of one, and its experiment, and run"
+                    f"{name} and {first} were {work} on different data; remove the record and the experiment of one, and run"
                     " the grid again"
                 )
 
 
-def _of_set(grid: Grid, records: dict[str, CellRecord], name: str) -> tuple[list[System], list[Comparison], int | None]:
+def _results_of_set(grid: Grid, records: dict[str, CellRecord], name: str) -> tuple[list[System], list[Comparison], int | None]:
     """Return the rows (of each seed, and of all seeds together), the tests (with all seeds), and the number of speakers."""
-    of = [record for record in records.values() if name in record.words]
-    words, speakers = numbers(of[0].words[name]), _speakers(records, name)
-    units = np.arange(len(words)) if speakers is None else speakers
-    seeds = sorted({record.seed for record in of})
-    groups: dict[Seed, list[CellRecord]] = {seed: [record for record in of if record.seed == seed] for seed in seeds}
+    recorded = [record for record in records.values() if name in record.words]
+    words, speakers = numbers(recorded[0].words[name]), _speakers(records, name)
+    speaker_of = np.arange(len(words)) if speakers is None else speakers
+    seeds = sorted({record.seed for record in recorded})
+    groups: dict[Seed, list[CellRecord]] = {seed: [record for record in recorded if record.seed == seed] for seed in seeds}
     if len(seeds) > 1:
-        groups[ALL] = of
+        groups[ALL] = recorded
     rows = list[System]()
     for seed, group in groups.items():
-        found = _found(group, name)
-        systems = {key: _runs(by_seed, units) for key, by_seed in found.items()}
-        resampled = Resampled(systems, of_speakers(words, units))
-        rows += _rows(grid, name, seed, resampled, found)
+        rows_of = _rows_by_system(group, name)
+        systems = {key: _runs(by_seed, speaker_of) for key, by_seed in rows_of.items()}
+        resampled = Resampled(systems, of_speakers(words, speaker_of))
+        rows += _rows(grid, name, seed, resampled, rows_of)
     tests = _tests(grid, name, resampled, systems)  # of the last group, which has all seeds
     return rows, tests, None if speakers is None else len(np.unique(speakers))
 
 
 def _speakers(records: dict[str, CellRecord], name: str) -> np.ndarray | None:
-    """Return the speaker of each utterance (U,), from any record that names them, because all records have the same data.
+    """Return the speaker of each utterance (U,), from any record that names speakers: all records have the same data.
 
-    None if no record names them, or if there is a single speaker: then each utterance counts as a speaker of its own.
+    None if no record names speakers, or if there is a single one: then each utterance counts as a speaker of its own.
 
     Raises:
-        UserError: two records disagree.
+        UserError: two records name different speakers.
     """
-    saying = {cell: record.speakers[name] for cell, record in records.items() if name in record.speakers}
-    if not saying:
+    named = {cell: record.speakers[name] for cell, record in records.items() if name in record.speakers}
+    if not named:
         return None
-    first = next(iter(saying))
-    if other := [cell for cell, said in saying.items() if said != saying[first]]:
+    first = next(iter(named))
+    if other := [cell for cell, speakers in named.items() if speakers != named[first]]:
         raise UserError(f"{name}: the records of {first} and {other[0]} name different speakers; remove the wrong one")
-    speakers = numbers(saying[first])
+    speakers = numbers(named[first])
     return speakers if speakers.max() > 0 else None
 
 
-def _rows(grid: Grid, name: str, seed: Seed, resampled: Resampled[Key], found: dict[Key, dict[int, CellRow]]) -> list[System]:
-    """Make a row for each system: methods in the order of the grid, strategies in that of the table, from deep to shallow."""
+def _rows(grid: Grid, name: str, seed: Seed, resampled: Resampled[Key], rows_of: dict[Key, dict[int, CellRow]]) -> list[System]:
+    """Make a row for each system, by method (order of the grid), strategy (order of prune/strategies/table.py) and depth."""
     order = {FULL: (-1, ""), ALONE: (-1, "")}
     rows = []
-    for key in sorted(found, key=lambda key: (list(grid.methods).index(key[0]), order.get(key[1], rank(key[1])), -key[2])):
+    for key in sorted(rows_of, key=lambda key: (list(grid.methods).index(key[0]), order.get(key[1], rank(key[1])), -key[2])):
         method, strategy, depth = key
-        rate, (first, *others) = resampled.rate(key), found[key].values()
+        rate, (first, *others) = resampled.rate(key), rows_of[key].values()
         low, high = rate.percentiles(0.95)
         row = System(
             set=name, method=method, strategy=strategy, depth=depth, seed=seed, wer=rate.value, wer_ci95=(max(0.0, low), high),
-            seeds=tuple(found[key]), keep=None if others else first.keep, params_m=first.params_m,
+            seeds=tuple(rows_of[key]), keep=None if others else first.keep, params_m=first.params_m,
         )  # fmt: skip
         rows.append(row)
     return rows
 
 
 def _tests(grid: Grid, name: str, resampled: Resampled[Key], systems: dict[Key, Runs]) -> list[Comparison]:
-    """Test the prunable model at each depth against each kind of individually trained models."""
+    """Test the prunable model at each depth against each kind of models trained for that depth."""
     strategies = FULL, grid.strategy
     own = [key for key in systems if key[0] == grid.prunable and key[1] in strategies]
-    pairs = [(key, role, _alone(getattr(grid, role), key[2], systems)) for key in own for role in grid.roles]
+    pairs = [(key, role, _key_alone(getattr(grid, role), key[2], systems)) for key in own for role in grid.roles]
     tests = [_test(name, role, key, other, resampled, systems) for key, role, other in pairs if other in systems]
     return sorted(tests, key=lambda test: -test.depth)
 
 
-def _alone(method: str, depth: int, systems: dict[Key, Runs]) -> Key:
-    """Return the individually trained model of a depth; at the full depth this is the full model of the method."""
+def _key_alone(method: str, depth: int, systems: dict[Key, Runs]) -> Key:
+    """Return the key of the model trained for a depth; at the full depth this is the full model of the method."""
     alone = (method, ALONE, depth)
     return alone if alone in systems else (method, FULL, depth)
 
@@ -152,35 +152,35 @@ def _test(name: str, role: Role, own: Key, other: Key, resampled: Resampled[Key]
     )  # fmt: skip
 
 
-def _found(records: Sequence[CellRecord], name: str) -> dict[Key, dict[int, CellRow]]:
-    """Return the rows of every system of a set by seed; the full model occurs once, not once per strategy."""
+def _rows_by_system(records: Sequence[CellRecord], name: str) -> dict[Key, dict[int, CellRow]]:
+    """Return the rows of a set: system -> seed -> row. The full model occurs once, not once per strategy."""
     found: dict[Key, dict[int, CellRow]] = {}
     for record in sorted(records, key=lambda record: record.seed):
         for row in record.rows:
             if row.set == name:
-                whole = row.depth == record.depth
-                strategy = (ALONE if record.alone else FULL) if whole else row.strategy
+                is_full = row.depth == record.depth
+                strategy = (ALONE if record.alone else FULL) if is_full else row.strategy
                 found.setdefault((record.method, strategy, row.depth), {}).setdefault(record.seed, row)
     return found
 
 
-def _runs(rows: dict[int, CellRow], units: np.ndarray) -> Runs:
-    """Return one system with all its seeds."""
-    return Runs(tuple(rows), of_speakers(np.stack([numbers(row.errors) for row in rows.values()]), units))
+def _runs(rows: dict[int, CellRow], speaker_of: np.ndarray) -> Runs:
+    """Return the errors of a system by seed and speaker; ``speaker_of`` (U,): the speaker of each utterance."""
+    return Runs(tuple(rows), of_speakers(np.stack([numbers(row.errors) for row in rows.values()]), speaker_of))
 
 
-def _pair(grid: Grid, records: dict[str, CellRecord]) -> dict[str, CellRecord]:
+def _full_models(grid: Grid, records: dict[str, CellRecord]) -> dict[str, CellRecord]:
     """Return the records of the plain and the prunable full model, each of its first seed."""
-    pair = {}
+    full_models = {}
     for method in (grid.plain, grid.prunable):
         found = [record for record in records.values() if record.method == method and not record.alone]
         if found:
-            pair[method] = min(found, key=lambda record: record.seed)
-    return pair
+            full_models[method] = min(found, key=lambda record: record.seed)
+    return full_models
 
 
 def _removals(record: CellRecord) -> Removals | None:
-    """Return the dev WER with all layers and without each one, from the first step of the iterative search."""
+    """Return the dev WER with all layers and without each one, from the first step of the iterative search, if there is one."""
     plan = record.search.get("iterative")
     first = plan.steps[0] if plan and plan.steps else None
     if plan is None or first is None or plan.metric != "wer" or first.score is None or not first.without:
@@ -200,15 +200,15 @@ def _speed(grid: Grid, records: dict[str, CellRecord]) -> tuple[Speed, ...]:
 
 
 def update_overhead(grid: Grid, records: dict[str, CellRecord]) -> float | None:
-    """Fit the cost f of an update apart from its layers: seconds per update = c (layers run + f), by least squares.
+    """Fit f, the cost of an update besides its layers, in units of one layer: seconds per update = c (layers run + f).
 
-    The fit uses all models of the methods in ``alone.methods``. None if these run nearly the same number of layers per update,
-    or if the fit gives a c or f below 0.
+    The least-squares fit uses all models of the methods in ``alone.methods``. None if these run nearly the same number of
+    layers per update, or if the fit gives a c or f below 0.
     """
-    of = [record.training for record in records.values() if record.method in grid.alone.methods]
-    layers = np.array([training.layer_passes / training.steps for training in of])
-    seconds = np.array([training.seconds / training.steps for training in of])
-    if len(of) < 2 or np.ptp(layers) < 1:
+    trainings = [record.training for record in records.values() if record.method in grid.alone.methods]
+    layers = np.array([training.layer_passes / training.steps for training in trainings])
+    seconds = np.array([training.seconds / training.steps for training in trainings])
+    if len(trainings) < 2 or np.ptp(layers) < 1:
         return None
     slope, intercept = np.polyfit(layers, seconds, 1)
     return round(float(intercept / slope), 2) if slope > 0 and intercept >= 0 else None
