@@ -354,7 +354,7 @@ def test_words_that_look_the_same_are_told(exp: Path, dev: Path) -> None:
     (dev / "text").write_text(text.replace(" two", " caf\u00e9", 1).replace(" two", " cafe\u0301"))
     done = asrprune("check-data", "--no-audio", dev)
     assert done.code == 0
-    assert f"{dev}: words that look the same, but are written with other characters (1): caf\u00e9; they count" in done.err
+    assert f"{dev}: words that look the same, but are written with different characters (1): caf\u00e9; they count" in done.err
 
 
 def test_check_data_then_fix_data(tiny_data: Path, tmp_path: Path) -> None:

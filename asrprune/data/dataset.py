@@ -29,11 +29,11 @@ from asrprune.runtime.files import write_text
 
 _LONGEST_SOCKET = 103  # bytes of the path of a socket: 107 on Linux, 103 on macOS
 _PREFETCHED, _TENSORS = 4, 4  # batches that each process reads in advance; tensors of a batch
-_LONGEST_WAIT_S = 600.0  # for a batch from a living process
+_LONGEST_WAIT_S = 600.0  # for a batch, if the process that reads it is alive
 _NO_WORKERS = "read them in the training's own process with train.num_workers=0"
 _SAMPLED_TEXTS = 500  # transcripts whose letters are checked
-_MOST_UNKNOWN = 0.9  # share of their words
-_SAMPLED_FEATURES = 5000  # utterances; more than common test sets have
+_MOST_UNKNOWN = 0.9  # share of the words of these transcripts that the text units cannot write
+_SAMPLED_FEATURES = 5000  # utterances whose checksums are computed; more than common test sets have
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         """Read the tables of ``directory``; without a tokenizer there are no labels.
 
         Raises:
-            UserError: features (stage 2) or, with a tokenizer, transcripts (stage 1) are missing or have other utterances.
+            UserError: features (stage 2) or, with a tokenizer, transcripts (stage 1) are missing, or their utterances differ.
         """
         for name in ("feats.scp", "utt2num_frames"):
             if not (directory / name).is_file():
@@ -113,8 +113,8 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
     def known_by(self) -> np.ndarray:
         """Checksums that tell these features from others, (N,) uint32.
 
-        Without utt2crc, as with features of other programs, they are computed. That reads the features, so in a set of more
-        than 5000 utterances 5000, spread evenly, stand for all. Sizes and times of the archives would change with a copy.
+        Without utt2crc, as with features of other programs, they are computed from the features of at most 5000 utterances,
+        spread evenly: to read all takes long. File sizes and times are not used, because they change when archives are copied.
         """
         if self.checksums is not None:
             return self.checksums
@@ -123,7 +123,7 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
 
     @property
     def frontend(self) -> dict[str, Any]:
-        """The numbers with which `asrprune fbank` computed the features; empty if they are not known."""
+        """The settings with which `asrprune fbank` computed the features; empty if they are not known."""
         return frontend_of(entry_now(self.directory, self._entries[0]))
 
     def __len__(self) -> int:
@@ -171,8 +171,8 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         """Yield the given batches in order; ``num_workers`` processes read them in advance.
 
         Raises:
-            UserError: these processes could not send their batches. It is checked here, because an error of the thread that
-                sends them would be lost.
+            UserError: these processes could not send their batches. This is checked here, because an error of the thread
+                that sends them would be lost.
         """
         sampler = [batch.tolist() for batch in batches]
         if num_workers:
@@ -191,14 +191,14 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
 
 
 def _check_workers(count: int) -> None:
-    """Raise a ``UserError`` if ``count`` processes could not send batches: each tensor is an open file, sent by a socket."""
+    """Raise a ``UserError`` if ``count`` processes could not send batches: each tensor is sent by a socket as an open file."""
     if len(arbitrary_address("AF_UNIX")) > _LONGEST_SOCKET:
         raise UserError(
-            f"{tempfile.gettempdir()}: is too long a path for sockets of the processes that read features; set TMPDIR to a"
-            f" shorter one, or {_NO_WORKERS}"
+            f"{tempfile.gettempdir()}: this path is too long for the sockets of the processes that read features; set TMPDIR to"
+            f" a shorter one, or {_NO_WORKERS}"
         )
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = len(os.listdir("/dev/fd")) + count * (_PREFETCHED * _TENSORS + 8) + 40  # with 4 processes 90 were enough, 70 not
+    needed = len(os.listdir("/dev/fd")) + count * (_PREFETCHED * _TENSORS + 8) + 40  # 4 processes: 90 files were enough, 70 not
     if limit < needed and limit != resource.RLIM_INFINITY:
         raise UserError(
             f"train.num_workers={count}: these processes need {needed} open files, but the limit is {limit}; raise it, for"
@@ -207,7 +207,7 @@ def _check_workers(count: int) -> None:
 
 
 def _shared(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:
-    """Collate in shared memory, so that a lack of it raises an error here, which reaches the training."""
+    """Collate in shared memory. If there is too little, the error is raised here, so that it reaches the training."""
     try:
         return _collate(items)._each(Tensor.share_memory_)
     except (RuntimeError, OSError) as error:
@@ -218,14 +218,14 @@ def _shared(items: list[tuple[int, np.ndarray, list[int]]]) -> Batch:
 
 
 def _check_letters(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Raise a ``UserError`` if the text units lack nearly every word of the transcripts, as with letters of another case."""
+    """Raise a ``UserError`` if the text units can write hardly any word of the transcripts, as with another case."""
     sampled = range(0, len(corpus), max(1, len(corpus) // _SAMPLED_TEXTS))
     words = [word for index in sampled for word in corpus.texts[index].split()]
     unknown = [word for word in words if UNKNOWN_LABEL in tokenizer.encode(word)]
     if len(unknown) > _MOST_UNKNOWN * len(words):
         raise UserError(
             f"{corpus.directory}/text: {len(unknown)} of {len(words)} words, such as `{unknown[0]}`, cannot be written in the"
-            f" text units of {tokenizer.path}; use the letters (a or A) of the transcripts from which the units were made"
+            f" text units of {tokenizer.path}; use the case (a or A) of the transcripts from which the units were made"
         )
 
 

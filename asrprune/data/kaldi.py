@@ -66,9 +66,9 @@ def read_data_dir(path: Path, need_text: bool = True) -> list[Utterance]:
 
 
 class Utterances(Iterable[Utterance]):
-    """The utterances of a directory, like those of ``read_data_dir``, but read again by each iteration, one at a time.
+    """The utterances of a directory, as ``read_data_dir`` returns them. Each iteration reads them again, one at a time.
 
-    With segments the entries of recordings are kept in memory, packed.
+    If the directory has segments, the entries of wav.scp are kept in memory, packed.
     """
 
     def __init__(self, path: Path, need_text: bool = True) -> None:
@@ -95,6 +95,7 @@ class Utterances(Iterable[Utterance]):
         return ((key, entry, 0.0, None) for key, entry in self._tables["wav.scp"])
 
     def _with_segments(self) -> Iterator[tuple[str, str, float, float | None]]:
+        """Yield recording, entry, start and end of each utterance, which is a segment of a recording."""
         recordings = Ascending(key for key, _ in self._tables["wav.scp"])
         entries = Packed(entry for _, entry in self._tables["wav.scp"])
         for segment in self._column("segments"):

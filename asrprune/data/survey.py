@@ -1,4 +1,4 @@
-"""The sizes of data directories, what they share, and the words and characters that the training set lacks."""
+"""The sizes of data directories, what they share, and the words and characters that are not in the training set."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -9,7 +9,7 @@ from asrprune.data.tables import Table, joined, some
 
 
 def sizes(sets: Sequence[Checked]) -> Iterator[str]:
-    """Yield a sentence about the size of each set, and about words and characters that the first set, for training, lacks."""
+    """Yield sentences about the size of each set, and its words and characters that the first set (for training) lacks."""
     known = _words(sets[0].tables["text"])
     for one in sets:
         count = sum(len(text.split()) for _, text in one.tables["text"])
@@ -25,16 +25,16 @@ def sizes(sets: Sequence[Checked]) -> Iterator[str]:
 
 
 def lookalikes(sets: Sequence[Checked]) -> Iterator[str]:
-    """Yield a sentence about words of all sets that look the same, but have other characters: they count as different words."""
-    forms: dict[str, set[str]] = {}
+    """Yield a sentence about words that look the same, but have different characters: they count as different words."""
+    written_as: dict[str, set[str]] = {}
     for word in set().union(*(_words(one.tables["text"]) for one in sets)):
         if not word.isascii():
-            forms.setdefault(normalize("NFC", word), set()).add(word)
-    if twice := sorted(word for word, written in forms.items() if len(written) > 1):
+            written_as.setdefault(normalize("NFC", word), set()).add(word)
+    if several := sorted(word for word, forms in written_as.items() if len(forms) > 1):
         yield (
-            f"{', '.join(str(one.path) for one in sets)}: words that look the same, but are written with other characters"
-            f" ({len(twice)}): {some(twice)}; they count as different words; write all transcripts in one form, for example:"
-            " uconv -x any-nfc"
+            f"{', '.join(str(one.path) for one in sets)}: words that look the same, but are written with different characters"
+            f" ({len(several)}): {some(several)}; they count as different words; write all transcripts in one form, for"
+            " example: uconv -x any-nfc"
         )
 
 

@@ -27,11 +27,12 @@ FIX = "`asrprune fix-data` does it"
 # Blanks other than a space (also of Braille and Hangul), control characters, byte order marks, sentencepiece's mark of the
 # start of a word:
 ODD_BLANK = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b\u2800\u3164\uffa0\ufeff\u2581]")
-# Letters and symbols of which a following selector chooses a shape: Burmese, Mongolian, Chinese, emojis.
+# Letters and symbols that have several shapes, of which a variation selector after them chooses one: Burmese, Mongolian,
+# Chinese, emojis.
 _VARIED = r"\u1000-\u109f\u1800-\u18af\u2000-\u9fff\ua840-\ua87f\uf900-\ufaff\U0001f000-\U0003ffff"
-# Soft hyphens, word joiners, marks of the direction of writing, fillers, tags: with and without them a word looks the same. So
-# it does with selectors of a shape that a letter does not have. The joiners U+200C and U+200D belong to the spelling of
-# Persian and Hindi, as selectors do to that of Mongolian.
+# A word looks the same with and without these: soft hyphens, word joiners, marks of the direction of writing, fillers, tags,
+# and variation selectors after a letter of one shape. The joiners U+200C and U+200D are not among them: Persian and Hindi
+# spelling needs them.
 INVISIBLE = re.compile(
     r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u200e\u200f\u202a-\u202e\u2060-\u206f\ufff9-\ufffb"
     r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
@@ -53,7 +54,7 @@ class Table:
     """
 
     def __init__(self, path: Path, allow_empty: bool = False, data: bytes | None = None) -> None:
-        """Find the faults of the file; ``data``, if given, replaces its content."""
+        """Find the faults of the file, or of ``data``, if the file is not written yet."""
         self.path, self._data = path, data
         self._held: list[Row] | None = None
         self._len = 0
@@ -98,8 +99,8 @@ class Table:
                 key, value = split_line(line)
                 if not hold and "" < key < previous:
                     return self._find_faults(allow_empty, hold=True)
-                whats = [*_line_faults(raw, line, key, value, allow_empty), *_order_faults(key, previous, rows.get(key))]
-                faults += [self.fault((key, value, number), what) for what in whats]
+                found = [*_line_faults(raw, line, key, value, allow_empty), *_order_faults(key, previous, rows.get(key))]
+                faults += [self.fault((key, value, number), what) for what in found]
                 if len(faults) > _MOST_FOUND:
                     raise_faults(faults)
                 if key and key not in rows:
@@ -139,18 +140,18 @@ def read_table(path: Path) -> dict[str, str]:
 
 def stream_table(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the rows of a table in one pass; at the first faulty line, raise a ``UserError`` like ``open_table``."""
-    previous, whole = "", False
+    previous, valid = "", False
     if path.is_file():
         with open(path, "rb") as handle:
             for raw in lines_of(handle, path):
                 line = raw[:-1].decode("utf-8", "replace")
                 key, value = split_line(line)
-                whole = raw.endswith(b"\n") and key > previous and not _line_faults(raw[:-1], line, key, value)
-                if not whole:
+                valid = raw.endswith(b"\n") and key > previous and not _line_faults(raw[:-1], line, key, value)
+                if not valid:
                     break
                 yield key, value
                 previous = key
-    if not whole:
+    if not valid:
         open_table(path)
         raise AssertionError(f"{path} was refused line by line, but not as a whole")
 
@@ -172,7 +173,7 @@ def joined(left: Iterable[Left], right: Iterable[Right]) -> Iterator[tuple[Left 
 
 
 def sha256_of_rows(rows: Iterable[tuple[str, str]]) -> str:
-    """Return the SHA-256 of rows, in hexadecimal; records name the transcripts of a set by it."""
+    """Return the SHA-256 of rows, in hexadecimal; records identify the transcripts of a set by it."""
     digest = hashlib.sha256()
     for key, value in rows:
         digest.update(f"{key} {value}\n".encode())
@@ -233,7 +234,7 @@ def _line_faults(raw: bytes, line: str, key: str, value: str, allow_empty: bool 
 
 def unseen(line: str) -> str:
     """Return what is wrong with the blanks and the invisible marks of a line; an empty string if nothing is."""
-    if line.isascii() and line.isprintable():  # that is fast
+    if line.isascii() and line.isprintable():  # fast, for most lines
         return ""
     if odd := ODD_BLANK.search(line):
         return f"holds {odd[0]!a}, but only plain spaces separate words; replace it"

@@ -221,7 +221,7 @@ def test_processes_that_cannot_send_are_told(dev: Path, monkeypatch: pytest.Monk
     corpus = Corpus(dev, None)
     with monkeypatch.context() as patch:
         patch.setattr("asrprune.data.dataset.arbitrary_address", lambda family: "/tmp/" + "x" * 100)
-        with pytest.raises(UserError, match=r"is too long a path for sockets .* set TMPDIR to a shorter one, or read them"):
+        with pytest.raises(UserError, match=r"path is too long for the sockets .* set TMPDIR to a shorter one, or read"):
             corpus.loader([np.arange(2)], num_workers=1)
         assert len(next(corpus.loader([np.arange(2)])).lens) == 2
 
