@@ -1,4 +1,4 @@
-"""Options that several commands share, and the objects that they describe."""
+"""Options that several commands share, and functions that check them and make objects from them."""
 
 import os
 from itertools import groupby
@@ -20,7 +20,7 @@ ConfigFile = Annotated[Path, typer.Option("--config", help="YAML file with all n
 Overrides = Annotated[list[str], typer.Option("--set", help="section.key=value, overrides --config; may be repeated")]
 ExpDir = Annotated[Path, typer.Option("--exp", help="experiment directory")]
 AllowPipes = Annotated[bool, typer.Option("--allow-pipes", help="run `cmd |` entries of wav.scp (arbitrary shell)")]
-Jobs = Annotated[  # Slurm's own limit for the jobs of an array is 1000, too, by default
+Jobs = Annotated[  # also Slurm's default limit for the jobs of an array
     int, typer.Option("--nj", min=1, max=1000, help="number of processes or jobs")
 ]
 Where = Annotated[str, typer.Option("--executor", help="local: processes of this machine, slurm: jobs of a cluster")]
@@ -62,10 +62,10 @@ def distinct(directories: list[Path]) -> list[Path]:
 
 
 def use_threads(threads: int | None, executor: str = "local", num_processes: int = 1) -> bool:
-    """Set the number of threads of ``--threads``. Call this first: torch reads it when it is imported.
+    """Set the number of threads to that of ``--threads``. Call this before torch is imported, which reads the number.
 
     Returns:
-        whether the load of this machine has decided, and not the user.
+        whether the number depends on the load of this machine, not on the user.
     """
     local = executor == "local"  # a job of a cluster has the cores of its own machine
     return (local or threads is not None) and set_threads(threads, num_processes)
@@ -79,7 +79,7 @@ def workers_of(name: str, num_jobs: int, sbatch: str, home: Path, num_gpus: int 
 
 
 def check_dev(dev: Path, is_dev: bool) -> None:
-    """Raise a ``UserError`` if the name of a set says that it is a test set: a choice on it would spoil the results on it."""
+    """Raise a ``UserError`` if the name of a set says that it is a test set: a choice made on it would spoil its results."""
     name = dev.resolve().name.lower()
     if "test" in name and "dev" not in name and not is_dev:
         raise UserError(
@@ -97,7 +97,7 @@ def load_experiment(exp: Path, num_gpus: int = 0) -> "Experiment":
 
 
 def decoder_given(name: str | None, lm: Path | None, context: list[str] | None) -> dict[str, object]:
-    """Return ``--decoder``, ``--lm`` and ``--context`` as numbers of ``decode.decoder``."""
+    """Return ``--decoder``, ``--lm`` and ``--context`` as values of ``decode.decoder``."""
     if name == "greedy" and (lm or context):
         raise UserError("--lm and --context have no effect with --decoder greedy; use --decoder beam")
     path = lm and str(lm.absolute() if lm.exists() else lm)  # a plain name may be a file in the experiment

@@ -134,9 +134,9 @@ def early_exit(
     path, rate = ExperimentPaths(exp).early_exit, experiment.config.scoring.in_units("WER")
     made.write(path)
     draw_early_exit(made, rate, path.with_suffix(".png"))
-    reached = [(exit, threshold) for exit, threshold in zip(made.exits, made.thresholds, strict=False) if threshold <= 1.0]
-    needed = ", ".join(f"layer {exit}: {threshold:.3f}" for exit, threshold in reached) or "none before the last layer"
-    say(f"{path}: exits and the confidence that they need: {needed}")
+    usable = [(exit, threshold) for exit, threshold in zip(made.exits, made.thresholds, strict=False) if threshold <= 1.0]
+    shown = ", ".join(f"layer {exit}: {threshold:.3f}" for exit, threshold in usable) or "none before the last layer"
+    say(f"{path}: exits and the confidence that they need: {shown}")
     for name, curve in made.curves.items():
         last = curve.by_exit[-1]
         say(f"{name}: {curve.chosen.layers:.1f} layers, {rate} {curve.chosen.wer:.2f} %; all {last.layers:g}: {last.wer:.2f} %")

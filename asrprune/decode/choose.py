@@ -48,7 +48,7 @@ class Tuned(Record):
     tried: tuple[Weights, ...]
 
     def fits(self, lm: Path) -> bool:
-        """Return whether the weights were tuned for this language model; a missing file is reported elsewhere."""
+        """Return whether the weights were tuned for this language model; True if it is missing, which is reported elsewhere."""
         return not lm.is_file() or self.lm_sha256 == sha256_of(lm)
 
 
@@ -69,17 +69,17 @@ def decoder_of(experiment: "Experiment", given: Mapping[str, Any] | None = None)
 
 
 def decoder_options(experiment: "Experiment", given: Mapping[str, Any]) -> Decoding:
-    """Return ``decode.decoder`` of the config; numbers in ``given`` replace its own, see ``replaced``."""
+    """Return ``decode.decoder`` of the config; values in ``given`` replace its own, see ``replaced``."""
     return replaced(experiment.config.decode.decoder, given, ExperimentPaths(experiment.path).lang)
 
 
 def replaced(configured: Decoding, given: Mapping[str, Any], folder: Path) -> Decoding:
-    """Return the configured numbers of a decoder; those in ``given`` replace them.
+    """Return the configured values of a decoder; those in ``given`` replace them.
 
-    If ``given`` has another ``type``, no configured number is used. A language model is first looked for in ``folder``.
+    If ``given`` has another ``type``, no configured value is used. The language model is first looked for in ``folder``.
 
     Raises:
-        UserError: the numbers do not fit together.
+        UserError: the values do not fit together.
     """
     same = given.get("type", configured.type) == configured.type
     values = {**(configured.model_dump() if same else {}), **given}
@@ -104,7 +104,7 @@ def make_decoder(options: Decoding, units: Units) -> Decoder:
 
 
 def make_beam(options: BeamConfig, units: Units, lm: LanguageModel | None, lm_sha256: str) -> PrefixBeam:
-    """Make a beam search with a language model that is already loaded."""
+    """Make a beam search with a loaded language model; raise a ``UserError`` if the text units cannot write a phrase."""
     for phrase in options.context:
         if not phrase.split() or not units.can_write(phrase):
             others = [other for other in (phrase.upper(), phrase.lower()) if other.strip() and units.can_write(other)]
@@ -114,7 +114,7 @@ def make_beam(options: BeamConfig, units: Units, lm: LanguageModel | None, lm_sh
 
 
 def tuned_of(experiment: "Experiment", lm: Path) -> Tuned | None:
-    """Return the weights that were tuned for this model and language model, if there are any."""
+    """Return the weights that were tuned for this model and language model; None if there are none."""
     path = ExperimentPaths(experiment.path).decoder
     if not path.exists():
         return None
@@ -126,7 +126,7 @@ def tuned_of(experiment: "Experiment", lm: Path) -> Tuned | None:
 
 
 def with_weights(options: BeamConfig, tuned: Tuned | None) -> BeamConfig:
-    """Return the options with values for the weights that they leave open."""
+    """Return the options; weights that they leave open get the tuned or the default values."""
     weights = {
         "lm_weight": tuned.lm_weight if tuned else LM_WEIGHT,
         "word_bonus": tuned.word_bonus if tuned else WORD_BONUS,

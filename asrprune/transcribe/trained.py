@@ -1,4 +1,4 @@
-"""A trained experiment as the model of a recogniser; it runs in torch."""
+"""The model of a trained experiment, as the recogniser uses it; it runs in torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -26,7 +26,7 @@ from asrprune.prune.find import find_plan
 
 
 class TrainedModel:
-    """The model of an experiment; see ``Model``. Of the experiment only path and config are pickled."""
+    """The model of an experiment; see ``Model``. A pickle has no weights; unpickling loads them."""
 
     batches = True
 
@@ -37,12 +37,12 @@ class TrainedModel:
         self.word_tail_s = WORD_TAIL_S
         self.default: Keep = tuple(range(1, experiment.num_layers + 1))
         self._plan = plan
-        self._chosen: tuple[float, ...] | None = None  # thresholds of early exit
+        self._thresholds: tuple[float, ...] | None = None  # those of early_exit.json; None: not read yet
 
     @classmethod
     def load(cls, exp: Path, plan: str | Path | None, device: str) -> "TrainedModel":
-        """Load an experiment; raise a ``UserError`` if a file is missing or broken, such as the plan that is named."""
-        experiment = load(exp.absolute(), device)  # the plan is read later, perhaps in another working directory
+        """Load an experiment; raise a ``UserError`` if one of its files, or the given plan, is missing or broken."""
+        experiment = load(exp.absolute(), device)  # absolute: the plan is read later, perhaps in another directory
         if plan is not None and str(plan).endswith(".json"):
             plan = Path(plan).absolute()
         if plan is not None:
@@ -92,16 +92,16 @@ class TrainedModel:
     def emissions(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
         """See ``Model``."""
         features = pad_sequence([torch.from_numpy(each) for each in batch], batch_first=True)  # (B, T, F)
-        ((_, made),) = self.runner.emissions(features, torch.tensor([len(each) for each in batch]), [keep])
-        return [row[:frames] for row, frames in zip(on_cpu(made.log_probs), made.lens.tolist(), strict=True)]
+        ((_, emissions),) = self.runner.emissions(features, torch.tensor([len(each) for each in batch]), [keep])
+        return [row[:frames] for row, frames in zip(on_cpu(emissions.log_probs), emissions.lens.tolist(), strict=True)]
 
     def thresholds(self, given: float | None, decoder: str) -> Sequence[float]:
-        """See ``Model``; those of early_exit.json are read on first use."""
+        """See ``Model``; early_exit.json is read on first use."""
         if given is not None:
             return [given] * (len(exits_of(self.experiment)) - 1)
-        if self._chosen is None:
-            self._chosen = chosen_thresholds(self.experiment, decoder)
-        return self._chosen
+        if self._thresholds is None:
+            self._thresholds = chosen_thresholds(self.experiment, decoder)
+        return self._thresholds
 
     def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
         """See ``Model``."""
@@ -119,6 +119,6 @@ class TrainedModel:
 
 
 def _on_device(experiment: Experiment, plan: str | Path | None, device: str) -> TrainedModel:
-    """Return the model of an experiment that was unpickled, on its device."""
+    """Unpickle a model; ``experiment`` is unpickled already, on the CPU."""
     experiment.model.to(device)
     return TrainedModel(experiment, plan)
