@@ -27,7 +27,7 @@ from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Step, plan_path
 from asrprune.experiment.weights import load_weights
-from asrprune.features.fbank import SPEED_FILTER
+from asrprune.features.resample import SPEED_FILTER
 from asrprune.prune.find import find_plan
 from asrprune.prune.surgery import prune
 from asrprune.recognizer import Hypothesis, Recognizer

@@ -21,7 +21,8 @@ from asrprune.data.tables import open_table, some, stream_table, write_ascending
 from asrprune.features.ark import checksum, read_matrix, write_ark
 from asrprune.features.audio import is_pipe, read_audio, stamp_of
 from asrprune.features.cmvn import read_statistics, statistics, write_cmvn
-from asrprune.features.fbank import SPEED_FILTER, change_speed, compute_fbank
+from asrprune.features.fbank import compute_fbank
+from asrprune.features.resample import SPEED_FILTER, change_speed
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import atomic_path, digest_of, held, remove_temporaries
