@@ -166,6 +166,18 @@ def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monke
     assert [word.confidence for word in words] == pytest.approx([0.7, 0.5])
 
 
+def test_times_are_those_of_whole_samples(
+    tiny_config: Config, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 22,050 Hz frames begin every 220 samples, which is not quite 10 ms: 8 s in an hour."""
+    config = config_with(tiny_config, "frontend", sample_rate=22050)
+    asr = Recognizer.load(untrained(tmp_path / "exp", config, tiny_data).path)
+    emit(asr, monkeypatch, [("<blk>", 0.9)] * 1000 + [("▁one", 0.9)])
+    (word,) = asr.transcribe(np.random.default_rng(0).normal(0.0, 0.1, 1002 * 880)).words
+    assert word.start_s == round(1000 * 4 * 220 / 22050, 3)
+    assert asr.model.timing.window_frames[0] == 3004
+
+
 def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], dev: Path) -> None:
     own = experiment.load(coarse)
     extract(dev, own.config.frontend, HERE)

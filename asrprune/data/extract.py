@@ -158,7 +158,7 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
         return (row for archive in contents() for row in archive.frames.items())
 
     write_ascending(directory / "utt2num_frames", ((key, str(count)) for key, count in frames()))
-    write_ascending(directory / "utt2dur", ((key, f"{count * options.frame_shift_ms / 1000:.3f}") for key, count in frames()))
+    write_ascending(directory / "utt2dur", ((key, f"{count * options.shift_ms / 1000:.3f}") for key, count in frames()))
     write_ascending(directory / "utt2crc", (row for archive in contents() for row in archive.crc.items()))
     write_ascending(directory / "feats.scp", _entries(bases))
     wanted, store = {base.name for base in bases}, directory / STORE

@@ -173,7 +173,7 @@ def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: I
             decoder=with_precision(decoder.identity, config.decode.precision),
             model_sha256=experiment.record.model_sha256,
             utterances=len(corpus),
-            hours=round(float(corpus.lengths.sum()) * config.frontend.frame_shift_ms / 3.6e6, 4),
+            hours=round(float(corpus.lengths.sum()) * config.frontend.shift_ms / 3.6e6, 4),
             text_sha256=text_sha256,
             features=features,
             strategy=model.strategy,

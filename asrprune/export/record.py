@@ -127,7 +127,7 @@ class Exported(Record):
             check_layers(self.exits, self.num_layers, "exits")
         if len(self.thresholds) != max(0, len(self.exits) - 1):
             raise ValueError(f"{len(self.exits)} exits have {len(self.thresholds)} thresholds")
-        length, overlap = Timing(self.frontend.frame_shift_ms, self.factor, self.windows).window_frames
+        length, overlap = Timing(self.frontend.shift_ms, self.factor, self.windows).window_frames
         if overlap >= length:
             raise ValueError("the windows are not longer than their overlap")
         return self

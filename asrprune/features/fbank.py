@@ -81,7 +81,7 @@ def fbank_of_part(
 
 def frame_sizes(options: FrontendConfig) -> tuple[int, int]:
     """Return the shift and the length of a frame, in samples."""
-    return int(options.sample_rate * options.frame_shift_ms / 1000), int(options.sample_rate * options.frame_length_ms / 1000)
+    return options.shift, int(options.sample_rate * options.frame_length_ms / 1000)
 
 
 def pad_edges(samples: np.ndarray, options: FrontendConfig) -> tuple[np.ndarray, int]:

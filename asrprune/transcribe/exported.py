@@ -44,7 +44,7 @@ class ExportedModel:
         self.num_layers, self.frontend = self.record.num_layers, self.record.frontend
         self.default: Keep = self.record.at(self.record.depth).keep
         self.plan: Plan = self.record.plan()
-        self.timing = Timing(self.frontend.frame_shift_ms, self.record.factor, self.record.windows)
+        self.timing = Timing(self.frontend.shift_ms, self.record.factor, self.record.windows)
         self.units, self.word_tail_s = Units(self.record.units), self.record.word_tail_s
 
     def _check_sizes(self) -> None:
