@@ -92,6 +92,7 @@ class Exported(Record):
     windows: Windows
     word_tail_s: float = Field(ge=0)  # the longest time that a word lasts after its last label
     decoder: Annotated[Decoding, Whole]  # as in the config; the language model lies beside the ONNX file
+    lm_sha256: str | None = None  # of the language model of ``decoder``; earlier versions did not record it
     tuned: Tuned | None = None  # the weights of the language model
     scoring: Annotated[ScoringConfig, Whole] = ScoringConfig()  # what error rates count: words or phones
     compared: Compared | None = None
