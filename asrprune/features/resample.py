@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,10 @@ def at_rate(name: str, read: Read, num_samples: int, source: int, target: int) -
     Raises:
         UserError: the sample rate of the recording is not that of speech.
     """
-    if source != target and source not in RATES:
+    if source != target and not (isinstance(source, Integral) and source in RATES):
         raise UserError(
-            f"{name}: is sampled at {source} Hz, but only {RATES[0]} to {RATES[-1]} Hz are resampled; record it at {target} Hz"
+            f"{name}: is sampled at {source} Hz, but only whole rates of {RATES[0]} to {RATES[-1]} Hz are resampled;"
+            f" record it at {target} Hz"
         )
     return _resampled(read, num_samples, source, target)
 

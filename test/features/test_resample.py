@@ -48,9 +48,9 @@ def test_what_is_above_the_new_nyquist_frequency_is_gone() -> None:
 def test_its_own_rate_is_untouched_and_strange_rates_are_refused() -> None:
     samples = np.random.default_rng(0).normal(size=100).astype(np.float32)
     np.testing.assert_array_equal(resampled(samples, 16000, 16000, 33), samples)
-    for rate in (0, 50, 2_000_000):
-        with pytest.raises(UserError, match=rf"x: is sampled at {rate} Hz, but only 4000 to 192000 Hz"):
-            resampled(samples, rate, 16000, 33)
+    for rate in (0, 50, 2_000_000, 44100.5):
+        with pytest.raises(UserError, match=rf"x: is sampled at {rate} Hz, but only whole rates of 4000 to 192000 Hz"):
+            resampled(samples, rate, 16000, 33)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("speed", [1.1, 9.99994])
