@@ -122,9 +122,13 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return np.fromiter((checksum(self._read(index)) for index in chosen), dtype=np.uint32, count=len(chosen))
 
     @property
-    def frontend(self) -> dict[str, Any]:
-        """The numbers with which `asrprune fbank` computed the features; empty if they are not known."""
-        return frontend_of(entry_now(self.directory, self._entries[0]))
+    def frontends(self) -> Iterator[dict[str, Any]]:
+        """The numbers with which `asrprune fbank` computed the features of each archive; empty if they are not known.
+
+        A set that was combined from others has archives of several directories.
+        """
+        archives = dict.fromkeys(entry.rpartition(":")[0] for entry in self._entries)
+        return (frontend_of(entry_now(self.directory, f"{archive}:0")) for archive in archives)
 
     def __len__(self) -> int:
         return len(self.ids)
