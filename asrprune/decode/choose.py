@@ -106,9 +106,10 @@ def make_decoder(options: Decoding, units: Units) -> Decoder:
 
 def make_beam(options: BeamConfig, units: Units, lm: ArpaModel | None) -> PrefixBeam:
     """Make a beam search with a language model that is already loaded."""
-    if lm and not any(units.can_write(word) for word in lm.words if word not in (START, END, UNKNOWN)):
+    words = [word for word in lm.words if word not in (START, END, UNKNOWN)] if lm else []
+    if lm and not any(map(units.can_write, words)):
         raise UserError(
-            f"{lm.path}: none of its words ({some(lm.words)}) can be written in the text units, so it knows no word that the"
+            f"{lm.path}: none of its words ({some(words)}) can be written in the text units, so it knows no word that the"
             " model says; give one with the letters (a or A) of the transcripts"
         )
     for phrase in options.context:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PlainSerializer, ValidationError, model_validator
 
+from asrprune.config.lengths import output_length
 from asrprune.config.schema import MOST_LAYERS, Decoding, FrontendConfig, ScoringConfig
 from asrprune.config.section import Section
 from asrprune.data.units import is_unit
@@ -131,6 +132,8 @@ class Exported(Record):
         length, overlap = Timing(self.frontend.shift_ms, self.factor, self.windows).window_frames
         if overlap >= length:
             raise ValueError("the windows are not longer than their overlap")
+        if output_length(overlap, self.factor) == 0:
+            raise ValueError("the windows do not overlap by a frame of the output")
         return self
 
     def at(self, depth: int) -> ExportedDepth:

@@ -431,6 +431,7 @@ FRONTEND = FrontendConfig().model_dump()
     [
         ({"windows": {**WINDOWS, "overlap_s": 30.0}}, "the windows are not longer than their overlap"),
         ({"windows": {**WINDOWS, "window_s": 0.03, "overlap_s": 0.0}}, "the windows are not longer than their overlap"),
+        ({"windows": {**WINDOWS, "overlap_s": 0.04}}, "the windows do not overlap by a frame of the output"),
         ({"windows": {**WINDOWS, "window_s": float("nan")}}, "windows.window_s: input should be a finite number"),
         ({"windows": {**WINDOWS, "one_piece_s": 1e308}}, "windows.one_piece_s: input should be less than"),
         ({"factor": 0}, "factor: input should be 4 or 8, got 0"),
