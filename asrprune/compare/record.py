@@ -201,7 +201,7 @@ def _speakers(path: Path, ids: Sequence[str]) -> np.ndarray:
     Raises:
         UserError: the file has other utterances.
     """
-    names = [line.rpartition("(")[2].removesuffix(")") for line in _lines(path)]
+    names = [line.rpartition(" ")[2].removeprefix("(").removesuffix(")") for line in _lines(path)]
     if len(names) != len(ids) or not all(name.endswith(f"-{key}") for name, key in zip(names, ids, strict=True)):
         raise UserError(f"{path}: its utterances are not those of utterances.tsv; {_AGAIN}")
     return np.unique([name.removesuffix(f"-{key}") for name, key in zip(names, ids, strict=True)], return_inverse=True)[1]
