@@ -150,6 +150,7 @@ def command_lines(exp: Path, data: Path, folder: Path) -> Rows:
     shutil.copytree(dev, test)
     config = folder / "train.yaml"
     config.write_text("{}")
+    (folder / "upper.arpa").write_text("\\data\\\nngram 1=3\n\n\\1-grams:\n-9\t<s>\n-1\t</s>\n-1\tONE\n\n\\end\\\n")
     tried: list[tuple[str, list[object]]] = [
         ("an unknown command", ["decoed"]),
         ("an unknown option", ["decode", "--stratgy", "lowest"]),
@@ -168,6 +169,7 @@ def command_lines(exp: Path, data: Path, folder: Path) -> Rows:
         ("options of a cluster without one", ["decode", "--exp", exp, dev, "--sbatch", "--time=9"]),
         ("a language model for greedy decoding", ["transcribe", "--exp", exp, wav, "--decoder", "greedy", "--lm", "x.arpa"]),
         ("no such language model", ["transcribe", "--exp", exp, wav, "--lm", "x.arpa"]),
+        ("a language model in other letters", ["transcribe", "--exp", exp, wav, "--lm", folder / "upper.arpa"]),
         ("a phrase outside the text units", ["transcribe", "--exp", exp, wav, "--context", "six"]),
         ("too many epochs to average", ["average", "--exp", exp, "--count", 9]),
         ("similarities that were not measured", ["search", "--exp", exp, "--dev", dev, "--strategy", "svcca"]),

@@ -27,7 +27,7 @@ from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment import store as experiment
 from asrprune.experiment.plan import Step, plan_path
 from asrprune.experiment.weights import load_weights
-from asrprune.features.fbank import SPEED_FILTER
+from asrprune.features.resample import SPEED_FILTER
 from asrprune.prune.find import find_plan
 from asrprune.prune.surgery import prune
 from asrprune.recognizer import Hypothesis, Recognizer
@@ -164,6 +164,18 @@ def test_times_follow_the_factor_of_the_front_end(coarse: Path, wav: Path, monke
     words = asr.transcribe(wav).words
     assert [(word.text, word.start_s, word.end_s) for word in words] == [("one", 0.08, 0.32), ("two", 0.32, 0.65)]
     assert [word.confidence for word in words] == pytest.approx([0.7, 0.5])
+
+
+def test_times_are_those_of_whole_samples(
+    tiny_config: Config, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 22,050 Hz frames begin every 220 samples, which is not quite 10 ms: 8 s in an hour."""
+    config = config_with(tiny_config, "frontend", sample_rate=22050)
+    asr = Recognizer.load(untrained(tmp_path / "exp", config, tiny_data).path)
+    emit(asr, monkeypatch, [("<blk>", 0.9)] * 1000 + [("▁one", 0.9)])
+    (word,) = asr.transcribe(np.random.default_rng(0).normal(0.0, 0.1, 1002 * 880)).words
+    assert word.start_s == round(1000 * 4 * 220 / 22050, 3)
+    assert asr.model.timing.window_frames[0] == 3004
 
 
 def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], dev: Path) -> None:
@@ -369,7 +381,7 @@ def test_other_rates_and_channels_are_those_of_the_model(
 
 def test_a_rate_that_has_no_speech_is_refused(asr: Recognizer, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "slow.wav", np.zeros(100), 50)
-    with pytest.raises(UserError, match=r"slow\.wav: is sampled at 50 Hz, but only 4000 to 192000 Hz are resampled"):
+    with pytest.raises(UserError, match=r"slow\.wav: is sampled at 50 Hz, but only whole rates of 4000 to 192000 Hz"):
         asr.transcribe(tmp_path / "slow.wav")
 
 

@@ -113,7 +113,7 @@ def score(
 ) -> None:
     """Score decoded sets, as `sclite -s` does. Writes score.json and result.txt beside each text."""
     from asrprune.data.tables import open_table
-    from asrprune.decode.sweep import check_decoded, check_same_set
+    from asrprune.decode.sweep import check_decoded, check_same_set, features_now
     from asrprune.experiment.store import read_experiment_config, read_model_record
     from asrprune.scoring.sclite import write_score
 
@@ -125,12 +125,13 @@ def score(
             raise UserError(f"{exp}: {directory.name} is not decoded yet; run stage 8 (`asrprune decode`)")
         config = read_experiment_config(exp)
         scoring, model_sha256 = config.scoring, read_model_record(exp, config).model_sha256
+        features = features_now(directory)
         for record in decoded:
             folder = inside(record.parents[1], record.parent.name)
             hypotheses = open_table(folder / "text", allow_empty=True)
             result = write_score(
                 folder, references, hypotheses, speakers, ignore_case=ignore_case or scoring.ignore_case,
-                output_sha256=check_decoded(folder, model_sha256).output_sha256,
+                output_sha256=check_decoded(folder, model_sha256, features).output_sha256,
             )  # fmt: skip
             low, high = result.wer_ci95
             how = ", letter case ignored" if result.ignore_case else ""

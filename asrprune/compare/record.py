@@ -101,10 +101,16 @@ def read_records(output: Path, wanted: Sequence[Cell]) -> dict[str, CellRecord]:
         UserError: a file is not valid.
     """
     there = {cell: _read(path, cell) for cell in wanted if (path := record_path(output, cell)).exists()}
-    kept = {cell.name: record for cell, record in there.items() if cell.learnt_in(record.config) == cell.learnt}
+    kept = {cell.name: record for cell, record in there.items() if _fits(cell, record)}
     if other := [cell.name for cell in there if cell.name not in kept]:
         logger.warning("left out, because they were recorded with other numbers than the grid has now: %s", ", ".join(other))
     return kept
+
+
+def _fits(cell: Cell, record: CellRecord) -> bool:
+    """Return whether a record has the numbers that its cell has now, and its errors the rule of letter case."""
+    same_case = all(data.ignore_case == cell.config.scoring.ignore_case for data in record.data.values())
+    return same_case and cell.learnt_in(record.config) == cell.learnt
 
 
 def _read(path: Path, cell: Cell) -> CellRecord:
@@ -195,7 +201,7 @@ def _speakers(path: Path, ids: Sequence[str]) -> np.ndarray:
     Raises:
         UserError: the file has other utterances.
     """
-    names = [line.rpartition("(")[2].removesuffix(")") for line in _lines(path)]
+    names = [line.rpartition(" ")[2].removeprefix("(").removesuffix(")") for line in _lines(path)]
     if len(names) != len(ids) or not all(name.endswith(f"-{key}") for name, key in zip(names, ids, strict=True)):
         raise UserError(f"{path}: its utterances are not those of utterances.tsv; {_AGAIN}")
     return np.unique([name.removesuffix(f"-{key}") for name, key in zip(names, ids, strict=True)], return_inverse=True)[1]

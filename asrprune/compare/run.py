@@ -64,7 +64,7 @@ def run_grid(
         if missing:
             runner.prepare()
             runner.run(missing, 3, 9, jobs)
-        if (timed := next(cell for cell in wanted if cell.method == grid.prunable)) in chosen:
+        if (timed := next(cell for cell in wanted if cell.method == grid.prunable and not cell.alone)) in chosen:
             runner.measure_speed(timed)
 
 

@@ -41,6 +41,16 @@ class FrontendConfig(Section):
         -400.0, "upper end of the highest filter; a value of 0 or below is added to the Nyquist frequency", unit="Hz"
     )
 
+    @property
+    def shift(self) -> int:
+        """The samples between the starts of two frames."""
+        return int(self.sample_rate * self.frame_shift_ms / 1000)
+
+    @property
+    def shift_ms(self) -> float:
+        """The time that these samples last: at 22,050 Hz 9.977 ms, if ``frame_shift_ms`` is 10."""
+        return 1000 * self.shift / self.sample_rate
+
     def mistakes(self) -> list[str]:
         """Check that frames leave no gaps, and that the filters lie below the Nyquist frequency."""
         found = []

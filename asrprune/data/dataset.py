@@ -1,5 +1,6 @@
 """A data directory with features and labels as a torch data set, its batches, and the CTC length rule."""
 
+import hashlib
 import itertools
 import os
 import resource
@@ -25,7 +26,7 @@ from asrprune.data.tokenizer import Tokenizer
 from asrprune.data.units import UNKNOWN_LABEL
 from asrprune.features.ark import checksum, read_matrix
 from asrprune.runtime.errors import UserError, first_line
-from asrprune.runtime.files import write_text
+from asrprune.runtime.files import check_unchanged, write_text
 
 _LONGEST_SOCKET = 103  # bytes of the path of a socket: 107 on Linux, 103 on macOS
 _PREFETCHED, _TENSORS = 4, 4  # batches that each process reads in advance; tensors of a batch
@@ -83,9 +84,20 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         if tokenizer is not None:
             _check_letters(self, tokenizer)
 
-    def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, Tokenizer | None]]:
-        """Pickle the paths only; the receiving process reads the tables."""
-        return Corpus, (self.directory, self.tokenizer)
+    def __reduce__(self) -> tuple[Callable[[Path, Tokenizer | None, str], "Corpus"], tuple[Path, Tokenizer | None, str]]:
+        """Pickle the paths and a hash of the tables only; the receiving process reads them."""
+        return _again, (self.directory, self.tokenizer, self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of ids, texts, lengths and checksums."""
+        digest = hashlib.sha256()
+        for column in (self.ids, self.texts):
+            for part in column.content:
+                digest.update(part)
+        for numbers in (self.lengths, self.checksums):
+            digest.update(b"" if numbers is None else numbers.data)
+        return digest.hexdigest()
 
     def _frames(self, value: str) -> int:
         if not is_count(value):
@@ -122,9 +134,13 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         return np.fromiter((checksum(self._read(index)) for index in chosen), dtype=np.uint32, count=len(chosen))
 
     @property
-    def frontend(self) -> dict[str, Any]:
-        """The settings with which `asrprune fbank` computed the features; empty if they are not known."""
-        return frontend_of(entry_now(self.directory, self._entries[0]))
+    def frontends(self) -> Iterator[dict[str, Any]]:
+        """The settings with which `asrprune fbank` computed the features of each archive; empty if they are not known.
+
+        A set that was combined from others has archives of several directories.
+        """
+        archives = dict.fromkeys(entry.rpartition(":")[0] for entry in self._entries)
+        return (frontend_of(entry_now(self.directory, f"{archive}:0")) for archive in archives)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -188,6 +204,13 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
                 timeout=_LONGEST_WAIT_S if num_workers else 0,
             )
         )
+
+
+def _again(directory: Path, tokenizer: Tokenizer | None, digest: str) -> Corpus:
+    """Read a pickled corpus."""
+    corpus = Corpus(directory, tokenizer)
+    check_unchanged(directory, digest, corpus.digest)
+    return corpus
 
 
 def _check_workers(count: int) -> None:

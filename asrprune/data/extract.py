@@ -21,7 +21,8 @@ from asrprune.data.tables import open_table, some, stream_table, write_ascending
 from asrprune.features.ark import checksum, read_matrix, write_ark
 from asrprune.features.audio import is_pipe, read_audio, stamp_of
 from asrprune.features.cmvn import read_statistics, statistics, write_cmvn
-from asrprune.features.fbank import SPEED_FILTER, change_speed, compute_fbank
+from asrprune.features.fbank import compute_fbank
+from asrprune.features.resample import SPEED_FILTER, change_speed
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.files import atomic_path, digest_of, held, remove_temporaries
@@ -157,7 +158,7 @@ def _collect(directory: Path, bases: list[Path], options: FrontendConfig) -> Non
         return (row for archive in contents() for row in archive.frames.items())
 
     write_ascending(directory / "utt2num_frames", ((key, str(count)) for key, count in frames()))
-    write_ascending(directory / "utt2dur", ((key, f"{count * options.frame_shift_ms / 1000:.3f}") for key, count in frames()))
+    write_ascending(directory / "utt2dur", ((key, f"{count * options.shift_ms / 1000:.3f}") for key, count in frames()))
     write_ascending(directory / "utt2crc", (row for archive in contents() for row in archive.crc.items()))
     write_ascending(directory / "feats.scp", _entries(bases))
     wanted, store = {base.name for base in bases}, directory / STORE

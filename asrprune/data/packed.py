@@ -22,6 +22,11 @@ class Packed(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends)
 
+    @property
+    def content(self) -> "tuple[bytearray, array[int]]":
+        """The bytes of all strings, and where each ends."""
+        return self._bytes, self._ends
+
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload

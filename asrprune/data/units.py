@@ -4,6 +4,7 @@ Transcription without torch needs nothing else of a tokenizer.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from asrprune.runtime.files import write_text
@@ -37,9 +38,13 @@ class Units:
         >>> units.can_write("one two"), units.can_write("wo"), units.can_write("")
         (True, False, True)
         """
+        return all(_divisible(WORD_START + word, *self._known) for word in text.split())
+
+    @cached_property
+    def _known(self) -> tuple[set[str], int]:
+        """The known pieces, and the length of the longest."""
         known = set(self.pieces[UNKNOWN_LABEL + 1 :])
-        longest = max(map(len, known), default=0)
-        return all(_divisible(WORD_START + word, known, longest) for word in text.split())
+        return known, max(map(len, known), default=0)
 
 
 def _divisible(word: str, known: set[str], longest: int) -> bool:

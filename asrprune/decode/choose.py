@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from asrprune.config.mistakes import check
 from asrprune.config.schema import BeamConfig, DecodeConfig, Decoding, GreedyConfig
+from asrprune.data.tables import some
 from asrprune.data.units import Units
 from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.prefix_beam import PrefixBeam
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.lm.arpa import ArpaModel
-from asrprune.lm.language_model import LanguageModel
+from asrprune.lm.language_model import END, START, UNKNOWN
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
 from asrprune.runtime.records import Record
@@ -99,18 +100,28 @@ def make_decoder(options: Decoding, units: Units) -> Decoder:
     if isinstance(options, GreedyConfig):
         return GREEDY
     if options.lm is None:
-        return make_beam(options, units, None, "")
-    return make_beam(with_weights(options, None), units, ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)))
+        return make_beam(options, units, None)
+    return make_beam(with_weights(options, None), units, ArpaModel(Path(options.lm)))
 
 
-def make_beam(options: BeamConfig, units: Units, lm: LanguageModel | None, lm_sha256: str) -> PrefixBeam:
-    """Make a beam search with a loaded language model; raise a ``UserError`` if the text units cannot write a phrase."""
+def make_beam(options: BeamConfig, units: Units, lm: ArpaModel | None) -> PrefixBeam:
+    """Make a beam search with a loaded language model.
+
+    Raises:
+        UserError: the text units cannot write a phrase, or none of the words of the language model.
+    """
+    words = [word for word in lm.words if word not in (START, END, UNKNOWN)] if lm else []
+    if lm and not any(map(units.can_write, words)):
+        raise UserError(
+            f"{lm.path}: none of its words ({some(words)}) can be written in the text units, so it knows no word that the"
+            " model says; give one with the letters (a or A) of the transcripts"
+        )
     for phrase in options.context:
         if not phrase.split() or not units.can_write(phrase):
             others = [other for other in (phrase.upper(), phrase.lower()) if other.strip() and units.can_write(other)]
             fix = f"write {others[0]!r}" if others else "remove it"
             raise UserError(f"decode.decoder.context: {phrase!r} cannot be written in the text units; {fix}")
-    return PrefixBeam(units.pieces, options, lm, lm_sha256)
+    return PrefixBeam(units.pieces, options, lm, lm.sha256 if lm else "")
 
 
 def tuned_of(experiment: "Experiment", lm: Path) -> Tuned | None:

@@ -23,7 +23,7 @@ def check_corpora(experiment: Experiment, *corpora: Corpus) -> None:
 
 def too_long_in(corpus: Corpus, config: Config, model: LayeredModel) -> str:
     """Return a sentence about the utterances of a corpus, see ``too_long``."""
-    seconds = corpus.lengths * config.frontend.frame_shift_ms / 1000
+    seconds = corpus.lengths * config.frontend.shift_ms / 1000
     return too_long(corpus.directory, zip(corpus.ids, seconds.tolist(), strict=True), model)
 
 

@@ -1,5 +1,6 @@
 """Decoding a set with several sub-models: depths and strategies of one model."""
 
+import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from asrprune.runtime.files import held, read_json, sha256_of
 from asrprune.runtime.planted import inside
 from asrprune.runtime.records import Record
 
+logger = logging.getLogger(__name__)
 _DATA = ("text", "utt2num_frames", "utt2crc")  # the files that tell one set from another
 
 
@@ -120,8 +122,15 @@ def check_same_set(folder: Path, directory: Path) -> None:
             )
 
 
-def check_decoded(folder: Path, model_sha256: str) -> Decoded:
+def features_now(directory: Path) -> str | None:
+    """Return the hash of the features of a set; None without checksums."""
+    return features_of(Corpus(directory, None)) if (directory / "utt2crc").is_file() else None
+
+
+def check_decoded(folder: Path, model_sha256: str, features: str | None) -> Decoded:
     """Check that the text in ``folder`` is what this model made of the set; return its record.
+
+    Warn if the features of the set, see ``features_now``, have changed since: perhaps in their last bits, on another machine.
 
     Raises:
         UserError: the text was changed after the decoding, or is of another model.
@@ -132,6 +141,8 @@ def check_decoded(folder: Path, model_sha256: str) -> Decoded:
         raise UserError(f"{text}: does not have the SHA-256 of decode.json, so it was changed after the decoding; {again}")
     if record.model_sha256 != model_sha256:
         raise UserError(f"{text}: was decoded with another model than that of model.json; {again}")
+    if None not in (features, record.features) and features != record.features:
+        logger.warning("%s: was decoded from other features than the set has now; if its recordings changed, %s", text, again)
     return record
 
 
@@ -173,7 +184,7 @@ def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: I
             decoder=with_precision(decoder.identity, config.decode.precision),
             model_sha256=experiment.record.model_sha256,
             utterances=len(corpus),
-            hours=round(float(corpus.lengths.sum()) * config.frontend.frame_shift_ms / 3.6e6, 4),
+            hours=round(float(corpus.lengths.sum()) * config.frontend.shift_ms / 3.6e6, 4),
             text_sha256=text_sha256,
             features=features,
             strategy=model.strategy,

@@ -19,7 +19,6 @@ from asrprune.infer.runner import Runner
 from asrprune.lm.arpa import ArpaModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, Executor
-from asrprune.runtime.files import sha256_of
 from asrprune.runtime.progress import track
 from asrprune.scoring.wer import word_errors
 
@@ -37,15 +36,13 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
     """
     if options.lm is None:
         raise UserError("no language model is given; add --lm FILE, or set decode.decoder.lm in the config")
-    lm, digest, corpus = ArpaModel(Path(options.lm)), sha256_of(Path(options.lm)), Corpus(dev, experiment.tokenizer)
+    lm, corpus = ArpaModel(Path(options.lm)), Corpus(dev, experiment.tokenizer)
     check_corpora(experiment, corpus)
     lm_weights = LM_WEIGHTS if options.lm_weight is None else (options.lm_weight,)
     word_bonuses = WORD_BONUSES if options.word_bonus is None else (options.word_bonus,)
     grid = sorted(product(lm_weights, word_bonuses), key=lambda weights: (weights[0], abs(weights[1])))
     decoders = [
-        make_beam(
-            options.model_copy(update={"lm_weight": lm_weight, "word_bonus": word_bonus}), experiment.tokenizer, lm, digest
-        )
+        make_beam(options.model_copy(update={"lm_weight": lm_weight, "word_bonus": word_bonus}), experiment.tokenizer, lm)
         for lm_weight, word_bonus in grid
     ]
     errors = _errors(experiment, corpus, decoders, executor)
@@ -56,7 +53,7 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
     )
     best = min(tried, key=lambda weights: weights.wer)  # the first of equal ones
     Tuned(
-        format=1, lm_weight=best.lm_weight, word_bonus=best.word_bonus, wer=best.wer, lm_sha256=digest, set=dev.name,
+        format=1, lm_weight=best.lm_weight, word_bonus=best.word_bonus, wer=best.wer, lm_sha256=lm.sha256, set=dev.name,
         model_sha256=experiment.record.model_sha256, width=options.width, tried=tried,
     ).write(ExperimentPaths(experiment.path).decoder)  # fmt: skip
     return best

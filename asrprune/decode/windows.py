@@ -40,7 +40,7 @@ class Timing:
     @classmethod
     def of(cls, config: Config) -> "Timing":
         """Return the timing of a model with this config."""
-        return cls(config.frontend.frame_shift_ms, config.model.subsampling.factor, WINDOWS)
+        return cls(config.frontend.shift_ms, config.model.subsampling.factor, WINDOWS)
 
     @property
     def frame_s(self) -> float:

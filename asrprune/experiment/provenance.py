@@ -1,6 +1,7 @@
 """Checks that a resumed training run has the same config, text units and data as before."""
 
 import hashlib
+import itertools
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
@@ -112,7 +113,7 @@ def check_frontend(exp: Path, config: Config, *corpora: Corpus) -> None:
     """
     wanted = config.frontend.model_dump(mode="json")
     for corpus in corpora:
-        for name, was in corpus.frontend.items():
+        for name, was in itertools.chain.from_iterable(known.items() for known in corpus.frontends):
             if was != wanted.get(name, was):
                 raise UserError(
                     f"{corpus.directory}: its features were computed with frontend.{name} = {was}, but those of {exp} have"

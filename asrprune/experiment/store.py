@@ -18,7 +18,7 @@ from asrprune.experiment.weights import load_weights, save_weights
 from asrprune.features.cmvn import read_cmvn
 from asrprune.model.ctc_model import CtcModel, num_params
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import sha256_of
+from asrprune.runtime.files import check_unchanged, sha256_of
 from asrprune.runtime.records import Record
 from asrprune.runtime.version import version
 
@@ -61,7 +61,7 @@ class ModelRecord(Record):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A trained model, its config and its tokenizer. Only path and config are pickled; unpickling loads the model."""
+    """A trained model, its config and its tokenizer. Of the model only path and hash are pickled; unpickling loads it."""
 
     path: Path
     config: Config
@@ -74,13 +74,15 @@ class Experiment:
         """The number of layers of the full model."""
         return self.config.model.num_layers
 
-    def __reduce__(self) -> tuple[Callable[[Path, Config], "Experiment"], tuple[Path, Config]]:
-        return _load_with, (self.path, self.config)
+    def __reduce__(self) -> tuple[Callable[[Path, Config, str], "Experiment"], tuple[Path, Config, str]]:
+        return _load_with, (self.path, self.config, self.record.model_sha256)
 
 
-def _load_with(path: Path, config: Config) -> Experiment:
-    """Load a pickled experiment; ``config`` may differ from the file."""
-    return replace(load(path), config=config)
+def _load_with(path: Path, config: Config, model_sha256: str) -> Experiment:
+    """Load a pickled experiment; ``config`` may differ from the file, but the model may not."""
+    loaded = load(path)
+    check_unchanged(ExperimentPaths(path).weights, model_sha256, loaded.record.model_sha256)
+    return replace(loaded, config=config)
 
 
 def build_model(config: Config, exp: Path) -> CtcModel:

@@ -31,7 +31,7 @@ from asrprune.export.speed import UTTERANCES, with_speed
 from asrprune.export.waveform import Fbank
 from asrprune.model.ctc_model import num_params
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path
+from asrprune.runtime.files import atomic_path, sha256_of
 from asrprune.runtime.planted import read_plain
 from asrprune.runtime.version import version
 
@@ -142,15 +142,16 @@ def _check_tokens(path: Path, experiment: Experiment) -> None:
         raise UserError(f"{tokens}: has the text units of {', '.join(others)}, which are others; export into another folder")
 
 
-def _decoder(experiment: Experiment) -> tuple[Decoding, Tuned | None]:
-    """Return the decoder of the config, with the language model as a file name without folder, and its tuned weights."""
+def _decoder(experiment: Experiment) -> tuple[Decoding, str | None, Tuned | None]:
+    """Return the decoder of the config, with the language model as a file name without folder, its hash and tuned weights."""
     options = experiment.config.decode.decoder
     if not isinstance(options, BeamConfig) or options.lm is None:
-        return options, None
+        return options, None, None
     own = ExperimentPaths(experiment.path).lang / options.lm
-    tuned = tuned_of(experiment, own if own.is_file() else Path(options.lm))
-    known = options.model_copy(update={"lm": Path(options.lm).name})
-    return known, tuned and tuned.model_copy(update={"tried": ()})
+    lm = own if own.is_file() else Path(options.lm)
+    tuned = tuned_of(experiment, lm)
+    known = options.model_copy(update={"lm": lm.name})
+    return known, sha256_of(lm) if lm.is_file() else None, tuned and tuned.model_copy(update={"tried": ()})
 
 
 def record_path(path: Path) -> Path:
@@ -163,7 +164,7 @@ def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
     layers = experiment.num_layers
     steps = {step.depth: (step.keep, step.score) for step in plan.steps}
     steps.setdefault(layers, (tuple(range(1, layers + 1)), None))
-    rtf, (decoder, tuned) = _rtf(experiment), _decoder(experiment)
+    rtf, (decoder, lm_sha256, tuned) = _rtf(experiment), _decoder(experiment)
     depths = [
         ExportedDepth(
             depth=at, keep=keep, score=score, params_m=num_params(experiment.model, keep) / 1e6, rtf=rtf.get(at)
@@ -178,7 +179,7 @@ def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
         licence=options.licence, data_licence=experiment.record.data_licence,
         factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
         vocab_size=len(experiment.tokenizer), units=tuple(experiment.tokenizer.pieces), windows=WINDOWS,
-        word_tail_s=WORD_TAIL_S, decoder=decoder, tuned=tuned,
+        word_tail_s=WORD_TAIL_S, decoder=decoder, lm_sha256=lm_sha256, tuned=tuned,
         scoring=experiment.config.scoring, model_sha256=experiment.record.model_sha256, asrprune=version(),
     )  # fmt: skip
     row = exported.at(exported.depth)
@@ -194,10 +195,10 @@ def _exits(experiment: Experiment) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 
 def _rtf(experiment: Experiment) -> dict[int, float]:
-    """Return the real-time factor of each depth that `asrprune bench` measured for this model."""
+    """Return the real-time factor of each depth that `asrprune bench` measured for this model, on a CPU, as the file runs."""
     path = ExperimentPaths(experiment.path).bench
     found = Bench.read(path) if path.exists() else None
-    fits = found is not None and found.model_sha256 == experiment.record.model_sha256
+    fits = found is not None and (found.model_sha256, found.device) == (experiment.record.model_sha256, "cpu")
     return {row.depth: row.rtf for row in found.rows} if found and fits else {}
 
 

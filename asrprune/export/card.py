@@ -43,7 +43,7 @@ def markdown(path: Path, exported: Exported, mark: str) -> str:
     return environment.from_string(template).render(
         e=exported, mark=mark, title=path.stem, file=path.name, size=f"{path.stat().st_size / 1e6:.1f}",
         precision=_precision(exported), keep=exported.at(exported.depth).keep, notes=_notes(exported),
-        frame_ms=f"{exported.factor * exported.frontend.frame_shift_ms:g}", header=_header(exported),
+        frame_ms=f"{exported.factor * exported.frontend.shift_ms:.4g}", header=_header(exported),
         rows=[_cells(exported, row) for row in exported.depths],
     )  # fmt: skip
 

@@ -46,8 +46,7 @@ def noise(experiment: Experiment, waveform: bool) -> Iterator[Example]:
             shortest = max(1, frames // 2, min(frames, min_frames(model.config.subsampling.factor)))
             lens = torch.linspace(frames, shortest, utterances).long()
             if waveform:
-                shift = options.sample_rate * options.frame_shift_ms / 1000
-                sizes = [int(count * shift) for count in lens.tolist()]
+                sizes = [count * options.shift for count in lens.tolist()]
                 yield _of_samples([0.1 * torch.randn(size, generator=generator).numpy() for size in sizes], experiment)
             else:
                 values = torch.randn(utterances, frames, len(model.cmvn_mean), generator=generator)

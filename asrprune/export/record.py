@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PlainSerializer, ValidationError, model_validator
 
+from asrprune.config.lengths import output_length
 from asrprune.config.schema import MOST_LAYERS, Decoding, FrontendConfig, ScoringConfig
 from asrprune.config.section import Section
 from asrprune.data.units import is_unit
@@ -92,6 +93,7 @@ class Exported(Record):
     windows: Windows
     word_tail_s: float = Field(ge=0)  # the longest time that a word lasts after its last label
     decoder: Annotated[Decoding, Whole]  # as in the config; the language model lies beside the ONNX file
+    lm_sha256: str | None = None  # of the language model of ``decoder``; earlier versions did not record it
     tuned: Tuned | None = None  # the weights of the language model
     scoring: Annotated[ScoringConfig, Whole] = ScoringConfig()  # what error rates count: words or phones
     compared: Compared | None = None
@@ -127,9 +129,11 @@ class Exported(Record):
             check_layers(self.exits, self.num_layers, "exits")
         if len(self.thresholds) != max(0, len(self.exits) - 1):
             raise ValueError(f"{len(self.exits)} exits have {len(self.thresholds)} thresholds")
-        length, overlap = Timing(self.frontend.frame_shift_ms, self.factor, self.windows).window_frames
+        length, overlap = Timing(self.frontend.shift_ms, self.factor, self.windows).window_frames
         if overlap >= length:
             raise ValueError("the windows are not longer than their overlap")
+        if output_length(overlap, self.factor) == 0:
+            raise ValueError("the windows do not overlap by a frame of the output")
         return self
 
     def at(self, depth: int) -> ExportedDepth:

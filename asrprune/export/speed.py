@@ -28,7 +28,7 @@ def with_speed(exported: Exported, session: Session, examples: Iterable[Example]
     inputs, audio_s = list[tuple[np.ndarray, np.ndarray]](), 0.0
     for example in examples:
         inputs += example.one_by_one()
-        audio_s += int(example.frames.sum()) * exported.frontend.frame_shift_ms / 1000
+        audio_s += int(example.frames.sum()) * exported.frontend.shift_ms / 1000
     keeps = [None if exported.form == "depth" else row.keep for row in exported.depths]
     runs: list[Callable[..., Sequence[np.ndarray]]] = [partial(session.run, keep=keep) for keep in keeps]
     if exported.ended:

@@ -2,7 +2,7 @@
 
 import gzip
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
@@ -13,7 +13,7 @@ import numpy as np
 
 from asrprune.lm.language_model import END, NO_NODE, START, UNKNOWN, Grams, LanguageModel, find_nodes, keys_of
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.files import atomic_path, open_unzipped
+from asrprune.runtime.files import atomic_path, check_unchanged, open_unzipped, sha256_of
 
 _AT_ONCE = 20_000  # lines that are held
 _LONGEST = 1 << 14  # bytes of a line
@@ -21,7 +21,7 @@ _COUNT = re.compile(rb"ngram\s+(\d{1,2})\s*=\s*(\d{1,12})\s*$")
 
 
 class ArpaModel(LanguageModel):
-    """The language model of an ARPA file. Only its path is pickled."""
+    """The language model of an ARPA file. Only its path and hash are pickled."""
 
     def __init__(self, path: Path) -> None:
         """Read the file: a million n-grams take about four seconds, and 90 MB of memory with their words.
@@ -30,10 +30,17 @@ class ArpaModel(LanguageModel):
             UserError: the file is missing or broken.
         """
         super().__init__(*_read_file(path))
-        self.path = path.resolve()
+        self.path, self.sha256 = path.resolve(), sha256_of(path)
 
-    def __reduce__(self) -> tuple[type["ArpaModel"], tuple[Path]]:
-        return ArpaModel, (self.path,)
+    def __reduce__(self) -> tuple[Callable[[Path, str], "ArpaModel"], tuple[Path, str]]:
+        return _again, (self.path, self.sha256)
+
+
+def _again(path: Path, sha256: str) -> ArpaModel:
+    """Read a pickled model."""
+    model = ArpaModel(path)
+    check_unchanged(path, sha256, model.sha256)
+    return model
 
 
 def _read_file(path: Path) -> tuple[list[str], list[Grams]]:

@@ -56,6 +56,7 @@ def contents_of(paths: Iterable[Path]) -> dict[str, str | None]:
     files: list[Path] = []
     for path in paths:
         files += [path / table for table in _TABLES] if path.is_dir() else [path]
+        files += [speeds] if (speeds := path / "utt2speed").is_file() else []  # most have none
     return {"/".join(file.parts[-2:]): sha256_of(file) if file.is_file() else None for file in files}
 
 

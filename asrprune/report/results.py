@@ -185,20 +185,22 @@ def _read_score(path: Path, decode: Decoded) -> Score:
 
 
 def _data(usable: Sequence[tuple[Decoded, Score]]) -> dict[str, SetData]:
-    """Describe the decoded sets; all results of a set must have the same utterances and transcripts, and the same rule of case.
+    """Describe the decoded sets; all results of a set must have the same utterances, features, transcripts and rule of case.
 
     The transcripts are those of the score: they may have been corrected since the decoding.
     """
     first: dict[str, tuple[str, SetData]] = {}
+    features: dict[str, str] = {}
     for decode, score in usable:
         text = score.text_sha256 or decode.text_sha256
         seen = SetData(utterances=decode.utterances, hours=decode.hours, text_sha256=text, ignore_case=score.ignore_case)
         name = f"decode/{decode.set}/{decode.strategy}_d{decode.depth}"
         other, expected = first.setdefault(decode.set, (name, seen))
-        if seen != expected:
+        if seen != expected or (decode.features and features.setdefault(decode.set, decode.features) != decode.features):
             raise UserError(
-                f"{name}: its utterances, transcripts or rule of letter case are not those of {other}; run stages 8 and 9"
-                " (`asrprune decode`, `asrprune score`) again, and remove the directories of this set that they do not write"
+                f"{name}: its utterances, features, transcripts or rule of letter case are not those of {other}; run stages 8"
+                " and 9 (`asrprune decode`, `asrprune score`) again, and remove the directories of this set that they do not"
+                " write"
             )
     return {name: seen for name, (_, seen) in first.items()}
 

@@ -271,6 +271,12 @@ def _real(digits: str) -> float:
     return value
 
 
+def check_unchanged(path: Path, before: str, now: str) -> None:
+    """Raise a ``UserError`` if a file or directory has another hash than when the process that sends work here read it."""
+    if now != before:
+        raise UserError(f"{path}: was changed while this command used it; run the same command again")
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()

@@ -371,7 +371,7 @@ def _tell_dropped(corpus: Corpus, exp: Path, config: Config, kept: np.ndarray, w
     mask[kept] = True
     if writes:
         write_dropped(ExperimentPaths(exp).dropped, corpus, mask, config.model.subsampling.factor)
-    hours = corpus.lengths * config.frontend.frame_shift_ms / 3_600_000
+    hours = corpus.lengths * config.frontend.shift_ms / 3_600_000
     logger.info("training on %d utterances, %.2f h", len(kept), hours[mask].sum())
     if not mask.all():
         logger.warning("%d utterances (%.2f h) are too short for their transcript, or have no transcript, and are left out: %s",

@@ -18,6 +18,7 @@ from asrprune.export.session import LAYERS, Session
 from asrprune.features.fbank import UNIT_SCALE, Read, fbank_of_part, frame_sizes, num_frames
 from asrprune.features.fbank_numpy import compute_fbank_numpy
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import sha256_of
 
 logger = logging.getLogger(__name__)
 _ROUNDED = 1e-3  # a log-probability may be larger than 0 by this, after rounding
@@ -44,7 +45,7 @@ class ExportedModel:
         self.num_layers, self.frontend = self.record.num_layers, self.record.frontend
         self.default: Keep = self.record.at(self.record.depth).keep
         self.plan: Plan = self.record.plan()
-        self.timing = Timing(self.frontend.frame_shift_ms, self.record.factor, self.record.windows)
+        self.timing = Timing(self.frontend.shift_ms, self.record.factor, self.record.windows)
         self.units, self.word_tail_s = Units(self.record.units), self.record.word_tail_s
 
     def _check_sizes(self) -> None:
@@ -79,6 +80,11 @@ class ExportedModel:
                 raise UserError(
                     f"{self.path}: decodes with the language model {lm}, which is not beside it; copy it there from the lang"
                     " directory of the experiment, give another one, or choose the decoder greedy"
+                )
+            if "lm" not in given and self.record.lm_sha256 not in (None, sha256_of(lm)):
+                raise UserError(
+                    f"{lm}: is another language model than that of {self.path}; copy that one from the lang directory of the"
+                    " experiment, or give this one with --lm"
                 )
             if tuned and not tuned.fits(lm):
                 logger.warning("%s: the weights in %s were tuned for another language model and are ignored", lm, self.path)

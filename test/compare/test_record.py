@@ -133,8 +133,8 @@ def test_a_log_that_does_not_say_what_was_run_is_refused(exp: Path, cell: Cell) 
 
 
 def test_a_set_has_its_speakers_in_the_order_of_their_names(exp: Path) -> None:
-    (exp / "ref.trn").write_text("a (z-1)\nb (y-2)\nc (z-3)\n")
-    assert np.array_equal(record._speakers(exp / "ref.trn", ["1", "2", "3"]), [1, 0, 1])
+    (exp / "ref.trn").write_text("a (z-1)\nb (y-2)\nc (z-3)\nd (x(1)-4(2))\n")
+    assert np.array_equal(record._speakers(exp / "ref.trn", ["1", "2", "3", "4(2)"]), [2, 1, 2, 0])
 
 
 def test_a_record_with_older_names_of_strategies_is_read_with_todays(exp: Path, cell: Cell) -> None:

@@ -13,6 +13,7 @@ from asrprune.compare import run
 from asrprune.compare.grid import Cell, cells, read_grid
 from asrprune.compare.record import CellRecord, read_records, record_path
 from asrprune.config.load import read_config, write_config
+from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import held, write_json
 
@@ -149,6 +150,29 @@ def test_records_of_other_numbers_and_broken_ones_are_named(recipe: Path, caplog
         write_json(record_path(Path("paper"), plain), broken)
         with pytest.raises(UserError, match=f"cells/{plain.name}.json: .*; remove it, `asrprune compare` makes it again"):
             read_records(Path("paper"), made(recipe))
+
+
+def test_records_with_another_rule_of_letter_case_are_left_out(recipe: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same training and texts, but other errors."""
+    for cell in made(recipe):
+        record(cell).write(record_path(Path("paper"), cell))
+    assert len(read_records(Path("paper"), made(recipe))) == 3
+    (recipe / "grid.yaml").write_text(f"{GRID}numbers: {{scoring.ignore_case: true}}\n")
+    assert not read_records(Path("paper"), made(recipe))
+    assert "recorded with other numbers than the grid has now" in caplog.text
+
+
+def test_the_speed_is_that_of_the_model_that_is_pruned(recipe: Path) -> None:
+    """Not that of a model trained for a depth, by the same method."""
+    (recipe / "grid.yaml").write_text(GRID.replace("prunable: both", "prunable: plain"))
+    for cell in made(recipe):
+        slow = record(cell)
+        rows = tuple(row.model_copy(update={"rtf": None}) for row in slow.rows)
+        slow.model_copy(update={"rows": rows}).write(record_path(Path("paper"), cell))
+        ExperimentPaths(Path("exp") / cell.name).root.mkdir(parents=True)
+        ExperimentPaths(Path("exp") / cell.name).model.touch()
+    run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [])
+    assert [line.split("--exp_tag ")[1].split()[0] for line in Path("calls").read_text().splitlines()] == ["plain_4l_s1"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGTERM])

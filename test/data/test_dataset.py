@@ -1,5 +1,6 @@
 """A data directory as batches: what is missing is named, padding is zero, and CTC's feasibility rule is exact."""
 
+import pickle
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -279,3 +280,14 @@ def test_transcripts_in_other_letters_than_the_text_units_are_refused(dev: Path,
     assert len(Corpus(dev, None)) == 6
     write_table(dev / "text", {**texts, next(iter(texts)): "SOME NEW WORDS"})
     assert len(Corpus(dev, tokenizer)) == 6
+
+
+@pytest.mark.parametrize(("name", "other"), [("text", "two"), ("utt2num_frames", "1")])
+def test_another_process_refuses_tables_that_have_changed(dev: Path, tokenizer: Tokenizer, name: str, other: str) -> None:
+    """Features that are computed anew while a set is decoded, or transcripts that are corrected."""
+    corpus = Corpus(dev, tokenizer)
+    sent = pickle.dumps(corpus)
+    assert pickle.loads(sent).texts[:] == corpus.texts[:]
+    write_table(dev / name, {**read_table(dev / name), corpus.ids[0]: other})
+    with pytest.raises(UserError, match=f"{dev}: was changed while this command used it"):
+        pickle.loads(sent)

@@ -28,7 +28,8 @@ from asrprune.data.perturb import write_speed_copies
 from asrprune.data.tables import read_table, write_table
 from asrprune.features.ark import read_matrix, write_ark
 from asrprune.features.cmvn import read_cmvn, write_cmvn
-from asrprune.features.fbank import change_speed, compute_fbank
+from asrprune.features.fbank import compute_fbank
+from asrprune.features.resample import change_speed
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, processes
 
@@ -304,7 +305,7 @@ def test_a_changed_speed_adds_no_energy_beyond_the_band(speed: float) -> None:
 
 def test_speed_one_is_the_signal_itself() -> None:
     tone = np.ones(100, dtype=np.float32)
-    assert change_speed(tone, RATE, 1.0) is tone
+    np.testing.assert_array_equal(change_speed(tone, RATE, 1.0), tone)
 
 
 def test_speed_copies_are_speakers_and_utterances_of_their_own(data: Path) -> None:

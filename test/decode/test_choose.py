@@ -141,6 +141,27 @@ def test_it_arrives_elsewhere_as_it_was(exp: Path, lm: Path) -> None:
     assert sha256_of(lm)[:16] in decoder.identity
 
 
+def test_a_language_model_that_was_replaced_does_not_arrive(exp: Path, lm: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.arpa"
+    own.write_text(lm.read_text())
+    packed = pickle.dumps(decoder_of(load(exp), {"type": "beam", "lm": str(own)}))
+    own.write_text(lm.read_text().replace("-0.", "-1.", 1))
+    with pytest.raises(UserError, match=r"own\.arpa: was changed while this command used it"):
+        pickle.loads(packed)
+
+
+def test_a_language_model_in_other_letters_is_refused(exp: Path, lm: Path, tmp_path: Path) -> None:
+    """It would take every word for an unknown one, and nobody would see why the texts are worse."""
+    text = lm.read_text()
+    for word in ("one", "two", "three", "four", "five"):
+        text = text.replace(word, word.upper())
+    (tmp_path / "upper.arpa").write_text(text)
+    with pytest.raises(UserError, match=r"upper\.arpa: none of its words \(.*[A-Z]+.*\) can be written in the text units"):
+        decoder_of(load(exp), {"type": "beam", "lm": str(tmp_path / "upper.arpa")})
+    (tmp_path / "mixed.arpa").write_text(text.replace("FIVE", "five"))
+    assert "lm=" in decoder_of(load(exp), {"type": "beam", "lm": str(tmp_path / "mixed.arpa")}).identity
+
+
 def test_plain_text_gives_the_same_model(lm: Path, tiny_data: Path, tmp_path: Path) -> None:
     lines = read_table(tiny_data / "train/text").values()
     (tmp_path / "plain.txt").write_text("".join(f"{line}\n" for line in lines))

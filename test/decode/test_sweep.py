@@ -18,7 +18,7 @@ from asrprune.data.dataset import Corpus
 from asrprune.data.tables import open_table, read_table, write_table
 from asrprune.decode import shards, sweep
 from asrprune.decode.greedy import GREEDY
-from asrprune.decode.sweep import SubModel, decode_set, sub_models
+from asrprune.decode.sweep import SubModel, check_decoded, decode_set, features_now, sub_models
 from asrprune.experiment.plan import Step
 from asrprune.experiment.store import Experiment
 from asrprune.features.ark import checksum, read_matrix, write_ark
@@ -187,6 +187,23 @@ def test_other_features_of_the_same_length_are_decoded_again(
         for _ in range(2):
             decode_set(own, dev, [SubModel("iterative", (1, 2))])
         assert decoded == [(1, 2)], noise
+
+
+def test_texts_of_features_that_have_changed_are_scored_with_a_warning(
+    own: Experiment, dev: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert features_now(dev) is None, "no checksums"
+    found = []
+    for noise in (0.0, 1.0):
+        matrices = [(key, read_matrix(entry) + noise) for key, entry in read_table(dev / "feats.scp").items()]
+        write_table(dev / "feats.scp", write_ark(dev / "new.ark", dev / "new.ark", matrices))
+        write_table(dev / "utt2crc", {key: f"{checksum(matrix):08x}" for key, matrix in matrices})
+        found.append(features_now(dev))
+        if not noise:
+            (output,) = decode_set(own, dev, [SubModel("iterative", (1, 2))])
+    for features, told in ((None, False), (found[0], False), (found[1], True)):
+        check_decoded(output, own.record.model_sha256, features)
+        assert ("was decoded from other features than the set has now" in caplog.text) == told
 
 
 def test_another_model_other_layers_or_other_references_are_decoded_again(

@@ -14,10 +14,11 @@ from records import changed
 
 from asrprune.config.load import read_yaml
 from asrprune.config.schema import Config
+from asrprune.data.archive import Contents
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import read_table, write_table
 from asrprune.data.tokenizer import Tokenizer
-from asrprune.experiment.provenance import check_data, start
+from asrprune.experiment.provenance import check_data, check_frontend, start
 from asrprune.experiment.store import ModelRecord, build_model, load, read_experiment_config, save_model
 from asrprune.experiment.weights import load_weights, save_weights
 from asrprune.features.ark import read_matrix, write_ark
@@ -386,3 +387,24 @@ def test_an_experiment_that_was_pickled_keeps_the_config_that_it_had(tiny_experi
     there = pickle.loads(pickle.dumps(replace(here, config=here.config.model_copy(update={"decode": decode}))))
     assert there.config.decode.precision == "bf16"
     assert there.path == here.path
+
+
+def test_features_of_other_numbers_are_told_in_any_archive(tiny_experiment: Path, dev: Path, tmp_path: Path) -> None:
+    """A set that was combined from two others, whose features fit the model, but only those of the first are right."""
+    config = read_experiment_config(tiny_experiment)
+    entries = read_table(dev / "feats.scp")
+    for name, key, shift in (("a", min(entries), 10.0), ("b", max(entries), 15.0)):
+        ark = tmp_path / f"{name}.ark"
+        entries |= write_ark(ark, ark, [(key, read_matrix(entries[key]))])
+        Contents(frames={}, crc={}, files={}, frontend={"frame_shift_ms": shift}).write(ark.with_suffix(".json"))
+    write_table(dev / "feats.scp", entries)
+    with pytest.raises(UserError, match=r"its features were computed with frontend\.frame_shift_ms = 15\.0, but those of"):
+        check_frontend(tiny_experiment, config, Corpus(dev, None))
+
+
+def test_another_process_refuses_a_model_that_has_replaced_that_of_its_parent(exp: Path) -> None:
+    """What it computes would be recorded under the hash of the first one."""
+    sent = pickle.dumps(load(exp))
+    average_best(exp, 1)
+    with pytest.raises(UserError, match=r"model\.safetensors: was changed while this command used it; run the same"):
+        pickle.loads(sent)

@@ -13,6 +13,7 @@ from onnx_graphs import branches, integer_products
 
 import asrprune
 from asrprune.config.schema import BeamConfig, GreedyConfig, ModelConfig, ScoringConfig
+from asrprune.decode.benchmark import Bench, Timed
 from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment.store import Experiment
 from asrprune.export import assemble, build, card, quantise
@@ -30,6 +31,7 @@ from asrprune.model.ctc_model import CtcModel
 from asrprune.prune.find import find_plan
 from asrprune.recognizer import Recognizer
 from asrprune.runtime.errors import UserError
+from asrprune.runtime.files import sha256_of
 from asrprune.transcribe.trained import TrainedModel
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'asrprune[export]'")
@@ -155,6 +157,23 @@ def test_thresholds_of_another_decoder_are_told(own: Experiment, tiny_data: Path
     for decoder, told in ((GreedyConfig(), False), (BeamConfig(), True)):
         assert build._exits(with_numbers(own, "decode", decoder=decoder)) == ((1, 2, 4), (0.5, 0.5))
         assert ("the thresholds were chosen with the decoder greedy, not with beam" in caplog.text) == told
+
+
+def test_the_speed_on_a_gpu_is_not_that_of_a_file(own: Experiment) -> None:
+    row = Timed(depth=4, keep=(1, 2, 3, 4), params_m=1.0, rtf=0.001, rtf_min=0.001, rtf_max=0.001)
+    for device, known in (("cpu", {4: 0.001}), ("cuda", {})):
+        Bench(
+            format=1, set="dev", utterances=2, audio_s=9.0, threads=1, batch=1, dtype="float32", repeats=1, device=device,
+            features_rtf=0.1, model_sha256=own.record.model_sha256, environment={}, rows=(row,),
+        ).write(own.path / "bench.json")  # fmt: skip
+        assert build._rtf(own) == known
+
+
+def test_the_language_model_is_known_by_its_hash(own: Experiment, tmp_path: Path) -> None:
+    lm = tmp_path / "own.arpa"
+    lm.write_text("\\data\\")
+    decoder, digest, tuned = build._decoder(with_numbers(own, "decode", decoder=BeamConfig(lm=str(lm))))
+    assert (decoder, digest, tuned) == (BeamConfig(lm="own.arpa"), sha256_of(lm), None)
 
 
 def test_the_default_depth_changes_without_a_new_export(exported: Path, tmp_path: Path) -> None:

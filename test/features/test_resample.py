@@ -1,13 +1,13 @@
 """Resampling in numpy: torchaudio's result, and the same in parts of any size."""
 
+import tracemalloc
 from math import ceil, gcd
 
 import numpy as np
 import pytest
 import torch
 
-from asrprune.features.fbank import SPEED_FILTER
-from asrprune.features.resample import at_rate
+from asrprune.features.resample import SPEED_FILTER, at_rate, change_speed
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.torch_pair import import_torchaudio
 
@@ -48,6 +48,20 @@ def test_what_is_above_the_new_nyquist_frequency_is_gone() -> None:
 def test_its_own_rate_is_untouched_and_strange_rates_are_refused() -> None:
     samples = np.random.default_rng(0).normal(size=100).astype(np.float32)
     np.testing.assert_array_equal(resampled(samples, 16000, 16000, 33), samples)
-    for rate in (0, 50, 2_000_000):
-        with pytest.raises(UserError, match=rf"x: is sampled at {rate} Hz, but only 4000 to 192000 Hz"):
-            resampled(samples, rate, 16000, 33)
+    for rate in (0, 50, 2_000_000, 44100.5):
+        with pytest.raises(UserError, match=rf"x: is sampled at {rate} Hz, but only whole rates of 4000 to 192000 Hz"):
+            resampled(samples, rate, 16000, 33)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("speed", [1.1, 9.99994])
+def test_a_speed_without_a_common_factor_takes_little_memory(speed: float) -> None:
+    """At 11025 Hz it is any speed; a filter as long as torchaudio's would take gigabytes for each utterance."""
+    samples = np.random.default_rng(0).normal(0.0, 0.1, 11025).astype(np.float32)
+    tracemalloc.start()
+    try:
+        changed = change_speed(samples, 11025, speed)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(changed) == ceil(11025 * 11025 / round(11025 * speed))
+    assert most < 300e6

@@ -60,6 +60,7 @@ def test_contents_are_those_of_files_and_of_tables(tmp_path: Path) -> None:
     for name in ("train", "test"):
         (tmp_path / "data" / name).mkdir(parents=True)
     (tmp_path / "data/train/text").write_text("a one")
+    (tmp_path / "data/train/utt2speed").write_text("a 1.1")
     (tmp_path / "data/train/feats.scp").write_text("made from the others")
     found = contents_of([tmp_path / "local/data.sh", tmp_path / "data/train", tmp_path / "data/test"])
     tables = ("wav.scp", "segments", "text", "utt2spk")
@@ -67,4 +68,5 @@ def test_contents_are_those_of_files_and_of_tables(tmp_path: Path) -> None:
         "local/data.sh": hashlib.sha256(b"echo").hexdigest(),
         **{f"{name}/{table}": None for name in ("train", "test") for table in tables},
         "train/text": hashlib.sha256(b"a one").hexdigest(),
+        "train/utt2speed": hashlib.sha256(b"a 1.1").hexdigest(),
     }

@@ -201,7 +201,7 @@ def test_scores_against_other_transcripts_are_told(experiment: Path) -> None:
     assert collect(experiment).data["dev"].text_sha256 == "corrected"
     change(experiment / "decode/dev/lowest_d4/score.json", text_sha256="others")
     with pytest.raises(
-        UserError, match=r"decode/dev/lowest_d4: its utterances, transcripts or rule of letter case are not those of"
+        UserError, match=r"decode/dev/lowest_d4: its utterances, features, transcripts or rule of letter case are not those of"
     ):
         collect(experiment)
 
@@ -229,6 +229,17 @@ def test_copies_of_results_are_left_out_and_named(experiment: Path) -> None:
     assert results.rows == expected.rows
     assert results.missing[0] == "Left out: decode/dev/lowest_d4_old; it is a copy of decode/dev/lowest_d4."
     assert len(results.missing) == 1 + len(list((experiment / "decode/test").iterdir()))
+
+
+def test_texts_of_other_features_are_told(experiment: Path) -> None:
+    """As after a change of the recordings, if a strategy is not decoded any more: its texts are of the recordings before."""
+    for path in experiment.glob("decode/dev/*/decode.json"):
+        change(path, features="new")
+    change(experiment / "decode/dev/every_d10/decode.json", features=None)  # an earlier version did not say
+    collect(experiment)
+    change(experiment / "decode/dev/lowest_d4/decode.json", features="old")
+    with pytest.raises(UserError, match=r"decode/dev/lowest_d4: its utterances, features, .* remove the directories"):
+        collect(experiment)
 
 
 def test_the_score_of_another_text_is_told(experiment: Path) -> None:
@@ -268,8 +279,12 @@ def test_what_has_the_layers_of_an_earlier_plan_is_left_out_and_named(experiment
     [
         ("score.json", {"wer_ci95": [90.0, 91.0]}, "outside its 95 % interval"),
         ("score.json", {"utterances": 1999}, "1999 utterances are scored, but 2000 are decoded"),
-        ("score.json", {"ignore_case": True}, "decode/test/svcca_d8: its utterances, transcripts or rule of letter case"),
-        ("decode.json", {"text_sha256": "other"}, "decode/test/svcca_d8: its utterances, transcripts or rule"),
+        (
+            "score.json",
+            {"ignore_case": True},
+            "decode/test/svcca_d8: its utterances, features, transcripts or rule of letter case",
+        ),
+        ("decode.json", {"text_sha256": "other"}, "decode/test/svcca_d8: its utterances, features, transcripts or rule"),
         ("decode.json", {"format": 2}, r"decode\.json: format: input should be 1, got 2; remove it, stage 8"),
     ],
 )

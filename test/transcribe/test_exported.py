@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -430,6 +431,7 @@ FRONTEND = FrontendConfig().model_dump()
     [
         ({"windows": {**WINDOWS, "overlap_s": 30.0}}, "the windows are not longer than their overlap"),
         ({"windows": {**WINDOWS, "window_s": 0.03, "overlap_s": 0.0}}, "the windows are not longer than their overlap"),
+        ({"windows": {**WINDOWS, "overlap_s": 0.04}}, "the windows do not overlap by a frame of the output"),
         ({"windows": {**WINDOWS, "window_s": float("nan")}}, "windows.window_s: input should be a finite number"),
         ({"windows": {**WINDOWS, "one_piece_s": 1e308}}, "windows.one_piece_s: input should be less than"),
         ({"factor": 0}, "factor: input should be 4 or 8, got 0"),
@@ -464,7 +466,9 @@ def test_its_default_depth_and_its_own_facts_count(file: Path, tmp_path: Path) -
 def test_the_language_model_of_the_config_is_a_file_beside_it(
     file: Path, experiment: Experiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lm = Path(shutil.copy(ROOT / "test/fixtures/ctc_beam_decoder/tiny.arpa", tmp_path / "3gram.arpa"))
+    lm, words = tmp_path / "3gram.arpa", {"a": "one", "b": "two", "ac": "three"}
+    text = (ROOT / "test/fixtures/ctc_beam_decoder/tiny.arpa").read_text()
+    lm.write_text(re.sub(r"\b(ac|a|b)\b", lambda match: words[match[0]], text))
     tuned = Tuned(
         format=1,
         lm_weight=0.75,
@@ -477,7 +481,7 @@ def test_the_language_model_of_the_config_is_a_file_beside_it(
         tried=(),
     )
     options = BeamConfig(width=3, lm="3gram.arpa").model_dump(mode="json")
-    changes = {"decoder": options, "tuned": tuned.plain()}
+    changes = {"decoder": options, "lm_sha256": sha256_of(lm), "tuned": tuned.plain()}
     path = with_facts(file, tmp_path / "model.onnx", **changes)
     assert "width=3" in (identity := Recognizer.load(path).decoder.identity)
     assert f"lm={sha256_of(lm)[:16]} lm_weight=0.75" in identity
@@ -488,6 +492,10 @@ def test_the_language_model_of_the_config_is_a_file_beside_it(
     assert f"lm_weight={LM_WEIGHT}" in Recognizer.load(path, decoder={"lm": str(other)}).decoder.identity
     assert "other.arpa: the weights in" in caplog.text
     assert "were tuned for another language model and are ignored" in caplog.text
+    lm.write_text("\n" + lm.read_text())  # that of another model, which has the same name
+    with pytest.raises(UserError, match=r"3gram\.arpa: is another language model than that of .*; copy that one from the lang"):
+        Recognizer.load(path)
+    assert f"lm={sha256_of(lm)[:16]}" in Recognizer.load(path, decoder={"lm": str(lm)}).decoder.identity
     lm.unlink()
     with pytest.raises(UserError, match=r"decodes with the language model 3gram\.arpa, which is not beside it; copy it there"):
         Recognizer.load(path)

@@ -95,7 +95,8 @@ function showText({ labels, seconds, depth }) {
 }
 
 const rate = () => state.model.frontend.sample_rate ?? 16000;
-const frameS = () => (state.model.factor * (state.model.frontend.frame_shift_ms ?? 10)) / 1000;
+// The samples of a frame are a whole number.
+const frameS = () => (state.model.factor * Math.trunc((rate() * (state.model.frontend.frame_shift_ms ?? 10)) / 1000)) / rate();
 
 async function use(blob, name) {
   try {
