@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from waiting import locked_elsewhere
 
 from asrprune.config.schema import FrontendConfig
 from asrprune.data import extract as fbank
@@ -394,14 +393,8 @@ def test_cmvn_of_features_that_another_program_made(data: Path) -> None:
 
 def test_two_runs_do_not_compute_in_one_directory(data: Path) -> None:
     """The second would delete what the first is writing."""
-    code = "import sys; from pathlib import Path; from asrprune.runtime.files import held\n"
-    code += f"with held(Path({str(data / 'fbank')!r})): print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(UserError, match="fbank: another process is using it"):
-            extract(data, OPTIONS, HERE)
-        other.communicate()
+    with locked_elsewhere(data / "fbank"), pytest.raises(UserError, match="fbank: another process is using it"):
+        extract(data, OPTIONS, HERE)
     assert extract(data, OPTIONS, HERE) > 0
     assert extract(data, OPTIONS, HERE) == 0
 
