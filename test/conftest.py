@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more 
 import shutil
 import signal
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,6 +135,15 @@ def dev(tiny_data: Path, tmp_path: Path) -> Path:
 def run_training(tiny_data: Path) -> Callable[[Config, Path], None]:
     """``run_training(config, exp)`` trains on ``tiny_data``, in this process."""
     return partial(train_on, tiny_data)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Signals do after the test what they did before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(params=["with tarfile's filter", "without"])

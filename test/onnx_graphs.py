@@ -1,6 +1,16 @@
 """What tests count in ONNX graphs."""
 
+from collections.abc import Iterator
 from typing import Any
+
+
+def graphs_of(graph: Any) -> Iterator[Any]:
+    """Yield a graph and its branches."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs_of(attribute.g)
 
 
 def branches(file: Any) -> list[list[str]]:

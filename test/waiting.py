@@ -1,8 +1,13 @@
-"""Waiting for what other processes do."""
+"""Other processes: waiting for what they do, and one that holds a lock."""
 
+import contextlib
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from asrprune.runtime.files import LOCK
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120.0, why: str = "it did not happen") -> None:
@@ -24,3 +29,17 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@contextlib.contextmanager
+def locked_elsewhere(folder: Path, lock: str = LOCK, shared: bool = False) -> Iterator[None]:
+    """Let another process hold the lock of a folder in this block; it is killed at its end."""
+    code = "import pathlib, sys, time; from asrprune.runtime.files import locked\n"
+    code += f"with locked(pathlib.Path(sys.argv[1]), pathlib.Path('x'), {shared}): print(flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, str(folder.absolute() / lock)], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"\n"
+            yield
+        finally:
+            other.kill()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from records import cell_record, cell_row
-from waiting import alive, wait_for
+from waiting import alive, locked_elsewhere, wait_for
 
 from asrprune.compare import run
 from asrprune.compare.grid import Cell, cells, read_grid
@@ -126,14 +126,8 @@ def test_an_experiment_of_other_numbers_is_named_before_anything_runs(recipe: Pa
 
 
 def test_two_grids_do_not_share_a_directory(recipe: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from asrprune.runtime.files import held\n"
-    code += "with held(Path('exp')): print('held', flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(UserError, match="exp: another process is using it"):
-            run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [])
-        other.kill()
+    with locked_elsewhere(Path("exp")), pytest.raises(UserError, match="exp: another process is using it"):
+        run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [])
     with held(Path("exp")):
         pass
 

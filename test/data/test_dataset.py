@@ -1,8 +1,8 @@
 """A data directory as batches: what is missing is named, padding is zero, and CTC's feasibility rule is exact."""
 
+import itertools
 import pickle
 import resource
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -119,14 +119,6 @@ def test_a_batch_moves_as_a_whole(tiny_data: Path, tokenizer: Tokenizer) -> None
 # ---- which utterances CTC can learn from
 
 
-def cheapest_path(labels: list[int]) -> int:
-    """Fewest frames that collapse to ``labels``, by trying to shorten the path that has a blank after each label."""
-    path: list[int] = []
-    for position, label in enumerate(labels):
-        path += [0, label] if position and labels[position - 1] == label else [label]
-    return len(path)
-
-
 @pytest.mark.parametrize(
     ("labels", "frames"), [([], 0), ([5], 1), ([1, 2], 2), ([1, 1, 2], 4), ([1, 1, 1, 1], 7), ([1, 2, 1], 3)]
 )
@@ -134,19 +126,14 @@ def test_needed_frames_by_hand(labels: list[int], frames: int) -> None:
     assert needed_frames(labels) == frames
 
 
-def test_needed_frames_is_where_the_ctc_loss_becomes_finite() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        labels = rng.integers(1, 3, size=rng.integers(1, 7)).tolist()
-        needed = needed_frames(labels)
-        assert needed == cheapest_path(labels)
-        for frames, finite in ((needed, True), (needed - 1, False)):
-            if frames == 0:
-                continue
-            log_probs = torch.full((frames, 1, 3), 1 / 3).log()
-            target = torch.tensor([labels])
-            loss = torch.nn.functional.ctc_loss(log_probs, target, [frames], [len(labels)])
-            assert bool(torch.isfinite(loss)) is finite
+def test_ctc_is_feasible_exactly_where_torchs_loss_is_finite() -> None:
+    """All 30 label sequences of up to 4 labels out of 2, at 1 to 9 frames."""
+    log_probs = torch.zeros(9, 1, 3).log_softmax(-1)
+    for length in range(1, 5):
+        for labels in itertools.product((1, 2), repeat=length):
+            for frames in range(1, 10):
+                loss = torch.nn.functional.ctc_loss(log_probs[:frames], torch.tensor([labels]), [frames], [length])
+                assert bool(loss.isfinite()) == (frames >= needed_frames(labels)), (labels, frames)
 
 
 def shorten(directory: Path, lengths: dict[str, int]) -> None:
@@ -154,29 +141,25 @@ def shorten(directory: Path, lengths: dict[str, int]) -> None:
     write_table(directory / "utt2num_frames", {**frames, **{key: str(length) for key, length in lengths.items()}})
 
 
-def test_dropped_utterances_are_listed_with_both_counts(dev: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("factor", "frames"),
+    [(4, (15, 19, 6)), (8, (38, 39, 14))],  # 3, 4 and 0 encoder frames; 4, 4 and 1 are needed
+)
+def test_dropped_utterances_are_listed_with_both_counts(
+    dev: Path, tokenizer: Tokenizer, tmp_path: Path, factor: int, frames: tuple[int, int, int]
+) -> None:
     ids = list(read_table(dev / "text"))
-    write_table(dev / "text", {**read_table(dev / "text"), ids[1]: "one one two", ids[2]: "one one two", ids[4]: "three"})
-    shorten(dev, {ids[1]: 15, ids[2]: 19, ids[4]: 6})  # 3, 4 and 0 encoder frames; 4, 4 and 1 are needed
+    short = ids[1], ids[2], ids[4]
+    write_table(dev / "text", read_table(dev / "text") | dict(zip(short, ("one one two", "one one two", "three"), strict=True)))
+    shorten(dev, dict(zip(short, frames, strict=True)))
     corpus = Corpus(dev, tokenizer)
-    kept = feasible(corpus, 4)
+    assert factor == 4 or feasible(corpus, 4).all(), "twice the frames"
+    kept = feasible(corpus, factor)
     assert kept.tolist() == [True, False, True, True, False, True]
-    write_dropped(tmp_path / "dropped.tsv", corpus, kept, 4)
+    write_dropped(tmp_path / "dropped.tsv", corpus, kept, factor)
     assert (tmp_path / "dropped.tsv").read_text() == (
         f"utterance\tencoder_frames\tneeded_frames\n{ids[1]}\t3\t4\n{ids[4]}\t0\t1\n"
     )
-
-
-def test_factor_8_needs_twice_the_frames(dev: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    ids = list(read_table(dev / "text"))
-    write_table(dev / "text", {**read_table(dev / "text"), ids[1]: "one one two", ids[2]: "one one two", ids[4]: "three"})
-    shorten(dev, {ids[1]: 38, ids[2]: 39, ids[4]: 14})  # 3, 4 and 0 encoder frames; at factor 4 they were 8, 9 and 2
-    corpus = Corpus(dev, tokenizer)
-    assert feasible(corpus, 4).all()
-    kept = feasible(corpus, 8)
-    assert kept.tolist() == [True, False, True, True, False, True]
-    write_dropped(tmp_path / "dropped.tsv", corpus, kept, 8)
-    assert (tmp_path / "dropped.tsv").read_text().splitlines()[1:] == [f"{ids[1]}\t3\t4", f"{ids[4]}\t0\t1"]
 
 
 def test_nothing_dropped_is_a_header(tiny_data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -185,33 +168,18 @@ def test_nothing_dropped_is_a_header(tiny_data: Path, tokenizer: Tokenizer, tmp_
     assert (tmp_path / "dropped.tsv").read_text() == "utterance\tencoder_frames\tneeded_frames\n"
 
 
-def test_an_evaluation_set_keeps_its_infeasible_utterances(
-    dev: Path, tokenizer: Tokenizer, forget_features: Callable[[Path, str], None]
-) -> None:
+def test_an_evaluation_set_keeps_its_infeasible_utterances(dev: Path, tokenizer: Tokenizer) -> None:
     """Corpus and decoding batches hold all of them; only training asks ``feasible``."""
     ids = list(read_table(dev / "text"))
-    for key in ids[:2]:
-        forget_features(dev, key)
+    empty = write_ark(dev / "empty.ark", dev / "empty.ark", [(key, np.zeros((0, 80), dtype=np.float32)) for key in ids[:2]])
+    write_table(dev / "feats.scp", read_table(dev / "feats.scp") | empty)
+    shorten(dev, dict.fromkeys(ids[:2], 0))
     corpus = Corpus(dev, tokenizer)
     assert not feasible(corpus, 4)[:2].any()
     batches = list(corpus.loader(sorted_batches(corpus.lengths, 500)))
     assert sorted(np.concatenate([batch.index for batch in batches]).tolist()) == list(range(6))
     lens = {corpus.ids[i]: int(length) for batch in batches for i, length in zip(batch.index, batch.lens, strict=True)}
     assert [lens[key] for key in ids[:2]] == [0, 0]
-
-
-@pytest.fixture
-def forget_features() -> Callable[[Path, str], None]:
-    """Gives an utterance a matrix of 0 frames."""
-    from asrprune.features.ark import write_ark
-
-    def forget(directory: Path, key: str) -> None:
-        ark = directory / f"{key}.ark"
-        entry = write_ark(ark, ark, [(key, np.zeros((0, 80), dtype=np.float32))])
-        write_table(directory / "feats.scp", {**read_table(directory / "feats.scp"), **entry})
-        shorten(directory, {key: 0})
-
-    return forget
 
 
 # ---- processes that read in advance

@@ -5,7 +5,6 @@ import http.server
 import io
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import pytest
 from commands import refusal
+from limits import largest_file
+from waiting import wait_for
 
 from asrprune.data import download
 from asrprune.data.download import Archive, fetch, find, obtain, take
@@ -130,9 +131,7 @@ def test_goes_on_after_a_kill(site: Site, tmp_path: Path) -> None:
     )
     child = subprocess.Popen([sys.executable, "-c", script, site.url, SHA256, str(target), str(tmp_path)])
     try:
-        deadline = time.monotonic() + 30
-        while not (part.exists() and part.stat().st_size >= 2 << 20) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(lambda: part.exists() and part.stat().st_size >= 2 << 20)
         assert "corpus.tar.gz: another process is using it" in refusal(lambda: fetch(site.url, SHA256, target, tmp_path))
     finally:
         child.send_signal(signal.SIGKILL)
@@ -203,12 +202,8 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_full_disk(site: Site, tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
-    try:
+    with largest_file(1_000_000):
         said = refusal(lambda: fetch(site.url, SHA256, tmp_path / "corpus.tar.gz", tmp_path))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "File too large" in said
     assert str(tmp_path) in said
     assert len(site.ranges) == 1, "a full disk is no reason to ask again"
@@ -378,9 +373,7 @@ def test_killed_while_unpacking(tmp_path: Path) -> None:
     archive = _archive(tmp_path / "corpus.tar", *members, mode="w")
     script = "import sys; from pathlib import Path; from asrprune.data.unpack import unpack; unpack(*map(Path, sys.argv[1:]))"
     child = subprocess.Popen([sys.executable, "-c", script, str(archive), str(tmp_path / "out")])
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".out.*.tmp/c/50")) and time.monotonic() < deadline:
-        time.sleep(0.002)
+    wait_for(lambda: bool(list(tmp_path.glob(".out.*.tmp/c/50"))))
     child.send_signal(signal.SIGKILL)
     child.wait()
     (left,) = tmp_path.glob(".out.*.tmp")  # it was killed on the way

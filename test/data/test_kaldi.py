@@ -123,21 +123,6 @@ def test_times_speeds_and_recordings_are_written_only_if_needed(tmp_path: Path) 
     assert read_data_dir(tmp_path) == utts
 
 
-def test_speed_perturbed_copies_of_a_directory(tmp_path: Path) -> None:
-    for number, files in enumerate((PLAIN, SEGMENTED)):
-        utts = read_data_dir(lay(tmp_path / f"{number}", files))
-        slow = [
-            dataclasses.replace(utt, id=f"sp0.9-{utt.id}", speaker=f"sp0.9-{utt.speaker}", speed=0.9, recording="")
-            for utt in utts
-        ]
-        write_data_dir(tmp_path / f"all{number}", [*slow, *utts])
-        assert check_data_dir(tmp_path / f"all{number}", audio=False, features=False).faults == []
-        again = read_data_dir(tmp_path / f"all{number}")
-        assert [(utt.id, utt.speed, utt.audio, utt.start_s) for utt in again[3:]] == [
-            (utt.id, 0.9, utt.audio, utt.start_s) for utt in slow
-        ]
-
-
 def test_a_whole_recording_among_segments_gets_its_length_as_end(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "b.wav", np.zeros(20000, np.int16), 16000)
     whole = Utterance("b", str(tmp_path / "b.wav"), 0.0, None, "b", "B")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asrprune.data.check import check_data_dir
-from asrprune.data.tables import Table, joined, open_table, read_table
+from asrprune.data.tables import Table, joined, read_table
 from asrprune.runtime.errors import UserError
 
 DIRECTORY = {
@@ -36,14 +36,6 @@ def test_rows_come_in_order_with_their_lines_as_often_as_they_are_read(tmp_path:
         assert list(other.numbered()) == [("a", "1", 2), ("b", "3", 3), ("é", "4", 1)]
         assert list(ordered) == list(other) == [("a", "1"), ("b", "3"), ("é", "4")]
     assert len(ordered) == len(other) == 3
-
-
-def test_a_table_to_be_read_has_no_faults(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("b 1\na\n")
-    with pytest.raises(UserError, match=r"text:2: a: nothing follows the id;.*\n.*text:2: a: stands after b"):
-        open_table(tmp_path / "text")
-    (tmp_path / "text").write_text("a\nb 1\n")
-    assert list(open_table(tmp_path / "text", allow_empty=True)) == [("a", ""), ("b", "1")]
 
 
 def test_joining_is_looking_up() -> None:

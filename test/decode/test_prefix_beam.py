@@ -235,14 +235,3 @@ def test_the_start_of_a_phrase_is_rewarded_until_it_breaks_off() -> None:
         gain, node = phrases.step(node, piece)
         gains.append(gain)
     assert gains == [2.0, 4.0, 4.0, -10.0]
-
-
-def test_what_the_labels_depend_on_is_in_the_identity() -> None:
-    one = {"width": 4, "lm_weight": 0.5, "context": ("a",)}
-    others = [{"width": 5}, {"lm_weight": 0.6}, {"word_bonus": 1.0}, {"context": ("b",)}, {"context_bonus": 2.0},
-              {"unknown_penalty": 1.0}, {"min_prob": 0.1}]  # fmt: skip
-    made = [PrefixBeam(PIECES, options_of(**{**one, **other}), None, "abc").identity for other in ({}, *others)]
-    made.append(PrefixBeam(PIECES, options_of(**one), None, "abd").identity)
-    assert len(set(made)) == len(made)
-    same = PrefixBeam(PIECES, options_of(**{**one, "lm": "elsewhere/lm.arpa"}), None, "abc")
-    assert same.identity == made[0]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from waiting import locked_elsewhere
 
 from asrprune.data.check import check_data_dir
 from asrprune.data.kaldi import read_data_dir
@@ -147,6 +148,7 @@ def _speech(voice: Any) -> Any:
     return espeak.say(voice, TEXTS[:1])[0]
 
 
+@pytest.mark.usefixtures("handlers")
 def test_a_signal_while_espeak_speaks_is_neither_lost_nor_loses_speech(monkeypatch: pytest.MonkeyPatch) -> None:
     """ctypes swallows errors of a callback: the piece that it had would be missing, and nobody would know."""
     pieces, as_array = [], np.ctypeslib.as_array
@@ -161,12 +163,9 @@ def test_a_signal_while_espeak_speaks_is_neither_lost_nor_loses_speech(monkeypat
         raise InterruptedError
 
     monkeypatch.setattr(np.ctypeslib, "as_array", interrupted)
-    before = signal.signal(signal.SIGTERM, raise_error)
-    try:
-        with pytest.raises(InterruptedError):
-            espeak.say(FLUTTER, TEXTS[:1])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, raise_error)
+    with pytest.raises(InterruptedError):
+        espeak.say(FLUTTER, TEXTS[:1])
     assert len(pieces) > 2, "the utterance was finished"
 
 
@@ -383,19 +382,11 @@ def test_another_corpus_is_not_touched(config_file: Path, tmp_path: Path) -> Non
 
 
 def test_second_run_beside_a_first_is_refused_and_removes_nothing(config_file: Path, tmp_path: Path) -> None:
-    code = (
-        "import pathlib, sys; from asrprune.runtime.files import held\nwith held(pathlib.Path(sys.argv[1])): print(); input()"
-    )
     audio_dir = tmp_path / "data/audio"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(audio_dir)], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as first:
-        assert first.stdout is not None
-        first.stdout.readline()
+    with locked_elsewhere(audio_dir):
         (audio_dir / "train").mkdir()
         (audio_dir / "train/.en-us-f1.1.tmp.wav").write_text("what the first is writing")
         done = _run("--config", config_file, "--data_dir", tmp_path / "data")
-        assert first.communicate(b"\n")[0] == b""
     assert done.returncode == 1
     assert done.stderr.splitlines()[0].endswith("data/audio: another process is using it; wait until it ends, or stop it")
     assert len(done.stderr.splitlines()) == 1

@@ -29,14 +29,15 @@ from asrprune.train.average import average_best
 from asrprune.train.checkpoint import epoch_file, load_state, save_state
 
 ConfigWith = Callable[..., Config]
+Begin = Callable[..., Path]
 
 
 @pytest.fixture
-def begin(tiny_data: Path, tmp_path: Path) -> Callable[[Config], Path]:
-    """Start a run of a config in the same directory, again and again."""
+def begin(tiny_config_with: ConfigWith, tiny_data: Path, tmp_path: Path) -> Begin:
+    """``begin("seed=2", ...)`` starts a run of the tiny config with these numbers in the same directory, again and again."""
 
-    def begin(config: Config) -> Path:
-        start(tmp_path / "exp", config, tiny_data / "lang" / "bpe.model", tiny_data / "cmvn")
+    def begin(*numbers: str) -> Path:
+        start(tmp_path / "exp", tiny_config_with(*numbers), tiny_data / "lang" / "bpe.model", tiny_data / "cmvn")
         return tmp_path / "exp"
 
     return begin
@@ -45,20 +46,18 @@ def begin(tiny_data: Path, tmp_path: Path) -> Callable[[Config], Path]:
 # -- starting ---------------------------------------------------------------------------------------------------------
 
 
-def test_experiment_holds_all_that_a_model_needs(begin: Callable[[Config], Path], tiny_config: Config, tiny_data: Path) -> None:
-    exp = begin(tiny_config)
+def test_experiment_holds_all_that_a_model_needs(begin: Begin, tiny_config: Config, tiny_data: Path) -> None:
+    exp = begin()
     assert sorted(path.name for path in exp.iterdir()) == ["bpe.model", "cmvn", "config.yaml", "tokens.txt"]
     assert read_experiment_config(exp).model == tiny_config.model
     assert (exp / "bpe.model").read_bytes() == (tiny_data / "lang" / "bpe.model").read_bytes()
     assert read_yaml(exp / "config.yaml")["prune"]["depths"] == [4, 3, 2, 1]  # derived values are filled in
 
 
-def test_another_config_is_refused_with_all_differences(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
-    exp = begin(tiny_config_with())
+def test_another_config_is_refused_with_all_differences(begin: Begin) -> None:
+    exp = begin()
     with pytest.raises(UserError) as caught:
-        begin(
-            tiny_config_with("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=1", "decode.max_frames=100")
-        )
+        begin("seed=2", "model.taps=[2]", "train.schedule.peak=1e-2", "train.epochs=1", "decode.max_frames=100")
     message = str(caught.value).splitlines()
     fix = "give a new experiment (--exp; run.sh: --exp_tag), or remove this one:"
     assert message[0] == f"{exp}: was trained with other numbers; {fix}"
@@ -79,43 +78,41 @@ def test_a_damaged_copy_is_copied_again(exp: Path, tiny_config: Config, tiny_dat
     assert {name: (exp / name).read_bytes() for name in whole} == whole
 
 
-def test_a_mapping_that_was_empty_is_a_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
-    begin(tiny_config_with())
-    with pytest.raises(UserError, match=r"model\.truncated\.1: was null, is 0\.5"):
-        begin(tiny_config_with("model.truncated={1: 0.5}"))
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        ("model.truncated={1: 0.5}", "model.truncated.1: was null, is 0.5"),
+        ("model.layer=conformer", "model.layer.type: was transformer, is conformer"),
+    ],
+)
+def test_another_section_is_a_difference(number: str, said: str, begin: Begin) -> None:
+    begin()
+    with pytest.raises(UserError, match=said):
+        begin(number)
 
 
-def test_another_layer_type_is_a_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
-    begin(tiny_config_with())
-    with pytest.raises(UserError, match=r"model\.layer\.type: was transformer, is conformer"):
-        begin(tiny_config_with("model.layer=conformer"))
-
-
-def test_numbers_that_do_not_change_what_is_learnt_may_change(
-    begin: Callable[[Config], Path], tiny_config_with: ConfigWith
-) -> None:
-    begin(tiny_config_with())
+def test_numbers_that_do_not_change_what_is_learnt_may_change(begin: Begin, tiny_config_with: ConfigWith) -> None:
+    begin()
     free = ("log_every_steps=7", "checkpoint_every_s=5", "num_workers=2", "average=1")
-    changed = tiny_config_with(*(f"train.{key}" for key in free), "decode.max_frames=99", "prune.metric=ctc", "bench.batch=2")
-    exp = begin(changed)
-    now = read_experiment_config(exp)
+    numbers = (*(f"train.{key}" for key in free), "decode.max_frames=99", "prune.metric=ctc", "bench.batch=2")
+    now, changed = read_experiment_config(begin(*numbers)), tiny_config_with(*numbers)
     assert (now.train, now.decode, now.bench, now.prune.metric) == (changed.train, changed.decode, changed.bench, "ctc")
 
 
-def test_defaults_that_are_written_out_are_no_difference(begin: Callable[[Config], Path], tiny_config_with: ConfigWith) -> None:
+def test_defaults_that_are_written_out_are_no_difference(begin: Begin) -> None:
     """Taps 1 and 2 are what 4 layers get by default."""
-    begin(tiny_config_with("model.taps=null"))
-    begin(tiny_config_with("model.taps=[1,2]"))
+    begin("model.taps=null")
+    begin("model.taps=[1,2]")
 
 
 @pytest.mark.parametrize("name", ["lang/bpe.model", "cmvn"])
 def test_another_tokenizer_or_other_statistics_are_refused(
-    begin: Callable[[Config], Path], tiny_config: Config, tiny_data: Path, tmp_path: Path, name: str
+    begin: Begin, tiny_config: Config, tiny_data: Path, tmp_path: Path, name: str
 ) -> None:
     from asrprune.config.schema import TokenizerConfig
     from asrprune.data.tokenizer import train_tokenizer
 
-    begin(tiny_config)
+    begin()
     train_tokenizer(["other words"], TokenizerConfig(type="word", vocab_size=None), tmp_path / "lang")
     (tmp_path / "cmvn").write_bytes(b"other")
     paths = {key: tiny_data / key for key in ("lang/bpe.model", "cmvn")} | {name: tmp_path / name}
@@ -209,10 +206,8 @@ def test_size_of_the_data_is_noted(tiny_experiment: Path, tiny_data: Path) -> No
 # -- models -----------------------------------------------------------------------------------------------------------
 
 
-def test_new_model_is_drawn_from_the_seed_and_has_the_statistics(
-    begin: Callable[[Config], Path], tiny_config: Config, tiny_data: Path
-) -> None:
-    exp = begin(tiny_config)
+def test_new_model_is_drawn_from_the_seed_and_has_the_statistics(begin: Begin, tiny_config: Config, tiny_data: Path) -> None:
+    exp = begin()
     first, second = build_model(tiny_config, exp), build_model(tiny_config, exp)
     other = build_model(tiny_config.model_copy(update={"seed": 2}), exp)
     assert torch.equal(first.head.project.weight, second.head.project.weight)
@@ -257,15 +252,10 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_flipped_bit_in_the_weights_of_an_epoch_is_noticed(exp: Path) -> None:
-    flip(epoch_file(exp / "checkpoints", 1))
-    with pytest.raises(UserError, match=r"epoch0001\.safetensors: is damaged; copy it again, or remove .*exp and train again"):
-        average_best(exp, 2)
-
-
-def test_lost_weights_of_an_epoch_are_not_those_of_a_stage(exp: Path) -> None:
-    epoch_file(exp / "checkpoints", 2).unlink()
-    with pytest.raises(UserError, match=r"epoch0002\.safetensors: is missing; copy it again, or remove .*exp and train again"):
+@pytest.mark.parametrize(("spoil", "said"), [(flip, "damaged"), (Path.unlink, "missing")])  # of a stage they are not
+def test_weights_of_an_epoch_that_are_damaged_or_lost_are_told(exp: Path, spoil: Callable[[Path], None], said: str) -> None:
+    spoil(epoch_file(exp / "checkpoints", 2))
+    with pytest.raises(UserError, match=rf"epoch0002\.safetensors: is {said}; copy it again, or remove .*exp and train again"):
         average_best(exp, 2)
 
 

@@ -52,12 +52,6 @@ def test_the_scores_of_the_removals_that_were_tried_are_kept(tmp_path: Path) -> 
     assert [step.without for step in read_plan(tmp_path / "iterative.json", 2, SHA).steps] == [{1: 50.0, 2: 6.5}, {}]
 
 
-def test_a_plan_without_scores(tmp_path: Path) -> None:
-    plan = plan_of("lowest", 2, (Step.of((1, 2)), Step.of((1,))), SHA)
-    plan.write(tmp_path / "lowest.json")
-    assert read_plan(tmp_path / "lowest.json", 2, SHA) == plan
-
-
 def test_a_depth_gives_its_layers_and_a_missing_one_lists_those_there_are(plan: Plan) -> None:
     assert plan.keep(3) == (1, 2, 4)
     with pytest.raises(UserError, match=r"^plan iterative has no depth 2; it has 4, 3, 1$"):

@@ -1,16 +1,14 @@
 """Files that several tests of export share; tracing one takes most of the time."""
 
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from experiments import untrained
+from samples import first_members
 
 from asrprune.config.schema import Config
-
-AN4 = Path(__file__).resolve().parents[2] / "../shared/data/an4/an4_raw.bigendian.tar.gz"
 
 
 @pytest.fixture(scope="session")
@@ -33,17 +31,8 @@ def page(tiny_config: Config, tiny_data: Path, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three recordings of AN4 as wav files. Read them only."""
-    if not AN4.is_file():
-        pytest.skip(f"{AN4} is not there")
-    folder, paths = tmp_path_factory.mktemp("clips"), []
-    with tarfile.open(AN4) as archive:
-        for entry in archive:
-            if entry.name.endswith(".raw") and len(paths) < 3:
-                content = archive.extractfile(entry)
-                assert content is not None
-                samples = np.frombuffer(content.read(), ">i2").astype(np.int16)
-                paths.append(folder / f"{len(paths)}.wav")
-                soundfile.write(paths[-1], samples, 16000)
-            if len(paths) == 3:
-                break
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [folder / f"{number}.wav" for number in range(3)]
+    for path, content in zip(paths, first_members("an4/an4_raw.bigendian.tar.gz", ".raw", 3), strict=True):
+        soundfile.write(path, np.frombuffer(content, ">i2").astype(np.int16), 16000)
     return paths

@@ -1,8 +1,7 @@
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
+from onnx_graphs import graphs_of
 
 from asrprune.config.schema import ModelConfig
 from asrprune.export import assemble
@@ -27,12 +26,3 @@ def test_a_layer_is_traced_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert sizes.count((16, 48)) == 4, "each layer has weights of its own"
     used = {name for graph in graphs_of(file.graph) for node in graph.node for name in node.input}
     assert {tensor.name for tensor in file.graph.initializer} <= used, "onnxruntime would warn of the others"
-
-
-def graphs_of(graph: Any) -> Iterator[Any]:
-    """Yield a graph and its branches."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from graphs_of(attribute.g)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx_graphs import integer_products
+from onnx_graphs import graphs_of, integer_products
 
 from asrprune.config.schema import Config
 from asrprune.experiment.plan import Keep
@@ -61,7 +61,7 @@ def test_numbers_are_nearly_the_same(
 def test_weights_of_layers_are_integers_and_those_of_features_are_not(page: tuple[Path, Path]) -> None:
     onnx = import_onnx()
     small = quantise.int8(onnx.load(str(page[0] / "model.onnx")))
-    left = [name for graph in graphs(small.graph) for node in graph.node if node.op_type == "MatMul" for name in node.input]
+    left = [name for graph in graphs_of(small.graph) for node in graph.node if node.op_type == "MatMul" for name in node.input]
     weights = {tensor.name for tensor in small.graph.initializer}
     assert [name for name in left if name in weights] == ["fbank.dft", "fbank.mel"]
     kinds = {tensor.name: tensor.data_type for tensor in small.graph.initializer}
@@ -121,15 +121,6 @@ def test_a_file_whose_numbers_are_not_finite_is_refused(
     monkeypatch.setattr(quantise, precision, broken)
     with pytest.raises(UserError, match=r"log-probabilities are not finite; nothing is written; .*, or export it in float32"):
         lowered(Options(form="required-keep", input="waveform", precision=precision))
-
-
-def graphs(graph):  # type: ignore[no-untyped-def]
-    """Yield a graph and those of its branches."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from graphs(attribute.g)
 
 
 def test_the_cost_is_recorded(lowered: Callable[..., tuple[Path, Exported]], tiny_data: Path) -> None:

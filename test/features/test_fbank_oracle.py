@@ -5,19 +5,17 @@ float64 computation of 50 LibriSpeech utterances either of the two was off by up
 """
 
 import io
-import tarfile
-from pathlib import Path
 
 import kaldi_native_fbank
 import numpy as np
 import pytest
 import soundfile
+from samples import first_members
 
 from asrprune.config.schema import FrontendConfig
 from asrprune.features.fbank import UNIT_SCALE, ComputeFbank, compute_fbank
 from asrprune.features.fbank_numpy import compute_fbank_numpy
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 WIDE = FrontendConfig()
 NARROW = FrontendConfig(sample_rate=8000, num_mels=40, high_freq=-200.0)
 FLOAT32_RANGE = 15.0  # nats below the loudest bin of a frame
@@ -52,23 +50,6 @@ def chirp(num_samples: int, sample_rate: int) -> np.ndarray:
     sweep = 0.4 * np.sin(2 * np.pi * (50.0 * time + (sample_rate / 2 - 50.0) / (2 * duration) * time**2))
     noise = 0.05 * np.random.default_rng(7).standard_normal(num_samples)
     return (np.round((sweep + noise + 0.02) * 32768.0) / 32768.0).astype(np.float32)
-
-
-def members(archive: Path, suffix: str, count: int) -> list[bytes]:
-    """The first files of a kind, without unpacking the rest."""
-    if not archive.exists():
-        pytest.skip(f"{archive} is absent: real audio is not shipped with the code")
-    found: list[bytes] = []
-    with tarfile.open(archive, "r|gz") as tar:
-        for member in tar:
-            if member.name.endswith(suffix):
-                handle = tar.extractfile(member)
-                assert handle is not None
-                found.append(handle.read())
-            if len(found) == count:
-                break
-    assert len(found) == count, f"{archive} has only {len(found)} files *{suffix}"
-    return found
 
 
 def assert_equals_oracle(samples: np.ndarray, options: FrontendConfig) -> None:
@@ -112,13 +93,13 @@ def test_other_frames_and_filters_in_numpy() -> None:
 
 @pytest.mark.parametrize("subset", ["test-clean", "test-other"])
 def test_librispeech(subset: str) -> None:
-    for flac in members(SHARED / f"librispeech/{subset}.tar.gz", ".flac", 4):
+    for flac in first_members(f"librispeech/{subset}.tar.gz", ".flac", 4):
         samples, sample_rate = soundfile.read(io.BytesIO(flac), dtype="float32")
         assert sample_rate == 16000
         assert_equals_oracle(samples, WIDE)
 
 
 def test_an4() -> None:
-    for raw in members(SHARED / "an4/an4_raw.bigendian.tar.gz", ".raw", 20):
+    for raw in first_members("an4/an4_raw.bigendian.tar.gz", ".raw", 20):
         samples = np.frombuffer(raw, dtype=">i2").astype(np.float32) / 32768.0
         assert_equals_oracle(samples, WIDE)

@@ -1,8 +1,6 @@
 """The CTC model: its losses, its one head, self-conditioning, and which utterances CTC can learn from."""
 
 import copy
-import itertools
-import math
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asrprune.config.schema import ModelConfig
-from asrprune.data.dataset import needed_frames
 from asrprune.decode.greedy import GREEDY
 from asrprune.model.ctc_model import CtcModel, num_params
 from asrprune.model.head import ctc_losses
@@ -152,22 +149,6 @@ def test_search_goes_on_with_self_conditioning() -> None:
 
 
 # -- what CTC can learn from -----------------------------------------------------------------------------------------
-
-
-def test_feasibility_is_exactly_where_torchs_loss_is_finite() -> None:
-    """All 30 label sequences of up to 4 labels out of 2, at 1 to 9 frames."""
-    log_probs = torch.zeros(9, 1, 3).log_softmax(-1)
-    for length in range(1, 5):
-        for labels in itertools.product((1, 2), repeat=length):
-            for frames in range(1, 10):
-                loss = F.ctc_loss(
-                    log_probs, torch.tensor([labels]), torch.tensor([frames]), torch.tensor([length]), reduction="sum"
-                )
-                assert math.isfinite(loss) == (frames >= needed_frames(labels)), (labels, frames)
-
-
-def test_needed_frames_of_known_cases() -> None:
-    assert [needed_frames(labels) for labels in ([], [1, 1, 2], [1, 1, 1, 1], [1, 2, 1])] == [0, 4, 7, 3]
 
 
 def test_infeasible_utterances_give_no_loss_and_no_gradient() -> None:

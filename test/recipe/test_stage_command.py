@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from asrprune.recipe.command import run_command
 
@@ -89,10 +90,7 @@ def _start(tmp_path: Path, ignored: tuple[signal.Signals, ...] = ()) -> tuple["s
     there = tmp_path / "there"
     command = [*_python(PARENT), str(tmp_path / "log"), *_python(CHILD), str(there)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listen)
-    until = time.monotonic() + 60
-    while not there.exists() or not there.read_text().strip():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(lambda: there.exists() and there.read_text().strip() != "", 60)
     return process, int(there.read_text())
 
 
@@ -111,10 +109,7 @@ def test_a_killed_run_ends_its_command(tmp_path: Path) -> None:
     process, child = _start(tmp_path)
     process.kill()
     process.communicate(timeout=30)
-    until = time.monotonic() + 10
-    while Path(f"/proc/{child}").exists():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_for(lambda: not Path(f"/proc/{child}").exists(), 10)
 
 
 def test_nohup_stays_nohup(tmp_path: Path) -> None:

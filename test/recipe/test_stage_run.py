@@ -3,13 +3,12 @@
 import contextlib
 import dataclasses
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import locked_elsewhere
 
 from asrprune.recipe.products import are_there, damaged, products_of
 from asrprune.recipe.run import Recipe, make_homes
@@ -220,19 +219,12 @@ def test_a_pattern_stands_for_files_of_which_there_is_at_least_one(toy: Toy) -> 
 
 
 def test_shared_data_stay_as_they_are_while_an_experiment_uses_them(done: Toy) -> None:
-    code = "import sys; from pathlib import Path; from asrprune.runtime.files import locked"
-    code += "; lock = locked(Path(sys.argv[1]), Path('x'), shared=True); lock.__enter__(); print(flush=True); input()"
-    lock = str(done.root / "data/.done/lock")
-    command = [sys.executable, "-c", code, lock]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
+    with locked_elsewhere(done.root / "data/.done", "lock", shared=True):
         done.config["search"]["beam"] = 4
         assert done.run() == ["config", "train", "search", "bench"], "others may use them, too"
         done.config["features"]["mels"] = 40
         with pytest.raises(UserError, match=r"data: another process is using it; wait until it ends, or stop it"):
             done.run()
-        other.kill()
     assert done.run() == ["fbank", "config", "train", "search", "bench"]
 
 

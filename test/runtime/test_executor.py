@@ -117,6 +117,7 @@ def test_what_work_raises_is_passed_on(num_jobs: int) -> None:
             next(results)
 
 
+@pytest.mark.usefixtures("handlers")
 def test_an_interruption_ends_them_at_once_and_removes_what_is_half_written(tmp_path: Path) -> None:
     main = threading.main_thread().ident
     assert main is not None
@@ -126,16 +127,14 @@ def test_an_interruption_ends_them_at_once_and_removes_what_is_half_written(tmp_
             time.sleep(0.1)
         signal.pthread_kill(main, signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     threading.Thread(target=interrupt, args=(main,)).start()
-    try:
-        with pytest.raises(KeyboardInterrupt), processes(2) as two:
-            list(two.map(write_for_ever, [tmp_path / "a", tmp_path / "b", tmp_path / "c"]))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt), processes(2) as two:
+        list(two.map(write_for_ever, [tmp_path / "a", tmp_path / "b", tmp_path / "c"]))
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("handlers")
 def test_ctrl_c_while_a_process_starts_comes_afterwards_and_not_to_the_process() -> None:
     reached = []
     seen = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
@@ -145,12 +144,9 @@ def test_ctrl_c_while_a_process_starts_comes_afterwards_and_not_to_the_process()
             signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # the test may run beside other threads
             reached.append(subprocess.run([sys.executable, "-c", seen], stdout=subprocess.PIPE, text=True).stdout)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            start()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+    with pytest.raises(KeyboardInterrupt):
+        start()
     assert reached == ["True\n"]
 
 

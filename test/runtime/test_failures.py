@@ -2,22 +2,14 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.failures import exit_status, user_message
-from asrprune.runtime.signals import ENDING
 
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in ENDING}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("handlers")
 
 
 @pytest.mark.parametrize(

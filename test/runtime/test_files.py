@@ -104,8 +104,10 @@ def test_a_temporary_directory_goes_and_takes_those_of_killed_processes_of_its_n
     assert names(tmp_path) == [".other.12345678.tmp", "jobs"]
 
 
+@pytest.mark.usefixtures("handlers")
 def test_a_signal_while_the_file_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, before = tempfile.mkstemp, signal.signal(signal.SIGINT, signal.default_int_handler)
+    make = tempfile.mkstemp
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def make_and_interrupt(*arguments: Any) -> tuple[int, str]:
         made = make(*arguments)
@@ -113,11 +115,8 @@ def test_a_signal_while_the_file_is_made_leaves_nothing(tmp_path: Path, monkeypa
         return made
 
     monkeypatch.setattr(tempfile, "mkstemp", make_and_interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "file"):
-            raise AssertionError("the block has begun")
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "file"):
+        raise AssertionError("the block has begun")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,14 +12,10 @@ from asrprune.runtime.signals import ENDING, Interrupted, deferred, raise_interr
 
 
 @pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Signals raise ``Interrupted`` in the test, and do afterwards what they did before."""
-    before = {number: signal.getsignal(number) for number in ENDING}
+def raised(handlers: None) -> None:
+    """Signals raise ``Interrupted`` in the test."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     raise_interrupts()
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

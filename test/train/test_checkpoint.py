@@ -52,6 +52,11 @@ def step_of(directory: Path) -> int:
     return loaded["progress"]["step"]
 
 
+def save_two(directory: Path) -> None:
+    for step in (1, 2):
+        save_state(directory, state(step))
+
+
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert load_state(tmp_path) is None
     save_state(tmp_path, state(1))
@@ -70,8 +75,7 @@ def test_the_state_before_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
 def test_truncated_state_falls_back(tmp_path: Path, kept: float, caplog: pytest.LogCaptureFixture) -> None:
-    save_state(tmp_path, state(1))
-    save_state(tmp_path, state(2))
+    save_two(tmp_path)
     whole = (tmp_path / "last.pt").read_bytes()
     (tmp_path / "last.pt").write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
     assert step_of(tmp_path) == 1
@@ -83,16 +87,14 @@ GARBAGE = [b"\0" * 4000, b"not a checkpoint\n" * 9, b"hello world\n" * 9, pickle
 
 @pytest.mark.parametrize("content", GARBAGE)
 def test_garbage_falls_back(tmp_path: Path, content: bytes) -> None:
-    save_state(tmp_path, state(1))
-    save_state(tmp_path, state(2))
+    save_two(tmp_path)
     (tmp_path / "last.pt").write_bytes(content)
     assert step_of(tmp_path) == 1
 
 
 def test_every_broken_byte_of_the_index_falls_back_or_loads(tmp_path: Path) -> None:
     """Whatever torch raises on a damaged file, the run goes on."""
-    save_state(tmp_path, state(1))
-    save_state(tmp_path, state(2))
+    save_two(tmp_path)
     whole = bytearray((tmp_path / "last.pt").read_bytes())
     logging.disable(logging.WARNING)
     try:
@@ -107,8 +109,7 @@ def test_every_broken_byte_of_the_index_falls_back_or_loads(tmp_path: Path) -> N
 
 def test_an_index_that_points_before_the_file_falls_back(tmp_path: Path) -> None:
     """zipfile then seeks to a negative position, which is an OSError."""
-    save_state(tmp_path, state(1))
-    save_state(tmp_path, state(2))
+    save_two(tmp_path)
     broken = bytearray((tmp_path / "last.pt").read_bytes())
     offset = broken.rindex(b"PK\6\6") + 48  # of the index, in the record that ends a zip file
     broken[offset : offset + 8] = (2**31).to_bytes(8, "little")
@@ -146,8 +147,7 @@ def with_value(document: dict[str, Any], place: tuple[str, ...], value: object) 
 
 
 def test_no_readable_state_is_an_error_not_a_new_start(tmp_path: Path) -> None:
-    save_state(tmp_path, state(1))
-    save_state(tmp_path, state(2))
+    save_two(tmp_path)
     for name in ("last.pt", "previous.pt"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(UserError, match="no readable training state; remove"):
@@ -168,8 +168,7 @@ def test_code_in_a_state_is_not_run(tmp_path: Path) -> None:
 
 
 def test_failed_save_leaves_the_states_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_state(tmp_path, state(1))
-    save_state(tmp_path, state(2))
+    save_two(tmp_path)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space")
@@ -252,12 +251,6 @@ def test_average_is_the_float64_mean(tmp_path: Path) -> None:
     assert mean["b"].dtype == torch.float32
     assert mean["c"].dtype == torch.bfloat16
     assert np.allclose(mean["c"].double().numpy(), np.mean([array["c"] for array in arrays], axis=0), rtol=2**-8)
-
-
-def test_average_of_one_is_itself(tmp_path: Path) -> None:
-    weights = {"a": torch.randn(7)}
-    save_weights(tmp_path / "w.safetensors", weights)
-    assert torch.equal(mean_weights([tmp_path / "w.safetensors"])["a"], weights["a"])
 
 
 @pytest.mark.parametrize("other", [{"b": torch.ones(7)}, {"a": torch.ones(1)}, {"a": torch.ones(3, 7)}, {}])

@@ -116,25 +116,24 @@ def test_numbers_survive_being_forgotten_around(exp: Path) -> None:
     assert json.loads(before.splitlines()[-1])["loss"] == 0.1 + 0.2
 
 
-def test_curves_are_drawn(exp: Path) -> None:
+def curves(exp: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(exp / "tensorboard"))
-    events.Reload()
+    return EventAccumulator(str(exp / "tensorboard")).Reload()
+
+
+def test_curves_are_drawn(exp: Path) -> None:
+    events = curves(exp)
     assert {"loss", "lr", "tap_loss/2", "tap_loss/4", "dev_wer/4", "train_loss"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss")] == [2, 4, 6, 8]
 
 
 def test_curves_of_a_resumed_run_have_every_step_once(exp: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     journal = Journal(exp, 4, 2)
     for number in (6, 8):
         journal.step(step(number, 2))
     journal.close()
-    events = EventAccumulator(str(exp / "tensorboard"))
-    events.Reload()
-    assert [event.step for event in events.Scalars("loss")] == [2, 4, 6, 8]
+    assert [event.step for event in curves(exp).Scalars("loss")] == [2, 4, 6, 8]
 
 
 def test_a_full_disk_under_the_curves_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

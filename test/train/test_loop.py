@@ -23,6 +23,7 @@ from asrprune.train.ranks import make_fabric
 from asrprune.train.window import Window
 
 ConfigWith = Callable[..., Config]
+MakeTrainer = Callable[..., Trainer]
 # of tiny_experiment: in all, at layers 1, 2 and 4
 TRAIN_LOSSES = [
     [27.6913, 31.3109, 26.9747, 24.8737],
@@ -35,10 +36,12 @@ CALM = ("model.dropout=0", "augment.num_freq_masks=0", "augment.num_time_masks=0
 
 
 @pytest.fixture
-def make_trainer(tiny_data: Path, tmp_path: Path) -> Iterator[Callable[..., Trainer]]:
+def make_trainer(tiny_config_with: ConfigWith, tiny_data: Path, tmp_path: Path) -> Iterator[MakeTrainer]:
+    """``make_trainer("train.epochs=3", ...)``: it has begun to train with the tiny config and these numbers."""
     made = []
 
-    def make(config: Config, data: Path = tiny_data) -> Trainer:
+    def make(*numbers: str, data: Path = tiny_data) -> Trainer:
+        config = tiny_config_with(*numbers)
         provenance.start(tmp_path / "exp", config, tiny_data / "lang" / "bpe.model", tiny_data / "cmvn")
         tokenizer = Tokenizer(tiny_data / "lang" / "bpe.model")
         corpora = Corpus(data / "train", tokenizer), Corpus(tiny_data / "dev", tokenizer)
@@ -102,9 +105,9 @@ def test_training_learns_a_toy_task(
 # -- one update -------------------------------------------------------------------------------------------------------
 
 
-def test_micro_batches_add_up_to_one_batch(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
+def test_micro_batches_add_up_to_one_batch(make_trainer: MakeTrainer) -> None:
     """Twice 6 and 2 utterances give the gradient of 8: the loss is normalised by the utterances of the whole update."""
-    trainer = make_trainer(tiny_config_with(*CALM, "train.grad_clip=1e9", "train.schedule.peak=1e-12"))
+    trainer = make_trainer(*CALM, "train.grad_clip=1e9", "train.schedule.peak=1e-12")
     collected, windows = [], []
     for parts in ((range(8),), (range(6), range(6, 8))):
         windows.append(trainer._empty_window())
@@ -118,10 +121,8 @@ def test_micro_batches_add_up_to_one_batch(tiny_config_with: ConfigWith, make_tr
     assert windows[1].grad_norm == pytest.approx(windows[0].grad_norm, rel=1e-4)
 
 
-def test_gradient_is_that_of_the_mean_over_utterances(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
-) -> None:
-    trainer = make_trainer(tiny_config_with(*CALM, "train.grad_clip=1e9"))
+def test_gradient_is_that_of_the_mean_over_utterances(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(*CALM, "train.grad_clip=1e9")
     batch = batches_of(trainer, range(4))[0]
     features = trainer.updater.module.normalise(batch.features)
     losses = trainer.updater.module(features, batch.lens, batch.labels, batch.label_lens)
@@ -131,10 +132,8 @@ def test_gradient_is_that_of_the_mean_over_utterances(
     torch.testing.assert_close(gradients(trainer), expected)
 
 
-def test_gradient_is_clipped_and_its_norm_is_logged_unclipped(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
-) -> None:
-    trainer = make_trainer(tiny_config_with("train.grad_clip=0.5"))
+def test_gradient_is_clipped_and_its_norm_is_logged_unclipped(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("train.grad_clip=0.5")
     window = trainer._empty_window()
     update(trainer, batches_of(trainer, range(4)), window)
     norm = torch.stack([gradient.square().sum() for gradient in gradients(trainer).values()]).sum().sqrt()
@@ -142,10 +141,8 @@ def test_gradient_is_clipped_and_its_norm_is_logged_unclipped(
     assert window.grad_norm > 5.0
 
 
-def test_update_without_a_finite_gradient_is_left_out(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
-) -> None:
-    trainer = make_trainer(tiny_config_with(*CALM))
+def test_update_without_a_finite_gradient_is_left_out(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = make_trainer(*CALM)
     window = trainer._empty_window()
     batch = batches_of(trainer, range(4))[0]
     update(trainer, [batch], window)
@@ -166,8 +163,8 @@ def test_update_without_a_finite_gradient_is_left_out(
     assert not torch.equal(after["head.project.weight"], before["head.project.weight"])
 
 
-def test_training_ends_when_no_gradient_is_finite(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
-    trainer = make_trainer(tiny_config_with(*CALM))
+def test_training_ends_when_no_gradient_is_finite(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(*CALM)
     good, bad = batches_of(trainer, range(4)), batches_of(trainer, range(4))
     bad[0].features[1, 5] = float("inf")
     for batches in [bad, bad, bad, bad, good, bad, bad, bad, bad]:
@@ -177,9 +174,9 @@ def test_training_ends_when_no_gradient_is_finite(tiny_config_with: ConfigWith, 
 
 
 def test_an_epoch_without_a_finite_gradient_ends_the_training(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make_trainer(tiny_config_with(*CALM, "train.log_every_steps=1"))
+    trainer = make_trainer(*CALM, "train.log_every_steps=1")
     trainer.begin()
     monkeypatch.setattr(trainer, "_updates", lambda epoch: [[np.arange(4)]])
     monkeypatch.setattr(trainer.updater, "_clip", lambda: float("nan"))
@@ -187,10 +184,8 @@ def test_an_epoch_without_a_finite_gradient_ends_the_training(
         trainer._run_epoch()
 
 
-def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
-) -> None:
-    trainer = make_trainer(tiny_config_with("model.stochastic_depth.rate=0.7", "model.stochastic_depth.mode=uniform"))
+def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("model.stochastic_depth.rate=0.7", "model.stochastic_depth.mode=uniform")
     trainer._try_largest_batches()
     skipped_before = set()
     for step in range(1, 6):
@@ -207,10 +202,8 @@ def test_layers_that_are_skipped_have_gradient_zero_from_the_first_update_on(
     assert skipped_before == {1, 2, 3, 4}
 
 
-def test_randomness_of_an_update_depends_on_its_number_alone(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
-) -> None:
-    trainer = make_trainer(tiny_config_with())
+def test_randomness_of_an_update_depends_on_its_number_alone(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
     before, collected = weights(trainer), []
     for step in (7, 7, 8):
         trainer.updater.module.load_state_dict(before)
@@ -222,20 +215,16 @@ def test_randomness_of_an_update_depends_on_its_number_alone(
     assert not torch.allclose(collected[2]["head.project.weight"], collected[0]["head.project.weight"], rtol=1e-2)
 
 
-def test_learning_rate_of_an_update_is_the_schedules(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
-) -> None:
-    trainer = make_trainer(tiny_config_with("train.schedule.peak=5e-3", "train.schedule.warmup_steps=4"))
+def test_learning_rate_of_an_update_is_the_schedules(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("train.schedule.peak=5e-3", "train.schedule.warmup_steps=4")
     for _ in range(2):
         update(trainer, batches_of(trainer, range(2)), trainer._empty_window())
     assert [group["lr"] for group in trainer.updater.optimizer.param_groups] == pytest.approx([2.5e-3, 2.5e-3])
 
 
-def test_truncated_updates_leave_the_layers_above_as_they_are(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
-) -> None:
+def test_truncated_updates_leave_the_layers_above_as_they_are(make_trainer: MakeTrainer) -> None:
     """Not even their moments decay: a gradient of None, not of zero."""
-    trainer = make_trainer(tiny_config_with(*CALM, 'model.truncated={"1": 0.3, "2": 0.4}', "train.weight_decay=0.5"))
+    trainer = make_trainer(*CALM, 'model.truncated={"1": 0.3, "2": 0.4}', "train.weight_decay=0.5")
     window, seen = trainer._empty_window(), set()
     for step in range(1, 13):
         layers = [list(layer.parameters()) for layer in trainer.updater.module.encoder.layers]
@@ -257,9 +246,9 @@ def test_truncated_updates_leave_the_layers_above_as_they_are(
     assert window.reached.tolist() == [48, 4 * (12 - window.ended_at[1]), 4 * window.ended_at[4]]
 
 
-def test_a_model_grows(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
+def test_a_model_grows(make_trainer: MakeTrainer) -> None:
     """The first update runs all layers; then no layer above the tap runs until its updates are over."""
-    trainer = make_trainer(tiny_config_with(*CALM, 'model.truncated={"1": 0.4}', 'model.grow={"1": 4, "2": 9}'))
+    trainer = make_trainer(*CALM, 'model.truncated={"1": 0.4}', 'model.grow={"1": 4, "2": 9}')
     ends = []
     for _ in range(14):
         window = trainer._empty_window()
@@ -270,10 +259,8 @@ def test_a_model_grows(tiny_config_with: ConfigWith, make_trainer: Callable[...,
     assert {1, 2} == set(ends[4:9]), "truncated updates go on while the model grows"
 
 
-def test_logged_loss_is_that_of_the_exits_that_were_reached(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
-) -> None:
-    trainer = make_trainer(tiny_config_with(*CALM, "model.tap_weight=0.8"))
+def test_logged_loss_is_that_of_the_exits_that_were_reached(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(*CALM, "model.tap_weight=0.8")
     trainer.window = Window(torch.tensor([8.0, 6.0, 0.0]), torch.tensor([4.0, 2.0, 0.0]), 4)
     trainer._log()
     (record,) = read_journal(trainer.journal.path)
@@ -281,10 +268,8 @@ def test_logged_loss_is_that_of_the_exits_that_were_reached(
     assert record["loss"] == pytest.approx(2.5)
 
 
-def test_an_epoch_says_where_its_updates_ended(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], caplog: pytest.LogCaptureFixture
-) -> None:
-    trainer = make_trainer(tiny_config_with('model.truncated={"1": 0.5}', "model.stochastic_depth.rate=0", "train.epochs=1"))
+def test_an_epoch_says_where_its_updates_ended(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = make_trainer('model.truncated={"1": 0.5}', "model.stochastic_depth.rate=0", "train.epochs=1")
     with caplog.at_level(logging.INFO):
         trainer.run()
     *steps, epoch = read_journal(trainer.journal.path)
@@ -296,9 +281,9 @@ def test_an_epoch_says_where_its_updates_ended(
 # -- one run ----------------------------------------------------------------------------------------------------------
 
 
-def test_logged_losses_are_means_over_utterances(tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]) -> None:
+def test_logged_losses_are_means_over_utterances(make_trainer: MakeTrainer) -> None:
     """Without anything random, and at a learning rate of nearly 0, the epoch's loss is the untrained model's."""
-    trainer = make_trainer(tiny_config_with(*CALM, "train.epochs=1", "train.schedule.peak=1e-12", "train.log_every_steps=3"))
+    trainer = make_trainer(*CALM, "train.epochs=1", "train.schedule.peak=1e-12", "train.log_every_steps=3")
     model = trainer.updater.module
     batch = batches_of(trainer, range(len(trainer.train_corpus)))[0]
     with torch.inference_mode():
@@ -312,10 +297,8 @@ def test_logged_losses_are_means_over_utterances(tiny_config_with: ConfigWith, m
         )
 
 
-def test_largest_batch_is_tried_first_and_changes_nothing(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = make_trainer(tiny_config_with())
+def test_largest_batch_is_tried_first_and_changes_nothing(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer()
     seen, losses = [], trainer.updater.losses
 
     def watched(batch: Batch, keep: list[int], depth: int | None = None) -> torch.Tensor:
@@ -333,9 +316,9 @@ def test_largest_batch_is_tried_first_and_changes_nothing(
 
 @pytest.mark.parametrize("layer", ["conformer", "ebranchformer"])
 def test_where_layers_hold_pairs_of_frames_the_batch_with_most_of_them_is_tried_too(
-    layer: str, tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+    layer: str, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make_trainer(tiny_config_with(f"model.layer={layer}"))
+    trainer = make_trainer(f"model.layer={layer}")
     corpus, seen, updater = trainer.train_corpus, [], trainer.updater
     losses = updater.losses
     monkeypatch.setattr(Corpus, "__getitem__", lambda own, i: (i, np.zeros((own.lengths[i], 80), np.float32), own.labels(i)))
@@ -350,31 +333,25 @@ def test_where_layers_hold_pairs_of_frames_the_batch_with_most_of_them_is_tried_
     assert seen[1:] == [[0, 1], [3]]
 
 
-def test_every_utterance_is_seen_once_an_epoch_in_the_planned_updates(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
-) -> None:
+def test_every_utterance_is_seen_once_an_epoch_in_the_planned_updates(make_trainer: MakeTrainer) -> None:
     cosine = "train.schedule.name=cosine"  # which needs to know how many there will be
-    trainer = make_trainer(tiny_config_with("batch.max_frames=300", "batch.accumulate=3", cosine))
+    trainer = make_trainer("batch.max_frames=300", "batch.accumulate=3", cosine)
     updates = trainer._updates(1)
     assert sorted(index for update in updates for batch in update for index in batch) == list(range(24))
     assert [len(update) for update in updates[:-1]] == [3] * (len(updates) - 1)
     assert trainer.updater.total_steps == len(updates) + len(trainer._updates(2))
 
 
-def test_dev_set_is_measured_every_so_many_epochs_and_after_the_last(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer]
-) -> None:
-    trainer = make_trainer(tiny_config_with("train.epochs=5", "train.dev_every_epochs=2", "train.keep_best=3"))
+def test_dev_set_is_measured_every_so_many_epochs_and_after_the_last(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("train.epochs=5", "train.dev_every_epochs=2", "train.keep_best=3")
     trainer.run()
     assert [record["epoch"] for record in trainer.progress.records] == [2, 4, 5]
     assert [record["epoch"] for record in read_journal(trainer.journal.path) if record["kind"] == "epoch"] == [2, 4, 5]
     assert len(list(trainer.checkpoints.glob("epoch*"))) == 3
 
 
-def test_state_is_saved_when_it_is_due(
-    tiny_config_with: ConfigWith, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = make_trainer(tiny_config_with("train.log_every_steps=1"))
+def test_state_is_saved_when_it_is_due(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer("train.log_every_steps=1")
     saved, clock = [], [0.0]
     monkeypatch.setattr("asrprune.train.loop.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(trainer, "_save", lambda: (saved.append(clock[0]), setattr(trainer, "saved_at", clock[0])))
@@ -386,9 +363,9 @@ def test_state_is_saved_when_it_is_due(
 
 
 def test_log_is_on_the_disk_before_the_state_that_counts_on_it(
-    tiny_config: Config, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = make_trainer(tiny_config)
+    trainer = make_trainer()
     events: list[object] = []
     monkeypatch.setattr("asrprune.train.journal.os.fsync", events.append)
     monkeypatch.setattr("asrprune.train.loop.save_state", lambda *_: events.append("state"))
@@ -415,14 +392,13 @@ def data_with_long_texts(tiny_data: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("factor", [4, 8])
 def test_infeasible_utterances_are_listed_and_left_out(
     factor: int,
-    tiny_config_with: ConfigWith,
-    make_trainer: Callable[..., Trainer],
+    make_trainer: MakeTrainer,
     data_with_long_texts: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     numbers = ("frontend.frame_length_ms=1000", "frontend.frame_shift_ms=1000", f"model.subsampling.factor={factor}")
-    trainer = make_trainer(tiny_config_with(*numbers), data_with_long_texts)
+    trainer = make_trainer(*numbers, data=data_with_long_texts)
     frames = (int(trainer.train_corpus.lengths[0] - 1) // 2 - 1) // 2
     if factor == 8:
         frames = (frames - 1) // 2
@@ -437,10 +413,8 @@ def test_infeasible_utterances_are_listed_and_left_out(
     )
 
 
-def test_nothing_to_learn_from_is_an_error(
-    tiny_config: Config, make_trainer: Callable[..., Trainer], data_with_long_texts: Path
-) -> None:
+def test_nothing_to_learn_from_is_an_error(make_trainer: MakeTrainer, data_with_long_texts: Path) -> None:
     text = read_table(data_with_long_texts / "train" / "text")
     write_table(data_with_long_texts / "train" / "text", dict.fromkeys(text, "one " * 99 + "one"))
     with pytest.raises(UserError, match=r"each utterance is too short for its transcript or has none; see .*dropped\.tsv"):
-        make_trainer(tiny_config, data_with_long_texts)
+        make_trainer(data=data_with_long_texts)

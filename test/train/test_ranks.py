@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from asrprune.config.load import write_config
 from asrprune.config.schema import Config
@@ -105,10 +106,7 @@ def test_a_run_whose_process_is_killed_ends_with_a_sentence_and_goes_on(
         assert len(children) == 1
         os.kill(process.pid if victim == "first" else int(children[0]), signal.SIGKILL)
         assert process.wait(60) != 0
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{children[0]}").exists():  # nobody is left behind
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: not Path(f"/proc/{children[0]}").exists(), 60)  # nobody is left behind
     text = (tmp_path / "log").read_text()
     assert LOST_PEER in text
     assert "Traceback" not in text

@@ -1,12 +1,11 @@
 """Starting a run: what is refused, and that two processes never share an experiment."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from waiting import locked_elsewhere
 
 from asrprune.config.schema import Config
 from asrprune.runtime.errors import UserError
@@ -21,13 +20,9 @@ RunTraining = Callable[[Config, Path], None]
 def test_second_process_is_refused_while_the_first_one_trains(
     tiny_config: Config, run_training: RunTraining, tmp_path: Path
 ) -> None:
-    hold = "import pathlib, asrprune.runtime.files as f\nwith f.held(pathlib.Path('.')): print(1, flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", hold], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"1\n"
-        with pytest.raises(UserError, match="another process is using it; wait until it ends, or stop it"):
-            run_training(tiny_config, tmp_path)
-        other.kill()
+    refused = pytest.raises(UserError, match="another process is using it; wait until it ends, or stop it")
+    with locked_elsewhere(tmp_path), refused:
+        run_training(tiny_config, tmp_path)
     with held(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
@@ -93,8 +88,6 @@ def test_arithmetic_is_the_configs() -> None:
 def test_bfloat16_training_ends_near_float32(
     tiny_experiment: Path, tiny_config_with: Callable[..., Config], run_training: RunTraining, tmp_path: Path
 ) -> None:
-    from asrprune.train.journal import read_journal
-
     run_training(tiny_config_with("train.precision=bf16"), tmp_path / "exp")
     ours, expected = (read_journal(exp / "train.jsonl")[-1]["dev_loss"]["4"] for exp in (tmp_path / "exp", tiny_experiment))
     assert ours == pytest.approx(expected, rel=0.05)
