@@ -277,7 +277,7 @@ def test_search_takes_a_metric_and_a_beam(exp: Path, tiny_data: Path) -> None:
     assert "dev ctc" in done.out
     failed = asrprune(*command, "--objective", "bleu")  # an earlier name
     assert (failed.code, failed.out) == (1, "")
-    assert "asrprune search: metric: input should be 'wer' or 'ctc', got 'bleu'" in failed.err
+    assert "asrprune search: error: prune: metric: input should be 'wer' or 'ctc', got 'bleu'" in failed.err
 
 
 def test_search_refuses_a_decoder_that_nothing_uses(exp: Path, tiny_data: Path) -> None:
@@ -367,6 +367,7 @@ def test_check_data_then_fix_data(tiny_data: Path, tmp_path: Path) -> None:
     assert fixed.out == "text: rewritten; the original file is in .backup\n"
     assert (good / "text").read_text() == "".join(lines)
     assert asrprune("check-data", "--no-audio", good).code == 0
+    assert asrprune("fix-data", good).out == f"{good}: nothing to correct\n"
 
 
 def test_several_numbers_are_set_over_the_config(tiny_data: Path, tmp_path: Path) -> None:

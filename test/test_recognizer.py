@@ -566,6 +566,7 @@ def test_early_exit_runs_the_layers_that_it_needs(exp: Path, asr: Recognizer, ti
     assert asr.transcribe(np.zeros(16000, dtype=np.float32), depth="auto") == Hypothesis("", (), ())
     done = run_command("transcribe", wav, "--exp", exp, "--exit-threshold", 0, "--words")
     assert json.loads(done.out)["layers"] == [1]
+    assert "'--exit-threshold': " in run_command("transcribe", wav, "--exp", exp, "--exit-threshold", 80).err, "80 %"
     for option in (("--depth", 2), ("--plan", "lowest")):
         assert "early exit chooses the layers" in run_command("transcribe", wav, "--exp", exp, "--early-exit", *option).err
     with pytest.raises(UserError, match='an exit threshold has no effect without the depth "auto"'):

@@ -52,7 +52,7 @@ def fix_data(directory: DataDir) -> None:
     """Sort a data directory and drop broken lines. The original files are kept in .backup/."""
     from asrprune.data.fix import fix_data_dir
 
-    for sentence in fix_data_dir(directory):
+    for sentence in fix_data_dir(directory) or [f"{directory}: nothing to correct"]:
         say(sentence)
 
 

@@ -87,7 +87,7 @@ def search(
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     asked = {"strategies": strategy, "metric": metric, "beam": beam, "rerank": rerank}
     given = {key: value for key, value in asked.items() if value}
-    options = changed(experiment.config.prune, given, "asrprune search")
+    options = changed(experiment.config.prune, given, "prune")
     if (reason := options.idle().get("metric")) and (decoder or lm or context):
         raise UserError(f"asrprune search: --decoder, --lm and --context have no effect {reason}; leave them out")
     check_measured(experiment, options.strategies, dev)  # before the search, which may take hours

@@ -56,7 +56,8 @@ def transcribe(
         typer.Option("--early-exit", help="run layers until the model is sure enough; `asrprune early-exit` chooses how sure"),
     ] = False,
     exit_threshold: Annotated[
-        float | None, typer.Option("--exit-threshold", min=0.0, help="early exit as soon as the model is this sure, 0 to 1")
+        float | None,
+        typer.Option("--exit-threshold", min=0.0, max=1.0, help="early exit as soon as the model is this sure, 0 to 1"),
     ] = None,
     low_memory: Annotated[bool, typer.Option("--low-memory", help="with --model: less memory, more time")] = False,
     nj: Jobs = 1,

@@ -133,9 +133,14 @@ def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
         UserError: a number does not exist or is out of range.
     """
     path = root / grid.config
-    depth = read_config(path, as_overrides(grid.numbers)).model.num_layers
+    config = read_config(path, as_overrides(grid.numbers))
+    depth = config.model.num_layers
     if too_deep := [shallow for shallow in grid.alone.depths if shallow >= depth]:
         raise UserError(f"alone.depths must lie below model.num_layers = {depth}, got {too_deep[0]}")
+    if wanting := sorted(set(grid.alone.depths) - set(config.depths())):
+        raise UserError(
+            f"alone.depths: {wanting[0]} is not in prune.depths, so no pruned model is compared with it; add it there"
+        )
     made = []
     for seed in grid.seeds:
         for method in grid.methods:

@@ -44,6 +44,8 @@ def _explain(error: Any, section: type[BaseModel]) -> str:
         context = error["ctx"]
         tag, close = context["discriminator"].strip("'"), _similar(context["tag"], context["expected_tags"])
         return f"{where}.{tag}: input should be one of {context['expected_tags']}, got '{context['tag']}'{close}"
+    if error["type"] == "missing":
+        return f"{where}: is missing"
     message = error["msg"].removeprefix("Value error, ")
     if not where or error["type"] == "value_error":
         return f"{where}: {message}".removeprefix(": ")

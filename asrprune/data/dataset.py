@@ -68,6 +68,8 @@ class Corpus(Dataset[tuple[int, np.ndarray, list[int]]]):
         Raises:
             UserError: features (stage 2) or, with a tokenizer, transcripts (stage 1) are missing, or their utterances differ.
         """
+        if not directory.is_dir():
+            raise UserError(f"{directory}: no such data directory; stage 1 (data) and stage 2 (fbank) make it")
         for name in ("feats.scp", "utt2num_frames"):
             if not (directory / name).is_file():
                 raise UserError(f"{directory / name}: no such file; stage 2 (`asrprune fbank {directory}`) makes it")

@@ -297,4 +297,6 @@ def number(value: float) -> str:
 
 def missing(path: Path) -> str:
     made_by = "`asrprune fix-data` makes it" if path.name == "spk2utt" else BY_STAGE_1
+    if path.exists():
+        return f"{path}: is {'a directory, not a table' if path.is_dir() else 'a file, not a data directory'}; correct the path"
     return f"{path}: does not exist; {made_by}"

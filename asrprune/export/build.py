@@ -127,7 +127,7 @@ def read_exported(path: Path) -> "tuple[onnx.ModelProto, Exported]":
     if not path.is_file():
         raise UserError(f"{path}: no such file; `asrprune export` makes it")
     try:
-        file = reader.load(str(path), load_external_data=False)
+        file = reader.load(str(path), format="protobuf", load_external_data=False)  # not by the ending of the name
     except Exception as error:  # protobuf's DecodeError: a class that depends on its version
         if "DecodeError" not in type(error).__name__:
             raise

@@ -21,7 +21,9 @@ def check_installation(exp: Path, num_gpus: int) -> None:
     if _holds(mark, now):
         return
     command = ["asrprune", "--log", str(log), "doctor", "--ngpu", str(num_gpus)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace")
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
+    )
     write_text(log.with_suffix(".out"), done.stdout)
     if done.returncode:
         print(done.stdout, end="", flush=True)

@@ -42,6 +42,8 @@ def numbers_of(names: Iterable[str], config: Mapping[str, Any]) -> dict[str, Any
     for name in names:
         found = {key: value for key, value in numbers.items() if name == ALL or f"{key}.".startswith(f"{name}.")}
         if not found:
+            if "=" in name:
+                raise UserError(f"{name}: is the name of no number; to change a number, write --set {name}")
             close = did_you_mean(name, [*config, *numbers])
             raise UserError(f"{name}: no such section or number in the config; known: {', '.join(config)}, {ALL}{close}")
         chosen |= found

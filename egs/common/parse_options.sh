@@ -82,7 +82,7 @@ while [ $# -gt 0 ]; do
             shift 2
             ;;
         *)
-            if [ "$header" = "$driver" ]; then wrong_usage "'$1' is not an option, write --name value"; fi
+            if [ "$header" = "$driver" ]; then wrong_usage "'$1' is not an option, write --name value, and a value with blanks in quotes"; fi
             rest+=("$1")
             shift
             ;;

@@ -95,7 +95,7 @@ def test_a_grid_may_vary_the_layer_in_both_spellings(tmp_path: Path) -> None:
 
 def test_a_model_of_one_layer_has_no_tap_whose_weight_matters(tmp_path: Path) -> None:
     text = TEXT.replace("epochs: 3", "epochs: 3, model.tap_weight: 0.5").replace("plain: {", "plain: {model.tap_weight: 0.66, ")
-    by_name = {cell.name: cell.config.model for cell in made(tmp_path, text.replace("depths: [4, 2]}", "depths: [4, 1]}"))}
+    by_name = {cell.name: cell.config.model for cell in made(tmp_path, text.replace("4, 2]", "4, 1]"))}
     assert (by_name["interctc_4l_s1"].exit_weights[-1], by_name["interctc_1l_s1"].exit_weights) == (0.5, (1.0,))
 
 
@@ -147,6 +147,11 @@ def test_a_method_that_is_not_pruned_is_trained_at_every_depth_and_decoded_at_it
         (("prunable: both", "prunable: best"), "grid.yaml: no such method: best; methods has plain, interctc, both"),
         (("[plain, interctc]", "[plain]"), "grid.yaml: plain and baseline must be among alone.methods, which lacks interctc"),
         (("seeds: [1, 2]", "sedes: [1]"), "grid.yaml: sedes: unknown key; known keys here: config, numbers, seeds, methods,"),
+        (("baseline: ", "# "), "grid.yaml: baseline: is missing"),
+        (
+            ("depths: [4, 2]}", "depths: [4, 3]}"),
+            "alone.depths: 3 is not in prune.depths, so no pruned model is compared with it",
+        ),
         (("depths: [4, 2]}", "depths: [4, 8]}"), "alone.depths must lie below model.num_layers = 8, got 8"),
         (("train.epochs", "train.epoch"), "train.yaml: train.epoch: unknown key"),
         (("both: {}", "both: {model.tap_weight: 2}"), "train.yaml: model.tap_weight: input should be less than 1, got 2"),

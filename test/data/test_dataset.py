@@ -66,6 +66,11 @@ def test_missing_features_name_stage_2(dev: Path, tokenizer: Tokenizer, name: st
         Corpus(dev, tokenizer)
 
 
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tset: no such data directory; stage 1 \(data\) and stage 2 \(fbank\) make it"):
+        Corpus(tmp_path / "tset", None)
+
+
 def test_missing_transcripts_name_stage_1(dev: Path, tokenizer: Tokenizer) -> None:
     (dev / "text").unlink()
     with pytest.raises(UserError, match=r"dev/text: does not exist; stage 1"):

@@ -284,6 +284,10 @@ def test_a_missing_directory_or_file_names_the_stage_that_makes_it(tmp_path: Pat
     for read in (read_data_dir, fix_data_dir):
         with pytest.raises(UserError, match=r"does not exist; stage 1 \(data preparation\) makes it"):
             read(tmp_path / "no")
+    path = lay(tmp_path / "whole", PLAIN)
+    assert check_data_dir(path / "text").faults == [f"{path / 'text'}: is a file, not a data directory; correct the path"]
+    with pytest.raises(UserError, match="whole: is a directory, not a table; correct the path"):
+        read_table(path)
     for name in PLAIN:
         path = lay(tmp_path / f"without_{name}", {key: value for key, value in PLAIN.items() if key != name})
         made = "`asrprune fix-data` makes it" if name == "spk2utt" else "stage 1 (data preparation) makes it"

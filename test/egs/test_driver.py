@@ -255,7 +255,7 @@ def test_help_lists_every_option_with_value_and_meaning(recipe: Recipe) -> None:
         (["--common", "/"], "unknown option --common"),
         (["--stage"], "option --stage needs a value"),
         (["--stage", "train"], "option --stage needs a number, not 'train'"),
-        (["3"], "'3' is not an option"),
+        (["3"], "'3' is not an option, write --name value, and a value with blanks in quotes"),
         (["--stage", "5", "--stop_stage", "4"], "--stage 5 comes after --stop_stage 4"),
         (["--expdir", ""], "--expdir: must not be empty"),  # exp would be in the root of the file system
         (["--test_sets", " "], "--test_sets: must not be empty"),
@@ -740,7 +740,7 @@ def test_help_lists_the_recipes_options_too(with_options: Recipe) -> None:
         (["--hours"], "option --hours needs a value"),
         (["--hours", "many"], "option --hours needs a number, not 'many'"),
         (["--nj"], "option --nj needs a value"),
-        (["3"], "'3' is not an option"),
+        (["3"], "'3' is not an option, write --name value, and a value with blanks in quotes"),
         (["--hours", "960", "--stage", "5", "--stop_stage", "4"], "--stage 5 comes after --stop_stage 4"),
     ],
 )

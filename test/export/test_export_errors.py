@@ -74,6 +74,13 @@ def test_a_model_of_another_kind(shape: Any, tmp_path: Path) -> None:
         Recognizer.load(tmp_path / "other.onnx")
 
 
+def test_the_depth_of_the_json_beside_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx.json"
+    path.write_text('{"format": 1}')
+    with pytest.raises(UserError, match=r"model\.onnx\.json: not an ONNX file, or a truncated one"):
+        set_depth(path, 2)
+
+
 def without_opset(file: Any) -> None:
     del file.opset_import[:]
 

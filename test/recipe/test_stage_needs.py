@@ -43,6 +43,11 @@ def test_an_unknown_name_is_told(name: str) -> None:
         numbers_of(["seed", name], CONFIG)
 
 
+def test_a_value_without_set_is_told() -> None:
+    with pytest.raises(UserError, match="seed=2: is the name of no number; to change a number, write --set seed=2"):
+        numbers_of(["seed=2"], CONFIG)
+
+
 @pytest.mark.parametrize("entry", ["{}", "cat {} |"])
 def test_a_replaced_recording_is_noticed(tmp_path: Path, entry: str) -> None:
     recording = tmp_path / "a.wav"
