@@ -13,7 +13,7 @@ GRID = grid_of(6, 4, 2)
 
 
 def case(depth: int, role: Role, outcome: str, **other: Any) -> Comparison:
-    found = {"difference": 0.34, "ci90": (0.11, 0.62), "power": depth / 10, "seeds": 3, "alone_seeds": 3}
+    found = {"difference": 0.34, "ci90": (0.11, 0.62), "power": depth / 10, "alone_wer": 20.0, "seeds": 3, "alone_seeds": 3}
     return Comparison.model_construct(set="test", depth=depth, role=role, outcome=outcome, **{**found, **other})
 
 
@@ -39,6 +39,15 @@ def test_where_every_depth_passes_against_both_the_claim_holds() -> None:
         "3 seeds: the intervals include the choice of seeds and of the 40 speakers.",
         'Power, the probability of "not worse" at a depth with a true difference of 0: 20 to 80 %.',
     ]
+
+
+def test_a_comparison_with_a_model_that_recognises_nothing_shows_nothing() -> None:
+    deaf = case(8, "plain", "passes", alone_wer=100.0)
+    said = verdict(summary(deaf, case(8, "baseline", "passes"), *both(2, "passes", "passes")), GRID, "test")
+    assert said[1] == (
+        "With 8 layers a model trained for the depth recognises nothing (100 % errors or more),"
+        " so a comparison with it shows nothing; train for more epochs."
+    )
 
 
 def test_depths_that_fail_are_named_with_their_numbers() -> None:
