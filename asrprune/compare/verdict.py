@@ -22,8 +22,8 @@ def verdict(summary: Summary, grid: Grid, name: str) -> list[str]:
     sentences = [_claim(summary, grid, name, good, bad, depths)]
     if silent := [depth for depth in depths if any(test.alone_wer >= 100 for test in whole[depth])]:
         sentences.append(
-            f"With {listed(silent)} layer{'s' * (silent != [1])} a model trained for the depth recognises nothing (100 % errors or more),"
-            " so a comparison with it shows nothing; train for more epochs."
+            f"With {listed(silent)} layer{'s' * (silent != [1])} a model trained for the depth recognises nothing"
+            " (100 % errors or more), so a comparison with it shows nothing; train for more epochs."
         )
     sentences += [_exception(grid, depth, whole[depth]) for depth in depths if depth not in good]
     return [*sentences, _rule(summary), rests_on(summary, name), _power([test for found in whole.values() for test in found])]
