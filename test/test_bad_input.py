@@ -1,6 +1,5 @@
 """Bad input through the real commands: one clear sentence on stderr, exit code 1, no traceback, nothing half-written."""
 
-import contextlib
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from bad_audio import BAD_AUDIO
 from bad_directories import DAMAGE
 from commands import Done, asrprune, refused, tree, unchanged
 from limits import largest_file
+from waiting import group_runs, wait_for
 
 from asrprune.data.tables import read_table, write_table
 from asrprune.features.ark import read_matrix, write_ark
@@ -526,7 +526,7 @@ def test_an_interrupted_fbank_leaves_nothing_behind(tiny_config_file: Path, tmp_
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    _wait_until_gone(process.pid)
+    wait_for(lambda: not group_runs(process.pid), 20, "orphans")
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("asrprune fbank: error: interrupted")
     assert not (data / "feats.scp").exists()
@@ -547,13 +547,3 @@ def _long_data(folder: Path) -> Path:
         write_table(folder / name, dict.fromkeys(ids, value))
     write_table(folder / "spk2utt", {"someone": " ".join(ids)})
     return folder
-
-
-def _wait_until_gone(group: int) -> None:
-    """Until no process of a group is left; a worker that is left over is an orphan."""
-    until = time.monotonic() + 20
-    with contextlib.suppress(ProcessLookupError):
-        while True:
-            os.killpg(group, 0)
-            assert time.monotonic() < until, "orphans"
-            time.sleep(0.05)

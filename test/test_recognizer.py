@@ -178,18 +178,6 @@ def test_times_are_those_of_whole_samples(
     assert asr.model.timing.window_frames[0] == 3004
 
 
-def test_conv1d_says_what_decoding_says(coarse: Path, wavs: dict[str, Path], dev: Path) -> None:
-    own = experiment.load(coarse)
-    extract(dev, own.config.frontend, HERE)
-    (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2))])
-    asr = Recognizer.load(coarse)
-    found = {key: asr.transcribe(path, depth=2) for key, path in wavs.items()}
-    assert {key: hypothesis.text for key, hypothesis in found.items()} == dict(open_table(output / "text", allow_empty=True))
-    assert any(hypothesis.text for hypothesis in found.values())
-    ends = [hypothesis.words[-1].end_s - soundfile.info(wavs[key]).duration for key, hypothesis in found.items()]
-    assert max(ends) <= 0.0
-
-
 def test_factor_8_hears_nothing_in_14_frames(coarse: Path) -> None:
     model = Recognizer.load(coarse)
     silence = [listener.Heard(np.zeros((count, 80), dtype=np.float32), count, 160 * count) for count in (0, 7, 14, 15, 22, 23)]
@@ -206,6 +194,21 @@ def spelling(exp: Path, tiny_config: Config, tiny_data: Path, tmp_path_factory: 
     return untrained(folder / "exp", tiny_config, tiny_data, folder / "bpe.model").path
 
 
+@pytest.mark.parametrize(("kind", "words"), [("coarse", 1), ("spelling", 2)])
+def test_other_front_ends_and_units_say_what_decoding_says(
+    kind: str, words: int, request: pytest.FixtureRequest, wavs: dict[str, Path], dev: Path
+) -> None:
+    own = experiment.load(request.getfixturevalue(kind))
+    extract(dev, own.config.frontend, HERE)
+    (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2))])
+    asr = Recognizer.load(own.path)
+    found = {key: asr.transcribe(path, depth=2) for key, path in wavs.items()}
+    assert {key: hypothesis.text for key, hypothesis in found.items()} == dict(open_table(output / "text", allow_empty=True))
+    assert max(len(hypothesis.words) for hypothesis in found.values()) >= words
+    for key, hypothesis in found.items():
+        assert all(word.end_s <= soundfile.info(wavs[key]).duration for word in hypothesis.words)
+
+
 def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asr = Recognizer.load(spelling)
     emit(asr, monkeypatch, [
@@ -218,16 +221,6 @@ def test_characters_make_words(spelling: Path, wav: Path, monkeypatch: pytest.Mo
         ("no", 0.0, 0.08), ("tw<unk>", 0.16, 0.36), ("e", 0.36, 0.52)
     ]  # fmt: skip
     assert [word.confidence for word in hypothesis.words] == pytest.approx([0.6, (0.9 * 3 + 0.4) / 4, (0.6 + 0.7) / 2])
-
-
-def test_characters_say_what_decoding_says(spelling: Path, wavs: dict[str, Path], dev: Path) -> None:
-    own = experiment.load(spelling)
-    extract(dev, own.config.frontend, HERE)
-    (output,) = decode_set(own, dev, [SubModel("lowest", (1, 2))])
-    asr = Recognizer.load(spelling)
-    found = {key: asr.transcribe(path, depth=2).text for key, path in wavs.items()}
-    assert found == dict(open_table(output / "text", allow_empty=True))
-    assert any(" " in text for text in found.values())
 
 
 # ---- long recordings

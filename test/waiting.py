@@ -1,6 +1,7 @@
 """Other processes: waiting for what they do, and one that holds a lock."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -29,6 +30,15 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def group_runs(group: int) -> bool:
+    """Return whether a process of a group runs; a worker that is left over is an orphan."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

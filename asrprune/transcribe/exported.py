@@ -65,7 +65,6 @@ class ExportedModel:
         return ExportedModel, (self.path, self._low_memory)
 
     def check_layers(self, layers: Sequence[int]) -> None:
-        """See ``Model``."""
         check_layers(layers, self.num_layers, "layers")
         if self.record.form == "depth" and tuple(layers) != self.default:
             only = ",".join(map(str, self.default))
@@ -93,7 +92,6 @@ class ExportedModel:
         return make_decoder(options, self.units)
 
     def features(self, read: Read, num_samples: int, start: int, stop: int) -> np.ndarray:
-        """See ``Model``."""
         if self.record.input == "features":
             return fbank_of_part(read, num_samples, start, stop, self.frontend, compute_fbank_numpy) - np.float32(UNIT_SCALE)
         shift, _ = frame_sizes(self.frontend)
@@ -101,7 +99,6 @@ class ExportedModel:
         return read(start * shift, end - start * shift).astype(np.float32)
 
     def emissions(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
-        """See ``Model``."""
         lens = np.array([len(each) for each in batch])
         x = np.zeros((len(batch), lens.max(), *batch[0].shape[1:]), dtype=np.float32)
         for row, each in zip(x, batch, strict=True):
@@ -121,13 +118,11 @@ class ExportedModel:
             )
 
     def thresholds(self, given: float | None, decoder: str) -> Sequence[float]:
-        """See ``Model``."""
         if self.record.form != "early-exit":
             raise UserError(f"{self.path}: has no early exit; export it with --form early-exit, or choose a depth")
         return self.record.thresholds if given is None else [given] * (len(self.record.exits) - 1)
 
     def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
-        """See ``Model``."""
         log_probs, frames, layers = self._session.run_until_sure(features[None], np.array([len(features)]), thresholds)
         self._check_outputs(log_probs, frames, 1)
         if not _are_counts(layers, 1, self.num_layers):
@@ -135,7 +130,6 @@ class ExportedModel:
         return log_probs[0, : int(frames[0])], int(layers[0])
 
     def params_m(self, keep: Keep) -> float:
-        """See ``Model``."""
         return self.record.at(len(keep)).params_m
 
     def memory_mb(self, keep: Keep) -> float:

@@ -54,7 +54,6 @@ class TrainedModel:
 
     @property
     def num_layers(self) -> int:
-        """See ``Model``."""
         return self.experiment.num_layers
 
     @cached_property
@@ -64,33 +63,26 @@ class TrainedModel:
 
     @property
     def frontend(self) -> FrontendConfig:
-        """See ``Model``."""
         return self.experiment.config.frontend
 
     @property
     def timing(self) -> Timing:
-        """See ``Model``."""
         return Timing.of(self.experiment.config)
 
     @property
     def units(self) -> Units:
-        """See ``Model``."""
         return self.experiment.tokenizer
 
     def check_layers(self, layers: Sequence[int]) -> None:
-        """See ``Model``."""
         check_layers(layers, self.num_layers, "layers")
 
     def decoder(self, given: Mapping[str, Any]) -> Decoder:
-        """See ``Model``."""
         return decoder_of(self.experiment, given)
 
     def features(self, read: Read, num_samples: int, start: int, stop: int) -> np.ndarray:
-        """See ``Model``."""
         return fbank_of_part(read, num_samples, start, stop, self.frontend)
 
     def emissions(self, batch: Sequence[np.ndarray], keep: Keep) -> list[np.ndarray]:
-        """See ``Model``."""
         features = pad_sequence([torch.from_numpy(each) for each in batch], batch_first=True)  # (B, T, F)
         ((_, emissions),) = self.runner.emissions(features, torch.tensor([len(each) for each in batch]), [keep])
         return [row[:frames] for row, frames in zip(on_cpu(emissions.log_probs), emissions.lens.tolist(), strict=True)]
@@ -104,17 +96,14 @@ class TrainedModel:
         return self._thresholds
 
     def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
-        """See ``Model``."""
         exits = exits_of(self.experiment)
         layer, emissions = run_until_sure(self.runner, torch.from_numpy(features), exits, thresholds)
         return on_cpu(emissions.log_probs[0, : int(emissions.lens[0])]), layer
 
     def params_m(self, keep: Keep) -> float:
-        """See ``Model``."""
         return num_params(self.experiment.model, keep) / 1e6
 
     def memory_mb(self, keep: Keep) -> float:
-        """See ``Model``."""
         return self.params_m(keep) * next(self.experiment.model.parameters()).element_size()
 
 

@@ -181,12 +181,6 @@ def test_broken_yaml_is_shown_by_its_line(tmp_path: Path, text: str | bytes, mes
     assert complaint(tmp_path, text) == message
 
 
-def test_yaml_cannot_run_anything(tmp_path: Path) -> None:
-    hit = tmp_path / "hit"
-    assert "could not determine a constructor" in complaint(tmp_path, f"seed: !!python/object/apply:os.mkdir ['{hit}']")
-    assert not hit.exists()
-
-
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.yaml: no such config file"):
         read_config(tmp_path / "nothing.yaml")

@@ -65,12 +65,6 @@ def test_only_a_path_with_an_offset_is_an_entry(entry: str) -> None:
         read_matrix(entry)
 
 
-def test_a_pipe_is_not_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="pipes are not run"):
-        read_matrix(f"touch {tmp_path}/hit; cat x.ark |")
-    assert not (tmp_path / "hit").exists()
-
-
 def test_a_broken_archive_says_what_to_delete(tmp_path: Path, matrices: dict[str, np.ndarray]) -> None:
     entries = write_ark(tmp_path / "a.ark", tmp_path / "a.ark", matrices.items())
     whole = (tmp_path / "a.ark").read_bytes()

@@ -100,11 +100,6 @@ def test_the_unknown_word_may_be_in_capitals(tmp_path: Path) -> None:
     assert "<UNK>" not in model
 
 
-def test_gzipped_is_the_same(tmp_path: Path) -> None:
-    model = ArpaModel(write(tmp_path, gzip.compress(PRUNED.encode()), "lm.arpa.gz"))
-    assert scores(model, ("a", "b", "b")) == scores(ArpaModel(write(tmp_path, PRUNED)), ("a", "b", "b"))
-
-
 @pytest.mark.parametrize("name", ["out.arpa", "out.arpa.gz"])
 def test_what_is_written_reads_back(tmp_path: Path, name: str) -> None:
     model = ArpaModel(write(tmp_path, PRUNED))

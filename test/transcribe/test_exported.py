@@ -23,7 +23,7 @@ from commands import asrprune, refused
 from experiments import talking
 from rapidfuzz.distance import Levenshtein
 from records import plan_of
-from waiting import has_lines, wait_for
+from waiting import group_runs, has_lines, wait_for
 
 from asrprune.config.schema import BeamConfig, FrontendConfig
 from asrprune.data.dataset import Corpus
@@ -51,6 +51,7 @@ from asrprune.transcribe.trained import TrainedModel
 pytest.importorskip("onnx", reason="onnx is not installed: pip install 'asrprune[export]'")
 
 ROOT = Path(__file__).resolve().parents[2]
+Expected = dict[tuple[Path, tuple[int, ...]], Hypothesis]  # by recording and layers
 STEPS = (Step.of((1, 2, 3, 4), 5.0), Step.of((1, 3, 4), 6.0), Step.of((3,), 7.0))
 WITHOUT_TORCH = """
 import sys
@@ -87,7 +88,7 @@ def wavs(tiny_data: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def expected(experiment: Experiment, wavs: list[Path]) -> dict[tuple[Path, tuple[int, ...]], Hypothesis]:
+def expected(experiment: Experiment, wavs: list[Path]) -> Expected:
     """What torch says, by file and layers."""
     trained = Recognizer(TrainedModel(experiment))
     found = {(wav, step.keep): trained.transcribe(wav, layers=step.keep) for wav in wavs for step in STEPS}
@@ -101,9 +102,7 @@ def assert_same(found: Hypothesis, expected: Hypothesis) -> None:
     np.testing.assert_allclose([w.confidence for w in found.words], [w.confidence for w in expected.words], atol=1e-3)
 
 
-def test_it_says_what_the_experiment_says(
-    file: Path, experiment: Experiment, expected: dict[tuple[Path, tuple[int, ...]], Hypothesis]
-) -> None:
+def test_it_says_what_the_experiment_says(file: Path, experiment: Experiment, expected: Expected) -> None:
     asr = Recognizer.load(file)
     for (wav, keep), hypothesis in expected.items():
         assert_same(asr.transcribe(wav, depth=len(keep)), hypothesis)
@@ -125,9 +124,7 @@ def test_beam_search_finds_what_it_finds_in_torch(file: Path, experiment: Experi
         Recognizer.load(file, decoder={"type": "beam", "context": ["six"]})
 
 
-def test_it_needs_no_torch(
-    file: Path, wavs: list[Path], expected: dict[tuple[Path, tuple[int, ...]], Hypothesis], tmp_path: Path
-) -> None:
+def test_it_needs_no_torch(file: Path, wavs: list[Path], expected: Expected, tmp_path: Path) -> None:
     """The whole command, in a process that has neither torch nor the other packages of training."""
     alone = Path(shutil.copy(file, tmp_path / "model.onnx"))  # without the files beside it
 
@@ -144,9 +141,7 @@ def test_it_needs_no_torch(
     assert failed.stderr == "asrprune transcribe: error: torch is missing; run: pip install 'asrprune[train]'\n"
 
 
-def test_a_thousand_changes_of_depth_from_eight_threads(
-    file: Path, wavs: list[Path], expected: dict[tuple[Path, tuple[int, ...]], Hypothesis]
-) -> None:
+def test_a_thousand_changes_of_depth_from_eight_threads(file: Path, wavs: list[Path], expected: Expected) -> None:
     """Each text is that of its depth, and memory does not grow."""
     asr, sound = Recognizer.load(file), {wav: soundfile.read(wav, dtype="float32")[0] for wav in wavs}
 
@@ -346,14 +341,9 @@ def test_control_c_ends_all_processes(ending: tuple[Path, Experiment], wavs: lis
     out, environment = tmp_path / "out", {**os.environ, "PYTHONPATH": str(ROOT)}
     with out.open("w") as stdout:
         process = subprocess.Popen(
-            command,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
             preexec_fn=listen,
-        )
+        )  # fmt: skip
     wait_for(lambda: has_lines(out, 1) or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     _, err = process.communicate(timeout=120)
@@ -364,14 +354,6 @@ def test_control_c_ends_all_processes(ending: tuple[Path, Experiment], wavs: lis
     wait_for(lambda: not group_runs(process.pid))
 
 
-def group_runs(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def resident_mb() -> float:
     """The memory of this process."""
     if not Path("/proc/self/statm").exists():
@@ -379,9 +361,7 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def test_low_memory_gives_the_same_texts_and_can_be_pickled(
-    file: Path, expected: dict[tuple[Path, tuple[int, ...]], Hypothesis]
-) -> None:
+def test_low_memory_gives_the_same_texts_and_can_be_pickled(file: Path, expected: Expected) -> None:
     asr = pickle.loads(pickle.dumps(Recognizer.load(file, low_memory=True)))
     session = asr.model._session._session
     assert session.get_session_options().get_session_config_entry("session.disable_prepacking") == "1"
@@ -469,17 +449,8 @@ def test_the_language_model_of_the_config_is_a_file_beside_it(
     lm, words = tmp_path / "3gram.arpa", {"a": "one", "b": "two", "ac": "three"}
     text = (ROOT / "test/fixtures/ctc_beam_decoder/tiny.arpa").read_text()
     lm.write_text(re.sub(r"\b(ac|a|b)\b", lambda match: words[match[0]], text))
-    tuned = Tuned(
-        format=1,
-        lm_weight=0.75,
-        word_bonus=1.0,
-        wer=5.0,
-        model_sha256="",
-        lm_sha256=sha256_of(lm),
-        set="dev",
-        width=8,
-        tried=(),
-    )
+    of = {"model_sha256": "", "lm_sha256": sha256_of(lm), "set": "dev", "width": 8, "tried": ()}
+    tuned = Tuned(format=1, lm_weight=0.75, word_bonus=1.0, wer=5.0, **of)
     options = BeamConfig(width=3, lm="3gram.arpa").model_dump(mode="json")
     changes = {"decoder": options, "lm_sha256": sha256_of(lm), "tuned": tuned.plain()}
     path = with_facts(file, tmp_path / "model.onnx", **changes)
