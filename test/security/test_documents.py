@@ -124,6 +124,10 @@ def test_sizes_that_no_machine_has(number: str, tiny_config_file: Path) -> None:
     sentence(lambda: read_config(tiny_config_file, [f"frontend.{number}"]), "less than or equal to")
 
 
+def test_a_rate_of_few_samples_which_resampling_would_need_gigabytes_for(tiny_config_file: Path) -> None:
+    sentence(lambda: read_config(tiny_config_file, ["frontend.sample_rate=7"]), "greater than or equal to 4000")
+
+
 def test_a_model_that_its_config_makes_larger_than_memory(tiny_experiment: Path, copy: Callable[[Path], Path]) -> None:
     exp, wide = copy(tiny_experiment), 4 * 10**5  # a square of this width has 640 GB
     record = read_json(exp / "model.json")
