@@ -32,7 +32,8 @@ class FrontendConfig(Section):
     """Log-mel filterbank features; the defaults are those of Kaldi and sherpa-onnx."""
 
     affects = ("features", "learning")
-    sample_rate: Whole = setting(16000, "sample rate of the audio", unit="Hz", ge=4000, le=192_000)  # as in features/resample.py
+    # Other rates than these are not resampled, see features/resample.py.
+    sample_rate: Whole = setting(16000, "sample rate of the audio", unit="Hz", ge=4000, le=192_000)
     num_mels: Whole = setting(80, "number of mel filters", ge=4, le=1000)  # the minimum of torchaudio
     frame_length_ms: Real = setting(25.0, "length of a frame", unit="ms", gt=0, le=1000)
     frame_shift_ms: Real = setting(10.0, "time between the starts of two frames", unit="ms", gt=0)

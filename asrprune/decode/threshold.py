@@ -24,6 +24,7 @@ from asrprune.runtime.records import Record
 from asrprune.scoring.wer import word_errors
 
 logger = logging.getLogger(__name__)
+_OR = "or give --exit-threshold (exit_threshold in Python)"
 NEVER = math.nextafter(1.0, 2.0)  # a threshold that no confidence reaches
 _NORMAL_95 = 1.645  # one-sided
 PRICES = (0.0, *np.geomspace(1e-3, 100.0, 80).tolist())  # of a layer, in points of WER
@@ -189,10 +190,10 @@ def chosen_thresholds(experiment: Experiment, decoder: str | None = None) -> tup
     """
     path = ExperimentPaths(experiment.path).early_exit
     if not path.exists():
-        raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set, or give a threshold")
+        raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set, {_OR}")
     made = EarlyExit.read(path)
     if made.model_sha256 != experiment.record.model_sha256:
-        raise UserError(f"{path}: belongs to another model; run `asrprune early-exit` again, or give a threshold")
+        raise UserError(f"{path}: belongs to another model; run `asrprune early-exit` again, {_OR}")
     exits = exits_of(experiment)
     if made.exits != exits or len(made.thresholds) != len(exits) - 1:
         raise UserError(
