@@ -40,10 +40,15 @@ class Bad:
     tables: dict[str, str]  # lone surrogates stand for bytes that are not UTF-8
 
     def write(self, path: Path) -> Path:
-        path.mkdir(parents=True)
-        for name, content in self.tables.items():
-            (path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
-        return path
+        return lay(path, self.tables)
+
+
+def lay(path: Path, files: dict[str, str]) -> Path:
+    """Write a directory of these files."""
+    path.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    return path
 
 
 def _first(change: Callable[[str], str]) -> Callable[[str], str]:

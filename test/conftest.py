@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more 
 import shutil
 import signal
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,6 +168,7 @@ def write_data(directory: Path, count: int, rng: np.random.Generator) -> list[st
     A word is six random spectra of four frames each, plus noise, so a model can learn it. The features are not computed from
     the audio, which is noise of the same length.
     """
+    from asrprune.data.check import spk2utt_of
     from asrprune.data.tables import write_table
     from asrprune.features.ark import write_ark
 
@@ -188,7 +189,7 @@ def write_data(directory: Path, count: int, rng: np.random.Generator) -> list[st
     write_table(directory / "text", dict(zip(ids, texts, strict=True)))
     speakers = {key: key.partition("-")[0] for key in ids}
     write_table(directory / "utt2spk", speakers)
-    write_table(directory / "spk2utt", _inverse(speakers))
+    write_table(directory / "spk2utt", spk2utt_of(speakers))
     write_table(
         directory / "wav.scp", {key: str(_write_noise(directory / "audio" / f"{key}.wav", frames[key], rng)) for key in ids}
     )
@@ -200,11 +201,6 @@ def _noisy(spectra: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     speech = np.repeat(spectra.reshape(-1, NUM_MELS), FRAMES_PER_SOUND, axis=0)
     padded = np.concatenate([speech, np.zeros((rng.integers(4, 12), NUM_MELS))])
     return (padded + 0.3 * rng.normal(size=padded.shape)).astype(np.float32)
-
-
-def _inverse(speakers: dict[str, str]) -> dict[str, str]:
-    names: Sequence[str] = sorted(set(speakers.values()))
-    return {name: " ".join(key for key, speaker in speakers.items() if speaker == name) for name in names}
 
 
 def _write_noise(path: Path, frames: int, rng: np.random.Generator) -> Path:

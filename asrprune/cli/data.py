@@ -8,16 +8,7 @@ from typing import Annotated
 import typer
 
 from asrprune.cli.app import app
-from asrprune.cli.options import (
-    AllowPipes,
-    ConfigFile,
-    DataDir,
-    Jobs,
-    Overrides,
-    Sbatch,
-    Where,
-    workers_of,
-)
+from asrprune.cli.options import AllowPipes, ConfigFile, DataDir, Jobs, Overrides, Sbatch, Where, workers_of
 from asrprune.cli.screen import say
 from asrprune.runtime.errors import UserError
 

@@ -4,15 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 Kind = Literal["features", "learning", "search", "decoding", "pace", "bench", "report"]
 KINDS: dict[Kind, str] = {  # what a number can affect

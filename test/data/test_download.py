@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from commands import refusal
+from commands import refusal, tree
 from limits import largest_file
 from waiting import wait_for
 
@@ -397,10 +397,6 @@ def corpus(site: Site, tmp_path: Path) -> Archive:
     return Archive(site.url, hashlib.sha256(site.body).hexdigest(), "c/a")
 
 
-def _snapshot(directory: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() if path.is_file() else b"" for path in directory.rglob("*")}
-
-
 def test_a_corpus_is_fetched_and_unpacked_once(corpus: Archive, site: Site, tmp_path: Path) -> None:
     """The default of recipes: both directories are one."""
     for _ in range(2):
@@ -424,20 +420,20 @@ def test_a_corpus_named_as_its_archive(site: Site, tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", ["", "c"])
 def test_an_unpacked_corpus_is_used_where_it_is(given: str, corpus: Archive, site: Site, tmp_path: Path) -> None:
     (tmp_path / "local/c/a").mkdir(parents=True)
-    before = _snapshot(tmp_path)
+    before = tree(tmp_path)
     for way in (find, obtain, take):
         assert way(corpus, tmp_path / "work", tmp_path / "local" / given) == tmp_path / "local/c/a"
-    assert _snapshot(tmp_path) == before
+    assert tree(tmp_path) == before
     assert site.ranges == []
 
 
 def test_an_archive_of_the_users_is_only_read(corpus: Archive, site: Site, tmp_path: Path) -> None:
     (tmp_path / "local").mkdir()
     (tmp_path / "local/corpus.tar.gz").write_bytes(site.body)
-    before = _snapshot(tmp_path / "local")
+    before = tree(tmp_path / "local")
     assert find(corpus, tmp_path / "work", tmp_path / "local") is None
     assert obtain(corpus, tmp_path / "work", tmp_path / "local") == tmp_path / "work/unpacked_corpus/c/a"
-    assert _snapshot(tmp_path / "local") == before
+    assert tree(tmp_path / "local") == before
     assert _names(tmp_path / "work") == ["unpacked_corpus"]
     assert site.ranges == []
 

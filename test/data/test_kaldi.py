@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from bad_directories import lay
 
 from asrprune.data import kaldi
 from asrprune.data.check import check_data_dir
@@ -46,14 +47,6 @@ SEGMENTED = PLAIN | {
     "wav.scp": "ra /a.wav\nrb /b.wav\n",
     "segments": "al-1 ra 0 1.5\nal-2 ra 1.5 2\nbo-1 rb 0.25 3\n",
 }
-
-
-def lay(path: Path, files: dict[str, str]) -> Path:
-    """A directory of these files."""
-    path.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
-    return path
 
 
 def contents(path: Path) -> dict[str, str]:

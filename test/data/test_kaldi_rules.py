@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from bad_directories import TABLES, WITH_SEGMENTS, Bad, bad_directories
+from bad_directories import TABLES, WITH_SEGMENTS, bad_directories, lay
 
 from asrprune.data.check import check_data_dir
 from asrprune.data.fix import fix_data_dir
@@ -35,7 +35,7 @@ def test_all_kinds_of_damage_are_there() -> None:
 
 @pytest.mark.parametrize("tables", [TABLES, WITH_SEGMENTS])
 def test_the_undamaged_directories_are_right(tables: dict[str, str], tmp_path: Path) -> None:
-    assert check_data_dir(Bad("", "", tables).write(tmp_path / "d"), audio=False, features=False).faults == []
+    assert check_data_dir(lay(tmp_path / "d", tables), audio=False, features=False).faults == []
 
 
 def test_the_verdicts_are_those_of_kaldi_or_stricter_on_purpose(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from bad_directories import lay
 
 from asrprune.data.check import check_data_dir
 from asrprune.data.tables import Table, joined, read_table
@@ -18,13 +19,6 @@ DIRECTORY = {
     "utt2spk": "al-1 al\nal-2 al\nbo-1 al\ncy-1 cy\n",
     "spk2utt": "al al-2 al-1 bo-1\nbo bo-2\n",
 }
-
-
-def lay(path: Path, files: dict[str, str]) -> Path:
-    path.mkdir(exist_ok=True)
-    for name, content in files.items():
-        (path / name).write_text(content)
-    return path
 
 
 def test_rows_come_in_order_with_their_lines_as_often_as_they_are_read(tmp_path: Path) -> None:

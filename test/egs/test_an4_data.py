@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import tree
 from scripts import edit, load_script, refusal
 
 from asrprune.data.check import check_data_dir
@@ -23,10 +24,6 @@ needs_an4 = pytest.mark.skipif(not ARCHIVE.exists(), reason=f"{ARCHIVE} is not t
 
 
 an4 = load_script("egs/an4/local/data.py")
-
-
-def _snapshot(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 # The real corpus
@@ -124,11 +121,11 @@ def test_audio_is_big_endian(work: Path) -> None:
 
 @needs_an4
 def test_second_run_changes_nothing(work: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = _snapshot(work / "data")
+    before = tree(work / "data")
     paths = ["--corpus_dir", str(work / "downloads/an4"), "--data_dir", str(work / "data")]
     assert an4.main(["download", "--download_dir", str(work / "nowhere"), *paths]) == 0
     assert an4.main(["prepare", *paths]) == 0
-    assert _snapshot(work / "data") == before
+    assert tree(work / "data") == before
     assert "differs" not in caplog.text, "the content is that of the known checksum"
 
 
