@@ -95,7 +95,7 @@ def one_model(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         axes.set_xticks(sorted({row.depth for row in drawn}))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
         ends = [end for row in drawn for end in row.wer_ci95]
-        if min(ends) < max(ends) / 2:  # from 0 only then: rates that differ less would fill a thin strip
+        if ends and min(ends) < max(ends) / 2:  # from 0 only then: rates that differ less would fill a thin strip
             axes.set_ylim(0, None)
         axes.set(title=name, xlabel="depth (layers that run)", ylabel=summary.in_units("WER (%)"))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
