@@ -25,6 +25,7 @@ from asrprune.config.section import (
 from asrprune.config.strategies import NEEDS, Effort, Strategy, strategy_name
 
 MOST_LAYERS = 1000
+RATES = range(4000, 192_001)  # Hz, of models and of recordings
 Speeds = Different[Annotated[float, Field(ge=0.5, le=2.0), Bounded]]
 
 
@@ -32,8 +33,7 @@ class FrontendConfig(Section):
     """Log-mel filterbank features; the defaults are those of Kaldi and sherpa-onnx."""
 
     affects = ("features", "learning")
-    # Other rates than these are not resampled, see features/resample.py.
-    sample_rate: Whole = setting(16000, "sample rate of the audio", unit="Hz", ge=4000, le=192_000)
+    sample_rate: Whole = setting(16000, "sample rate of the audio", unit="Hz", ge=RATES[0], le=RATES[-1])
     num_mels: Whole = setting(80, "number of mel filters", ge=4, le=1000)  # the minimum of torchaudio
     frame_length_ms: Real = setting(25.0, "length of a frame", unit="ms", gt=0, le=1000)
     frame_shift_ms: Real = setting(10.0, "time between the starts of two frames", unit="ms", gt=0)

@@ -1,7 +1,7 @@
 """Making the decoder of the config section `decode.decoder`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -110,11 +110,10 @@ def make_beam(options: BeamConfig, units: Units, lm: ArpaModel | None) -> Prefix
     Raises:
         UserError: the text units cannot write a phrase, or none of the words of the language model.
     """
-    words = [word for word in lm.words if word not in (START, END, UNKNOWN)] if lm else []
-    if lm and not any(map(units.can_write, words)):
+    if lm and not any(map(units.can_write, _words(lm))):  # the first one decides, but for a wrong file
         raise UserError(
-            f"{lm.path}: none of its words ({some(words)}) can be written in the text units, so it knows no word that the"
-            " model says; give one with the letters (a or A) of the transcripts"
+            f"{lm.path}: none of its words ({some(list(_words(lm)))}) can be written in the text units, so it knows no word"
+            " that the model says; give one with the letters (a or A) of the transcripts"
         )
     for phrase in options.context:
         if not phrase.split() or not units.can_write(phrase):
@@ -122,6 +121,10 @@ def make_beam(options: BeamConfig, units: Units, lm: ArpaModel | None) -> Prefix
             fix = f"write {others[0]!r}" if others else "remove it"
             raise UserError(f"decode.decoder.context: {phrase!r} cannot be written in the text units; {fix}")
     return PrefixBeam(units.pieces, options, lm, lm.sha256 if lm else "")
+
+
+def _words(lm: ArpaModel) -> Iterator[str]:
+    return (word for word in lm.words if word not in (START, END, UNKNOWN))
 
 
 def tuned_of(experiment: "Experiment", lm: Path) -> Tuned | None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from asrprune.config.schema import RATES
 from asrprune.features.fbank import Read
 from asrprune.runtime.errors import UserError
 
 SPEED_FILTER: dict[str, Any] = {  # as options of torchaudio's ``resample``
     "lowpass_filter_width": 64, "rolloff": 0.97, "resampling_method": "sinc_interp_kaiser", "beta": 9.0
 }  # fmt: skip
-RATES = range(4000, 192_001)  # Hz
 _AT_ONCE = 256  # rows of filters that are computed at a time
 
 
