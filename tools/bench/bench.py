@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,17 @@ class Worker:
 
     def __init__(self, python: str, script: str, case: str, **options: Any) -> None:
         """Start it and have it build a case."""
-        command = [python, str(HERE / script)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.facts = self._ask({"case": case, **options})["ready"]
+        self.command, self.case = [python, str(HERE / script)], {"case": case, **options}
+        self.start()
 
-    def seconds(self, count: int) -> float:
-        """Of one run, as the mean of ``count``."""
-        return self._ask({"run": count})["seconds"]
+    def start(self) -> None:
+        """Start the process and have it build its case."""
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = self._ask(self.case)["ready"]
+
+    def seconds(self, count: int, depth: int | None = None) -> float:
+        """Of one run, as the mean of ``count``; with the first ``depth`` layers of a case that runs at any depth."""
+        return self._ask({"run": count, **({"depth": depth} if depth is not None else {})})["seconds"]
 
     def peak_gb(self) -> float:
         """The most memory that the process has had."""
@@ -101,17 +105,50 @@ class Worker:
         return json.loads(line)
 
 
-def take_turns(workers: dict[str, Worker], turns: int, target_s: float = 1.0) -> dict[str, list[float]]:
-    """Seconds of a run of each, in every turn; each turn gives each about ``target_s``."""
-    counts = {name: max(1, round(target_s / worker.seconds(1))) for name, worker in workers.items()}
+def take_turns(workers: dict[str, Worker], turns: int, fresh: bool = False) -> dict[str, list[float]]:
+    """Seconds of a run of each, in every turn; each turn gives each about one second.
+
+    ``fresh``: each turn has processes of its own, for some are lucky with where their memory and threads come to lie.
+    """
+    counts = {name: enough(worker.seconds(1)) for name, worker in workers.items()}
     taken: dict[str, list[float]] = {name: [] for name in workers}
     for turn in range(turns):
-        order = list(workers) if turn % 2 == 0 else list(workers)[::-1]
-        for name in order:
+        for name in alternating(workers, turn):
+            if fresh and turn > 0:
+                workers[name].close()
+                workers[name].start()
             taken[name].append(workers[name].seconds(counts[name]))
     for worker in workers.values():
         worker.close()
     return taken
+
+
+def by_depth(worker: Worker, depths: dict[str, int], turns: int) -> dict[str, list[float]]:
+    """Seconds of a run at each depth, in every turn, by one model in one process; each turn has a process of its own."""
+    counts = {part: enough(worker.seconds(1, depth)) for part, depth in depths.items()}
+    taken: dict[str, list[float]] = {part: [] for part in depths}
+    for turn in range(turns):
+        if turn > 0:
+            worker.start()
+        for part in alternating(depths, turn):
+            taken[part].append(worker.seconds(counts[part], depths[part]))
+        worker.close()
+    return taken
+
+
+def enough(seconds: float) -> int:
+    """How many runs take about one second."""
+    return max(1, round(1.0 / seconds))
+
+
+def alternating(names: Iterable[str], turn: int) -> list[str]:
+    """The names, in every second turn backwards."""
+    return list(names)[:: 1 if turn % 2 == 0 else -1]
+
+
+def fractions(layers: int) -> dict[str, int]:
+    """The depths of which the time is compared with that of all layers."""
+    return {"full": layers, "half": layers // 2, "third": layers // 3, "quarter": layers // 4}
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
@@ -221,7 +258,7 @@ class Bench:
                     "factor8": self.ours("encode", front_end={**RECIPE, "factor": 8}, **for_all),
                     **self.theirs("encode", **shared),
                 }
-                taken = take_turns(workers, self.turns)
+                taken = take_turns(workers, self.turns, fresh=True)
                 self.raw[f"recipe_{size}_{name}"] = {**for_all, "seconds": taken}
                 self.against_espnet(f"encode_vs_espnet_{name}_{size}_recipe", taken, "recipe")
                 self.keys[f"factor8_vs_factor4_{size}_{name}"] = ratio(taken["recipe"], taken["factor8"])
@@ -246,21 +283,15 @@ class Bench:
                     **self.theirs("encode", **model, **shape, dtype="float32"),
                 }
                 sizes = {label: workers[label].facts["file_mb"] for label in ("ort", "int8")}
-                taken = take_turns(workers, self.turns)
+                taken = take_turns(workers, self.turns, fresh=True)
                 self.raw[f"runtime_{size}_{name}"] = {**shared, "file_mb": sizes, "seconds": taken}
                 for label, key in (("ort", "ort"), ("int8", "ort_int8")):
                     self.keys[f"{key}_vs_torch_fp32_{size}_{name}"] = ratio(taken["torch"], taken[label])
                 self.against_espnet(f"ort_int8_vs_espnet_fp32_{size}_{name}", taken, "int8")
-                depths = {"full": 1, "half": 2, "third": 3, "quarter": 4}
-                taken = take_turns(
-                    {
-                        part: self.ours("exported", depth=model["layers"] // divided, precision="int8", **files)
-                        for part, divided in depths.items()
-                    },
-                    self.turns,
-                )
+                worker = self.ours("exported", depth=model["layers"], precision="int8", **files)
+                taken = by_depth(worker, fractions(model["layers"]), self.turns)
                 self.raw[f"runtime_{size}_{name}"]["by_depth"] = taken
-                for part in list(depths)[1:]:
+                for part in ("half", "third", "quarter"):
                     self.keys[f"int8_ratio_{part}_{size}_{name}"] = ratio(taken[part], taken["full"])
         for key, choose in (("ort_vs_torch_fp32", min), ("ort_int8_vs_torch_fp32", min), ("ort_int8_vs_espnet_fp32", min)):
             self.worst(key, choose)
@@ -284,10 +315,9 @@ class Bench:
     def depths(self, size: str, name: str, label: str) -> None:
         """Time by depth with a front end; no layer at all shows what that takes."""
         model, shape = MODELS[size], SHAPES[name]
-        layers = model["layers"]
-        depths = {"full": layers, "half": layers // 2, "third": layers // 3, "quarter": layers // 4, "none": 0}
+        depths = {**fractions(model["layers"]), "none": 0}
         shared = {**model, **shape, "front_end": FRONT_ENDS[label], "dtype": "float32"}
-        taken = take_turns({part: self.ours("encode", depth=d, **shared) for part, d in depths.items()}, self.turns)
+        taken = by_depth(self.ours("encode", depth=model["layers"], **shared), depths, self.turns)
         self.raw[f"depth_{size}_{name}_{label}"] = {**shared, "depths": depths, "seconds": taken}
         for part in ("half", "third", "quarter"):
             self.keys[f"rtf_ratio_{part}_{label}_{size}_{name}"] = ratio(taken[part], taken["full"])

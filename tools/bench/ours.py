@@ -137,13 +137,13 @@ def encode(
     """Features to the stream of the first ``depth`` layers."""
     model = build(layers, ffn, (), 0.0, front_end).eval()
     features, lens, *_ = batch(utterances, frames, 1)
-    keep = range(1, depth + 1)
 
-    def work() -> None:
+    def work(depth: int = depth) -> None:
         with inference(dtype, features.device):
-            model.encode(features, lens, keep)
+            model.encode(features, lens, range(1, depth + 1))
 
-    return work, {"matmul_flops": matmul_flops(model, (features, lens), keep=keep), "shares": where_it_goes(work)}
+    flops = matmul_flops(model, (features, lens), keep=range(1, depth + 1))
+    return work, {"matmul_flops": flops, "shares": where_it_goes(work)}
 
 
 def exported(
@@ -162,9 +162,11 @@ def exported(
         file = any_depth(build(layers, ffn, (), 0.0, front_end).eval())
         write(int8(file) if precision == "int8" else file, path)
     session, (features, lens, *_) = Session(path), batch(utterances, frames, 1)
-    keep = tuple(range(1, depth + 1))
-    facts = {"file_mb": round(path.stat().st_size / 1e6, 1)}
-    return lambda: session.run(features.numpy(), lens.numpy(), keep), facts
+
+    def work(depth: int = depth) -> object:
+        return session.run(features.numpy(), lens.numpy(), tuple(range(1, depth + 1)))
+
+    return work, {"file_mb": round(path.stat().st_size / 1e6, 1)}
 
 
 def greedy(layers: int, ffn: int, utterances: int, frames: int) -> tuple[Work, dict[str, Any]]:

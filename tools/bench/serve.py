@@ -2,8 +2,9 @@
 
 Each toolkit works in a process and an environment of its own; the benchmark lets them take turns. A line of JSON comes in on
 stdin, a line goes out on stdout: ``{"case": NAME, ...options}`` -> ``{"ready": {...facts}}``; ``{"run": N}`` ->
-``{"seconds": S}``, the mean of N runs; ``{"peak": "memory"}`` -> ``{"peak_gb": G}``, of the process so far;
-``{"found": "last"}`` -> ``{"found": ...}``, what the last run returned.
+``{"seconds": S}``, the mean of N runs; ``{"run": N, "depth": D}`` -> the same, of a case that runs at any depth;
+``{"peak": "memory"}`` -> ``{"peak_gb": G}``, of the process so far; ``{"found": "last"}`` -> ``{"found": ...}``, what the last
+run returned.
 """
 
 import json
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 VOCAB_SIZE = 500
-Work = Callable[[], object]
+Work = Callable[..., object]  # takes a depth, if the case runs at any depth
 Case = Callable[..., tuple[Work, dict[str, Any]]]  # options -> what is timed, facts about it
 
 
@@ -47,8 +48,9 @@ def serve(cases: dict[str, Case]) -> None:
         elif "found" in message:
             answer = {"found": found}
         else:
+            depth = [message["depth"]] if "depth" in message else []
             started = time.perf_counter()
             for _ in range(message["run"]):
-                found = work()
+                found = work(*depth)
             answer = {"seconds": (time.perf_counter() - started) / message["run"]}
         print(json.dumps(answer), file=out, flush=True)
