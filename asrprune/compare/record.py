@@ -134,7 +134,7 @@ def make_record(exp: Path, cell: Cell) -> CellRecord:
     decode = results.config.decode
     for row in results.rows:
         identity, precision = without_precision(row.decoder)
-        if (identity.split()[0], precision) != (decode.decoder.type, decode.precision):
+        if identity.split()[0] != decode.decoder.type or decode.precision not in ("auto", precision):
             raise UserError(
                 f"{exp}: {row.strategy}_d{row.depth} of {row.set} was decoded with {row.decoder}, not as its config.yaml says;"
                 f" run {Decoded.made_by} again"

@@ -86,6 +86,7 @@ class Cost(Record):
     updates: int
     layer_passes: int
     seconds: float
+    precision: str | None = None  # see Training
 
 
 class Removals(Record):

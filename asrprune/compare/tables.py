@@ -1,5 +1,6 @@
 """The tables of a comparison."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from asrprune.compare.grid import Grid
@@ -123,10 +124,19 @@ def cost_table(summary: Summary, grid: Grid) -> Table:
     caption = (
         "Training cost for one seed. Layer passes: layers run, summed over updates, in thousands. Cost: layer passes + f *"
         f" updates, relative to {grid.plain} of all layers.{fitted} Minutes are as measured, while the machine also did"
-        " other work."
+        f" other work.{_arithmetic(summary.cost)}"
     )
     header = ("models", "models trained", "updates", "layer passes (k)", "cost", "minutes")
     return Table("cost", caption, header, tuple(lines))
+
+
+def _arithmetic(rows: Sequence[Cost]) -> str:
+    """Return a sentence if not all models are known to be trained in the same precision."""
+    models = Counter(row.precision or "a precision that was not recorded" for row in rows)
+    if len(models) == 1:
+        return ""
+    listed = ", ".join(f"{models[precision]} in {precision}" for precision in sorted(models, reverse=True))
+    return f" Models trained: {listed}."
 
 
 def _wer(row: System | None) -> str:

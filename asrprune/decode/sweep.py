@@ -80,7 +80,7 @@ def decode_set(
     Raises:
         UserError: another process is decoding the set.
     """
-    corpus = Corpus(directory, None)
+    experiment, corpus = experiment.decided(executor.num_gpus), Corpus(directory, None)
     check_frontend(experiment.path, experiment.config, corpus)
     models = {model.output(ExperimentPaths(experiment.path).decoded(directory.name)): model for model in wanted}
     records = dict(zip(models, _records(experiment, corpus, decoder, models.values()), strict=True))

@@ -19,6 +19,7 @@ from asrprune.features.cmvn import read_cmvn
 from asrprune.model.ctc_model import CtcModel, num_params
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import check_unchanged, sha256_of
+from asrprune.runtime.hardware import decided
 from asrprune.runtime.records import Record
 from asrprune.runtime.version import version
 
@@ -73,6 +74,12 @@ class Experiment:
     def num_layers(self) -> int:
         """The number of layers of the full model."""
         return self.config.model.num_layers
+
+    def decided(self, num_gpus: int) -> "Experiment":
+        """Return it with the arithmetic that this machine chooses for "auto", so that records and workers name the same."""
+        chosen = decided(self.config.decode.precision, num_gpus)
+        decode = self.config.decode.model_copy(update={"precision": chosen})
+        return replace(self, config=self.config.model_copy(update={"decode": decode}))
 
     def __reduce__(self) -> tuple[Callable[[Path, Config, str], "Experiment"], tuple[Path, Config, str]]:
         return _load_with, (self.path, self.config, self.record.model_sha256)

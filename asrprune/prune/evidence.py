@@ -46,7 +46,7 @@ class Evidence:
     @cached_property
     def score(self) -> CachedScorer:
         """The function that computes dev scores. Scores of a killed search with the same model and data are reused."""
-        experiment, metric = self._experiment, self.options.metric
+        experiment, metric = self._experiment.decided(self._executor.num_gpus), self.options.metric
         corpus = Corpus(self._dev, experiment.tokenizer)
         check_corpora(experiment, corpus)
         exact = [metric, experiment.config.decode.precision, self._decoder.identity, __version__]

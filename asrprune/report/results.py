@@ -70,6 +70,7 @@ class Training(Record):
     best_dev_wer: float
     best_epoch: int
     seconds: float
+    precision: str | None = None  # float32, bf16, or both if it went on on another machine; earlier versions did not log it
 
 
 class Results(Record):
@@ -266,6 +267,7 @@ def _training(path: Path, last: int, members: Sequence[Epoch]) -> tuple[Training
     training = Training(
         epochs=len(epochs), steps=epochs[-1]["step"], best_dev_wer=_full_dev_wer(best), best_epoch=best["epoch"],
         seconds=epochs[-1]["seconds"],  # since the start of the run
+        precision=" and ".join(sorted({epoch["precision"] for epoch in epochs if "precision" in epoch})) or None,
     )  # fmt: skip
     return training, []
 

@@ -79,7 +79,8 @@ def _training(results: Results) -> str:
     if training is None:
         return f"{made}."
     best = results.in_units(f"best dev WER of one checkpoint {training.best_dev_wer:.2f} % (epoch {training.best_epoch})")
-    return f"{training.epochs} epochs, {training.steps:,} steps, {_duration(training.seconds)}; {best}; {made}."
+    steps = f"{training.steps:,} steps" + (f" in {training.precision}" if training.precision else "")
+    return f"{training.epochs} epochs, {steps}, {_duration(training.seconds)}; {best}; {made}."
 
 
 def _data(results: Results) -> str:

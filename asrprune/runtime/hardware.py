@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import torch
 
@@ -14,6 +15,7 @@ from asrprune.runtime.errors import UserError
 from asrprune.runtime.torch_pair import installed_version
 from asrprune.runtime.version import version
 
+Arithmetic: TypeAlias = Literal["float32", "bf16"]
 Environment = dict[str, str | int | None]  # names of the machine and versions of programs
 
 
@@ -60,6 +62,21 @@ def autocast_type(precision: str, device: torch.device) -> torch.dtype:
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
         return torch.bfloat16
     return torch.float32
+
+
+def arithmetic(precision: str, device: torch.device) -> Arithmetic:
+    """Return the name of the type that ``autocast_type`` chooses."""
+    return "bf16" if autocast_type(precision, device) == torch.bfloat16 else "float32"
+
+
+def decided(precision: str, num_gpus: int) -> str:
+    """Return what ``precision`` means on this machine: float32 or bf16.
+
+    A login node without a GPU cannot say what "auto" means for its jobs, and leaves it to them.
+    """
+    if num_gpus and not torch.cuda.is_available():
+        return precision
+    return arithmetic(precision, torch.device("cuda" if num_gpus else "cpu"))
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import parse_json, write_text
+from asrprune.runtime.hardware import Arithmetic
 from asrprune.runtime.planted import no_link, read_plain
 from asrprune.runtime.records import Finite
 
@@ -40,6 +41,7 @@ class _Epoch(TypedDict):
     train_loss: float
     dev_loss: Annotated[dict[Exit, float], Field(min_length=1)]
     dev_wer: Annotated[dict[Exit, Percent], Field(min_length=1)]
+    precision: NotRequired[Arithmetic]
 
 
 _LINE: TypeAdapter[Any] = TypeAdapter(Annotated[_Step | _Epoch, Field(discriminator="kind")])

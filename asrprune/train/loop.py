@@ -26,6 +26,7 @@ from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import sha256_of
+from asrprune.runtime.hardware import arithmetic
 from asrprune.runtime.progress import track
 from asrprune.runtime.signals import Interrupted, deferred
 from asrprune.train.checkpoint import (
@@ -274,6 +275,7 @@ class Trainer:
             "epoch": progress.epoch, "step": progress.step, "train_loss": train_loss,
             "dev_loss": metrics.loss, "dev_wer": metrics.wer, "seconds": progress.seconds,
             "layers_run": progress.epoch_layers, "ended_at": progress.epoch_ended_at,
+            "precision": arithmetic(self.config.train.precision, self.fabric.device),
         })  # fmt: skip
         wers = ", ".join(f"layer {tap}: {wer:.2f} %" for tap, wer in metrics.wer.items())
         rate = self.config.scoring.in_units("WER")

@@ -291,6 +291,11 @@ def test_training_cost_is_summed_over_depths_for_one_seed(summary: Summary) -> N
     assert rows["plain, once"][3] == "1.00"
     assert rows["interctc, for each of 4, 2"] == ("2", "2,000", "6", f"{(6 + 2 * 2) / 6:.2f}", "10")
     assert "f = 2 layers is the cost of an update apart from its layers" in table(summary, "cost").caption
+    assert "Models trained: " not in table(summary, "cost").caption
+    one, *others = summary.cost
+    mixed = changed(summary, cost=[changed(one, precision="bf16"), *others])
+    unrecorded = f"{len(others)} in a precision that was not recorded"
+    assert table(mixed, "cost").caption.endswith(f"Models trained: 1 in bf16, {unrecorded}.")
     unknown = table(changed(summary, update_overhead=None), "cost")
     assert {cells[4] for cells in unknown.rows} == {"–"}
     assert "It is left out" in unknown.caption

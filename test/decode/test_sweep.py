@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from asrprune.experiment.plan import Step
 from asrprune.experiment.store import Experiment
 from asrprune.features.ark import checksum, read_matrix, write_ark
 from asrprune.model.ctc_model import num_params
+from asrprune.runtime import hardware
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE, processes
 from asrprune.runtime.files import sha256_of
@@ -130,6 +132,19 @@ def test_the_record_says_what_was_decoded_by_what(own: Experiment, tiny_data: Pa
         "format": 1, "set": "dev", "decoder": "greedy, float32", "model_sha256": own.record.model_sha256, "utterances": 6,
         "strategy": "odd", "depth": 2, "keep": [2, 4], "directory": str((tiny_data / "dev").resolve()),
     }  # fmt: skip
+
+
+def test_the_record_names_the_precision_that_this_machine_chooses(
+    own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(own, config=config_with(own.config, "decode", precision="auto"))
+    made = []
+    for native in (False, True, True):
+        monkeypatch.setattr(hardware, "has_fast_bf16", lambda device, native=native: native)
+        (output,) = decode_set(own, tiny_data / "dev", [SubModel("odd", (2, 4))])
+        made.append(json.loads((output / "decode.json").read_text())["decoder"])
+    assert made == ["greedy, float32", "greedy, bf16", "greedy, bf16"]
+    assert len(decoded) == 2, "a machine of the same kind decodes nothing again"
 
 
 def test_the_same_layers_are_run_once(own: Experiment, tiny_data: Path, decoded: list[tuple[int, ...]]) -> None:

@@ -13,7 +13,7 @@ import asrprune
 from asrprune.runtime import hardware
 from asrprune.runtime import version as version_module
 from asrprune.runtime.errors import UserError
-from asrprune.runtime.hardware import autocast_type, check_gpus, cpu_flags, environment, has_fast_bf16, pick_device
+from asrprune.runtime.hardware import autocast_type, check_gpus, cpu_flags, decided, environment, has_fast_bf16, pick_device
 from asrprune.runtime.version import version
 
 CPU = torch.device("cpu")
@@ -33,6 +33,7 @@ def test_arithmetic_is_asked_for_or_native(
 ) -> None:
     monkeypatch.setattr(hardware, "has_fast_bf16", lambda device: native)
     assert autocast_type(precision, CPU) == expected
+    assert decided(precision, 0) == {torch.float32: "float32", torch.bfloat16: "bf16"}[expected]
 
 
 @pytest.mark.parametrize(

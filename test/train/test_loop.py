@@ -268,12 +268,16 @@ def test_logged_loss_is_that_of_the_exits_that_were_reached(make_trainer: MakeTr
     assert record["loss"] == pytest.approx(2.5)
 
 
-def test_an_epoch_says_where_its_updates_ended(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
-    trainer = make_trainer('model.truncated={"1": 0.5}', "model.stochastic_depth.rate=0", "train.epochs=1")
+def test_an_epoch_says_where_its_updates_ended_and_its_precision(
+    make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ("model.stochastic_depth.rate=0", "train.epochs=1", "train.precision=bf16")
+    trainer = make_trainer('model.truncated={"1": 0.5}', *options)
     with caplog.at_level(logging.INFO):
         trainer.run()
     *steps, epoch = read_journal(trainer.journal.path)
     assert epoch["ended_at"] == {depth: sum(step["ended_at"].get(depth, 0) for step in steps) for depth in ("1", "4")}
+    assert epoch["precision"] == "bf16"
     assert epoch["layers_run"] == epoch["ended_at"]["1"] + 4 * epoch["ended_at"]["4"] == sum(s["layers_run"] for s in steps)
     assert re.search(r"layers per update \(\d\d % end at layer 1, \d\d % end at layer 4\)", caplog.text)
 
