@@ -91,6 +91,11 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
     """
     paths, now = ExperimentPaths(exp), TrainedOn(format=1, train=fingerprint(train), dev=fingerprint(dev))
     path = paths.data
+    if now.train == now.dev:
+        logger.warning(
+            "%s: is the training set, too, so dev results, and the epochs that they choose, say nothing about other speech;"
+            " give a dev set of other speakers", dev.directory,
+        )  # fmt: skip
     if not path.exists():
         copied = {file.name: sha256_of(file) for file in (paths.tokenizer, paths.cmvn) if file.is_file()}
         return now.model_copy(update={"copied": copied}).write(path)

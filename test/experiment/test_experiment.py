@@ -196,6 +196,17 @@ def test_run_does_not_go_on_with_other_data(
     assert (tmp_path / "data.json").read_bytes() == noted
 
 
+def test_a_dev_set_that_is_the_training_set_gets_a_warning(
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = Tokenizer(tiny_data / "lang" / "bpe.model")
+    train, dev = (Corpus(tiny_data / name, tokenizer) for name in ("train", "dev"))
+    check_data(tmp_path / "usual", train, dev)
+    assert not caplog.records
+    check_data(tmp_path / "same", train, Corpus(Path(shutil.copytree(tiny_data / "train", tmp_path / "copy")), tokenizer))
+    assert "copy: is the training set, too, so dev results" in caplog.text
+
+
 def test_size_of_the_data_is_noted(tiny_experiment: Path, tiny_data: Path) -> None:
     data = json.loads((tiny_experiment / "data.json").read_text())
     frames = read_table(tiny_data / "train" / "utt2num_frames").values()
