@@ -43,10 +43,17 @@ def find_recordings(given: Sequence[str]) -> tuple[list[RecordingFile], list[str
             elif os.path.isdir(path):
                 inside = list(_of_folder(Path(path)))
                 found += inside
-                faults += [] if inside else [f"{path}: has no audio files, whose names end in {', '.join(sorted(ENDINGS))}"]
+                faults += [] if inside else [_without_audio(Path(path))]
             else:
                 found.append(RecordingFile(path, Path("stdin") if path == STDIN else _without_ending(Path(Path(path).name))))
     return found, faults
+
+
+def _without_audio(folder: Path) -> str:
+    """Return the sentence about a folder in which there are no audio files."""
+    if (folder / "wav.scp").is_file() or (folder / "feats.scp").is_file():
+        return f"{folder}: has no audio files, but is a data directory; `asrprune decode` transcribes one"
+    return f"{folder}: has no audio files, whose names end in {', '.join(sorted(ENDINGS))}"
 
 
 def check_names(recordings: Iterable[RecordingFile], name_of: Callable[[RecordingFile], str] | None = None) -> None:

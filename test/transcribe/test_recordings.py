@@ -41,6 +41,15 @@ def test_a_folder_stands_for_its_audio_files(folder: Path) -> None:
     assert faults[0].startswith("talks/empty: has no audio files, whose names end in .aif, .aifc")
 
 
+def test_a_data_directory_is_left_to_decode(folder: Path) -> None:
+    (folder / "talks/empty/wav.scp").write_text("a a.wav\n")
+    found, (fault,) = find_recordings(["talks/empty"])
+    assert (found, fault) == (
+        [],
+        "talks/empty: has no audio files, but is a data directory; `asrprune decode` transcribes one",
+    )
+
+
 def test_patterns_match_files_and_folders(folder: Path) -> None:
     assert entries("talks/*.wav") == ["talks/b.wav"]
     assert entries("talks/**/*.mp3", "talks/mo?e") == ["talks/more/c.mp3", "talks/more/c.mp3", "talks/more/d [1].wav"]
