@@ -42,7 +42,7 @@ def test_a_folder_stands_for_its_audio_files(folder: Path) -> None:
 
 
 def test_a_data_directory_is_left_to_decode(folder: Path) -> None:
-    (folder / "talks/empty/wav.scp").write_text("a a.wav\n")
+    (folder / "empty/wav.scp").write_text("a a.wav\n")
     found, (fault,) = find_recordings(["talks/empty"])
     assert (found, fault) == (
         [],
