@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ def test_workers_time_what_they_are_asked_for(tmp_path: Path) -> None:
     tiny.write_text(
         "model: {num_layers: 2, dim: 8, heads: 2, ffn: 8, taps: [1], truncated: {1: 0.3}, stochastic_depth: {rate: 0}}\n"
     )
-    size, recipe = {"layers": 2, "ffn": 32}, {"type": "conv1d", "factor": 8}
+    size = {"layers": 2, "ffn": 32}
+    encode = {"case": "encode", **size, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60, "profiled": True}
     cases: list[dict[str, Any]] = [
         {"case": "train", **size, "taps": [1], "rate": 0.5, "dtype": "bf16", "utterances": 2, "frames": 60, "labels": 3},
-        {"case": "encode", **size, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60},
-        {"case": "encode", **size, "depth": 1, "dtype": "float32", "utterances": 1, "frames": 60, "front_end": recipe},
+        encode,
+        {**encode, "front_end": {"type": "conv1d", "factor": 8}},
         {"case": "exported", **size, "depth": 1, "precision": "int8", "utterances": 1, "frames": 60, "folder": str(tmp_path)},
         {"case": "greedy", **size, "utterances": 2, "frames": 60},
         {"case": "matmul", "size": 64, "dtype": "bf16"},
@@ -37,7 +39,8 @@ def test_workers_time_what_they_are_asked_for(tmp_path: Path) -> None:
         {"case": "validate", "utterances": 1234},
         {"case": "score", "utterances": 200},
     ]
-    messages = [message for case in cases for message in (case, {"run": 2})] + [{"found": "last"}, {"peak": "memory"}]
+    deep = [{"run": 2, "depth": 2} if case["case"] == "exported" else {"run": 2} for case in cases]
+    messages = [*chain.from_iterable(zip(cases, deep, strict=True)), {"found": "last"}, {"peak": "memory"}]
     lines = "".join(json.dumps(message) + "\n" for message in messages)
     command = [sys.executable, str(ROOT / "tools/bench/ours.py")]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300)
@@ -102,17 +105,34 @@ def test_mistakes_are_told_before_anything_is_measured(tmp_path: Path, options: 
 
 
 class Clock:
-    """A worker that takes as long as it is told to; nothing runs."""
+    """A worker that takes as long as it is told to, and less with fewer layers; nothing runs."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, layers: int = 0, layer_s: float = 0.0) -> None:
         self.facts = {"matmul_flops": 2 * 2048**3, "shares": {}}
-        self.taken = seconds
+        self.taken, self.layers, self.layer_s = seconds, layers, layer_s
+        self.starts = 1
+        self.running = True
 
-    def seconds(self, count: int) -> float:
-        return self.taken
+    def start(self) -> None:
+        assert not self.running
+        self.starts, self.running = self.starts + 1, True
+
+    def seconds(self, count: int, depth: int | None = None) -> float:
+        assert self.running
+        return self.taken - self.layer_s * (self.layers - (self.layers if depth is None else depth))
 
     def close(self) -> None:
-        pass
+        self.running = False
+
+
+def test_each_turn_has_processes_of_its_own_if_it_is_asked_for() -> None:
+    one, other = Clock(2.0), Clock(1.0)
+    assert bench.take_turns({"one": one, "other": other}, 3) == {"one": [2.0] * 3, "other": [1.0] * 3}
+    assert (one.starts, other.starts, one.running) == (1, 1, False)
+    one, deep = Clock(2.0), Clock(2.0, layers=12, layer_s=0.1)
+    assert bench.take_turns({"one": one}, 3, fresh=True) == {"one": [2.0] * 3}
+    assert bench.by_depth(deep, {"full": 12, "half": 6}, 3) == {"full": [2.0] * 3, "half": pytest.approx([1.4] * 3)}
+    assert (one.starts, deep.starts, one.running, deep.running) == (3, 3, False, False)
 
 
 def test_keys_are_ratios_of_what_took_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,10 +145,9 @@ def test_keys_are_ratios_of_what_took_turns(monkeypatch: pytest.MonkeyPatch) -> 
         if case == "matmul":
             return Clock(0.5)
         if options.get("front_end", {}).get("type") == "conv1d":
-            whole = 1.2 - 0.04 * (options["layers"] - options.get("depth", options["layers"]))
-            return Clock(whole / 2 if "factor" in options["front_end"] else whole)
-        if "depth" in options and options["depth"] < options["layers"]:
-            return Clock(2.0 - 0.1 * (options["layers"] - options["depth"]))
+            return Clock(0.6 if "factor" in options["front_end"] else 1.2, options["layers"], 0.04)
+        if "front_end" in options:
+            return Clock(2.0, options["layers"], 0.1)
         return Clock((2.0 if options["dtype"] == "float32" else 1.0) - (0.1 if options.get("rate") else 0.0))
 
     def theirs(self: object, case: str, name: str = "espnet", **options: Any) -> dict[str, Clock]:

@@ -216,7 +216,7 @@ class Bench:
         for size, model in MODELS.items():
             for name, shape in SHAPES.items():
                 shared = {**model, **shape, "depth": model["layers"]}
-                workers = {dtype: self.ours("encode", dtype=DTYPES[dtype], **shared) for dtype in DTYPES}
+                workers = {dtype: self.ours("encode", dtype=DTYPES[dtype], profiled=True, **shared) for dtype in DTYPES}
                 workers |= {f"matmul_{key}": self.ours("matmul", size=2048, dtype=dtype) for key, dtype in DTYPES.items()}
                 for key, dtype in DTYPES.items():
                     workers |= self.theirs("encode", f"espnet_{key}", **model, **shape, dtype=dtype)

@@ -132,9 +132,16 @@ def typical_draws(probabilities: list[float]) -> Iterator[list[int]]:
 
 
 def encode(
-    layers: int, ffn: int, depth: int, dtype: str, utterances: int, frames: int, front_end: FrontEnd | None = None
+    layers: int,
+    ffn: int,
+    depth: int,
+    dtype: str,
+    utterances: int,
+    frames: int,
+    front_end: FrontEnd | None = None,
+    profiled: bool = False,
 ) -> tuple[Work, dict[str, Any]]:
-    """Features to the stream of the first ``depth`` layers."""
+    """Features to the stream of the first ``depth`` layers; ``profiled``: say what it computes, which takes seconds."""
     model = build(layers, ffn, (), 0.0, front_end).eval()
     features, lens, *_ = batch(utterances, frames, 1)
 
@@ -142,6 +149,8 @@ def encode(
         with inference(dtype, features.device):
             model.encode(features, lens, range(1, depth + 1))
 
+    if not profiled:
+        return work, {}
     flops = matmul_flops(model, (features, lens), keep=range(1, depth + 1))
     return work, {"matmul_flops": flops, "shares": where_it_goes(work)}
 
