@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from asrprune.decode.words import Hypothesis
 from asrprune.runtime.errors import UserError
@@ -43,7 +44,7 @@ def transcribe_all(
             several recordings would be printed as one, or several processes would read standard input.
     """
     if output_dir is not None:
-        check_names(recordings)
+        check_names(recordings, _folded if _ignores_case(output_dir) else None)
         _keep_what_is_there(recordings, form, output_dir)
     elif form in SUBTITLES and len(recordings) > 1:
         raise UserError(f"--format {form}: subtitles of {len(recordings)} recordings need a file each; add --output-dir DIR")
@@ -68,6 +69,20 @@ def transcribe_all(
             else:
                 _write(recording, found, form, output_dir, say)
     return faults
+
+
+def _folded(recording: RecordingFile) -> str:
+    return str(recording.name).casefold()
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Return whether the file system takes A.txt and a.txt for the same file, as that of macOS does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder, prefix=".CASE_") as probe:
+            return os.path.exists(os.path.join(folder, os.path.basename(probe.name).lower()))
+    except OSError:  # it cannot be written to; the first result says so
+        return False
 
 
 def _parts(entries: Sequence[str], num_jobs: int) -> Iterator[Sequence[str]]:

@@ -105,6 +105,22 @@ def test_results_of_one_name_are_refused(folder: Path) -> None:
     check_names(find_recordings(["talks", "talks/b.wav"])[0])
 
 
+@pytest.mark.parametrize("ignores_case", [True, False])
+def test_results_that_differ_in_letter_case_alone_are_refused_where_they_would_be_one_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, ignores_case: bool
+) -> None:
+    os.link("talks/b.wav", "B.flac")
+    monkeypatch.setattr(os.path, "exists", lambda path: ignores_case)
+    recordings = find_recordings(["talks/b.wav", "B.flac"])[0]
+    run = partial(transcribe_all, lambda entries: [UserError(entry) for entry in entries])
+    if not ignores_case:
+        assert run(recordings, "text", Path("out"), print) == ["talks/b.wav", "B.flac"]
+        return
+    with pytest.raises(UserError, match=r"talks/b\.wav and B\.flac: the results of both would be called b; rename one"):
+        run(recordings, "text", Path("out"), print)
+    assert not list(Path("out").iterdir())
+
+
 def test_what_lies_beside_a_recording_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording of an odd name, or its reference."""
     monkeypatch.chdir(tmp_path)
