@@ -6,7 +6,7 @@ from pathlib import Path
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import some
-from asrprune.decode.windows import WINDOWS
+from asrprune.data.windows import WINDOWS
 from asrprune.experiment.provenance import check_frontend
 from asrprune.experiment.store import Experiment
 from asrprune.model.layered import LayeredModel

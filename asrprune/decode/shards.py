@@ -84,6 +84,7 @@ def _shards(experiment: Experiment, corpus: Corpus, folder: Path, decoder: Decod
         only(resolved(experiment.config), "decoding"),
         decoder.identity,
         features_of(corpus),
+        Timing.of(experiment).windows.plain(),
     ]
     names = []
     for shard in shards:
@@ -128,7 +129,11 @@ def hypotheses(
     decoder: Decoder = GREEDY,
 ) -> Texts:
     """Decode the utterances of ``batches`` with every sub-model, on the CPU or the GPU."""
-    runner, tokenizer, timing = Runner.of(experiment, num_gpus), experiment.tokenizer, Timing.of(experiment.config)
+    runner, tokenizer, timing = (
+        Runner.of(experiment, num_gpus),
+        experiment.tokenizer,
+        Timing.of(experiment),
+    )
     texts: Texts = {keep: {} for keep in keeps}
     for batch in runner.batches(corpus, batches):
         ids = [corpus.ids[i] for i in batch.index]

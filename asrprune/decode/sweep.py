@@ -11,9 +11,11 @@ from typing import ClassVar, Literal
 from asrprune.config.strategies import spellings
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import sha256_of_rows, write_ascending
+from asrprune.data.windows import Windows
 from asrprune.decode.decoder import Decoder, with_precision
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import decode_in_shards
+from asrprune.decode.windows import Timing, is_long
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan, StrategyLabel, file_of
 from asrprune.experiment.provenance import check_frontend, features_of
@@ -47,6 +49,7 @@ class Decoded(Record):
     keep: Keep
     params_m: float
     output_sha256: str | None = None  # of the file of the texts
+    windows: Windows | None = None  # if some utterances are longer than the model takes in one piece
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,8 @@ def _is_decoded(output: Path, record: Decoded) -> bool:
 def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: Iterable[SubModel]) -> list[Decoded]:
     text_sha256 = sha256_of_rows(zip(corpus.ids, corpus.texts, strict=True))
     config, features = experiment.config, features_of(corpus)
+    timing = Timing.of(experiment)
+    windows = timing.windows if is_long(int(corpus.lengths.max()), timing) else None
     return [
         Decoded(
             format=1,
@@ -187,6 +192,7 @@ def _records(experiment: Experiment, corpus: Corpus, decoder: Decoder, models: I
             hours=round(float(corpus.lengths.sum()) * config.frontend.shift_ms / 3.6e6, 4),
             text_sha256=text_sha256,
             features=features,
+            windows=windows,
             strategy=model.strategy,
             depth=len(model.keep),
             keep=model.keep,

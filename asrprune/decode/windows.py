@@ -1,32 +1,22 @@
-"""Decoding long recordings in overlapping windows, because attention needs memory for each pair of frames that run together."""
+"""Decoding long recordings in overlapping windows."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
-from asrprune.config.schema import Config
 from asrprune.data.units import BLANK
+from asrprune.data.windows import WINDOWS, Windows
 from asrprune.decode.decoder import Decoder
 from asrprune.experiment.plan import Keep
-from asrprune.runtime.records import Record
+
+if TYPE_CHECKING:
+    from asrprune.experiment.store import Experiment
 
 _NEAR = 6  # encoder frames on each side of a cut, which should have no label; 0.24 s with a factor of 4
-_HOUR = 3600.0  # far more than fits into memory
 
 Emit = Callable[[int, int], Iterable[tuple[Keep, np.ndarray]]]
-
-
-class Windows(Record):
-    """The division of long recordings into windows."""
-
-    one_piece_s: float = Field(ge=0, le=_HOUR)  # a recording up to this length is not divided
-    window_s: float = Field(gt=0, le=_HOUR)
-    overlap_s: float = Field(ge=0, le=_HOUR)
-
-
-WINDOWS = Windows(one_piece_s=60.0, window_s=30.0, overlap_s=4.0)
 
 
 @dataclass(frozen=True)
@@ -38,9 +28,10 @@ class Timing:
     windows: Windows
 
     @classmethod
-    def of(cls, config: Config) -> "Timing":
-        """Return the timing of a model with this config."""
-        return cls(config.frontend.shift_ms, config.model.subsampling.factor, WINDOWS)
+    def of(cls, experiment: "Experiment") -> "Timing":
+        """Return the timing of a model; an older one does not say which windows it needs."""
+        config = experiment.config
+        return cls(config.frontend.shift_ms, config.model.subsampling.factor, experiment.record.windows or WINDOWS)
 
     @property
     def frame_s(self) -> float:

@@ -14,6 +14,7 @@ from asrprune.config.load import write_config
 from asrprune.config.schema import Config, CosineConfig
 from asrprune.data.dataset import Corpus
 from asrprune.data.tokenizer import Tokenizer
+from asrprune.data.windows import Windows, fitting
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import read_experiment_config
 from asrprune.experiment.trained_with import changes
@@ -44,11 +45,15 @@ class TrainedOn(Record):
     train: Fingerprint
     dev: Fingerprint
     copied: dict[str, str] = Field({})  # earlier versions did not record them
+    windows: Windows | None = None  # that fit the training utterances; earlier versions did not record them
 
     def on_any_machine(self) -> "TrainedOn":
-        """Return a copy without the hashes of features and copied files: the last bits of features and CMVN vary by machine."""
+        """Return a copy with what is the same on any machine and in any version.
+
+        The last bits of features and CMVN vary by machine, so their hashes are left out. The windows follow from the lengths.
+        """
         bare = {name: getattr(self, name).model_copy(update={"features": None}) for name in ("train", "dev")}
-        return self.model_copy(update={**bare, "copied": {}})
+        return self.model_copy(update={**bare, "copied": {}, "windows": None})
 
 
 def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
@@ -81,7 +86,7 @@ def start(exp: Path, config: Config, bpe_model: Path, cmvn: Path) -> None:
     write_config(config, paths.config)
 
 
-def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
+def check_data(exp: Path, config: Config, train: Corpus, dev: Corpus) -> None:
     """Write fingerprints of the data to ``data.json``, or compare them with the existing ones.
 
     The paths of the data may change. Ids, lengths, texts and features must stay the same, because the model depends on them.
@@ -98,7 +103,8 @@ def check_data(exp: Path, train: Corpus, dev: Corpus) -> None:
         )  # fmt: skip
     if not path.exists():
         copied = {file.name: sha256_of(file) for file in (paths.tokenizer, paths.cmvn) if file.is_file()}
-        return now.model_copy(update={"copied": copied}).write(path)
+        windows = fitting(train.lengths * config.frontend.shift_ms / 1000)
+        return now.model_copy(update={"copied": copied, "windows": windows}).write(path)
     before = TrainedOn.read(path)
     for name, corpus, old, new in (("train", train, before.train, now.train), ("dev", dev, before.dev, now.dev)):
         pairs = zip(old, new, strict=True)

@@ -11,6 +11,7 @@ from asrprune.config.load import RecordedConfig, parse_config, read_yaml
 from asrprune.config.old import NEWER
 from asrprune.config.schema import Config
 from asrprune.data.tokenizer import Tokenizer
+from asrprune.data.windows import Windows
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.trained_with import check_trained_with
@@ -57,6 +58,7 @@ class ModelRecord(Record):
     pruned_from: PrunedFrom | None = None
     data_licence: str | None = None  # of the training data, in words
     config: RecordedConfig | None = None  # of the training; earlier versions did not record it
+    windows: Windows | None = None  # for long recordings; earlier versions did not record them
     members: tuple[Epoch, ...]  # the averaged epochs
 
 
@@ -109,6 +111,7 @@ def save_model(
     members: Sequence[Epoch],
     pruned_from: PrunedFrom | None = None,
     data_licence: str | None = None,
+    windows: Windows | None = None,
 ) -> None:
     """Write ``model.safetensors``, then ``model.json``. An old ``model.json`` is deleted first."""
     paths = ExperimentPaths(exp)
@@ -120,7 +123,7 @@ def save_model(
         format=1, model_sha256=sha256_of(paths.weights),
         tokenizer_sha256=sha256_of(paths.tokenizer), num_layers=config.model.num_layers, params_m=num_params(model) / 1e6,
         asrprune=version(), seed=config.seed, pruned_from=pruned_from, data_licence=data_licence, config=config,
-        members=tuple(members),
+        windows=windows, members=tuple(members),
     ).write(paths.model)  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from asrprune.data.units import token_list, write_tokens
 from asrprune.decode.benchmark import Bench
 from asrprune.decode.choose import Tuned, decoder_of, tuned_of
 from asrprune.decode.threshold import chosen_thresholds, exits_of
-from asrprune.decode.windows import WINDOWS
+from asrprune.decode.windows import Timing
 from asrprune.decode.words import WORD_TAIL_S
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.plan import Keep, Plan
@@ -178,7 +178,7 @@ def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
         depths=tuple(depths), num_layers=layers, strategy=plan.strategy, metric=plan.metric, dev_set=plan.dev_set,
         licence=options.licence, data_licence=experiment.record.data_licence,
         factor=experiment.config.model.subsampling.factor, frontend=experiment.config.frontend,
-        vocab_size=len(experiment.tokenizer), units=tuple(experiment.tokenizer.pieces), windows=WINDOWS,
+        vocab_size=len(experiment.tokenizer), units=tuple(experiment.tokenizer.pieces), windows=Timing.of(experiment).windows,
         word_tail_s=WORD_TAIL_S, decoder=decoder, lm_sha256=lm_sha256, tuned=tuned,
         scoring=experiment.config.scoring, model_sha256=experiment.record.model_sha256, asrprune=version(),
     )  # fmt: skip

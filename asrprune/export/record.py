@@ -10,8 +10,9 @@ from asrprune.config.lengths import output_length
 from asrprune.config.schema import MOST_LAYERS, Decoding, FrontendConfig, ScoringConfig
 from asrprune.config.section import Section
 from asrprune.data.units import is_unit
+from asrprune.data.windows import Windows
 from asrprune.decode.choose import Tuned
-from asrprune.decode.windows import Timing, Windows
+from asrprune.decode.windows import Timing
 from asrprune.experiment.plan import Keep, Plan, Step, check_layers
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.files import parse_json

@@ -47,7 +47,7 @@ def _write(experiment: Experiment, keep: Sequence[int], target: Path) -> None:
         weights = {name: weight for name, weight in weights.items() if not name.startswith("condition.")}
     whole = experiment.record
     source = PrunedFrom(model_sha256=whole.model_sha256, num_layers=whole.num_layers, keep=tuple(keep))
-    save_model(target, config, weights, whole.members, source, whole.data_licence)
+    save_model(target, config, weights, whole.members, source, whole.data_licence, whole.windows)
     _copy_tuned(experiment, target)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Size, Tensor
 
 from asrprune.experiment.paths import ExperimentPaths
+from asrprune.experiment.provenance import TrainedOn
 from asrprune.experiment.store import Epoch, read_experiment_config, save_model
 from asrprune.experiment.trained_with import check_trained_with
 from asrprune.experiment.weights import load_weights
@@ -34,7 +35,9 @@ def average_best(exp: Path, count: int | None = None, licence: str | None = None
     epochs = best_epochs(records, count or config.train.average)
     members = [Epoch(**record) for record in records if record["epoch"] in epochs]
     weights = mean_weights([_checked(epoch_file(ExperimentPaths(exp).checkpoints, member.epoch), member) for member in members])
-    save_model(exp, config, weights, members, data_licence=licence)
+    data = ExperimentPaths(exp).data
+    windows = TrainedOn.read(data).windows if data.exists() else None
+    save_model(exp, config, weights, members, data_licence=licence, windows=windows)
     return members
 
 

@@ -62,7 +62,7 @@ def train(
                 remove_temporaries(directory)
             provenance.start(exp, config, bpe_model, cmvn)
             corpora = _corpora(exp, train_dir, dev_dir)
-            provenance.check_data(exp, *corpora)
+            provenance.check_data(exp, config, *corpora)
             provenance.check_frontend(exp, config, *corpora)
         try:
             end_with_launcher()

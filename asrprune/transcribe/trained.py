@@ -67,7 +67,7 @@ class TrainedModel:
 
     @property
     def timing(self) -> Timing:
-        return Timing.of(self.experiment.config)
+        return Timing.of(self.experiment)
 
     @property
     def units(self) -> Units:

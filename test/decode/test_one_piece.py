@@ -9,13 +9,13 @@ import pytest
 from asrprune.analysis.measure import measure_layers
 from asrprune.config.schema import BeamConfig, Config
 from asrprune.data.dataset import Corpus
+from asrprune.data.windows import Windows
 from asrprune.decode import one_piece
 from asrprune.decode.benchmark import bench
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.sweep import SubModel, decode_set
 from asrprune.decode.threshold import early_exit
 from asrprune.decode.tune import tune
-from asrprune.decode.windows import Windows
 from asrprune.experiment.store import Experiment
 from asrprune.model.encoder import Encoder
 from asrprune.prune.search import make_plan

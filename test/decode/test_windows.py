@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import write_table
+from asrprune.data.windows import WINDOWS, fitting
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.shards import hypotheses
-from asrprune.decode.windows import WINDOWS, Timing, decode_in_windows, windows
+from asrprune.decode.windows import Timing, decode_in_windows, windows
 from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import load
 from asrprune.features.ark import write_ark
@@ -94,13 +96,20 @@ def test_two_windows_at_a_time_are_in_memory() -> None:
     assert most == 2
 
 
+def test_windows_are_as_long_as_the_utterances_of_the_training() -> None:
+    """Nearly all of them; attention's memory sets the upper bound."""
+    assert fitting(np.array([2.0] * 98 + [3.0, 5.0])).plain() == {"one_piece_s": 5.0, "window_s": 2.0, "overlap_s": 0.67}
+    assert fitting(np.array([0.5, 0.6])).plain() == {"one_piece_s": 2.0, "window_s": 2.0, "overlap_s": 0.67}
+    assert fitting(np.array([12.0, 20.0])).plain() == {"one_piece_s": 20.0, "window_s": 19.6, "overlap_s": 4.0}
+    assert fitting(np.array([90.0, 90.0])) == WINDOWS
+
+
 @pytest.mark.slow
 def test_a_trained_model_says_in_windows_what_it_says_in_one_piece(
     tiny_config_with: Callable[..., Config],
     tiny_data: Path,
     run_training: Callable[[Config, Path], None],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two minutes of speech, in an order that was not trained; the model knows the words."""
     numbers = (
@@ -111,6 +120,7 @@ def test_a_trained_model_says_in_windows_what_it_says_in_one_piece(
     run_training(tiny_config_with(*numbers.split()), tmp_path / "exp")
     average_best(tmp_path / "exp")
     model, corpus = load(tmp_path / "exp"), Corpus(tiny_data / "train", None)
+    assert model.record.windows == fitting(corpus.lengths / 100), "those of the training"
     rng = np.random.default_rng(0)
     order = np.concatenate([rng.permutation(len(corpus)) for _ in range(8)])
     features = np.concatenate([corpus[index][1] for index in order])
@@ -121,7 +131,7 @@ def test_a_trained_model_says_in_windows_what_it_says_in_one_piece(
     texts = []
     for one_piece_s in (60.0, 1e9):
         numbers = WINDOWS.model_copy(update={"one_piece_s": one_piece_s})
-        monkeypatch.setattr("asrprune.decode.windows.WINDOWS", numbers)
+        model = replace(model, record=model.record.model_copy(update={"windows": numbers}))
         texts.append(hypotheses(model, Corpus(tmp_path, None), [KEEP], [np.array([0])])[KEEP]["x"].split())
     assert len(texts[0]) > 150
     assert edit_distance(*texts) <= 0.03 * len(texts[1]), "a word that the model is not sure of may differ"

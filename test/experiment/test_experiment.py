@@ -182,15 +182,15 @@ def test_run_does_not_go_on_with_other_data(
     tiny_data: Path, tmp_path: Path, part: str, change: Callable[[Path], None], said: str
 ) -> None:
     tokenizer = Tokenizer(tiny_data / "lang" / "bpe.model")
-    check_data(tmp_path, Corpus(tiny_data / "train", tokenizer), Corpus(tiny_data / "dev", tokenizer))
+    check_data(tmp_path, Config(), Corpus(tiny_data / "train", tokenizer), Corpus(tiny_data / "dev", tokenizer))
     noted = (tmp_path / "data.json").read_bytes()
     shutil.copytree(tiny_data, tmp_path / "moved")
     moved = [Corpus(tmp_path / "moved" / name, tokenizer) for name in ("train", "dev")]
-    check_data(tmp_path, *moved)  # a copy at another path is the same data
+    check_data(tmp_path, Config(), *moved)  # a copy at another path is the same data
     change(tmp_path / "moved" / part)
     changed = [Corpus(tmp_path / "moved" / name, tokenizer) for name in ("train", "dev")]
     with pytest.raises(UserError, match=f"moved/{part} is not the {part} data of .*") as caught:
-        check_data(tmp_path, *changed)
+        check_data(tmp_path, Config(), *changed)
     assert said in str(caught.value)
     assert "give a new experiment (--exp; run.sh: --exp_tag), or remove" in str(caught.value)
     assert (tmp_path / "data.json").read_bytes() == noted
@@ -201,9 +201,11 @@ def test_a_dev_set_that_is_the_training_set_gets_a_warning(
 ) -> None:
     tokenizer = Tokenizer(tiny_data / "lang" / "bpe.model")
     train, dev = (Corpus(tiny_data / name, tokenizer) for name in ("train", "dev"))
-    check_data(tmp_path / "usual", train, dev)
+    check_data(tmp_path / "usual", Config(), train, dev)
     assert not caplog.records
-    check_data(tmp_path / "same", train, Corpus(Path(shutil.copytree(tiny_data / "train", tmp_path / "copy")), tokenizer))
+    check_data(
+        tmp_path / "same", Config(), train, Corpus(Path(shutil.copytree(tiny_data / "train", tmp_path / "copy")), tokenizer)
+    )
     assert "copy: is the training set, too, so dev results" in caplog.text
 
 

@@ -117,15 +117,21 @@ def test_a_file_of_the_page_that_was_changed_is_kept(
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_pieces_of_long_recordings_keep_their_places(tmp_path: Path) -> None:
-    """70 s in pieces of at most 30 s, cut in the pauses at 25 and 47 s; together they are the recording."""
+    """70 s in pieces of at most 30 s, cut in the pauses at 25 and 47 s; together they are the recording.
+
+    Other windows give other pieces; a recording that may be one piece is.
+    """
     code = """
         import { isSilent, pieces } from "./pieces.js";
         const rate = 100, samples = Float32Array.from({ length: 70 * rate }, (_, i) => Math.sin(i));
         for (const second of [25, 47]) samples.fill(0, second * rate + 10, second * rate + 60);
-        const found = pieces(samples, rate);
+        const found = pieces(samples, rate, { one_piece_s: 60, window_s: 30 });
+        const short = pieces(samples.subarray(0, 700), rate, { one_piece_s: 5, window_s: 3 });
+        const one = pieces(samples.subarray(0, 500), rate, { one_piece_s: 5, window_s: 3 });
         const whole = found.every(({ start, samples: piece }) => piece.every((sample, i) => sample === samples[start + i]));
         console.log(JSON.stringify({ starts: found.map(({ start }) => start / rate), whole,
             length: found.reduce((sum, piece) => sum + piece.samples.length, 0) / rate,
+            short: short.map(({ samples: piece }) => piece.length), one: one.map(({ samples: piece }) => piece.length),
             silent: [isSilent(new Float32Array(9)), isSilent(samples)] }));
     """
     shutil.copy(SOURCES / "pieces.js", tmp_path / "pieces.js")
@@ -135,6 +141,8 @@ def test_pieces_of_long_recordings_keep_their_places(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["starts"] == pytest.approx([0, 25.3, 47.3], abs=0.3)
     assert (found["whole"], found["length"], found["silent"]) == (True, 70, [True, False])
+    assert max(found["short"]) <= 300
+    assert (len(found["short"]), sum(found["short"]), found["one"]) == (3, 700, [500])
 
 
 def test_the_code_of_the_card_runs(page: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ function recognise() {
   $("text").dataset.state = "busy";
   const { keep, depth } = state.rows[$("depth").value];
   const mask = Uint8Array.from({ length: state.model.num_layers }, (_, i) => (keep.includes(i + 1) ? 1 : 0));
-  worker.postMessage({ samples: state.samples, rate: rate(), frame_s: frameS(), mask, depth });
+  worker.postMessage({ samples: state.samples, rate: rate(), frame_s: frameS(), windows: state.model.windows, mask, depth });
 }
 
 function showText({ labels, seconds, depth }) {

@@ -1,14 +1,16 @@
-// Dividing long recordings: attention needs memory for each pair of frames.
+// Dividing long recordings: a model hears speech best in pieces as long as the utterances that it was trained on.
 
-const PIECE_S = 30;
-const SEARCH_S = 10; // the last seconds of a piece, in which a pause is looked for
+const LONGEST_S = 30; // attention needs memory for each pair of frames
 
-// Pieces of up to PIECE_S, cut where 0.2 s are quietest: [{start, samples}], where start is the place of the first sample.
-export function pieces(samples, rate) {
+// Pieces, cut where 0.2 s in their last third are quietest: [{start, samples}], where start is the place of the first sample.
+// windows: the seconds of a recording that is not divided, and of a piece of a longer one.
+export function pieces(samples, rate, { one_piece_s, window_s }) {
+  const piece = Math.floor(Math.min(window_s, LONGEST_S) * rate);
+  if (samples.length <= Math.min(one_piece_s, LONGEST_S) * rate) return [{ start: 0, samples }];
   const found = [];
   let start = 0;
-  while (samples.length - start > PIECE_S * rate) {
-    const end = quietest(samples, start + (PIECE_S - SEARCH_S) * rate, start + PIECE_S * rate, Math.round(0.2 * rate));
+  while (samples.length - start > piece) {
+    const end = quietest(samples, start + Math.floor((piece * 2) / 3), start + piece, Math.round(0.2 * rate));
     found.push({ start, samples: samples.subarray(start, end) });
     start = end;
   }

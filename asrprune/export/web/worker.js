@@ -32,10 +32,10 @@ async function load({ path, rate, layers }) {
 }
 
 // frame_s: the time between two frames of the model.
-async function recognise({ samples, rate, frame_s, mask, depth }) {
+async function recognise({ samples, rate, frame_s, windows, mask, depth }) {
   const started = performance.now();
   const labels = [];
-  for (const piece of pieces(samples, rate)) {
+  for (const piece of pieces(samples, rate, windows)) {
     if (isSilent(piece.samples)) continue;
     const { log_probs, log_probs_lens } = await run(piece.samples, mask);
     const first = Math.round(piece.start / rate / frame_s);

@@ -1,0 +1,38 @@
+"""The windows of long recordings. A model hears speech best in pieces as long as the utterances that it was trained on."""
+
+import numpy as np
+from pydantic import Field
+
+from asrprune.runtime.records import Record
+
+_HOUR = 3600.0  # far more than fits into memory
+
+
+class Windows(Record):
+    """The division of long recordings into windows."""
+
+    one_piece_s: float = Field(ge=0, le=_HOUR)  # a recording up to this length is not divided
+    window_s: float = Field(gt=0, le=_HOUR)
+    overlap_s: float = Field(ge=0, le=_HOUR)
+
+
+WINDOWS = Windows(one_piece_s=60.0, window_s=30.0, overlap_s=4.0)  # the longest, as attention needs memory for pairs of frames
+_SHORTEST_S = 2.0
+
+
+def fitting(lengths_s: np.ndarray) -> Windows:
+    """Return the windows for a model that is trained on utterances of these lengths (U,), in seconds.
+
+    A recording is divided if it is longer than the longest utterance. A window is as long as all but the longest 5 % of the
+    utterances, and shares a third with the next one.
+
+    >>> fitting(np.linspace(1.0, 5.0, 101))
+    Windows(one_piece_s=5.0, window_s=4.8, overlap_s=1.6)
+    """
+    longest, window = float(lengths_s.max()), max(_SHORTEST_S, round(float(np.percentile(lengths_s, 95)), 2))
+    window = min(window, WINDOWS.window_s)
+    return Windows(
+        one_piece_s=round(min(max(longest, window), WINDOWS.one_piece_s), 2),
+        window_s=window,
+        overlap_s=round(min(window / 3, WINDOWS.overlap_s), 2),
+    )
