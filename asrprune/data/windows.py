@@ -29,10 +29,9 @@ def fitting(lengths_s: np.ndarray) -> Windows:
     >>> fitting(np.linspace(1.0, 5.0, 101))
     Windows(one_piece_s=5.0, window_s=4.8, overlap_s=1.6)
     """
-    longest, window = float(lengths_s.max()), max(_SHORTEST_S, round(float(np.percentile(lengths_s, 95)), 2))
-    window = min(window, WINDOWS.window_s)
+    window = float(np.clip(round(float(np.percentile(lengths_s, 95)), 2), _SHORTEST_S, WINDOWS.window_s))
     return Windows(
-        one_piece_s=round(min(max(longest, window), WINDOWS.one_piece_s), 2),
+        one_piece_s=round(float(np.clip(lengths_s.max(), window, WINDOWS.one_piece_s)), 2),
         window_s=window,
         overlap_s=round(min(window / 3, WINDOWS.overlap_s), 2),
     )

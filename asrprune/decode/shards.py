@@ -129,11 +129,7 @@ def hypotheses(
     decoder: Decoder = GREEDY,
 ) -> Texts:
     """Decode the utterances of ``batches`` with every sub-model, on the CPU or the GPU."""
-    runner, tokenizer, timing = (
-        Runner.of(experiment, num_gpus),
-        experiment.tokenizer,
-        Timing.of(experiment),
-    )
+    runner, tokenizer, timing = Runner.of(experiment, num_gpus), experiment.tokenizer, Timing.of(experiment)
     texts: Texts = {keep: {} for keep in keeps}
     for batch in runner.batches(corpus, batches):
         ids = [corpus.ids[i] for i in batch.index]

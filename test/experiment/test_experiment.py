@@ -203,9 +203,8 @@ def test_a_dev_set_that_is_the_training_set_gets_a_warning(
     train, dev = (Corpus(tiny_data / name, tokenizer) for name in ("train", "dev"))
     check_data(tmp_path / "usual", Config(), train, dev)
     assert not caplog.records
-    check_data(
-        tmp_path / "same", Config(), train, Corpus(Path(shutil.copytree(tiny_data / "train", tmp_path / "copy")), tokenizer)
-    )
+    copy = Corpus(Path(shutil.copytree(tiny_data / "train", tmp_path / "copy")), tokenizer)
+    check_data(tmp_path / "same", Config(), train, copy)
     assert "copy: is the training set, too, so dev results" in caplog.text
 
 
