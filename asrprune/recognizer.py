@@ -96,7 +96,7 @@ class Recognizer:
         """Transcribe a file, or (N,) floating-point samples in [-1, 1).
 
         Channels are mixed, and other sample rates are resampled to that of the model. A recording that is longer than the
-        utterances of the training is decoded in overlapping windows; memory does not grow with its length. A recording of
+        utterances of the training is decoded in windows; memory does not grow with its length. A recording of
         digital silence has no words.
 
         Args:

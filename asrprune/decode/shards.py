@@ -146,10 +146,13 @@ def hypotheses(
 
 
 def _in_windows(runner: Runner, timing: Timing, features: Tensor, keeps: Sequence[Keep], decoder: Decoder) -> dict[Keep, Found]:
-    """Decode one utterance, (T, F) features, as ``Recognizer.transcribe`` does."""
+    """Decode one utterance, (T, F) features, in windows; ``Recognizer.transcribe`` looks for pauses in samples instead."""
 
     def emit(start: int, stop: int) -> Iterator[tuple[Keep, np.ndarray]]:
         for keep, emissions in runner.emissions(features[None, start:stop], torch.tensor([stop - start]), keeps):
             yield keep, on_cpu(emissions.log_probs[0, : int(emissions.lens[0])])
 
-    return decode_in_windows(len(features), timing, decoder, emit)
+    def energy(start: int, stop: int) -> np.ndarray:
+        return on_cpu(features[start:stop].exp().sum(dim=1))  # of log energies of filters
+
+    return decode_in_windows(len(features), timing, decoder, emit, energy)

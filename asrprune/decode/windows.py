@@ -1,4 +1,4 @@
-"""Decoding long recordings in overlapping windows."""
+"""Decoding long recordings in windows, which end in pauses or overlap."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from asrprune.experiment.store import Experiment
 
 _NEAR = 6  # encoder frames on each side of a cut, which should have no label; 0.24 s with a factor of 4
+_PAUSE_MS = 200.0  # shorter breaks are often within a word, such as that of a stop consonant
 
 Emit = Callable[[int, int], Iterable[tuple[Keep, np.ndarray]]]
+Energy = Callable[[int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,13 @@ class Found:
     confidences: list[float] = field(default_factory=list)  # 0..1: mean probability of each label on its frames
 
 
-def decode_in_windows(frames: int, timing: Timing, decoder: Decoder, emit: Emit) -> dict[Keep, Found]:
+def decode_in_windows(
+    frames: int, timing: Timing, decoder: Decoder, emit: Emit, energy: Energy | None = None
+) -> dict[Keep, Found]:
     """Decode one recording with several sub-models. Memory does not grow with its length.
 
-    The emissions of two windows are joined in the middle half of their overlap, at the frame around which both windows are
-    surest of the blank. So each label lies on the same side of the cut in both, and none is lost or doubled.
+    The emissions of two windows that overlap are joined in the middle half of their overlap, at the frame around which both
+    windows are surest of the blank. So each label lies on the same side of the cut in both, and none is lost or doubled.
 
     Args:
         frames: the number of feature frames of the recording.
@@ -70,25 +74,52 @@ def decode_in_windows(frames: int, timing: Timing, decoder: Decoder, emit: Emit)
         decoder: the decoder; it decodes each joined piece by itself.
         emit: a function; ``emit(start, stop)`` yields the log-probabilities (T', V) of each sub-model for feature frames
             ``start`` to ``stop`` - 1.
+        energy: a function; ``energy(start, stop)`` returns the energy of each of these feature frames, in any unit; None: all
+            windows overlap.
     """
     joiners: dict[Keep, _Joiner] = {}
-    for start, stop in windows(frames, timing):
+    for start, stop in windows(frames, timing, energy):
         for keep, log_probs in emit(start, stop):
             joiners.setdefault(keep, _Joiner(decoder)).add(start // timing.factor, log_probs)
     return {keep: joiner.finish() for keep, joiner in joiners.items()}
 
 
-def windows(frames: int, timing: Timing) -> Iterator[tuple[int, int]]:
+def windows(frames: int, timing: Timing, energy: Energy | None = None) -> Iterator[tuple[int, int]]:
     """Yield the windows of a recording of ``frames`` feature frames: (first frame, the one after the last).
 
+    A window ends in the quietest pause of its last two thirds, and the next one begins there. Without a pause the two overlap.
     All of them begin at a multiple of the subsampling factor, so that their encoder frames coincide.
     """
     if not is_long(frames, timing):
         yield 0, frames
         return
     length, overlap = timing.window_frames
-    for start in range(0, frames - overlap, length - overlap):
-        yield start, min(start + length, frames)
+    start = 0
+    while frames - start > length:
+        pause = energy and _pause(energy(start, start + length), frames - start - overlap, timing)
+        yield start, start + (pause or length)
+        start += pause or length - overlap
+    yield start, frames
+
+
+def _pause(energy: np.ndarray, last: int, timing: Timing) -> int | None:
+    """Return the middle of the quietest pause in the last two thirds of a window, a multiple of the factor; None without one.
+
+    Args:
+        energy: (W,), of each feature frame of the window.
+        last: the last frame that may be returned, so that the next window is long enough for the model.
+        timing: the frames of the model; what a pause is.
+    """
+    if timing.windows.pause_db is None:
+        return None
+    width = int(_PAUSE_MS / timing.shift_ms)
+    sums = np.cumsum(np.insert(energy.astype(np.float64), 0, 0.0))
+    means = (sums[width:] - sums[:-width]) / width  # of all stretches as long as a pause
+    middles = np.arange(len(means)) + width // 2
+    candidates = (middles % timing.factor == 0) & (middles >= len(energy) // 3) & (middles <= last)
+    quietest = np.where(candidates, means, np.inf)
+    best = len(quietest) - 1 - int(quietest[::-1].argmin())  # the last one of equals
+    return int(middles[best]) if quietest[best] <= means.max() * 10 ** (-timing.windows.pause_db / 10) else None
 
 
 def is_long(frames: int, timing: Timing) -> bool:
@@ -135,6 +166,8 @@ def _quietest(before: np.ndarray, after: np.ndarray) -> int:
         after: (T', V), the whole second window.
     """
     frames = min(len(before), len(after))
+    if frames == 0:  # the first window ended in a pause
+        return 0
     blank = before[:frames, BLANK] + after[:frames, BLANK]  # (O,) log-probability that both windows have no label
     padded, width = np.pad(blank, _NEAR, mode="edge"), 2 * _NEAR + 1
     near = sum(padded[place : place + frames] for place in range(width)) / np.float32(width)

@@ -13,7 +13,7 @@ from asrprune.config.lengths import output_length
 from asrprune.data.batching import sorted_batches
 from asrprune.data.units import BLANK
 from asrprune.decode.decoder import Decoder
-from asrprune.decode.windows import decode_in_windows, is_long
+from asrprune.decode.windows import Energy, decode_in_windows, is_long
 from asrprune.decode.words import Hypothesis, words_of
 from asrprune.experiment.plan import Keep
 from asrprune.features.audio import check_samples, open_audio
@@ -104,7 +104,12 @@ class Listener:
                 tell(start * minutes)
                 return run([Heard(model.features(read, num_samples, start, stop), stop - start, num_samples)])[0]
 
-            return self._hypothesis(num_samples, window)
+            def energy(start: int, stop: int) -> np.ndarray:
+                shift = model.frontend.shift
+                samples = read(start * shift, (stop - start) * shift)
+                return np.square(samples).reshape(-1, shift).mean(axis=1)
+
+            return self._hypothesis(num_samples, window, energy)
 
     def _finished(
         self, group: Sequence[Heard | Hypothesis | UserError], run: Run, together: bool
@@ -123,7 +128,9 @@ class Listener:
     def _frames(self, seconds: float) -> int:
         return int(seconds * 1000 / self.model.timing.shift_ms)
 
-    def _hypothesis(self, num_samples: int, run: Callable[[int, int], tuple[np.ndarray, Keep]]) -> Hypothesis:
+    def _hypothesis(
+        self, num_samples: int, run: Callable[[int, int], tuple[np.ndarray, Keep]], energy: Energy | None = None
+    ) -> Hypothesis:
         """Decode a recording; ``run`` returns log-probabilities (T', V) of a window, and the layers that ran."""
         model, ran = self.model, set[Keep]()
 
@@ -132,7 +139,7 @@ class Listener:
             ran.add(keep)
             return [((), log_probs)]
 
-        found = decode_in_windows(num_frames(num_samples, model.frontend), model.timing, self.decoder, emit)[()]
+        found = decode_in_windows(num_frames(num_samples, model.frontend), model.timing, self.decoder, emit, energy)[()]
         seconds = num_samples / model.frontend.sample_rate
         words = words_of(found, model.units, model.timing.frame_s, seconds, model.word_tail_s)
         return Hypothesis(" ".join(word.text for word in words), words, max(ran, key=len))

@@ -8,19 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from asrprune.config.schema import Config
 from asrprune.data.dataset import Corpus
 from asrprune.data.tables import write_table
-from asrprune.data.windows import WINDOWS, fitting
+from asrprune.data.windows import WINDOWS, Windows, fitting
 from asrprune.decode.greedy import GREEDY
-from asrprune.decode.shards import hypotheses
-from asrprune.decode.windows import Timing, decode_in_windows, windows
+from asrprune.decode.shards import _in_windows, hypotheses
+from asrprune.decode.windows import Energy, Timing, decode_in_windows, windows
 from asrprune.experiment.plan import Keep
-from asrprune.experiment.store import load
+from asrprune.experiment.store import Experiment, load
 from asrprune.features.ark import write_ark
+from asrprune.features.fbank import compute_fbank
+from asrprune.infer.runner import Runner
+from asrprune.recognizer import Recognizer
 from asrprune.scoring.edit_distance import edit_distance
 from asrprune.train.average import average_best
+from asrprune.transcribe.trained import TrainedModel
 
 KEEP = (1, 2)
 
@@ -44,6 +49,82 @@ def test_windows_cover_a_recording_and_overlap_by_four_seconds(factor: int, shif
         assert all(stop - start <= 30 * second for start, stop in parts)
         for (_, stop), (start, _) in pairwise(parts):
             assert 3.9 * second < stop - start <= 4 * second
+
+
+@pytest.mark.parametrize("factor", [4, 8])
+@pytest.mark.parametrize("seconds", [3.0, 30.0])
+def test_windows_end_in_pauses(factor: int, seconds: float) -> None:
+    """Words of 0.3 to 0.6 s, and pauses of 0.24 s or longer, which are 40 dB quieter."""
+    rng = np.random.default_rng(factor)
+    timing = Timing(10.0, factor, fitting(np.array([seconds])))
+    words = [part for _ in range(400) for part in ((1.0, rng.integers(30, 60)), (0.0001, rng.integers(24, 60)))]
+    loudness = np.concatenate([np.full(frames, level) for level, frames in words]) * rng.uniform(0.5, 1.0)
+    asked: list[int] = []
+
+    def energy(start: int, stop: int) -> np.ndarray:
+        asked.append(stop - start)
+        return loudness[start:stop]
+
+    parts = list(windows(len(loudness), timing, energy))
+    assert parts[0][0] == 0
+    assert parts[-1][1] == len(loudness)
+    length, overlap = timing.window_frames
+    assert max(asked) <= length
+    for (start, stop), (following, _) in pairwise(parts):
+        assert stop == following
+        assert stop % factor == 0
+        assert loudness[stop - 10 : stop + 10].max() < 0.001, "the middle of a pause"
+        assert length // 3 <= stop - start <= length
+    assert parts[-1][1] - parts[-1][0] >= overlap, "long enough for the model"
+
+
+@pytest.mark.parametrize("reader", ["transcribe", "decode"])
+def test_a_recording_is_cut_in_its_pauses(experiment: Experiment, reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bursts of noise of 1 s, and 0.4 s of soft noise after each. Samples and features show the same pauses."""
+    rng = np.random.default_rng(0)
+    long = Windows(one_piece_s=5.0, window_s=4.0, overlap_s=1.0, pause_db=20.0)
+    own = replace(experiment, record=experiment.record.model_copy(update={"windows": long}))
+    samples = np.concatenate([rng.normal(0.0, level, size) for _ in range(20) for level, size in ((0.1, 16000), (0.001, 6400))])
+    samples = samples.astype(np.float32)
+    parts: list[tuple[int, int]] = []
+
+    def kept(frames: int, timing: Timing, energy: Energy | None = None) -> Iterator[tuple[int, int]]:
+        parts.extend(windows(frames, timing, energy))
+        return iter(parts)
+
+    monkeypatch.setattr("asrprune.decode.windows.windows", kept)
+    if reader == "transcribe":
+        model = TrainedModel(own)
+        Recognizer(model, GREEDY).transcribe(samples)
+    else:
+        features = torch.from_numpy(compute_fbank(samples, own.config.frontend))
+        _in_windows(Runner.of(own), Timing.of(own), features, [KEEP], GREEDY)
+    assert len(parts) > 6
+    for (_, stop), (start, _) in pairwise(parts):
+        assert stop == start
+        assert 108 <= stop % 140 <= 132, "10 frames of a pause on each side"
+
+
+def test_the_last_window_is_long_enough_for_the_model() -> None:
+    """A pause at 29.88 s ends the window of 30 s, unless the recording ends soon afterwards."""
+    timing = Timing(10.0, 4, WINDOWS.model_copy(update={"one_piece_s": 30.0}))
+    length, overlap = timing.window_frames
+    loudness = np.ones(2 * length)
+    loudness[2978:2998] = 0.0
+    for frames, second in ((length + overlap, 2988), (length + overlap // 2, length - overlap)):
+        assert list(windows(frames, timing, lambda start, stop: loudness[start:stop]))[1] == (second, frames)
+
+
+def test_without_pauses_windows_overlap() -> None:
+    rng = np.random.default_rng(0)
+    loudness = rng.uniform(0.1, 1.0, size=10_000)
+    loudness[::7] = 0.0  # too short for a pause
+    for pause_db in (20.0, None):
+        loudness[5000:6000] = 0.5 if pause_db else 0.0  # a model of an earlier version looks for no pauses
+        timing = Timing(10.0, 4, WINDOWS.model_copy(update={"pause_db": pause_db}))
+        parts = list(windows(len(loudness), timing, lambda start, stop: loudness[start:stop]))
+        assert parts == list(windows(len(loudness), timing))
+        assert all(stop - start == 400 for (_, stop), (start, _) in pairwise(parts))
 
 
 def spoken(frames: int, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -98,9 +179,14 @@ def test_two_windows_at_a_time_are_in_memory() -> None:
 
 def test_windows_are_as_long_as_the_utterances_of_the_training() -> None:
     """Nearly all of them; attention's memory sets the upper bound."""
-    assert fitting(np.array([2.0] * 98 + [3.0, 5.0])).plain() == {"one_piece_s": 5.0, "window_s": 2.0, "overlap_s": 0.67}
-    assert fitting(np.array([0.5, 0.6])).plain() == {"one_piece_s": 2.0, "window_s": 2.0, "overlap_s": 0.67}
-    assert fitting(np.array([12.0, 20.0])).plain() == {"one_piece_s": 20.0, "window_s": 19.6, "overlap_s": 4.0}
+    for lengths_s, numbers in (
+        ([2.0] * 98 + [3.0, 5.0], (5.0, 2.0, 0.67)),
+        ([0.5, 0.6], (2.0, 2.0, 0.67)),
+        ([12.0, 20.0], (20.0, 19.6, 4.0)),
+    ):
+        one_piece_s, window_s, overlap_s = numbers
+        fit = Windows(one_piece_s=one_piece_s, window_s=window_s, overlap_s=overlap_s, pause_db=WINDOWS.pause_db)
+        assert fitting(np.array(lengths_s)) == fit
     assert fitting(np.array([90.0, 90.0])) == WINDOWS
 
 

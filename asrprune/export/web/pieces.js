@@ -2,7 +2,7 @@
 
 const LONGEST_S = 30; // attention needs memory for each pair of frames
 
-// Pieces, cut where 0.2 s in their last third are quietest: [{start, samples}], where start is the place of the first sample.
+// Pieces, cut where 0.2 s in their last two thirds are quietest: [{start, samples}], where start is the place of the first sample.
 // windows: the seconds of a recording that is not divided, and of a piece of a longer one.
 export function pieces(samples, rate, { one_piece_s, window_s }) {
   const piece = Math.floor(Math.min(window_s, LONGEST_S) * rate);
@@ -10,7 +10,7 @@ export function pieces(samples, rate, { one_piece_s, window_s }) {
   const found = [];
   let start = 0;
   while (samples.length - start > piece) {
-    const end = quietest(samples, start + Math.floor((piece * 2) / 3), start + piece, Math.round(0.2 * rate));
+    const end = quietest(samples, start + Math.floor(piece / 3), start + piece, Math.round(0.2 * rate));
     found.push({ start, samples: samples.subarray(start, end) });
     start = end;
   }
