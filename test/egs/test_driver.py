@@ -262,6 +262,7 @@ def test_help_lists_every_option_with_value_and_meaning(recipe: Recipe) -> None:
         (["--dev_set", "train"], "--dev_set train: is the training set, too"),
         (["--is_dev", "yes"], "--is_dev yes: must be one of true, false"),
         (["--allow_pipes", "1"], "--allow_pipes 1: must be one of true, false"),
+        (["--lm_text", "x.txt"], "--lm_text x.txt: no language model is trained; remove it, or set decode.decoder.lm to"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: list[str], said: str, recipe: Recipe) -> None:
