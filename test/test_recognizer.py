@@ -523,6 +523,12 @@ def test_a_plan_of_an_older_model_stops_only_those_who_ask_for_a_depth(exp: Path
         Recognizer.load(own, "iterative")
 
 
+def test_a_plan_has_no_effect_with_layers(exp: Path, wav: Path) -> None:
+    """It does not ask for a depth, which would be refused next."""
+    done = run_command("transcribe", wav, "--exp", exp, "--plan", "lowest", "--layers", "1,2")
+    refused(done, "transcribe", "--plan has no effect with --layers; remove it, or use --depth instead")
+
+
 @pytest.mark.parametrize("values", [{"thresholds": ()}, {"exits": (1, 99)}, {"exits": (1, 2), "thresholds": (0.5,)}])
 def test_thresholds_of_other_exits_are_refused(values: dict[str, Any], exp: Path, wav: Path, tmp_path: Path) -> None:
     own = with_thresholds(exp, tmp_path, **values)
