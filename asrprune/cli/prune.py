@@ -89,7 +89,7 @@ def search(
     given = {key: value for key, value in asked.items() if value}
     options = changed(experiment.config.prune, given, "prune")
     if (reason := options.idle().get("metric")) and (decoder or lm or context):
-        raise UserError(f"asrprune search: --decoder, --lm and --context have no effect {reason}; leave them out")
+        raise UserError(f"--decoder, --lm and --context have no effect {reason}; leave them out")
     check_measured(experiment, options.strategies, dev)  # before the search, which may take hours
     chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
