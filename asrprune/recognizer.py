@@ -205,9 +205,10 @@ class Recognizer:
         if depth is not None and layers is not None:
             raise UserError("give a depth or layers, not both")
         if layers is not None:
-            if not isinstance(layers, Iterable) or not all(isinstance(layer, Integral) for layer in layers):
+            chosen = tuple(layers) if isinstance(layers, Iterable) else None
+            if chosen is None or not all(isinstance(layer, Integral) for layer in chosen):
                 raise UserError(f"layers: must be layer numbers, such as [1, 2, 5], got {layers!r}")
-            keep = tuple(map(int, layers))
+            keep = tuple(map(int, chosen))
             self.model.check_layers(keep)
             return keep
         if depth is None:

@@ -420,6 +420,10 @@ def test_arguments_of_another_kind_are_refused(exp: Path, asr: Recognizer, wav: 
         (lambda: Recognizer.load(exp, decoder="beam"), "decoder: must be numbers such as .*, got 'beam'"),
         (lambda: asr.transcribe(wav, layers="12"), r"layers: must be layer numbers, such as \[1, 2, 5\], got '12'"),
         (lambda: asr.transcribe(wav, layers=[1.0]), "layers: must be layer numbers"),
+        (
+            lambda: asr.transcribe(wav, layers=(layer for layer in (2, 1))),
+            r"layers must ascend and lie in 1\.\.4, got \[2, 1\]",
+        ),
         (lambda: asr.transcribe(wav, layers=2), "layers: must be layer numbers"),  # type: ignore[arg-type]
         (lambda: asr.transcribe(wav, depth="auto", exit_threshold=float("nan")), "must be a number from 0 to 1"),
         (lambda: asr.transcribe(wav, depth="auto", exit_threshold="0.5"), "must be a number from 0 to 1"),  # type: ignore[arg-type]
@@ -517,6 +521,12 @@ def test_a_plan_of_an_older_model_stops_only_those_who_ask_for_a_depth(exp: Path
         asr.transcribe(wav, depth=3)
     with pytest.raises(UserError, match=r"this plan was made for another model; run stage 7"):
         Recognizer.load(own, "iterative")
+
+
+def test_a_plan_has_no_effect_with_layers(exp: Path, wav: Path) -> None:
+    """It does not ask for a depth, which would be refused next."""
+    done = run_command("transcribe", wav, "--exp", exp, "--plan", "lowest", "--layers", "1,2")
+    refused(done, "transcribe", "--plan has no effect with --layers; remove it, or use --depth instead")
 
 
 @pytest.mark.parametrize("values", [{"thresholds": ()}, {"exits": (1, 99)}, {"exits": (1, 2), "thresholds": (0.5,)}])

@@ -111,7 +111,7 @@ def lm(
     texts: Annotated[
         list[Path], typer.Argument(help="files with one sentence per line: Kaldi's `text`, or plain text with --plain")
     ],
-    output: Annotated[Path, typer.Argument(help="ARPA file to write; a name that ends in .gz is gzipped")],
+    output: Annotated[Path, typer.Argument(help="ARPA file to write: NAME.arpa, or NAME.arpa.gz to gzip it")],
     order: Annotated[
         int | None,
         typer.Option("--order", min=1, max=6, help="words in an n-gram; default: from a file name such as 3gram.arpa"),
@@ -122,6 +122,8 @@ def lm(
     from asrprune.lm.arpa import write_arpa
     from asrprune.lm.kneser_ney import estimate, read_sentences
 
+    if not output.name.endswith((".arpa", ".arpa.gz")):  # it could be a forgotten output: a text, which would be replaced
+        raise UserError(f"{output}: the name of a language model ends in .arpa or .arpa.gz; give such a name as the last one")
     if order is None:
         if not (named := re.match(r"([1-6])gram\b", output.name)):
             raise UserError(f"{output}: the order of the model is not known; add --order N, or use a name such as 3gram.arpa")

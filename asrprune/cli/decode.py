@@ -64,7 +64,7 @@ def decode(
     directories = distinct(directories)
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     if layers is not None:
-        wanted = [SubModel("layers_" + layers.replace(",", "_"), parse_layers(layers, experiment.num_layers))]
+        wanted = [SubModel("layers_" + "".join(layers.split()).replace(",", "_"), parse_layers(layers, experiment.num_layers))]
     else:
         plans = [find_plan(experiment, name) for name in strategy or experiment.config.prune.strategies]
         wanted = sub_models(plans, depth or experiment.config.depths())

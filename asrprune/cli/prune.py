@@ -89,7 +89,7 @@ def search(
     given = {key: value for key, value in asked.items() if value}
     options = changed(experiment.config.prune, given, "prune")
     if (reason := options.idle().get("metric")) and (decoder or lm or context):
-        raise UserError(f"asrprune search: --decoder, --lm and --context have no effect {reason}; leave them out")
+        raise UserError(f"--decoder, --lm and --context have no effect {reason}; leave them out")
     check_measured(experiment, options.strategies, dev)  # before the search, which may take hours
     chosen = decoder_of(experiment, decoder_given(decoder, lm, context))
     with workers:
@@ -108,9 +108,13 @@ def early_exit(
     dev: Annotated[Path, typer.Option("--dev", help="dev directory, with features: never a test set")],
     sets: Annotated[list[Path] | None, typer.Argument(help="other directories to measure on; the choice ignores them")] = None,
     margin: Annotated[
-        float, typer.Option("--margin", min=0.0, help="points of WER that early exit may cost on the dev set (95 % bound)")
+        float,
+        typer.Option("--margin", min=0.0, max=100.0, help="points of WER that early exit may cost on the dev set (95 % bound)"),
     ] = 0.5,
     is_dev: IsDev = False,
+    decoder: DecoderName = None,
+    lm: LmFile = None,
+    context: Context = None,
     executor: Where = "local",
     nj: Jobs = 1,
     sbatch: Sbatch = "",
@@ -126,11 +130,11 @@ def early_exit(
     from asrprune.report.early_exit import draw_early_exit
 
     check_dev(dev, is_dev)
-    directories = distinct([dev, *(sets or [])])
+    directories, given = distinct([dev, *(sets or [])]), decoder_given(decoder, lm, context)
     workers, experiment = workers_of(executor, nj, sbatch, exp, ngpu), load_experiment(exp)
     chosen_on, *others = [Corpus(directory, experiment.tokenizer) for directory in directories]
     with workers:
-        made = run(experiment, chosen_on, others, margin, decoder_of(experiment), workers)
+        made = run(experiment, chosen_on, others, margin, decoder_of(experiment, given), workers)
     path, rate = ExperimentPaths(exp).early_exit, experiment.config.scoring.in_units("WER")
     made.write(path)
     draw_early_exit(made, rate, path.with_suffix(".png"))

@@ -107,6 +107,8 @@ def _load(
         raise UserError("--low-memory is a mode of exported models; give one with --model, or remove --low-memory")
     if plan is not None and model is not None:
         raise UserError(f"--model {model}: has a plan of its own, which `asrprune export --plan` chooses; remove --plan")
+    if plan is not None and layers is not None:
+        raise UserError("--plan has no effect with --layers; remove it, or use --depth instead of --layers")
     if plan is not None and depth is None:
         raise UserError("--plan needs a depth; add --depth N")
     if model is not None and model.suffix != ".onnx":

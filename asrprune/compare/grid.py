@@ -1,6 +1,7 @@
 """The grid file: the methods, depths and seeds to compare. Each cell of the grid is one run of the recipe."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -137,17 +138,28 @@ def cells(grid: Grid, root: Path = Path()) -> list[Cell]:
     depth = config.model.num_layers
     if too_deep := [shallow for shallow in grid.alone.depths if shallow >= depth]:
         raise UserError(f"alone.depths must lie below model.num_layers = {depth}, got {too_deep[0]}")
-    if wanting := sorted(set(grid.alone.depths) - set(config.depths())):
-        raise UserError(
-            f"alone.depths: {wanting[0]} is not in prune.depths, so no pruned model is compared with it; add it there"
-        )
     made = []
     for seed in grid.seeds:
         for method in grid.methods:
             made.append(_cell(grid, path, method, depth, seed, alone=method in grid.alone.unpruned))
         for method in grid.alone.methods:
             made += [_cell(grid, path, method, shallow, seed, alone=True, shallow=True) for shallow in grid.alone.depths]
+    _check_pruned(grid, {cell.method: cell.config for cell in made if not cell.alone})
     return sorted(made, key=lambda cell: (cell.method != grid.prunable, cell.depth))
+
+
+def _check_pruned(grid: Grid, configs: Mapping[str, Config]) -> None:
+    """Raise a ``UserError`` if a pruned model that is compared or drawn would not be made; ``configs``: of the methods."""
+    if wanting := sorted(set(grid.alone.depths) - set(configs[grid.prunable].depths())):
+        raise UserError(
+            f"alone.depths: {wanting[0]} is not in prune.depths, so no pruned model is compared with it; add it there"
+        )
+    for method, strategy in {**grid.pruned_by, grid.prunable: grid.strategy}.items():
+        if strategy not in configs[method].prune.strategies:
+            raise UserError(
+                f"{method}: is compared as pruned by the strategy {strategy}, which prune.strategies lacks; add it there, or"
+                " name another one under pruned_by"
+            )
 
 
 def _cell(grid: Grid, path: Path, method: str, depth: int, seed: int, alone: bool = False, shallow: bool = False) -> Cell:

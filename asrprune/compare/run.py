@@ -43,7 +43,7 @@ def run_grid(
         only: the cells to run: names, or shell patterns such as ``prunable_*``.
 
     Raises:
-        UserError: there is no run.sh here, the grid decides an option, no cell has such a name, another process uses
+        UserError: there is no run.sh here, the grid decides an option, no cell has a name of ``only``, another process uses
             ``expdir``, an experiment was trained with other numbers, or runs failed (the other runs are done nevertheless).
     """
     if not Path("run.sh").is_file():
@@ -52,9 +52,10 @@ def run_grid(
         raise UserError(f"{', '.join(taken)}: the grid decides this for each run; set it in {grid_file} instead")
     grid = read_grid(grid_file)
     wanted = cells(grid)
+    for pattern in only:
+        if not any(fnmatchcase(cell.name, pattern) for cell in wanted):
+            raise UserError(f"--only {pattern}: no such cell; {grid_file} has {', '.join(cell.name for cell in wanted)}")
     chosen = [cell for cell in wanted if any(fnmatchcase(cell.name, pattern) for pattern in only)]
-    if not chosen:
-        raise UserError(f"--only {' '.join(only)}: no such cell; {grid_file} has {', '.join(cell.name for cell in wanted)}")
     with held(expdir):
         recorded = read_records(output, wanted)
         missing = [cell for cell in chosen if cell.name not in recorded]

@@ -149,7 +149,7 @@ def is_too_short(entry: str) -> bool:
 def _float(text: str) -> float:
     """Return a finite number, or NaN, for which every comparison is false."""
     try:
-        value = float(text)
+        value = float(text.replace("_", "?"))  # Python takes 1_0 for 10
     except ValueError:
         return math.nan
     return value if math.isfinite(value) else math.nan

@@ -127,13 +127,13 @@ def _words(lm: ArpaModel) -> Iterator[str]:
     return (word for word in lm.words if word not in (START, END, UNKNOWN))
 
 
-def tuned_of(experiment: "Experiment", lm: Path) -> Tuned | None:
-    """Return the weights that were tuned for this model and language model; None if there are none."""
+def tuned_of(experiment: "Experiment", lm: Path | None) -> Tuned | None:
+    """Return the weights that were tuned for this model and ``lm`` (None: for any language model); None if there are none."""
     path = ExperimentPaths(experiment.path).decoder
     if not path.exists():
         return None
     tuned = Tuned.read(path)
-    if tuned.model_sha256 != experiment.record.model_sha256 or not tuned.fits(lm):
+    if tuned.model_sha256 != experiment.record.model_sha256 or not (lm is None or tuned.fits(lm)):
         logger.warning("%s: belongs to another model or language model and is ignored; run `asrprune tune-lm` again", path)
         return None
     return tuned

@@ -178,7 +178,10 @@ def exits_of(experiment: Experiment) -> tuple[int, ...]:
     """Return the exits of a model: its taps and the last layer; raise a ``UserError`` if it has one only."""
     exits = tuple(sorted(set(experiment.config.model.exits)))
     if len(exits) == 1:
-        raise UserError(f"{experiment.path}: a model without taps has one exit; train it with model.taps")
+        raise UserError(
+            f"{experiment.path}: a model without taps has one exit; train it with model.taps, or keep a layer with a tap when"
+            " you prune it"
+        )
     return exits
 
 

@@ -111,6 +111,8 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
 
 def _numbers(part: str, num_layers: int) -> range:
     """Return the layers of ``5`` or ``5-7``; a long range ends at ``num_layers`` + 1, which ``check_layers`` refuses."""
+    if "_" in part:  # Python takes 1_2 for 12
+        raise ValueError(f"{part} has a _")
     first, dash, last = part.partition("-")
     begin, end = int(first), int(last if dash else first)
     if begin > end:

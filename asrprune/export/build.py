@@ -74,6 +74,8 @@ def export(experiment: Experiment, plan: Plan, path: Path, options: Options) -> 
         raise UserError(f"--to {path}: the name of the file must end in .onnx")
     _check_tokens(path, experiment)
     exported = _describe(experiment, plan, options)
+    if options.dev is not None:
+        next(_dev(experiment, options), None)  # a fault of the set is told before the slow tracing
     with atomic_path(path) as temporary:  # opened before the slow tracing, to report at once if it cannot be written
         file = _trace(experiment, exported)
         write(file, temporary)
@@ -143,15 +145,21 @@ def _check_tokens(path: Path, experiment: Experiment) -> None:
 
 
 def _decoder(experiment: Experiment) -> tuple[Decoding, str | None, Tuned | None]:
-    """Return the decoder of the config, with the language model as a file name without folder, its hash and tuned weights."""
+    """Return the decoder of the config, with the language model as a file name without folder, its hash and tuned weights.
+
+    If the config has no language model, the weights are for the one that is given when the file is run.
+    """
     options = experiment.config.decode.decoder
     if not isinstance(options, BeamConfig) or options.lm is None:
-        return options, None, None
+        return options, None, _without_trials(tuned_of(experiment, None))
     own = ExperimentPaths(experiment.path).lang / options.lm
     lm = own if own.is_file() else Path(options.lm)
-    tuned = tuned_of(experiment, lm)
     known = options.model_copy(update={"lm": lm.name})
-    return known, sha256_of(lm) if lm.is_file() else None, tuned and tuned.model_copy(update={"tried": ()})
+    return known, sha256_of(lm) if lm.is_file() else None, _without_trials(tuned_of(experiment, lm))
+
+
+def _without_trials(tuned: Tuned | None) -> Tuned | None:
+    return tuned and tuned.model_copy(update={"tried": ()})
 
 
 def record_path(path: Path) -> Path:

@@ -14,9 +14,10 @@ from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.data.extract import utterance_samples
 from asrprune.data.kaldi import read_data_dir, spread_evenly
-from asrprune.experiment.provenance import check_frontend
+from asrprune.decode.one_piece import check_corpora, too_long
 from asrprune.experiment.store import Experiment
 from asrprune.features.fbank import UNIT_SCALE, compute_fbank, num_frames
+from asrprune.runtime.errors import UserError
 
 LENGTHS = (1, 57, 93, 200, 333)  # feature frames
 BATCHES = (1, 4)
@@ -57,14 +58,14 @@ def utterances(directory: Path, count: int | None, experiment: Experiment, wavef
     """Yield the utterances of a data directory, or ``count`` of them, spread evenly. With ``waveform`` their audio is read.
 
     Raises:
-        UserError: features (stage 2) or recordings cannot be read.
+        UserError: features (stage 2) or recordings cannot be read, or utterances are too long for one piece.
     """
     return (_from_audio if waveform else _from_archive)(directory, count, experiment)
 
 
 def _from_archive(directory: Path, count: int | None, experiment: Experiment) -> Iterator[Example]:
     corpus = Corpus(directory, None)
-    check_frontend(experiment.path, experiment.config, corpus)
+    check_corpora(experiment, corpus)
     chosen = np.array(spread_evenly(range(len(corpus)), count or len(corpus)))
     batches = sorted_batches(corpus.lengths[chosen], experiment.config.decode.max_frames)
     for batch in corpus.loader([chosen[part] for part in batches]):
@@ -76,7 +77,10 @@ def _from_audio(directory: Path, count: int | None, experiment: Experiment) -> I
     """Yield the utterances one by one, because their lengths are known only when they have been read."""
     found, options = read_data_dir(directory, need_text=False), experiment.config.frontend
     for utterance in spread_evenly(found, count or len(found)):
-        yield _of_samples([utterance_samples(utterance, options)], experiment, [utterance.id], [utterance.text])
+        samples = utterance_samples(utterance, options)
+        if fault := too_long(directory, [(utterance.id, len(samples) / options.sample_rate)], experiment.model):
+            raise UserError(fault)
+        yield _of_samples([samples], experiment, [utterance.id], [utterance.text])
 
 
 def _of_features(features: Tensor, lens: Tensor, ids: Sequence[str] = (), texts: Sequence[str] = ()) -> Example:

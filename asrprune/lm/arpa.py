@@ -17,6 +17,7 @@ from asrprune.runtime.files import atomic_path, check_unchanged, open_unzipped, 
 
 _AT_ONCE = 20_000  # lines that are held
 _LONGEST = 1 << 14  # bytes of a line
+_MOST = 1000.0  # of log10 values; -inf, the probability 0 of some programs, would give NaN with a weight of 0
 _COUNT = re.compile(rb"ngram\s+(\d{1,2})\s*=\s*(\d{1,12})\s*$")
 
 
@@ -156,8 +157,11 @@ def _sorted(
     num_words: int,
 ) -> Grams:
     """Check and sort the n-grams of an order; ``first`` is the line of the first n-gram."""
-    for fault in np.flatnonzero(~np.isfinite(backoff) | ~(log_prob <= 0.0))[:1]:
-        lines.fail("log10 of a probability must be 0 or less, and a back-off weight finite", first + int(fault))
+    for fault in np.flatnonzero(~(np.abs(backoff) <= _MOST) | ~(log_prob <= 0.0))[:1]:
+        lines.fail(
+            f"log10 of a probability must be 0 or less, and that of a back-off weight within {_MOST:g}", first + int(fault)
+        )
+    log_prob = np.maximum(log_prob, -_MOST)
     context, keys = np.zeros(len(numbers), dtype=np.int64), keys_of(lower, num_words)
     for column in numbers.T[:-1]:
         context = find_nodes(keys, context, column, num_words)

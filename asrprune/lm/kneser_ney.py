@@ -60,16 +60,18 @@ def estimate(sentences: Iterable[Sequence[str]], order: int) -> LanguageModel:
 
 
 def read_sentences(paths: Sequence[Path], plain: bool) -> Iterator[list[str]]:
-    """Yield the words of each line of text files, which may be gzipped.
+    """Yield the words of each line of text files, which may be gzipped if they are plain.
 
     Args:
         paths: files like Kaldi's ``text``, whose lines begin with an utterance id.
         plain: the lines have no ids.
 
     Raises:
-        UserError: a file is missing, is not UTF-8, holds invisible marks, or is not a valid table.
+        UserError: a file is missing, is not UTF-8, holds invisible marks, is not a valid table, or is a gzipped one.
     """
     for path in paths:
+        if path.suffix == ".gz" and not plain:
+            raise UserError(f"{path}: a text with ids is not read gzipped; unpack it, or add --plain if its lines have no ids")
         yield from _lines(path) if plain else (text.split() for _, text in stream_table(path))
 
 

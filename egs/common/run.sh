@@ -35,8 +35,15 @@ common=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$common/parse_options.sh"
 source "$common/environment.sh"
 one_of executor local slurm
+one_of is_dev true false
+one_of allow_pipes true false
 numbers=(--config "$config" $config_opts) exp=$expdir/$exp_tag
 from_config lm=decode.decoder.lm speeds=prune.speeds
+if [[ $lm_text && ( -z $lm || -f $lm ) ]]; then
+    wrong_usage "--lm_text $lm_text: no language model is trained; remove it, or set decode.decoder.lm to 3gram.arpa"
+fi
+if [[ $lm && -f $lm && -f $exp/lang/$lm ]]; then die "decode.decoder.lm $lm: is here and in $exp/lang, and decoding would take\
+ the second; remove one of the two"; fi
 remember download_dir local_opts
 train=$datadir/$train_set train_sp=${train}_sp dev=$datadir/$dev_set tests=() list=()
 for name in $test_sets; do tests+=("$datadir/$name"); done

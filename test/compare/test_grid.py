@@ -152,6 +152,11 @@ def test_a_method_that_is_not_pruned_is_trained_at_every_depth_and_decoded_at_it
             ("depths: [4, 2]}", "depths: [4, 3]}"),
             "alone.depths: 3 is not in prune.depths, so no pruned model is compared with it",
         ),
+        (("both: {}", "both: {prune.depths: [8, 4]}"), "alone.depths: 2 is not in prune.depths"),
+        (
+            ("train.epochs: 3", "prune.strategies: [lowest]"),
+            "both: is compared as pruned by the strategy iterative, which prune.strategies lacks",
+        ),
         (("depths: [4, 2]}", "depths: [4, 8]}"), "alone.depths must lie below model.num_layers = 8, got 8"),
         (("train.epochs", "train.epoch"), "train.yaml: train.epoch: unknown key"),
         (("both: {}", "both: {model.tap_weight: 2}"), "train.yaml: model.tap_weight: input should be less than 1, got 2"),

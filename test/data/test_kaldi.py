@@ -336,6 +336,8 @@ RULES: list[tuple[dict[str, str], dict[str, str], list[str]]] = [
      ["segments:1: al-1: a line of segments is `utterance recording start end`; correct it",
       "segments:2: al-2: runs from 1.5 s to 1.5 s, but 0 <= start < end; correct the times",
       "segments:3: bo-1: runs from -1 s to x s, but 0 <= start < end; correct the times"]),
+    (SEGMENTED, {"segments": "al-1 ra 0 1_0\nal-2 ra 1.5 2\nbo-1 rb 0.25 3\n"},
+     ["segments:1: al-1: runs from 0 s to 1_0 s, but 0 <= start < end; correct the times"]),
     (SEGMENTED, {"wav.scp": "ra /a.wav\nrc /c.wav\n"},
      [f"segments:3: bo-1: its recording rb has no line in wav.scp; add one or remove the segment, {FIX}",
       f"wav.scp:2: rc: no segment uses this recording; remove the line, {FIX}"]),

@@ -1,5 +1,6 @@
 """From the config, the command line and what was tuned to the decoder that runs, and to what is recorded of it."""
 
+import gzip
 import json
 import pickle
 import random
@@ -171,6 +172,21 @@ def test_plain_text_gives_the_same_model(lm: Path, tiny_data: Path, tmp_path: Pa
     assert (tmp_path / "2gram.arpa").read_bytes() == lm.read_bytes(), "its name says the order"
     refused = asrprune("lm", tmp_path / "plain.txt", tmp_path / "own.arpa", "--plain")
     assert "own.arpa: the order of the model is not known; add --order N" in refused.err
+
+
+def test_a_text_is_not_replaced_by_a_language_model(tmp_path: Path) -> None:
+    """If the output is forgotten, the last text is in its place."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text("a-1 five four\n")
+    refused = asrprune("lm", tmp_path / "one", tmp_path / "two", "--order", 2)
+    assert (refused.code, "two: the name of a language model ends in .arpa or .arpa.gz" in refused.err) == (1, True)
+    assert (tmp_path / "two").read_text() == "a-1 five four\n"
+
+
+def test_a_gzipped_text_with_ids_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.gz").write_bytes(gzip.compress(b"a-1 five four\n"))
+    refused = asrprune("lm", tmp_path / "text.gz", tmp_path / "2gram.arpa")
+    assert (refused.code, "text.gz: a text with ids is not read gzipped; unpack it" in refused.err) == (1, True)
 
 
 def test_every_command_decodes_with_it_and_says_so(exp: Path, lm: Path, tiny_data: Path) -> None:

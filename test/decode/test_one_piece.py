@@ -17,6 +17,7 @@ from asrprune.decode.sweep import SubModel, decode_set
 from asrprune.decode.threshold import early_exit
 from asrprune.decode.tune import tune
 from asrprune.experiment.store import Experiment
+from asrprune.export.examples import utterances
 from asrprune.model.encoder import Encoder
 from asrprune.prune.search import make_plan
 from asrprune.runtime.errors import UserError
@@ -38,6 +39,8 @@ WORK: dict[str, Work] = {
     "tune-lm": tuned,
     "early-exit": lambda own, dev: early_exit(own, Corpus(dev, own.tokenizer), [], 0.5, GREEDY),
     "bench": lambda own, dev: bench(own, dev, [(1,)]),
+    "export": lambda own, dev: next(utterances(dev, None, own, waveform=False)),
+    "export, of audio": lambda own, dev: next(utterances(dev, None, own, waveform=True)),
 }
 
 

@@ -8,6 +8,7 @@ from commands import asrprune
 from experiments import with_numbers
 
 from asrprune.data.dataset import Corpus
+from asrprune.decode.choose import decoder_of
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.threshold import NEVER, EarlyExit, Measured, choose_thresholds, early_exit, measure, thresholds_for
 from asrprune.experiment.store import Experiment, load
@@ -85,7 +86,20 @@ def test_the_command_writes_a_record_and_a_figure(own: Experiment, tiny_data: Pa
     assert (own.path / "early_exit.png").stat().st_size > 10_000
 
 
+def test_the_command_chooses_for_another_decoder(own: Experiment, tiny_data: Path) -> None:
+    """As the warning about thresholds of another decoder advises."""
+    done = asrprune("early-exit", "--exp", own.path, "--dev", tiny_data / "dev", "--context", "five")
+    assert done.code == 0, done.err
+    wanted = decoder_of(own, {"type": "beam", "context": ["five"]}).identity
+    assert EarlyExit.read(own.path / "early_exit.json").decoder == wanted
+
+
+def test_a_margin_without_a_bound_is_refused(own: Experiment, tiny_data: Path) -> None:
+    done = asrprune("early-exit", "--exp", own.path, "--dev", tiny_data / "dev", "--margin", "inf")
+    assert (done.code, "--margin" in done.err) == (2, True), done.err
+
+
 def test_a_model_with_one_exit_is_refused(experiment: Experiment, tiny_data: Path) -> None:
     one, dev = with_numbers(experiment, "model", taps=()), Corpus(tiny_data / "dev", experiment.tokenizer)
-    with pytest.raises(UserError, match=r"a model without taps has one exit; train it with model\.taps"):
+    with pytest.raises(UserError, match=r"has one exit; train it with model\.taps, or keep a layer with a tap when you prune"):
         early_exit(one, dev, [], 0.5, GREEDY)

@@ -260,6 +260,9 @@ def test_help_lists_every_option_with_value_and_meaning(recipe: Recipe) -> None:
         (["--expdir", ""], "--expdir: must not be empty"),  # exp would be in the root of the file system
         (["--test_sets", " "], "--test_sets: must not be empty"),
         (["--dev_set", "train"], "--dev_set train: is the training set, too"),
+        (["--is_dev", "yes"], "--is_dev yes: must be one of true, false"),
+        (["--allow_pipes", "1"], "--allow_pipes 1: must be one of true, false"),
+        (["--lm_text", "x.txt"], "--lm_text x.txt: no language model is trained; remove it, or set decode.decoder.lm to"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: list[str], said: str, recipe: Recipe) -> None:
@@ -667,6 +670,11 @@ def test_a_language_model_is_fetched_or_there(finished: Recipe) -> None:
     beam(finished, "own.arpa")
     finished.run("--stage", "2")
     assert finished.commands() == ["bpe", "train", "tune-lm", *LATER]
+    made = finished.folder / "exp/train/lang/own.arpa"
+    made.write_text("made before own.arpa was put here; decoding would take it")
+    _, err = finished.run("--stage", "2", status=1)
+    assert "decode.decoder.lm own.arpa: is here and in exp/train/lang, and decoding would take the second; remove one" in err
+    made.unlink()
     own.write_text("two")
     finished.run("--stage", "2")
     assert finished.commands() == ["tune-lm", *LATER]

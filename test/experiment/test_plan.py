@@ -112,7 +112,7 @@ def test_layers_are_numbers_and_ranges(text: str, layers: tuple[int, ...]) -> No
     assert parse_layers(text, 9) == layers
 
 
-@pytest.mark.parametrize("text", ["", "1,,2", "a", "1;2", "1.5", "-3", "3-", "5-3", "1,5-3"])
+@pytest.mark.parametrize("text", ["", "1,,2", "a", "1;2", "1.5", "-3", "3-", "5-3", "1,5-3", "1_2", "1-1_0"])
 def test_what_is_no_list_of_layers_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"^--layers .*: write layer numbers, e\.g\. 1,2,5-7$"):
         parse_layers(text, 9)

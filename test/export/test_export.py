@@ -14,6 +14,7 @@ from onnx_graphs import branches, integer_products
 import asrprune
 from asrprune.config.schema import BeamConfig, GreedyConfig, ModelConfig, ScoringConfig
 from asrprune.decode.benchmark import Bench, Timed
+from asrprune.decode.choose import Tuned, Weights
 from asrprune.decode.threshold import EarlyExit
 from asrprune.experiment.store import Experiment
 from asrprune.export import assemble, build, card, quantise
@@ -174,6 +175,18 @@ def test_the_language_model_is_known_by_its_hash(own: Experiment, tmp_path: Path
     lm.write_text("\\data\\")
     decoder, digest, tuned = build._decoder(with_numbers(own, "decode", decoder=BeamConfig(lm=str(lm))))
     assert (decoder, digest, tuned) == (BeamConfig(lm="own.arpa"), sha256_of(lm), None)
+
+
+def test_tuned_weights_go_with_a_file_whose_config_has_no_language_model(own: Experiment) -> None:
+    """Otherwise `--lm FILE` would give other texts with the file than with the experiment."""
+    made = Tuned(
+        format=1, lm_weight=0.8, word_bonus=1.0, wer=5.0, model_sha256=own.record.model_sha256, lm_sha256="0", set="dev",
+        width=8, tried=(Weights(lm_weight=0.8, word_bonus=1.0, wer=5.0),),
+    )  # fmt: skip
+    made.write(own.path / "decoder.json")
+    assert build._decoder(own) == (own.config.decode.decoder, None, made.model_copy(update={"tried": ()}))
+    made.model_copy(update={"model_sha256": "0"}).write(own.path / "decoder.json")
+    assert build._decoder(own)[2] is None
 
 
 def test_the_default_depth_changes_without_a_new_export(exported: Path, tmp_path: Path) -> None:

@@ -45,6 +45,15 @@ def test_a_depth_that_the_plan_lacks(page: tuple[Path, Path], tmp_path: Path, op
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dev_set_that_is_missing_is_told_before_the_tracing(
+    page: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "any_depth", lambda *_: pytest.fail("it takes minutes"))
+    done = asrprune("export", "--exp", page[1], "--to", tmp_path / "out" / "a.onnx", "--dev", tmp_path / "none")
+    assert (done.code, "none: no such data directory; stage 1 (data) and stage 2 (fbank) make it" in done.err) == (1, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_text_units_of_another_model_are_kept(page: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """tokens.txt belongs to all models of a folder; sherpa-onnx would write other words without an error."""
     monkeypatch.setattr(assemble, "any_depth", lambda *_: import_onnx().load(str(page[0] / "model.onnx")))
@@ -112,10 +121,10 @@ def test_a_file_that_is_not_ours(
 
 
 def test_a_recording_that_is_none(page: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dev: Path) -> None:
-    first, *others = (dev / "wav.scp").read_text().splitlines()
+    *others, last = (dev / "wav.scp").read_text().splitlines()  # the first one is read before the tracing
     (tmp_path / "noise.wav").write_text("no audio")
-    name, _ = first.split(" ", 1)
-    (dev / "wav.scp").write_text("\n".join([f"{name} {tmp_path / 'noise.wav'}", *others, ""]))
+    name, _ = last.split(" ", 1)
+    (dev / "wav.scp").write_text("\n".join([*others, f"{name} {tmp_path / 'noise.wav'}", ""]))
     traced = import_onnx().load(str(page[0] / "model.onnx"))
     monkeypatch.setattr(assemble, "any_depth", lambda *_: traced)
     experiment = load(page[1])

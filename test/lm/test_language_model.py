@@ -100,6 +100,13 @@ def test_the_unknown_word_may_be_in_capitals(tmp_path: Path) -> None:
     assert "<UNK>" not in model
 
 
+def test_a_probability_of_zero_has_a_finite_logarithm(tmp_path: Path) -> None:
+    """A weight of 0, which `asrprune tune-lm` tries, would make NaN of an infinite one. Numbers are stored in float32."""
+    for zero in ("-inf", "-1e300"):
+        model = ArpaModel(write(tmp_path, PRUNED.replace("-0.7\tb", f"{zero}\tb")))
+        assert -math.inf < scores(model, ("b",))[0] < -99
+
+
 @pytest.mark.parametrize("name", ["out.arpa", "out.arpa.gz"])
 def test_what_is_written_reads_back(tmp_path: Path, name: str) -> None:
     model = ArpaModel(write(tmp_path, PRUNED))
@@ -120,6 +127,7 @@ def test_what_is_written_reads_back(tmp_path: Path, name: str) -> None:
         ("-0.32\ta b", "-0.32\ta c", ":16: 'c' is no unigram of the model"),
         ("-0.33\tb b", "0.33\tb b", ":17: log10 of a probability must be 0 or less"),
         ("-0.33\tb b", "nan\tb b", ":17: log10 of a probability must be 0 or less"),
+        ("\t-0.13", "\t1e300", ":17: log10 of a probability must be 0 or less, and that of a back-off weight within 1000"),
         ("-0.22\ta b b", "-0.22\tb a b", ":22: all words but the last must be an n-gram of the model"),
         ("-0.22\ta b b", "-0.22\t<s> a b", ":22: has a line above; keep one of the two"),
         ("-0.34\ta </s>\n", "", ":18: a number, 2 words and perhaps a number must stand here, got nothing"),
