@@ -207,7 +207,7 @@ def by_depth(raw: Facts) -> Figure:
     """Relative time by relative depth, a panel for each front end."""
     series = {key: facts for key, facts in raw.items() if key.startswith("depth_")}
     front_ends = list(dict.fromkeys(key.split("_")[3] for key in series))
-    figure, panels = panel_grid(len(front_ends), width=3.0, height=2.6)
+    figure, panels = panel_grid(len(front_ends), width=2.6, height=2.3, columns=3)
     for axes, front_end in zip(panels, front_ends, strict=True):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
         shown = [key for key in series if key.split("_")[3] == front_end]
