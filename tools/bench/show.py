@@ -219,7 +219,7 @@ def by_depth(raw: Facts) -> Figure:
             axes.plot(points, values, marker="o", color=colour, label=f"{size} layers, batch {batch[1:]}")
         axes.set(title=FRONT_ENDS[front_end], xlabel="share of the layers", ylabel="share of the time")
         axes.set(xlim=(0, 1.02), ylim=(0, 1.05))
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
