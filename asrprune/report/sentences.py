@@ -75,8 +75,10 @@ def _exits(config: ModelConfig) -> list[str]:
 
 
 def _averaged(results: Results) -> str:
-    epochs = compact([member.epoch for member in results.model.members])
-    return results.in_units(f"Epochs {epochs}, chosen by their dev WER.")
+    epochs = [member.epoch for member in results.model.members]
+    if len(epochs) == 1:
+        return results.in_units(f"Epoch {epochs[0]}, chosen by its dev WER.")
+    return results.in_units(f"Epochs {compact(epochs)}, chosen by their dev WER.")
 
 
 def _training(results: Results) -> str:
