@@ -32,9 +32,14 @@ Threads = Annotated[
 Gpus = Annotated[int, typer.Option("--ngpu", min=0, help="0: the CPU, 1: the GPU")]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="number of layers to run; --plan gives the layers")]
 Layers = Annotated[str | None, typer.Option("--layers", help="exactly these layers, e.g. 1,2,5,9")]
-DecoderName = Annotated[str | None, typer.Option("--decoder", help="greedy or beam; default: decode.decoder of the config")]
+DecoderName = Annotated[
+    str | None, typer.Option("--decoder", help="greedy or beam; default: beam with --lm or --context, else that of the config")
+]
 LmFile = Annotated[
-    Path | None, typer.Option("--lm", help="language model for beam: an ARPA file, or the name of one in EXP/lang")
+    Path | None,
+    typer.Option(
+        "--lm", help="language model for beam: an ARPA file, or the name of one in EXP/lang; default: that of the config"
+    ),
 ]
 Context = Annotated[list[str] | None, typer.Option("--context", help="an expected word or phrase, for beam; may be repeated")]
 IsDev = Annotated[bool, typer.Option("--yes-it-is-a-dev-set", help="the set is a dev set, although its name contains `test`")]

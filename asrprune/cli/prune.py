@@ -121,7 +121,7 @@ def early_exit(
     ngpu: Gpus = 0,
     threads: Threads = None,
 ) -> None:
-    """Choose how confident an exit must be to end an utterance. Writes early_exit.json and a figure."""
+    """Choose how sure a tap must be for an utterance to end there. Writes early_exit.json and a figure."""
     use_threads(threads, executor)
     from asrprune.data.dataset import Corpus
     from asrprune.decode.choose import decoder_of

@@ -14,7 +14,7 @@ from asrprune.runtime.errors import UserError
 
 @app.command()
 def report(
-    exp: Annotated[Path | None, typer.Option("--exp", help="experiment directory")] = None,
+    exp: Annotated[Path | None, typer.Option("--exp", help="experiment directory  [required]")] = None,
     copy_to: Annotated[Path | None, typer.Option("--copy-to", help="also put RESULTS.md and figures/ here")] = None,
     # --grid and --output: how earlier versions spelt `asrprune compare --no-train`
     grid_file: Annotated[Path | None, typer.Option("--grid", hidden=True)] = None,
@@ -50,7 +50,7 @@ def compare(
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time; they share the cores and the GPUs")] = 1,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="train these cells alone, e.g. '*_2l_s1'; repeat it for more")
+        list[str] | None, typer.Option("--only", help="train these models alone, e.g. '*_2l_s1'; may be repeated")
     ] = None,
     no_train: Annotated[bool, typer.Option("--no-train", help="compare the models recorded so far; train nothing")] = False,
 ) -> None:

@@ -56,7 +56,7 @@ def number(
     config: ConfigFile,
     set_: Overrides = [],  # noqa: B006
 ) -> None:
-    """Print numbers of a config, one per line, as text or JSON. The line is empty for null and for idle numbers."""
+    """Print numbers of a config, one per line, as text or JSON. The line is empty for null, and for numbers without effect."""
     from asrprune.config.load import read_config, resolved
     from asrprune.config.names import numbers
     from asrprune.recipe.needs import flat, numbers_of

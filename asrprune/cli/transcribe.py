@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asrprune.cli.app import app
-from asrprune.cli.options import Context, DecoderName, Depth, Gpus, Jobs, Layers, LmFile, Threads, decoder_given, use_threads
+from asrprune.cli.options import Context, DecoderName, Gpus, Layers, LmFile, Threads, decoder_given, use_threads
 from asrprune.cli.screen import say
 from asrprune.config.strategies import PREFERRED
 from asrprune.runtime.errors import UserError
@@ -29,7 +29,14 @@ def transcribe(
     model: Annotated[
         Path | None, typer.Option("--model", help="FILE.onnx of `asrprune export`; runs in onnxruntime, without torch")
     ] = None,
-    depth: Depth = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            "--depth",
+            min=1,
+            help="number of layers to run; --plan gives the layers; default: all, or that of `asrprune set-depth`",
+        ),
+    ] = None,
     layers: Layers = None,
     plan: Annotated[
         str | None,
@@ -60,7 +67,7 @@ def transcribe(
         typer.Option("--exit-threshold", min=0.0, max=1.0, help="early exit as soon as the model is this sure, 0 to 1"),
     ] = None,
     low_memory: Annotated[bool, typer.Option("--low-memory", help="with --model: less memory, more time")] = False,
-    nj: Jobs = 1,
+    nj: Annotated[int, typer.Option("--nj", min=1, max=1000, help="number of processes")] = 1,
     ngpu: Gpus = 0,
     threads: Threads = None,
 ) -> None:

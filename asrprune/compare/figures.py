@@ -122,11 +122,14 @@ def _by_depth(summary: Summary, grid: Grid, names: Sequence[str], lines: Sequenc
     figure, panels = panel_grid(len(names), width=5.2, height=3.9)
     for axes, name in zip(panels, names, strict=True):
         rows = shown(summary, name)
-        drawn = _alone(axes, rows, grid)
-        for place, (label, method, strategy, colour, marker) in enumerate(lines):
+        drawn: list[System] = []
+        both = [*_alone(grid), *lines]
+        styles = cycle(("--", "-", ":", "-."))
+        for place, (label, method, strategy, colour, marker) in enumerate(both):
             chosen = of_system(rows, method, strategy)
-            shift = 0.12 * (place - (len(lines) - 1) / 2)
-            _line(axes, chosen, label, shift, color=colour, marker=marker, zorder=2)
+            shift = min(0.12, 0.8 / len(both)) * (place - (len(both) - 1) / 2)
+            look = {"linestyle": next(styles), "markerfacecolor": "white"} if strategy == ALONE else {}
+            _line(axes, chosen, label, shift, color=colour, marker=marker, **look)
             drawn += chosen
         percent_scale(axes, [end for row in drawn for end in row.wer_ci95], summary.in_units("WER"))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=13, integer=True))
@@ -144,8 +147,12 @@ def difference(summary: Summary, grid: Grid, names: Sequence[str]) -> Figure:
         depths, values = [test.depth for test in tests], np.array([test.difference for test in tests])
         low, high = np.array([test.ci90 for test in tests]).reshape(-1, 2).T
         look: dict[str, Any] = {"color": _COLOURS[0], "marker": _MARKERS[0], "linestyle": "none"}
-        axes.errorbar(depths, values, [values - low, high - values], label="all seeds", capsize=1.5, elinewidth=0.7, **look)
-        axes.plot(*_by_seed(summary, grid, name, role), "_", color=GREY, markersize=6, label="each seed", zorder=1)
+        single = _by_seed(summary, grid, name, role)
+        several = len(single[0]) > len(depths)  # with one seed its difference is that of all seeds
+        label = "all seeds" if several else "difference"
+        axes.errorbar(depths, values, [values - low, high - values], label=label, capsize=1.5, elinewidth=0.7, **look)
+        if several:
+            axes.plot(*single, "_", color=GREY, markersize=6, label="each seed", zorder=1)
         axes.plot(depths, [test.margin for test in tests], "_", color=_COLOURS[1], markersize=11, label="margin")
         axes.axhline(0, color=GREY, linewidth=0.6)
         axes.grid(axis="y", color=PALE, linewidth=0.5)
@@ -208,9 +215,8 @@ def cost(summary: Summary, grid: Grid) -> Figure:
 def _stacked(axes: Axes, bars: Sequence[tuple[str, list[Cost]]], width: Callable[[Cost], float], name: str) -> None:
     """Draw a bar for each label, and in it a segment for each training run, with its number of layers."""
     for place, (_, rows) in enumerate(bars):
-        left = 0.0
+        left, colour = 0.0, GREY if place else _COLOURS[0]  # the first bar is the prunable model
         for row in rows:
-            colour = GREY if row.alone else _COLOURS[0]
             axes.barh(place, width(row), left=left, color=colour, edgecolor="white", linewidth=0.7)
             axes.text(left + width(row) / 2, place, str(row.depth), ha="center", va="center", fontsize=6, color="white")
             left += width(row)
@@ -229,14 +235,10 @@ def _cost_bars(summary: Summary, grid: Grid) -> list[tuple[str, list[Cost]]]:
     return [(label, rows) for label, rows in bars if rows]
 
 
-def _alone(axes: Axes, rows: Sequence[System], grid: Grid) -> list[System]:
-    """Draw the individually trained models in black, with the full model of their method; return their rows."""
-    drawn = []
-    for method, style in zip(grid.alone.methods, ("--", "-", ":", "-."), strict=False):
-        alone = of_system(rows, method, ALONE)
-        _line(axes, alone, f"{method}, trained for each depth", 0.0, color="black", marker=".", linestyle=style, zorder=5)
-        drawn += alone
-    return drawn
+def _alone(grid: Grid) -> list[tuple[str, str, str, str, str]]:
+    """Return the lines of individually trained models, as ``_by_depth`` takes them: in black."""
+    looks = zip(grid.alone.methods, _MARKERS[1:], strict=False)
+    return [(f"{method}, trained for each depth", method, ALONE, "black", marker) for method, marker in looks]
 
 
 def _line(axes: Axes, rows: Sequence[System], label: str, shift: float, **look: Any) -> None:
@@ -245,5 +247,5 @@ def _line(axes: Axes, rows: Sequence[System], label: str, shift: float, **look: 
         return
     rows = sorted(rows, key=lambda row: row.depth)
     depths = [row.depth + shift for row in rows]
-    intervals(axes, depths, rows, color=look["color"], zorder=look["zorder"])
-    axes.plot(depths, [row.wer for row in rows], label=label, **look)
+    intervals(axes, depths, rows, color=look["color"], zorder=2)
+    axes.plot(depths, [row.wer for row in rows], label=label, zorder=3, **look)

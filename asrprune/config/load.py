@@ -19,13 +19,17 @@ from asrprune.runtime.files import LARGEST, write_text
 from asrprune.runtime.planted import read_plain
 
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of PyYAML, for a value unlike its tag
+_GLUED, _BLANK = re.compile(r"^\w+:\S"), "write a blank after the colon"
 _MOST_CHARACTERS, _MOST_VALUES, _DEEPEST = 100_000, 10_000, 50
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader that reads 1e-3 as a number (plain YAML 1.1 requires 1.0e-3) and refuses repeated keys."""
+    """A YAML loader that reads 1e-3 as a number (plain YAML 1.1 requires 1.0e-3) and refuses repeated keys, and {3:0.2}."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if key.style is None and isinstance(key.value, str) and _GLUED.search(key.value):  # 3:0.2 is 180.2 in YAML 1.1
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r}: {_BLANK}", key.start_mark)
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for position, key in enumerate(keys):
             if key in keys[:position]:
@@ -145,8 +149,10 @@ def _split(override: str) -> tuple[str, Any]:
         raise UserError(f"--set {override}: write section.key=value, for example train.epochs=20")
     try:
         return RENAMED.get(name, name), _parsed(text)
-    except (yaml.YAMLError, *_UNREADABLE):
-        raise UserError(f"--set {override}: {text!r} is not a YAML value") from None
+    except (yaml.YAMLError, *_UNREADABLE) as error:
+        problem = getattr(error, "problem", None) or ""
+        fix = f"; {_BLANK}" if problem.endswith(_BLANK) else ""
+        raise UserError(f"--set {override}: {text!r} is not a YAML value{fix}") from None
 
 
 def _chooses(name: str) -> bool:

@@ -92,14 +92,15 @@ class Table:
         """Read the file and return its faults. ``hold`` keeps the rows in memory, which an unsorted file needs."""
         faults: list[str] = []
         rows: dict[str, Row] = {}  # the last row, or all rows with ``hold``
-        previous, number, raw, count = "", 0, b"", 0
+        previous, number, raw, count, ascending = "", 0, b"", 0, True
         with self._open() as handle:
             for number, raw in enumerate(lines_of(handle, self.path), 1):
                 line = raw.decode("utf-8", "replace").removesuffix("\n")
                 key, value = split_line(line)
                 if not hold and "" < key < previous:
                     return self._find_faults(allow_empty, hold=True)
-                found = [*_line_faults(raw, line, key, value, allow_empty), *_order_faults(key, previous, rows.get(key))]
+                before = previous if ascending else ""
+                found = [*_line_faults(raw, line, key, value, allow_empty), *_order_faults(key, before, rows.get(key))]
                 faults += [self.fault((key, value, number), what) for what in found]
                 if len(faults) > _MOST_FOUND:
                     raise_faults(faults)
@@ -108,6 +109,7 @@ class Table:
                         rows.clear()
                     rows[key] = key, value, number
                     count += 1
+                ascending = ascending and not "" < key < previous  # one line tells that a file is not sorted
                 previous = key or previous
         self._len, self._held = count, sorted(rows.values()) if hold else None
         return [*self._end_faults(number, raw), *faults]

@@ -8,6 +8,11 @@ from asrprune.prune.strategies.table import STRATEGIES, rank
 from asrprune.report.result_table import compact, search_sets, seen, set_names, two_digits
 from asrprune.report.results import Results
 
+_SILENT = (
+    " The model puts out nothing, as every CTC model does at first: train for more updates, and let"
+    " `train.schedule.warmup_steps` be a small part of them."
+)
+
 
 def headlines(results: Results) -> list[str]:
     """Return a sentence for each set that had no part in the search: its WER with all layers and with about half of them.
@@ -44,7 +49,8 @@ def _headline(results: Results, name: str) -> str:
         half = min(pruned, key=lambda row: (abs(row.depth - num_layers / 2), rank(row.strategy)))
         faster = f", {half.speedup:.1f} times as fast" if half.speedup else ""
         parts.append(f"{half.wer:.1f} % with {half.depth} of {num_layers} (`{half.strategy}`{faster})")
-    return f"`{name}`: {'; '.join(parts)}."
+    silent = full is not None and full.del_ == full.ref_words > 0
+    return f"`{name}`: {'; '.join(parts)}.{_SILENT if silent else ''}"
 
 
 def _model(results: Results) -> str:
@@ -69,8 +75,10 @@ def _exits(config: ModelConfig) -> list[str]:
 
 
 def _averaged(results: Results) -> str:
-    epochs = compact([member.epoch for member in results.model.members])
-    return results.in_units(f"Epochs {epochs}, chosen by their dev WER.")
+    epochs = [member.epoch for member in results.model.members]
+    if len(epochs) == 1:
+        return results.in_units(f"Epoch {epochs[0]}, chosen by its dev WER.")
+    return results.in_units(f"Epochs {compact(epochs)}, chosen by their dev WER.")
 
 
 def _training(results: Results) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from records import cell_record, cell_row, changed, grid_of, plan_of
 
-from asrprune.compare.figures import CAPTIONS, _figures, cost, difference, draw, one_model, similarity
+from asrprune.compare.figures import CAPTIONS, _figures, cost, difference, draw, methods, one_model, similarity, strategies
 from asrprune.compare.grid import Grid
 from asrprune.compare.hierarchical import Resampled, Runs, of_speakers
 from asrprune.compare.noninferiority import power, seeds_for
@@ -357,6 +357,31 @@ def test_the_cost_of_a_grid_that_is_not_complete_names_the_depths_that_are_train
     assert labels == ["both, once", "plain, for 2 layers"]
     names = [cells[0] for cells in table(partial, "cost").rows]
     assert names[-2:] == ["plain, for each of 2", "interctc, for each of the depths"]
+
+
+def test_only_the_prunable_model_has_a_colour_in_the_figure_of_costs(summary: Summary) -> None:
+    drawn = {(bar.get_y(), bar.get_facecolor()) for bar in cost(summary, GRID).axes[0].patches}
+    assert len(drawn) == len({y for y, _ in drawn}) == 3
+    assert [y for y, colour in drawn if colour[0] != colour[2]] == [min(y for y, _ in drawn)]
+
+
+@pytest.mark.parametrize("draw_lines", [methods, strategies])
+def test_lines_by_depth_differ_in_place_and_in_look(summary: Summary, draw_lines: Any) -> None:
+    (axes,) = draw_lines(summary, GRID, ["test"]).axes
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    assert len(lines) > 3
+    assert len({line.get_xdata()[0] for line in lines}) == len(lines)
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "labels"), [((1, 2, ALL), {"all seeds", "each seed", "margin"}), ((1, ALL), {"difference", "margin"})]
+)
+def test_a_difference_of_one_seed_is_drawn_once(summary: Summary, seeds: tuple[Any, ...], labels: set[str]) -> None:
+    rows = [row for row in summary.rows if row.seed in seeds]
+    legend = difference(changed(summary, rows=rows), GRID, ["test"]).axes[0].get_legend()
+    assert legend is not None
+    assert {text.get_text() for text in legend.get_texts()} == labels
 
 
 @pytest.mark.parametrize(("wer", "from_zero"), [(42.0, False), (1.5, True)])

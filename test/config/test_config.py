@@ -290,6 +290,10 @@ def test_overrides_win_and_the_last_wins_over_the_first(tmp_path: Path) -> None:
         ("seed", "--set seed: write section.key=value, for example train.epochs=20"),
         ("=3", "--set =3: write section.key=value, for example train.epochs=20"),
         ("seed=[1", "--set seed=[1: '[1' is not a YAML value"),
+        (
+            "model.truncated={3:0.2}",
+            "--set model.truncated={3:0.2}: '{3:0.2}' is not a YAML value; write a blank after the colon",
+        ),
         ("seed.x=3", "--set seed.x=3: seed is a value, not a section"),
         ("train.epoch=3", "train.yaml: train.epoch: unknown key; known keys here: epochs, schedule"),
         ("epochs=3", "train.yaml: epochs: unknown key; known keys here: seed, "),

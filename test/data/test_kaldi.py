@@ -198,6 +198,17 @@ def test_nothing_is_written_of_a_directory_with_faults(tmp_path: Path, utterance
 # ---- tables
 
 
+def test_a_file_that_is_not_sorted_is_one_fault(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(b"b 1\na 2\nd 3\nc 4\na 5\n")
+    with pytest.raises(UserError) as caught:
+        read_table(path)
+    assert str(caught.value).replace(str(path), "t").splitlines() == [
+        f"t:2: a: stands after b, but ids are sorted bytewise; sort with LC_ALL=C, {FIX}",
+        "t:5: a: has another line above, 2; keep one of the two",
+    ]
+
+
 def test_all_faults_of_a_table_at_once(tmp_path: Path) -> None:
     path = tmp_path / "table"
     path.write_bytes(

@@ -133,6 +133,19 @@ def test_headlines_leave_out_the_search_sets(reported: Path) -> None:
     ]
 
 
+def test_one_checkpoint_is_not_called_epochs(reported: Path) -> None:
+    results = collect(reported)
+    one = changed(results, model=changed(results.model, members=results.model.members[:1]))
+    assert dict(how_made(one))["Averaged checkpoints"].startswith("Epoch 14, chosen by its")
+
+
+def test_the_headline_of_a_model_that_puts_out_nothing_says_what_to_do(reported: Path) -> None:
+    results = collect(reported)
+    rows = [changed(row, wer=100.0, sub=0, ins=0, del_=row.ref_words) for row in results.rows]
+    (headline,) = headlines(changed(results, rows=rows))
+    assert "The model puts out nothing, as every CTC model does at first: train for more updates" in headline
+
+
 def test_the_test_set_does_not_choose_the_strategy_of_the_headline(reported: Path) -> None:
     results = collect(reported)
     rows = [

@@ -13,6 +13,7 @@ from asrprune.report.table import Table, markdown
 from asrprune.runtime.files import read_json, write_text
 
 COLOURS = [colour for colour, _ in LOOKS[:4]]
+_BATCHES = "b1: one utterance of 10 s; b16: sixteen of 4 s."
 _MATMUL = "matmul: the product of two matrices of 2048 x 2048, which shows the speed of the machine."
 _UPDATES = (
     "Seconds of an update, medians. taps: two taps; plain: none; prunable: two taps and stochastic depth of 0.3; compiled:"
@@ -90,7 +91,7 @@ ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "score_10m_gb": ("and GB of memory", ""),
 }
 FRONT_ENDS = {"32": "conv2d, 32 channels", "256": "conv2d, 256 channels", "recipe": "conv1d"}
-KEYS = ("figure", "aim", "", "key")
+KEYS = ("figure", "aim", "what", "key")
 Facts = dict[str, Any]
 
 
@@ -112,9 +113,15 @@ def write_page(folder: Path) -> Path:
         markdown(Table("keys", caption, KEYS, rows, words=range(4))),
         *_skipped(skipped),
         *_seconds("Training", _UPDATES, "type", facts["raw"], "train_"),
-        *_seconds("Encoder", f"Seconds of a batch, all layers, medians. {_MATMUL}", "batch", facts["raw"], "encode_"),
         *_seconds(
-            "The recipes' front end", "Seconds of an update, and of a batch, medians; float32.", "work", facts["raw"], "recipe_"
+            "Encoder", f"Seconds of a batch, all layers, medians. {_BATCHES} {_MATMUL}", "batch", facts["raw"], "encode_"
+        ),
+        *_seconds(
+            "The recipes' front end",
+            f"Seconds of an update, and of a batch, medians; float32. {_BATCHES}",
+            "work",
+            facts["raw"],
+            "recipe_",
         ),
         *_seconds("Exported files", "Seconds of one utterance, all layers, medians.", "length", facts["raw"], "runtime_"),
     ]
@@ -207,7 +214,7 @@ def by_depth(raw: Facts) -> Figure:
     """Relative time by relative depth, a panel for each front end."""
     series = {key: facts for key, facts in raw.items() if key.startswith("depth_")}
     front_ends = list(dict.fromkeys(key.split("_")[3] for key in series))
-    figure, panels = panel_grid(len(front_ends), width=3.0, height=2.6)
+    figure, panels = panel_grid(len(front_ends), width=2.6, height=2.3, columns=3)
     for axes, front_end in zip(panels, front_ends, strict=True):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
         shown = [key for key in series if key.split("_")[3] == front_end]
@@ -219,7 +226,7 @@ def by_depth(raw: Facts) -> Figure:
             axes.plot(points, values, marker="o", color=colour, label=f"{size} layers, batch {batch[1:]}")
         axes.set(title=FRONT_ENDS[front_end], xlabel="share of the layers", ylabel="share of the time")
         axes.set(xlim=(0, 1.02), ylim=(0, 1.05))
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
