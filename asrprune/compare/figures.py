@@ -55,11 +55,11 @@ def draw(summary: Summary, grid: Grid, folder: Path) -> list[Path]:
 
 def _figures(summary: Summary, grid: Grid) -> dict[str, Figure]:
     names = sorted({row.set for row in summary.rows})
-    drawn = {
-        "one_model": one_model(summary, grid, names),
-        "methods": methods(summary, grid, names),
-        "strategies": strategies(summary, grid, names),
-    }
+    compared = any(row.method == grid.prunable or row.strategy == ALONE for row in summary.rows)
+    drawn = {"one_model": one_model(summary, grid, names)} if compared else {}
+    drawn["methods"] = methods(summary, grid, names)
+    if compared:
+        drawn["strategies"] = strategies(summary, grid, names)
     if summary.tests:
         drawn["difference"] = difference(summary, grid, names)
     if removed := {method: value for method, value in summary.removals.items() if value}:

@@ -280,7 +280,7 @@ def percent_scale(axes: Axes, values: Sequence[float], what: str) -> None:
     """Label an axis of rates; make it logarithmic (linear below 1 %) if the values span more than a factor of four."""
     axes.grid(axis="y", color=PALE, linewidth=0.5)
     axes.set_axisbelow(True)
-    if max(values) <= 4 * min(values):
+    if not values or max(values) <= 4 * min(values):
         axes.set_ylabel(f"{what} (%)")
         return
     axes.set_yscale("symlog", linthresh=1)

@@ -344,10 +344,10 @@ def test_figures_are_drawn_before_the_prunable_model_is_recorded(records: dict[s
     assert all(path.stat().st_size > 5000 for path in draw(alone, GRID, tmp_path))
 
 
-def test_a_figure_is_drawn_while_none_of_the_methods_to_compare_is_recorded(summary: Summary) -> None:
-    others = [changed(row, method="other") for row in summary.rows]
-    (axes,) = one_model(changed(summary, rows=others), GRID, ["test"]).axes
-    assert len(axes.lines[0].get_xdata()) == 0
+def test_while_none_of_the_methods_to_compare_is_recorded_only_the_others_are_drawn(summary: Summary, tmp_path: Path) -> None:
+    others = [changed(row, method="other") for row in summary.rows if row.strategy != ALONE]
+    bare = changed(summary, rows=others, tests=[], removals={}, similarity={})
+    assert [path.stem for path in draw(bare, GRID, tmp_path)] == ["methods", "cost"]
 
 
 def test_the_cost_of_a_grid_that_is_not_complete_names_the_depths_that_are_trained(summary: Summary) -> None:
