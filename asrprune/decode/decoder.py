@@ -1,6 +1,8 @@
 """The interface of a decoder, which turns emissions into labels."""
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+logger = logging.getLogger(__name__)
 Array: TypeAlias = Union["Tensor", np.ndarray]
 
 
@@ -34,6 +37,15 @@ class Decoder(Protocol):
             log_probs: (B, T', V) float32.
             lens: (B,) numbers of encoder frames; 0 frames give no labels.
         """
+
+
+def warn_of_thresholds(path: Path, chosen_with: str, decoder: str) -> None:
+    """Warn if the thresholds of early exit in a file were chosen with another decoder; both are identities."""
+    if decoder != chosen_with:
+        logger.warning(
+            "%s: the thresholds were chosen with the decoder %s, not with %s; run `asrprune early-exit` with that one",
+            path, chosen_with, decoder,
+        )  # fmt: skip
 
 
 def with_precision(identity: str, precision: str) -> str:

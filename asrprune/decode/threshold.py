@@ -1,6 +1,5 @@
 """The thresholds of early exit: chosen on a dev set, with the layers and the WER that follow on any set."""
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
-from asrprune.decode.decoder import Decoder
+from asrprune.decode.decoder import Decoder, warn_of_thresholds
 from asrprune.decode.one_piece import check_corpora
 from asrprune.experiment.paths import ExperimentPaths
 from asrprune.experiment.store import Experiment
@@ -23,7 +22,6 @@ from asrprune.runtime.progress import track
 from asrprune.runtime.records import Record
 from asrprune.scoring.wer import word_errors
 
-logger = logging.getLogger(__name__)
 _OR = "or give --exit-threshold (exit_threshold in Python)"
 NEVER = math.nextafter(1.0, 2.0)  # a threshold that no confidence reaches
 _NORMAL_95 = 1.645  # one-sided
@@ -203,11 +201,8 @@ def chosen_thresholds(experiment: Experiment, decoder: str | None = None) -> tup
             f"{path}: has {len(made.thresholds)} thresholds for the exits {_listed(made.exits)}, but the model has the exits"
             f" {_listed(exits)}, of which all but the last one need a threshold; run `asrprune early-exit` again"
         )
-    if decoder not in (None, made.decoder):
-        logger.warning(
-            "%s: the thresholds were chosen with the decoder %s, not with %s; run `asrprune early-exit` with that one",
-            path, made.decoder, decoder,
-        )  # fmt: skip
+    if decoder is not None:
+        warn_of_thresholds(path, made.decoder, decoder)
     return made.thresholds
 
 

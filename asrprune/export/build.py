@@ -13,7 +13,7 @@ from asrprune.config.schema import BeamConfig, Decoding
 from asrprune.data.units import token_list, write_tokens
 from asrprune.decode.benchmark import Bench
 from asrprune.decode.choose import Tuned, decoder_of, tuned_of
-from asrprune.decode.threshold import chosen_thresholds, exits_of
+from asrprune.decode.threshold import EarlyExit, chosen_thresholds, exits_of
 from asrprune.decode.windows import Timing
 from asrprune.decode.words import WORD_TAIL_S
 from asrprune.experiment.paths import ExperimentPaths
@@ -179,9 +179,9 @@ def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
         )
         for at, (keep, score) in sorted(steps.items(), reverse=True)
     ]  # fmt: skip
-    exits, thresholds = _exits(experiment) if options.form == "early-exit" else ((), ())
+    exits, thresholds, chosen_with = _exits(experiment) if options.form == "early-exit" else ((), (), None)
     exported = Exported(
-        format=1, form=options.form, exits=exits, thresholds=thresholds,
+        format=1, form=options.form, exits=exits, thresholds=thresholds, chosen_with=chosen_with,
         input=options.input, precision=options.precision, depth=options.depth or layers,
         depths=tuple(depths), num_layers=layers, strategy=plan.strategy, metric=plan.metric, dev_set=plan.dev_set,
         licence=options.licence, data_licence=experiment.record.data_licence,
@@ -194,12 +194,16 @@ def _describe(experiment: Experiment, plan: Plan, options: Options) -> Exported:
     return exported.model_copy(update={"depths": (row,)}) if options.form == "depth" else exported
 
 
-def _exits(experiment: Experiment) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Return the exits of the model, and how sure each but the last one must be; raise a ``UserError`` if that is not known."""
+def _exits(experiment: Experiment) -> tuple[tuple[int, ...], tuple[float, ...], str]:
+    """Return the exits of the model, how sure each but the last one must be, and the decoder with which that was chosen.
+
+    Raises:
+        UserError: it is not known how sure they must be.
+    """
     exits, path = exits_of(experiment), ExperimentPaths(experiment.path).early_exit
     if not path.exists():
         raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set before --form early-exit")
-    return exits, chosen_thresholds(experiment, decoder_of(experiment).identity)
+    return exits, chosen_thresholds(experiment, decoder_of(experiment).identity), EarlyExit.read(path).decoder
 
 
 def _rtf(experiment: Experiment) -> dict[int, float]:

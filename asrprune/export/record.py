@@ -81,6 +81,7 @@ class Exported(Record):
     float32_layers: Keep = ()  # the layers of an int8 file that stay in float32
     exits: tuple[int, ...] = ()  # of the form early-exit
     thresholds: tuple[float, ...] = ()  # how sure each exit but the last one must be by default; above 1: never
+    chosen_with: str | None = None  # the decoder with which the thresholds were chosen; earlier versions did not record it
     depth: int  # the depth that runs by default; with early exit, the largest one
     depths: tuple[ExportedDepth, ...] = Field(min_length=1)  # deepest first
     num_layers: int = Field(ge=1, le=MOST_LAYERS)

@@ -10,7 +10,7 @@ import numpy as np
 from asrprune.config.schema import BeamConfig
 from asrprune.data.units import Units
 from asrprune.decode.choose import make_decoder, replaced, with_weights
-from asrprune.decode.decoder import Decoder
+from asrprune.decode.decoder import Decoder, warn_of_thresholds
 from asrprune.decode.windows import Timing
 from asrprune.experiment.plan import Keep, Plan, check_layers
 from asrprune.export.record import Exported
@@ -47,6 +47,7 @@ class ExportedModel:
         self.plan: Plan = self.record.plan()
         self.timing = Timing(self.frontend.shift_ms, self.record.factor, self.record.windows)
         self.units, self.word_tail_s = Units(self.record.units), self.record.word_tail_s
+        self._warned = set[str]()  # decoders that have been compared with that of the thresholds
 
     def _check_sizes(self) -> None:
         """Raise a ``UserError`` if the metadata do not describe the graph."""
@@ -120,7 +121,12 @@ class ExportedModel:
     def thresholds(self, given: float | None, decoder: str) -> Sequence[float]:
         if self.record.form != "early-exit":
             raise UserError(f"{self.path}: has no early exit; export it with --form early-exit, or choose a depth")
-        return self.record.thresholds if given is None else [given] * (len(self.record.exits) - 1)
+        if given is not None:
+            return [given] * (len(self.record.exits) - 1)
+        if self.record.chosen_with is not None and decoder not in self._warned:
+            warn_of_thresholds(self.path, self.record.chosen_with, decoder)
+            self._warned.add(decoder)
+        return self.record.thresholds
 
     def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
         log_probs, frames, layers = self._session.run_until_sure(features[None], np.array([len(features)]), thresholds)

@@ -156,7 +156,7 @@ def test_thresholds_of_another_decoder_are_told(own: Experiment, tiny_data: Path
     )  # fmt: skip
     made.write(own.path / "early_exit.json")
     for decoder, told in ((GreedyConfig(), False), (BeamConfig(), True)):
-        assert build._exits(with_numbers(own, "decode", decoder=decoder)) == ((1, 2, 4), (0.5, 0.5))
+        assert build._exits(with_numbers(own, "decode", decoder=decoder)) == ((1, 2, 4), (0.5, 0.5), "greedy")
         assert ("the thresholds were chosen with the decoder greedy, not with beam" in caplog.text) == told
 
 

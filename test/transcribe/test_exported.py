@@ -211,6 +211,17 @@ def test_early_exit_ends_where_it_ends_in_torch(ending: tuple[Path, Experiment],
     assert [json.loads(line)["layers"] for line in done.out.splitlines()] == [list(hypothesis.layers) for hypothesis in found]
 
 
+def test_thresholds_of_another_decoder_are_told_once(
+    ending: tuple[Path, Experiment], wavs: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    Recognizer.load(ending[0]).transcribe(wavs[0], depth="auto")
+    assert "the thresholds were chosen with" not in caplog.text
+    beam = Recognizer.load(ending[0], decoder={"type": "beam"})
+    for _ in range(2):
+        beam.transcribe(wavs[0], depth="auto")
+    assert caplog.text.count("the thresholds were chosen with the decoder greedy, not with beam") == 1
+
+
 def test_early_exit_of_a_file_that_takes_samples(ending: tuple[Path, Experiment], wavs: list[Path], tmp_path: Path) -> None:
     export(ending[1], find_plan(ending[1], None), tmp_path / "model.onnx", Options(form="early-exit", input="waveform"))
     here, there = Recognizer.load(tmp_path / "model.onnx"), Recognizer(TrainedModel(ending[1]))
@@ -234,7 +245,7 @@ def test_what_early_exit_costs_is_measured(
     features = [batch.features[0].numpy() for batch in corpus.loader([np.array([number]) for number in range(len(corpus))])]
     thresholds = splitting(confidences(model, features))
     monkeypatch.setattr(assemble, "early_exit", lambda *_: traced)
-    monkeypatch.setattr(build, "_exits", lambda _: (exits, thresholds))
+    monkeypatch.setattr(build, "_exits", lambda _: (exits, thresholds, "greedy"))
     with caplog.at_level("INFO"):
         options = Options(form="early-exit", precision=precision, dev=dev)
         found = export(ending[1], find_plan(ending[1], None), path, options).ended
