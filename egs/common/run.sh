@@ -34,16 +34,10 @@ results_dir=            # where to copy RESULTS.md and figures/ at the end
 common=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$common/parse_options.sh"
 source "$common/environment.sh"
-one_of executor local slurm
-one_of is_dev true false
-one_of allow_pipes true false
+one_of executor local slurm; for flag in is_dev allow_pipes; do one_of "$flag" true false; done
 numbers=(--config "$config" $config_opts) exp=$expdir/$exp_tag
 from_config lm=decode.decoder.lm speeds=prune.speeds
-if [[ $lm_text && ( -z $lm || -f $lm ) ]]; then
-    wrong_usage "--lm_text $lm_text: no language model is trained; remove it, or set decode.decoder.lm to 3gram.arpa"
-fi
-if [[ $lm && -f $lm && -f $exp/lang/$lm ]]; then die "decode.decoder.lm $lm: is here and in $exp/lang, and decoding would take\
- the second; remove one of the two"; fi
+check_language_model
 remember download_dir local_opts
 train=$datadir/$train_set train_sp=${train}_sp dev=$datadir/$dev_set tests=() list=()
 for name in $test_sets; do tests+=("$datadir/$name"); done
