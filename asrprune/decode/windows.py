@@ -110,9 +110,9 @@ def _pause(energy: np.ndarray, last: int, timing: Timing) -> int | None:
         last: the last frame that may be returned, so that the next window is long enough for the model.
         timing: the frames of the model; what a pause is.
     """
-    if timing.windows.pause_db is None:
+    width = max(1, int(_PAUSE_MS / timing.shift_ms))
+    if timing.windows.pause_db is None or len(energy) < width:
         return None
-    width = int(_PAUSE_MS / timing.shift_ms)
     sums = np.cumsum(np.insert(energy.astype(np.float64), 0, 0.0))
     means = (sums[width:] - sums[:-width]) / width  # of all stretches as long as a pause
     middles = np.arange(len(means)) + width // 2

@@ -115,6 +115,13 @@ def test_the_last_window_is_long_enough_for_the_model() -> None:
         assert list(windows(frames, timing, lambda start, stop: loudness[start:stop]))[1] == (second, frames)
 
 
+def test_windows_shorter_than_a_pause_overlap() -> None:
+    """A file of a stranger may say so."""
+    timing = Timing(10.0, 4, Windows(one_piece_s=0.1, window_s=0.16, overlap_s=0.08, pause_db=20.0))
+    parts = list(windows(40, timing, lambda start, stop: np.zeros(stop - start)))
+    assert parts == [(0, 16), (8, 24), (16, 32), (24, 40)]
+
+
 def test_without_pauses_windows_overlap() -> None:
     rng = np.random.default_rng(0)
     loudness = rng.uniform(0.1, 1.0, size=10_000)
