@@ -183,8 +183,8 @@ def exits_of(experiment: Experiment) -> tuple[int, ...]:
     return exits
 
 
-def chosen_thresholds(experiment: Experiment, decoder: str | None = None) -> tuple[float, ...]:
-    """Return the thresholds of early_exit.json; warn if they were chosen with another decoder than the one of this identity.
+def chosen_thresholds(experiment: Experiment, decoder: str | None = None) -> EarlyExit:
+    """Return early_exit.json; warn if its thresholds were chosen with another decoder than the one of this identity.
 
     Raises:
         UserError: the file is missing, or of another model or other exits.
@@ -203,7 +203,7 @@ def chosen_thresholds(experiment: Experiment, decoder: str | None = None) -> tup
         )
     if decoder is not None:
         warn_of_thresholds(path, made.decoder, decoder)
-    return made.thresholds
+    return made
 
 
 def _listed(exits: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from asrprune.config.schema import BeamConfig, Decoding
 from asrprune.data.units import token_list, write_tokens
 from asrprune.decode.benchmark import Bench
 from asrprune.decode.choose import Tuned, decoder_of, tuned_of
-from asrprune.decode.threshold import EarlyExit, chosen_thresholds, exits_of
+from asrprune.decode.threshold import chosen_thresholds, exits_of
 from asrprune.decode.windows import Timing
 from asrprune.decode.words import WORD_TAIL_S
 from asrprune.experiment.paths import ExperimentPaths
@@ -200,10 +200,12 @@ def _exits(experiment: Experiment) -> tuple[tuple[int, ...], tuple[float, ...], 
     Raises:
         UserError: it is not known how sure they must be.
     """
-    exits, path = exits_of(experiment), ExperimentPaths(experiment.path).early_exit
+    exits_of(experiment)  # raises if there is one only
+    path = ExperimentPaths(experiment.path).early_exit
     if not path.exists():
         raise UserError(f"{path}: is missing; run `asrprune early-exit` on a dev set before --form early-exit")
-    return exits, chosen_thresholds(experiment, decoder_of(experiment).identity), EarlyExit.read(path).decoder
+    chosen = chosen_thresholds(experiment, decoder_of(experiment).identity)
+    return chosen.exits, chosen.thresholds, chosen.decoder
 
 
 def _rtf(experiment: Experiment) -> dict[int, float]:

@@ -92,7 +92,7 @@ class TrainedModel:
         if given is not None:
             return [given] * (len(exits_of(self.experiment)) - 1)
         if self._thresholds is None:
-            self._thresholds = chosen_thresholds(self.experiment, decoder)
+            self._thresholds = chosen_thresholds(self.experiment, decoder).thresholds
         return self._thresholds
 
     def emissions_until_sure(self, features: np.ndarray, thresholds: Sequence[float]) -> tuple[np.ndarray, int]:
