@@ -45,7 +45,7 @@ from asrprune.train.checkpoint import (
 )
 from asrprune.train.dev import evaluate
 from asrprune.train.journal import Exit, Journal, SilentJournal
-from asrprune.train.ranks import add_up, share
+from asrprune.train.ranks import add_up, part, share
 from asrprune.train.update import Updater
 from asrprune.train.window import Window
 
@@ -141,6 +141,7 @@ class Trainer:
         while self.progress.epoch <= self.config.train.epochs:
             self._run_epoch()
             self._finish_epoch()
+        part(self.fabric)
 
     # -- one epoch ---------------------------------------------------------------------------------------------------
 
@@ -317,6 +318,7 @@ class Trainer:
 
     def _stop(self) -> NoReturn:
         self._save()
+        part(self.fabric)
         self.journal.close()
         if not self.writes:
             self.signals.clear()

@@ -144,6 +144,15 @@ def add_up(value: Tensor, fabric: Fabric) -> Tensor:
     return total
 
 
+def part(fabric: Fabric) -> None:
+    """End the communication between the processes of a run after their last common operation.
+
+    Otherwise the threads of gloo may be in the way when Python ends, and then a training that is done ends with SIGABRT.
+    """
+    if fabric.world_size > 1:
+        torch.distributed.destroy_process_group()
+
+
 def is_lost_peer(error: Exception) -> bool:
     """Return whether the error means that another process of the run has ended."""
     return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)

@@ -81,6 +81,28 @@ def test_two_processes_learn_what_one_learns(
             np.testing.assert_allclose(ours, theirs, rtol=2e-4)
 
 
+@pytest.mark.parametrize("end", ["last epoch", "signal"])
+def test_processes_part_before_python_ends(end: str, config: Config, tiny_data: Path, tmp_path: Path) -> None:
+    """The threads of a process group that is left to the end of Python abort about one in forty processes."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import atexit, sys, torch\n"
+        "from asrprune.cli import main\n"
+        "atexit.register(lambda: print('together:', torch.distributed.is_initialized(), file=sys.stderr))\n"
+        "main()\n"
+    )
+    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1 if end == "last epoch" else 400})})
+    arguments = command(config, tiny_data, tmp_path / "exp", "--nproc", "2")[2:]
+    process = subprocess.Popen([*PYTHON, str(program), *arguments], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any("epoch 1: train loss" in line for line in process.stderr)
+    if end == "signal":
+        process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == (143 if end == "signal" else 0), said
+    assert said.count("together: False") == 2
+
+
 def test_what_an_update_leaves_unused_has_a_gradient_of_0(tiny_config_with: ConfigWith) -> None:
     model = CtcModel(tiny_config_with("model.self_conditioning=true").model, 80, 7)
     zero_of_unused(model, [1, 4]).backward()
