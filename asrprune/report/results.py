@@ -8,6 +8,7 @@ from pydantic import Field
 
 from asrprune.analysis.matrices import read_matrices
 from asrprune.config.load import RecordedConfig
+from asrprune.data.tables import open_table, sha256_of_rows
 from asrprune.decode.benchmark import Bench, Timed
 from asrprune.decode.decoder import without_precision
 from asrprune.decode.sweep import Decoded
@@ -87,7 +88,7 @@ class Results(Record):
     search: dict[StrategyLabel, Search]
     bench: Bench | None
     config: RecordedConfig
-    missing: tuple[str, ...]  # a sentence for each part that is left out
+    missing: tuple[str, ...]  # a sentence for each part that is left out or old
 
     def in_units(self, text: str) -> str:
         """Replace words and WER in ``text`` by the unit that was counted."""
@@ -115,7 +116,7 @@ def collect(exp: Path) -> Results:
         format=1, exp=_title(exp.resolve()), environment=environment(), data=_data(usable),
         rows=_rows(usable, bench, model.num_layers), model=model.model_copy(update={"config": None}),
         training=training, search=plans, bench=bench, config=config,
-        missing=(*unlogged, *_missing(exp), *old_decodes, *old_plans, *old_bench, *untimed, *old_matrices),
+        missing=(*unlogged, *_missing(exp), *old_decodes, *old_plans, *old_bench, *untimed, *old_matrices, *_edited(usable)),
     )  # fmt: skip
 
 
@@ -204,6 +205,16 @@ def _data(usable: Sequence[tuple[Decoded, Score]]) -> dict[str, SetData]:
                 " write"
             )
     return {name: seen for name, (_, seen) in first.items()}
+
+
+def _edited(usable: Sequence[tuple[Decoded, Score]]) -> list[str]:
+    """Return a sentence about each set whose transcripts were edited since they were scored."""
+    scored = {(d.set, Path(d.directory) / "text"): s.text_sha256 for d, s in usable if d.directory and s.text_sha256}
+    return [
+        f"Old: the error rates of {name}; {path} was edited since, run {Score.made_by} again."
+        for (name, path), text_sha256 in scored.items()
+        if path.exists() and sha256_of_rows(open_table(path)) != text_sha256
+    ]
 
 
 def _rows(usable: Sequence[tuple[Decoded, Score]], bench: Bench | None, num_layers: int) -> tuple[Row, ...]:

@@ -11,6 +11,7 @@ import yaml
 from records import changed, measures
 
 from asrprune.config.load import resolved
+from asrprune.data.tables import sha256_of_rows
 from asrprune.decode.benchmark import Bench
 from asrprune.experiment.plan import Plan
 from asrprune.experiment.store import ModelRecord
@@ -250,6 +251,21 @@ def test_the_score_of_another_text_is_told(experiment: Path) -> None:
     change(folder / "score.json", output_sha256="old")
     with pytest.raises(UserError, match=r"score\.json: is the score of another text than the one that decode\.json records"):
         collect(experiment)
+
+
+def test_transcripts_that_were_edited_since_the_scoring_are_told_once(experiment: Path, tmp_path: Path) -> None:
+    text = tmp_path / "test/text"
+    text.parent.mkdir()
+    text.write_text("u1 ONE\nu2 TWO\n")
+    for record in experiment.glob("decode/test/*/decode.json"):
+        change(record, directory=str(text.parent))
+        change(record.with_name("score.json"), text_sha256=sha256_of_rows([("u1", "ONE"), ("u2", "TWO")]))
+    assert collect(experiment).missing == ()
+    text.write_text("u1 ONE\nu2 TOO\n")
+    told = f"Old: the error rates of test; {text} was edited since, run stage 9 (`asrprune score`) again."
+    assert collect(experiment).missing == (told,)
+    text.unlink()
+    assert collect(experiment).missing == ()
 
 
 def test_the_log_of_another_training_is_left_out_and_named(experiment: Path) -> None:
