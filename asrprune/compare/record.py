@@ -47,7 +47,7 @@ class CellRow(Row):
 class CellTraining(Training):
     """A training run."""
 
-    layer_passes: int  # layers run, summed over updates
+    layer_passes: int  # layers run, summed over updates; two views of an utterance count twice
 
 
 class CellRecord(Record):
@@ -149,20 +149,20 @@ def make_record(exp: Path, cell: Cell) -> CellRecord:
     return CellRecord(
         format=1, method=cell.method, depth=cell.depth, seed=cell.seed, alone=cell.alone, config=results.config,
         trained_on=TrainedOn.read(ExperimentPaths(exp).data), data=results.data, model=results.model,
-        training=CellTraining(**vars(results.training), layer_passes=_layers_run(exp)), search=results.search,
-        similarity=similarity, influence=influence, environment=results.environment, words=words, speakers=speakers,
-        rows=tuple(rows),
+        training=CellTraining(**vars(results.training), layer_passes=_layers_run(exp, results.config.train.views)),
+        search=results.search, similarity=similarity, influence=influence, environment=results.environment, words=words,
+        speakers=speakers, rows=tuple(rows),
     )  # fmt: skip
 
 
-def _layers_run(exp: Path) -> int:
-    """Return the number of layers run, summed over updates, from the log of training."""
+def _layers_run(exp: Path, views: int) -> int:
+    """Return the number of layers run, summed over updates and views, from the log of training."""
     steps = read_log(ExperimentPaths(exp).log)[0]
     if any("layers_run" not in step for step in steps):
         raise UserError(
             f"{exp}/train.jsonl: written by an earlier version, without layers_run; remove {exp}, {CellRecord.made_by} makes it"
         )
-    return sum(int(step["layers_run"]) for step in steps)
+    return views * sum(int(step["layers_run"]) for step in steps)
 
 
 def numbers(text: str) -> np.ndarray:

@@ -217,6 +217,6 @@ def update_overhead(grid: Grid, records: dict[str, CellRecord]) -> float | None:
 def _cost(record: CellRecord) -> Cost:
     return Cost(
         method=record.method, depth=record.depth, seed=record.seed, alone=record.alone, updates=record.training.steps,
-        layer_passes=record.training.layer_passes, seconds=round(record.training.seconds, 1),
+        views=record.config.train.views, layer_passes=record.training.layer_passes, seconds=round(record.training.seconds, 1),
         precision=record.training.precision,
     )  # fmt: skip

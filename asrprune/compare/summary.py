@@ -84,6 +84,7 @@ class Cost(Record):
     seed: int
     alone: bool
     updates: int
+    views: int = 1  # of each utterance in an update
     layer_passes: int
     seconds: float
     precision: str | None = None  # see Training

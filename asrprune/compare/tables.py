@@ -123,11 +123,15 @@ def cost_table(summary: Summary, grid: Grid) -> Table:
     )
     caption = (
         "Training cost for one seed. Layer passes: layers run, summed over updates, in thousands. Cost: layer passes + f *"
-        f" updates, relative to {grid.plain} of all layers.{fitted} Minutes are as measured, while the machine also did"
-        f" other work.{_arithmetic(summary.cost)}"
+        f" updates, relative to {grid.plain} of all layers.{_two_views(summary.cost)}{fitted}"
+        f" Minutes are as measured, while the machine also did other work.{_arithmetic(summary.cost)}"
     )
     header = ("models", "models trained", "updates", "layer passes (k)", "cost", "minutes")
     return Table("cost", caption, header, tuple(lines))
+
+
+def _two_views(rows: Sequence[Cost]) -> str:
+    return " An update with two views of each utterance counts twice." if any(row.views > 1 for row in rows) else ""
 
 
 def _arithmetic(rows: Sequence[Cost]) -> str:
@@ -159,17 +163,19 @@ def _cost_line(summary: Summary, grid: Grid, label: str, method: str, alone: boo
     rows = [row for row in summary.cost if row.method == method and (alone or row.depth == layers)]
     if not rows:
         return (label, NONE, NONE, NONE, NONE, NONE)
-    updates, passes, seconds = _mean_cost(rows)
+    updates, passes, rests, seconds = _mean_cost(rows)
     one = [row for row in summary.cost if row.method == grid.plain and row.depth == layers]
     cost, overhead = NONE, summary.update_overhead
     if one and overhead is not None:
-        cost = f"{(passes + overhead * updates) / ((layers + overhead) * _mean_cost(one)[0]):.2f}"
+        _, plain_passes, plain_rests, _ = _mean_cost(one)
+        cost = f"{(passes + overhead * rests) / (plain_passes + overhead * plain_rests):.2f}"
     models = len(rows) / len({row.seed for row in rows})
     return (label, f"{models:g}", f"{updates:,.0f}", f"{passes / 1000:,.0f}", cost, f"{seconds / 60:.0f}")
 
 
-def _mean_cost(rows: Sequence[Cost]) -> tuple[float, float, float]:
-    """Return updates, layer passes and seconds, summed over the rows and divided by the number of seeds."""
+def _mean_cost(rows: Sequence[Cost]) -> tuple[float, float, float, float]:
+    """Return updates, layer passes, passes of the rest of the model and seconds, summed and divided by the number of seeds."""
     seeds = len({row.seed for row in rows})
     updates, passes = sum(row.updates for row in rows), sum(row.layer_passes for row in rows)
-    return updates / seeds, passes / seeds, sum(row.seconds for row in rows) / seeds
+    rests = sum(row.views * row.updates for row in rows)
+    return updates / seeds, passes / seeds, rests / seeds, sum(row.seconds for row in rows) / seeds

@@ -336,6 +336,12 @@ class TrainConfig(Section):
     eps: Real = setting(1e-9, "AdamW: added to the denominator", gt=0.0)
     weight_decay: Real = setting(0.0, "AdamW: weight decay, on matrices only", ge=0.0)
     grad_clip: Real = setting(5.0, "largest norm of the gradient; a larger gradient is scaled down to it", gt=0.0)
+    consistency: Real = setting(
+        0.0,
+        "weight of the divergence between the outputs for two augmented views of each utterance (CR-CTC); 0: one view;"
+        " otherwise an update takes twice the time and memory",
+        ge=0.0,
+    )
     precision: Literal["auto", "float32", "bf16"] = setting("auto", "arithmetic; auto: bf16 if the hardware supports it")
     strategy: Literal["ddp", "fsdp"] = setting(
         "ddp", "with several processes, each process holds the model (ddp) or a part of it (fsdp)", affects=("pace",)
@@ -350,6 +356,11 @@ class TrainConfig(Section):
     )
     dev_every_epochs: Positive = setting(1, "interval between two evaluations on the dev set", unit="epochs")
     num_workers: Whole = setting(1, "processes that read features in advance", affects=("pace",), ge=0)
+
+    @property
+    def views(self) -> int:
+        """Augmented views of each utterance in an update."""
+        return 2 if self.consistency else 1
 
     def mistakes(self) -> list[str]:
         """Check that no more epochs are averaged than are kept."""

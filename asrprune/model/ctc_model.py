@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from asrprune.config.schema import ModelConfig
 from asrprune.model.encoder import Between, Context, Encoded, Encoder
-from asrprune.model.head import CtcHead, ctc_losses
+from asrprune.model.head import CtcHead, consistency_losses, ctc_losses
 from asrprune.runtime.errors import UserError
 
 
@@ -99,22 +99,31 @@ class CtcModel(nn.Module):
         keep: Sequence[int] | None = None,
         scales: Sequence[float] | None = None,
         depth: int | None = None,
+        consistency: float = 0.0,
     ) -> Tensor:
-        """Compute the CTC losses of a training step, summed over utterances: (E,), one for each exit up to ``depth``.
+        """Compute the losses of a training step, summed over utterances: (E,), one for each exit up to ``depth``.
+
+        This is the CTC loss; with two views of each utterance the mean of both CTC losses + ``consistency`` * their divergence.
 
         Args:
-            features: (B, T, F), normalised (and augmented).
+            features: (B, T, F), normalised (and augmented); or (2 * B, T, F): the first views of all utterances, then the
+                second ones.
             lens: (B,) feature frames.
             labels: (B, U) int64, padded; ``label_lens`` (B,) are their lengths.
             keep: the layers that stochastic depth runs in this step.
             scales: c_l, the factor of the branches of each layer.
             depth: the exit at which a truncated step ends; None: the last layer. ``keep`` must have no layer above it.
+            consistency: weight of the divergence between two views; 0: there is one view.
         """
+        views = 2 if consistency else 1
         exits = [exit for exit in self.config.exits if depth is None or exit <= depth]
-        encoded = self.encode(features, lens, keep, exits, scales)
+        encoded = self.encode(features, lens.repeat(views), keep, exits, scales)
         streams = torch.cat([encoded.taps[exit] for exit in exits])  # one call of the head for all exits: (E * B, T', D)
-        losses = ctc_losses(self.head(streams), encoded.lens, labels, label_lens)
-        return losses.view(len(exits), -1).sum(dim=1)
+        log_probs, lens = self.head(streams), encoded.lens[: len(lens)]
+        losses = ctc_losses(log_probs, lens, labels, label_lens).view(len(exits), -1).sum(dim=1) / views
+        if consistency:
+            losses = losses + consistency * consistency_losses(log_probs, lens).view(len(exits), -1).sum(dim=1)
+        return losses
 
     def total(self, losses: Tensor) -> Tensor:
         """Return the weighted mean of ``losses``, which ``forward`` returns for the lowest exits.

@@ -1,5 +1,6 @@
-"""The CTC head that all taps and depths share."""
+"""The CTC head that all taps and depths share, and the losses of its emissions."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,3 +41,22 @@ def ctc_losses(log_probs: Tensor, lens: Tensor, labels: Tensor, label_lens: Tens
         reduction="none",
         zero_infinity=True,
     )
+
+
+def consistency_losses(log_probs: Tensor, lens: Tensor) -> Tensor:
+    """Compute how much the emissions of two augmented views of the same utterances differ (CR-CTC, arXiv 2410.05101).
+
+    This is the mean of KL(a || b) and KL(b || a). The first view in each KL is a constant, so each view learns from the other.
+
+    Args:
+        log_probs: (N * 2 * B, T', V), N sets of emissions; each has the first views of B utterances, then the second ones.
+        lens: (B,) emission frames.
+
+    Returns:
+        (N * B,) divergences, summed over the frames.
+    """
+    views = log_probs.unflatten(0, (-1, 2, len(lens)))
+    others = views.detach().flip(1)
+    divergences = (others.exp() * (others - views)).sum(dim=-1).mean(dim=1)  # (N, B, T')
+    inside = torch.arange(log_probs.shape[1], device=lens.device) < lens.unsqueeze(1)
+    return (divergences * inside).sum(dim=-1).flatten()

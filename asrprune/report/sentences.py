@@ -88,6 +88,8 @@ def _training(results: Results) -> str:
         return f"{made}."
     best = results.in_units(f"best dev WER of one checkpoint {training.best_dev_wer:.2f} % (epoch {training.best_epoch})")
     steps = f"{training.steps:,} steps" + (f" in {training.precision}" if training.precision else "")
+    if results.config.train.views > 1:
+        steps += f", two views of each utterance (consistency {results.config.train.consistency})"
     return f"{training.epochs} epochs, {steps}, {_duration(training.seconds)}; {best}; {made}."
 
 

@@ -95,12 +95,13 @@ class Updater:
         set_learning_rate(self.optimizer, learning_rate(step, self.total_steps, self.config.train.schedule))
 
     def losses(self, batch: Batch, keep: list[int], depth: int | None = None) -> Tensor:
-        """Return the loss of each exit (E,), summed over the batch, which is augmented."""
-        options = self.config.augment
+        """Return the loss of each exit (E,), summed over the batch, which is augmented: twice, for ``train.consistency``."""
+        options, consistency = self.config.augment, self.config.train.consistency
         features = self.module.normalise(change_vocal_tract(batch.features, self.config.frontend, options))
+        features = features.repeat(self.config.train.views, 1, 1)  # two views of the same vocal tract
         features = spec_augment(change_volume(features, self.module.cmvn_scale, options), options)
         scales = branch_scales(self.probabilities)
-        losses = self.model(features, batch.lens, batch.labels, batch.label_lens, keep, scales, depth)
+        losses = self.model(features, batch.lens, batch.labels, batch.label_lens, keep, scales, depth, consistency)
         return losses + zero_of_unused(self.module, keep) if isinstance(self.fabric.strategy, DDPStrategy) else losses
 
     def try_out(self, batch: Batch) -> None:

@@ -126,6 +126,14 @@ def test_layers_run_are_those_that_the_trainer_logged(exp: Path, cell: Cell) -> 
     assert make_record(exp, cell).training.layer_passes == 13
 
 
+def test_layers_that_run_for_two_views_count_twice(exp: Path, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = record.collect(exp)
+    train = results.config.train.model_copy(update={"consistency": 0.2})
+    config = results.config.model_copy(update={"train": train})
+    monkeypatch.setattr(record, "collect", lambda exp: results.model_copy(update={"config": config}))
+    assert make_record(exp, cell).training.layer_passes == 2 * 6
+
+
 def test_a_log_that_does_not_say_what_was_run_is_refused(exp: Path, cell: Cell) -> None:
     log(exp, {"layers_run": 70}, {}, {"layers_run": 10})
     with pytest.raises(UserError, match=r"train\.jsonl: written by an earlier version, without layers_run; remove "):

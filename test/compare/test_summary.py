@@ -296,6 +296,10 @@ def test_training_cost_is_summed_over_depths_for_one_seed(summary: Summary) -> N
     mixed = changed(summary, cost=[changed(one, precision="bf16"), *others])
     unrecorded = f"{len(others)} in a precision that was not recorded"
     assert table(mixed, "cost").caption.endswith(f"Models trained: 1 in bf16, {unrecorded}.")
+    assert "two views" not in table(summary, "cost").caption
+    two_views = changed(summary, cost=[changed(row, views=2) if row.method == "both" else row for row in summary.cost])
+    assert table(two_views, "cost").rows[0][4] == f"{(3.6 + 2 * 2) / (4 + 2):.2f}"
+    assert "An update with two views of each utterance counts twice. f = 2" in table(two_views, "cost").caption
     unknown = table(changed(summary, update_overhead=None), "cost")
     assert {cells[4] for cells in unknown.rows} == {"–"}
     assert "It is left out" in unknown.caption

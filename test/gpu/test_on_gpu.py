@@ -24,7 +24,7 @@ from asrprune.experiment.plan import Keep
 from asrprune.experiment.store import Experiment
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import CtcModel
-from asrprune.model.head import ctc_losses
+from asrprune.model.head import consistency_losses, ctc_losses
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.strategies.iterative import iterative
 from asrprune.recognizer import Recognizer
@@ -134,6 +134,14 @@ def test_ctc_losses(label_lens: list[int]) -> None:
         found[device].sum().backward()
     near(found[DEVICE], found[CPU])
     near(logits[DEVICE].grad, logits[CPU].grad)  # type: ignore[arg-type]
+
+
+def test_consistency_losses() -> None:
+    lens, found = torch.tensor([9, 4]), {}
+    log_probs = torch.randn(8, 9, 5, generator=torch.Generator().manual_seed(2)).log_softmax(-1)
+    for device in (CPU, DEVICE):
+        found[device] = consistency_losses(log_probs.to(device), lens.to(device))
+    near(found[DEVICE], found[CPU])
 
 
 def test_dropout_and_masks_are_drawn_from_the_seed_alone() -> None:

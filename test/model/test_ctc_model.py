@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from asrprune.config.schema import ModelConfig
 from asrprune.decode.greedy import GREEDY
 from asrprune.model.ctc_model import CtcModel, num_params
-from asrprune.model.head import ctc_losses
+from asrprune.model.head import consistency_losses, ctc_losses
 
 NUM_MELS, VOCAB = 20, 6
 LAYER_TYPES = ("transformer", "conformer", "ebranchformer")
@@ -64,6 +64,49 @@ def test_a_truncated_step_scales_the_weights_to_a_sum_of_1() -> None:
     assert float(model.total(losses)) == pytest.approx(0.3 * 3.0 + 0.3 * 5.0 + 0.4 * 11.0)
     assert float(model.total(losses[:2])) == pytest.approx(4.0)
     assert float(model.total(losses[:1])) == pytest.approx(3.0)
+
+
+def other_view() -> Tensor:
+    return FEATURES + 0.5 * torch.randn(FEATURES.shape, generator=torch.Generator().manual_seed(2))
+
+
+def test_two_views_have_the_mean_of_their_losses_and_the_divergence_between_them() -> None:
+    """CR-CTC: (CTC(a) + CTC(b)) / 2 + weight * (KL(a || b) + KL(b || a)) / 2, over the frames of each utterance."""
+    model = make_model()
+    views = [FEATURES, other_view()]
+    with torch.inference_mode():
+        losses = model(torch.cat(views), LENS, LABELS, LABEL_LENS, consistency=0.2)
+        expected = []
+        for exit in (1, 3, 4):
+            encoded = [model.encode(view, LENS, taps=(1, 3, 4)) for view in views]
+            a, b = (model.head(e.taps[exit]) for e in encoded)
+            lens = encoded[0].lens
+            kl = sum(
+                F.kl_div(b[i, :n], a[i, :n], log_target=True, reduction="sum")
+                + F.kl_div(a[i, :n], b[i, :n], log_target=True, reduction="sum")
+                for i, n in enumerate(lens.tolist())
+            )
+            expected.append((torch_ctc(a, lens) + torch_ctc(b, lens)) / 2 + 0.2 * kl / 2)
+    torch.testing.assert_close(losses, torch.stack(expected))
+
+
+def test_each_view_learns_from_the_other_which_is_a_constant() -> None:
+    lens = torch.tensor([7, 4, 6])
+    logits = torch.randn(6, 7, VOCAB, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    consistency_losses(logits.log_softmax(-1), lens).sum().backward()
+    assert logits.grad is not None
+    posteriors = logits.detach().softmax(-1)
+    inside = (torch.arange(7) < lens.unsqueeze(1)).unsqueeze(2)
+    for own, other in ((0, 1), (1, 0)):  # the gradient of KL(other || own) with respect to own logits is own - other
+        own, other = slice(3 * own, 3 * own + 3), slice(3 * other, 3 * other + 3)
+        torch.testing.assert_close(logits.grad[own], 0.5 * (posteriors[own] - posteriors[other]) * inside)
+
+
+def test_two_equal_views_have_the_losses_of_one() -> None:
+    model = make_model()
+    with torch.inference_mode():
+        two = model(FEATURES.repeat(2, 1, 1), LENS, LABELS, LABEL_LENS, keep=[1, 2, 3], depth=3, consistency=0.2)
+        torch.testing.assert_close(two, model(FEATURES, LENS, LABELS, LABEL_LENS, keep=[1, 2, 3], depth=3))
 
 
 def test_without_taps_the_total_is_the_last_layers_loss() -> None:

@@ -139,6 +139,13 @@ def test_one_checkpoint_is_not_called_epochs(reported: Path) -> None:
     assert dict(how_made(one))["Averaged checkpoints"].startswith("Epoch 14, chosen by its")
 
 
+def test_a_training_with_two_views_is_called_so(reported: Path) -> None:
+    results = collect(reported)
+    assert "views" not in dict(how_made(results))["Training"]
+    two_views = changed(results, config=changed(results.config, train=changed(results.config.train, consistency=0.2)))
+    assert "two views of each utterance (consistency 0.2)" in dict(how_made(two_views))["Training"]
+
+
 def test_the_headline_of_a_model_that_puts_out_nothing_says_what_to_do(reported: Path) -> None:
     results = collect(reported)
     rows = [changed(row, wer=100.0, sub=0, ins=0, del_=row.ref_words) for row in results.rows]

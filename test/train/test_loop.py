@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,6 +120,26 @@ def test_micro_batches_add_up_to_one_batch(make_trainer: MakeTrainer) -> None:
     assert windows[1].utterances == windows[0].utterances == 8
     assert windows[1].frames == windows[0].frames == int(trainer.train_corpus.lengths[:8].sum())
     assert windows[1].grad_norm == pytest.approx(windows[0].grad_norm, rel=1e-4)
+
+
+def test_two_views_differ_by_their_masks_alone(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have one vocal tract, so the same frames of both belong together."""
+    trainer = make_trainer("model.dropout=0", "augment.vocal_tract=0.2", "augment.volume_db=0", "train.consistency=0.2")
+    seen: list[torch.Tensor] = []
+    forward = trainer.updater.module.forward
+
+    def watched(features: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        seen.append(features)
+        return forward(features, *arguments)
+
+    monkeypatch.setattr(trainer.updater.module, "forward", watched)
+    (batch,) = batches_of(trainer, range(8))
+    trainer.updater.losses(batch, [1, 2, 3, 4])
+    first, second = seen[0].chunk(2)
+    assert len(first) == 8
+    whole = (first != 0) & (second != 0)
+    assert torch.equal(first[whole], second[whole])
+    assert not torch.equal(first, second)
 
 
 def test_gradient_is_that_of_the_mean_over_utterances(make_trainer: MakeTrainer) -> None:

@@ -67,7 +67,7 @@ def test_two_processes_learn_what_one_learns(
     tmp_path: Path,
 ) -> None:
     """Batches of one utterance, too, of which the second process has no share; with self-conditioning, taps are skipped."""
-    config = config.model_copy(update={"train": config.train.model_copy(update={"strategy": strategy})})
+    config = config.model_copy(update={"train": config.train.model_copy(update={"strategy": strategy, "consistency": 0.2})})
     lone = config.model_copy(update={"batch": config.batch.model_copy(update={"max_frames": 130})})
     lone = lone.model_copy(update={"model": lone.model.model_copy(update={"self_conditioning": True})})
     for name, each in (("batches", config), ("lone", lone)):

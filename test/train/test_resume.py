@@ -33,7 +33,7 @@ RunTraining = Callable[[Config, Path], None]
 
 # Saved after every line of the log; only the best epoch is kept and each is better than the last, so their files come and go.
 NUMBERS = ("epochs=3", "checkpoint_every_s=1e-9", "keep_best=1", "average=1", "schedule.peak=1e-2")
-OVERRIDES = (*(f"train.{number}" for number in NUMBERS), 'model.truncated={"1": 0.3, "2": 0.2}')
+OVERRIDES = (*(f"train.{number}" for number in NUMBERS), "train.consistency=0.2", 'model.truncated={"1": 0.3, "2": 0.2}')
 
 
 @pytest.fixture(scope="module")
