@@ -113,15 +113,15 @@ class CtcModel(nn.Module):
             keep: the layers that stochastic depth runs in this step.
             scales: c_l, the factor of the branches of each layer.
             depth: the exit at which a truncated step ends; None: the last layer. ``keep`` must have no layer above it.
-            consistency: weight of the divergence between two views; 0: there is one view.
+            consistency: weight of the divergence between two views.
         """
-        views = 2 if consistency else 1
+        views = len(features) // len(lens)
         exits = [exit for exit in self.config.exits if depth is None or exit <= depth]
         encoded = self.encode(features, lens.repeat(views), keep, exits, scales)
         streams = torch.cat([encoded.taps[exit] for exit in exits])  # one call of the head for all exits: (E * B, T', D)
         log_probs, lens = self.head(streams), encoded.lens[: len(lens)]
         losses = ctc_losses(log_probs, lens, labels, label_lens).view(len(exits), -1).sum(dim=1) / views
-        if consistency:
+        if views == 2:
             losses = losses + consistency * consistency_losses(log_probs, lens).view(len(exits), -1).sum(dim=1)
         return losses
 
