@@ -33,7 +33,15 @@ def test_workers_time_what_they_are_asked_for(tmp_path: Path) -> None:
         {"case": "exported", **size, "depth": 1, "precision": "int8", "utterances": 1, "frames": 60, "folder": str(tmp_path)},
         {"case": "greedy", **size, "utterances": 2, "frames": 60},
         {"case": "matmul", "size": 64, "dtype": "bf16"},
-        {"case": "recipe_updates", "config": str(tiny), "truncated": True, "utterances": 2, "frames": 60, "labels": 3},
+        {
+            "case": "recipe_updates",
+            "config": str(tiny),
+            "truncated": True,
+            "updates": 40,
+            "utterances": 2,
+            "frames": 60,
+            "labels": 3,
+        },
         {"case": "plan", "utterances": 1000},
         {"case": "manifest", "utterances": 1000},
         {"case": "validate", "utterances": 1234},
@@ -194,6 +202,6 @@ def test_the_page_shows_tables_and_figures_and_what_is_missing(tmp_path: Path) -
     assert "| 1.4 | >= 1.5: **missed** | update, two taps" in page
     assert "- training, search: a CPU, 2 cores; torch 2, Python 3; asrprune 0." in page
     assert "| yes | yes | whether it finds the plan" in page
-    assert "| 3, 2 | none: **missed** | depths at which" in page
+    assert "| 3, 2 |  | depths at which" in page
     assert "Not measured: `search`: no experiment." in page
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"training", "depth", "shares", "planning"}

@@ -389,7 +389,9 @@ class PruneConfig(Section):
     min_depth: Positive = setting(1, "smallest depth, if depths is null", unit="layers")
     metric: Literal["wer", "ctc"] = setting("wer", "measure on the dev set that chooses layers: word errors or the CTC loss")
     beam: Positive = setting(
-        3, "sub-models of each depth that iterative keeps; above 1 it also tries the lowest layers", unit="sub-models"
+        3,
+        "sub-models of each depth that iterative keeps; above 1 it also tries the lowest layers, and prefers them",
+        unit="sub-models",
     )
     rerank: Positive = setting(
         1, "proposals of svcca for each depth; the dev set chooses among them; 1: dev is not decoded", unit="proposals"

@@ -41,6 +41,7 @@ class Search(Record):
     metric: str | None  # the metric of the scores
     dev_set: str | None  # None: the strategy does not need one
     beam: int | None = None
+    clear: float | None = None  # standard errors by which a sub-model must be better than the lowest layers
     rerank: int | None = None
     decoder: str | None = None
     layer_forwards: float | None = None  # layer passes over the dev set

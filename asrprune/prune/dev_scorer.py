@@ -18,6 +18,7 @@ from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import Emissions
 from asrprune.model.head import ctc_losses
 from asrprune.prune.dev_score import DevScore
+from asrprune.prune.speakers import speakers_of
 from asrprune.runtime.executor import Executor
 from asrprune.runtime.progress import track
 from asrprune.scoring.wer import word_errors
@@ -57,6 +58,7 @@ class DevScorer:
         self.batch_frames = min(experiment.config.decode.max_frames, self.frames // FEWEST_BATCHES)
         self.batches = sorted_batches(corpus.lengths, self.batch_frames)
         self.words = sum(len(text.split()) for text in corpus.texts)
+        self.speakers = speakers_of(corpus)
         self.layer_forwards = 0.0  # layer passes over the dev set; a part of the set counts as a fraction
         self.naive_layer_forwards = 0  # layer passes if every sub-model were run separately on the whole set
 
@@ -114,7 +116,8 @@ class DevScorer:
     def _score(self, found: np.ndarray) -> DevScore:
         errors, loss = found.sum(axis=0)
         wer_and_loss = float(100.0 * errors / self.words), float(loss / len(self.corpus))
-        return DevScore(wer_and_loss[self.column], wer_and_loss[1 - self.column])
+        by_speaker = np.bincount(self.speakers, weights=found[:, self.column])
+        return DevScore(wer_and_loss[self.column], wer_and_loss[1 - self.column], tuple(by_speaker.tolist()))
 
 
 def count_errors(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from asrprune.experiment.plan import Keep
 from asrprune.prune.dev_score import DevScore
@@ -23,6 +23,7 @@ class _Result(TypedDict):
     naive_layer_forwards: int
     seconds: Finite
     scores: list[tuple[Keep, Finite, Finite]]
+    by_speaker: NotRequired[list[tuple[Finite, ...]]]  # of the same sub-models; an earlier version did not write it
 
 
 class CachedScorer:
@@ -46,20 +47,25 @@ class CachedScorer:
         self.layer_forwards += result["layer_forwards"]
         self.naive_layer_forwards += result["naive_layer_forwards"]
         self.seconds += result["seconds"]
-        return {keep: DevScore(primary, tie_break) for keep, primary, tie_break in result["scores"]}
+        scored = zip(result["scores"], result["by_speaker"], strict=True)
+        return {keep: DevScore(primary, tie_break, by_speaker) for (keep, primary, tie_break), by_speaker in scored}
 
     def _has(self, key: str, keeps: Sequence[Keep], best: int | None) -> bool:
         """Return whether there is a result with the sub-models that were asked for: the file may have been changed."""
-        found = {keep for keep, _, _ in self.results[key]["scores"]} if key in self.results else set()
+        result = self.results.get(key)
+        if result is None or len(result.get("by_speaker", ())) != len(result["scores"]):
+            return False
+        found = {keep for keep, _, _ in result["scores"]}
         return found <= set(keeps) and len(found) >= (len(keeps) if best is None else min(best, len(keeps)))
 
     def _compute(self, keeps: Sequence[Keep], best: int | None) -> _Result:
         started, scorer = time.monotonic(), self.scorer
         made, naive = scorer.layer_forwards, scorer.naive_layer_forwards
-        scores = [(keep, score.primary, score.tie_break) for keep, score in scorer(keeps, best).items()]
+        scores = scorer(keeps, best)
         return {
             "layer_forwards": scorer.layer_forwards - made,
             "naive_layer_forwards": scorer.naive_layer_forwards - naive,
             "seconds": time.monotonic() - started,
-            "scores": scores,
+            "scores": [(keep, score.primary, score.tie_break) for keep, score in scores.items()],
+            "by_speaker": [score.by_speaker for score in scores.values()],
         }

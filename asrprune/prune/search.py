@@ -10,6 +10,7 @@ from asrprune.decode.decoder import Decoder
 from asrprune.decode.greedy import GREEDY
 from asrprune.experiment.plan import Plan, plan_path
 from asrprune.experiment.store import Experiment
+from asrprune.prune.dev_score import CLEAR
 from asrprune.prune.evidence import Evidence, read_measure
 from asrprune.prune.strategies.table import STRATEGIES
 from asrprune.runtime.errors import UserError
@@ -52,6 +53,7 @@ def make_plan(
         format=1, num_layers=experiment.num_layers, strategy=name, metric=options.metric if scorer else None,
         dev_set=dev.name if needs != Needs() else None, model_sha256=experiment.record.model_sha256,
         **({needs.effort: getattr(options, needs.effort)} if scorer and needs.effort else {}),
+        clear=CLEAR if needs.effort == "beam" and options.beam > 1 else None,
         decoder=decoder.identity if scorer else None,
         layer_forwards=round(scorer.layer_forwards, 2) if scorer else None,
         naive_layer_forwards=scorer.naive_layer_forwards if scorer else None,

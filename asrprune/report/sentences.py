@@ -115,6 +115,8 @@ def _plan(results: Results, strategy: str, plan: Search) -> str:
     cost = [f"by dev {results.in_units(plan.metric.upper())}"] if plan.metric else []
     if (plan.beam or 1) > 1:
         cost.append(f"beam {plan.beam}")
+    if plan.clear:
+        cost.append(f"the lowest layers unless others are better by more than {plan.clear:g} standard errors")
     if plan.rerank:
         cost.append(f"the best of {plan.rerank} proposals for each depth")
     if plan.layer_forwards:

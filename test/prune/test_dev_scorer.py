@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from emissions import emit
@@ -60,6 +61,17 @@ def naive(model: CtcModel, corpus: Corpus, batches: list, keep: tuple[int, ...])
                 errors += Levenshtein.distance(corpus.tokenizer.decode(labels).split(), corpus.texts[index].split())
     words = sum(len(text.split()) for text in corpus.texts)
     return 100.0 * errors / words, loss / len(corpus)
+
+
+@pytest.mark.parametrize("metric", ["wer", "ctc"])
+def test_the_scores_of_the_speakers_sum_to_the_score(exp: Experiment, corpus: Corpus, metric: str) -> None:
+    scorer = scorer_of(exp, corpus, metric, 150)
+    units = 100 / scorer.words if metric == "wer" else 1 / len(corpus)
+    scorer.speakers = np.arange(len(corpus)) % 3
+    for score in scorer([ALL, (1, 2)]).values():
+        assert len(score.by_speaker) == 3
+        assert min(score.by_speaker) > 0
+        assert units * sum(score.by_speaker) == pytest.approx(score.primary)
 
 
 def removals(keep: Keep) -> list[Keep]:

@@ -21,7 +21,7 @@ from asrprune.data.dataset import Corpus
 from asrprune.decode.prefix_beam import PrefixBeam
 from asrprune.experiment.plan import Keep, plan_path, read_plan
 from asrprune.experiment.store import Experiment
-from asrprune.prune.dev_score import DevScore
+from asrprune.prune.dev_score import CLEAR, DevScore
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.score_cache import CachedScorer
 from asrprune.prune.search import check_measured, make_plan
@@ -74,6 +74,7 @@ def test_iterative_is_the_search_with_the_dev_scores(own: Experiment, tiny_data:
     for step in plan.steps:
         assert step.score == pytest.approx(scorer([step.keep])[step.keep].primary)
     assert plan.beam == beam
+    assert plan.clear == (None if beam == 1 else CLEAR)
     assert 0 < plan.layer_forwards < plan.naive_layer_forwards
     assert plan.naive_layer_forwards >= 4 + 12 + 6
 
@@ -225,7 +226,7 @@ class Counting:
 
     def __call__(self, keeps: Sequence[Keep], best: int | None) -> dict[Keep, DevScore]:
         self.asked += keeps
-        return {keep: DevScore(1.0 * len(keep), 0.0) for keep in keeps}
+        return {keep: DevScore(1.0 * len(keep), 0.0, (1.0,) * len(keep)) for keep in keeps}
 
 
 @pytest.mark.parametrize("spoil", [lambda rows: rows[:1], lambda _: [[[3], 1.0, 1.0]] * 2, lambda _: []])
@@ -240,3 +241,14 @@ def test_scores_of_other_sub_models_are_computed_again(spoil: Callable[[list[obj
     write_json(path, {key: {**result, "scores": spoil(result["scores"])}})
     assert CachedScorer(cast(DevScorer, scorer), path, [])(keeps).keys() == set(keeps)
     assert scorer.asked == keeps
+
+
+def test_scores_of_an_earlier_version_lack_speakers_and_are_computed_again(tmp_path: Path) -> None:
+    path, scorer = tmp_path / "iterative.json", Counting()
+    CachedScorer(cast(DevScorer, scorer), path, [])([(1, 2)])
+    ((key, result),) = read_json(path).items()
+    write_json(path, {key: {name: value for name, value in result.items() if name != "by_speaker"}})
+    assert CachedScorer(cast(DevScorer, scorer), path, [])([(1, 2)])[(1, 2)].by_speaker == (1.0, 1.0)
+    assert scorer.asked == [(1, 2), (1, 2)]
+    assert CachedScorer(cast(DevScorer, scorer), path, [])([(1, 2)])[(1, 2)].by_speaker == (1.0, 1.0)
+    assert len(scorer.asked) == 2

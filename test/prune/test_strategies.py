@@ -178,6 +178,33 @@ def test_a_beam_is_never_worse_than_none_or_the_lowest_layers(num_layers: int, l
     assert better or num_layers < 3
 
 
+def test_a_beam_keeps_the_lowest_layers_unless_others_are_clearly_better() -> None:
+    """(2, 3) is better by 2 errors for one of two speakers only, (2,) for both."""
+    errors = {(1, 2): (6.0, 6.0), (2, 3): (4.0, 6.0), (1,): (9.0, 9.0), (2,): (8.0, 8.0)}
+
+    def score(sets, best):
+        found = {keep: errors.get(keep, (20.0, 20.0) if len(keep) < 3 else (5.0, 5.0)) for keep in sets}
+        return {keep: DevScore(sum(errors), 0.0, errors) for keep, errors in found.items()}
+
+    assert [step.keep for step in iterative(3, score, 1, 3)] == [(1, 2, 3), (1, 2), (2,)]
+    assert [step.score for step in iterative(3, score, 1, 3)] == [10.0, 12.0, 16.0]
+    assert [step.keep for step in iterative(3, score, 1, 1)] == [(1, 2, 3), (2, 3), (2,)]
+
+
+def test_a_beam_scores_bad_lowest_layers_completely_and_in_one_pass() -> None:
+    """Else there would be nothing to compare with."""
+    asked = []
+
+    def score(sets, best):
+        found = {keep: DevScore(9.0 if keep[-1] == len(keep) else 1.0, 0.0, (1.0, 2.0)) for keep in sets}
+        limit = np.inf if best is None else max(found[keep].primary for keep in sets[:best])
+        asked.append((list(sets), best))
+        return {keep: score for keep, score in found.items() if score.primary <= limit}
+
+    assert [step.keep for step in iterative(6, score, 2, 3)[1:]] == [tuple(range(1, depth + 1)) for depth in (5, 4, 3, 2)]
+    assert [sets for sets, best in asked if best is None][1:] == [[(1, 2, 3, 4), (1, 2, 3), (1, 2)]]
+
+
 def test_a_beam_of_everything_finds_the_best_set_of_every_depth() -> None:
     for seed in range(5):
         score, search_scorer, _ = scorer(seed)

@@ -204,3 +204,12 @@ def test_a_report_of_phones_says_so(experiment: Path, monkeypatch: pytest.Monkey
     assert [axes.get_ylabel() for axes in plots.wer_vs_rtf(results).axes] == ["PER (%), log scale"] * 2
     assert plots.training(results, experiment / "train.jsonl").axes[0].get_ylabel() == "dev PER (%), log scale"
     assert result_table(results, "test").rows == result_table(changed(results, config=Config()), "test").rows
+
+
+def test_a_search_tells_that_it_prefers_the_lowest_layers(reported: Path) -> None:
+    results = collect(reported)
+    before = dict(how_made(results))
+    results.search["iterative"] = changed(results.search["iterative"], beam=3, clear=2.0)
+    told = "beam 3, the lowest layers unless others are better by more than 2 standard errors, 402 layer passes"
+    assert [told in text for text in dict(how_made(results)).values()].count(True) == 1
+    assert not any("standard errors" in text for text in before.values())

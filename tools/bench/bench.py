@@ -50,12 +50,20 @@ TRAININGS: dict[str, Facts] = {  # a recipe's training and the plain one that it
     "mini": {
         "config": "egs/mini/conf/train.yaml",
         "epochs": {"truncated": 6, "plain": 4},
+        "updates": 7700,
         "batch": {"utterances": 25, "frames": 160, "labels": 5},
     },
     "an4": {
         "config": "egs/an4/conf/train.yaml",
         "epochs": {"truncated": 26, "plain": 17},
+        "updates": 10000,
         "batch": {"utterances": 8, "frames": 300, "labels": 10},
+    },
+    "words": {
+        "config": "egs/speechocean762/conf/train.yaml",
+        "epochs": {"truncated": 11, "plain": 12},
+        "updates": 14168,
+        "batch": {"utterances": 5, "frames": 440, "labels": 20},
     },
 }
 DTYPES = {"fp32": "float32", "bf16": "bf16"}
@@ -301,7 +309,7 @@ class Bench:
     def cost(self) -> None:
         """The training of a recipe, with truncated updates, beside a plain one of fewer epochs: seconds of all updates."""
         for name, case in TRAININGS.items():
-            shared = {"config": str(ROOT / case["config"]), **case["batch"]}
+            shared = {"config": str(ROOT / case["config"]), "updates": case["updates"], **case["batch"]}
             workers = {
                 label: self.ours("recipe_updates", truncated=label == "truncated", **shared) for label in ("truncated", "plain")
             }

@@ -34,7 +34,7 @@ from asrprune.export.quantise import int8
 from asrprune.export.session import Session
 from asrprune.features.fbank import compute_fbank
 from asrprune.model.ctc_model import CtcModel
-from asrprune.model.stochastic_depth import branch_scales, draw_layers, drop_probabilities
+from asrprune.model.stochastic_depth import branch_scales, draw_depth, draw_layers, drop_probabilities, grown_depth
 from asrprune.prune.dev_score import DevScore
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.prune.find import find_plan
@@ -83,15 +83,24 @@ def train(
     return update, {**facts, "threads": torch.get_num_threads(), "shares": {} if compiled else where_it_goes(update)}
 
 
-def updater(fabric: Fabric, module: CtcModel, inputs: tuple[Tensor, ...], rate: float, depths: Sequence[int] = ()) -> Work:
+def updater(
+    fabric: Fabric,
+    module: CtcModel,
+    inputs: tuple[Tensor, ...],
+    rate: float,
+    depths: Sequence[int] = (),
+    consistency: float = 0.0,
+) -> Work:
     """An update on a batch, on the device of ``fabric``; ``rate`` is that of stochastic depth.
 
-    With ``depths`` the updates end at these layers, in turn, and the layers above get no gradient.
+    With ``depths`` the updates end at these layers, in turn, and the layers above get no gradient. With ``consistency`` an
+    update has two views of each utterance.
     """
     model, optimizer = fabric.setup(module, make_optimizer(module, TrainConfig()))
     model.train()
     set_learning_rate(optimizer, 1e-4)
-    inputs = tuple(tensor.to(fabric.device) for tensor in inputs)
+    features, *others = (tensor.to(fabric.device) for tensor in inputs)
+    features = features.repeat(2 if consistency else 1, 1, 1)
     probabilities = drop_probabilities(module.config.num_layers, rate, "linear")
     draws, ends_at = typical_draws(probabilities), itertools.cycle(depths or [module.config.num_layers])
 
@@ -99,7 +108,7 @@ def updater(fabric: Fabric, module: CtcModel, inputs: tuple[Tensor, ...], rate: 
         optimizer.zero_grad(set_to_none=bool(depths))
         depth = next(ends_at)
         keep = [layer for layer in next(draws) if layer <= depth]
-        losses = model(*inputs, keep, branch_scales(probabilities), depth)
+        losses = model(features, *others, keep, branch_scales(probabilities), depth, consistency)
         fabric.backward(module.total(losses) / len(inputs[0]))
         fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
         optimizer.step()
@@ -107,21 +116,28 @@ def updater(fabric: Fabric, module: CtcModel, inputs: tuple[Tensor, ...], rate: 
     return update
 
 
-def recipe_updates(config: str, truncated: bool, utterances: int, frames: int, labels: int) -> tuple[Work, dict[str, Any]]:
-    """Twenty updates of a recipe's model in float32: truncated as its config says, or those of the same model without taps."""
-    options = read_config(Path(config), () if truncated else ("model.taps=[]", "model.truncated={}")).model
+PLAIN = ("model.taps=[]", "model.truncated={}", "model.grow={}", "train.consistency=0")
+
+
+def recipe_updates(
+    config: str, truncated: bool, updates: int, utterances: int, frames: int, labels: int
+) -> tuple[Work, dict[str, Any]]:
+    """Twenty updates in float32, typical of a recipe's training of ``updates``, or those of the same model without taps."""
+    options = read_config(Path(config), () if truncated else PLAIN)
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
-    depths = ends(options)
-    module = CtcModel(options, 80, VOCAB_SIZE)
-    update = updater(make_fabric("float32"), module, batch(utterances, frames, labels), 0.0, depths)
+    depths = ends(options.model, updates)
+    module = CtcModel(options.model, 80, VOCAB_SIZE)
+    consistency = options.train.consistency
+    update = updater(make_fabric("float32"), module, batch(utterances, frames, labels), 0.0, depths, consistency)
     return lambda: [update() for _ in depths], {"depths": depths, "warm_up": 1}
 
 
-def ends(model: ModelConfig, count: int = 20) -> list[int]:
-    """The depths at which ``count`` updates end, as often as ``model.truncated`` says."""
-    below = [depth for depth, share in model.truncated.items() for _ in range(round(count * share))]
-    return [*below, *[model.num_layers] * (count - len(below))]
+def ends(model: ModelConfig, updates: int, count: int = 20) -> list[int]:
+    """The depths at which ``count`` updates end, ascending: evenly spread quantiles of those of a training."""
+    drawn = [draw_depth(model.truncated, model.num_layers, 1, step) for step in range(1, updates + 1)]
+    all_ends = sorted(min(depth, grown_depth(model.grow, model.num_layers, step)) for step, depth in enumerate(drawn, start=1))
+    return [all_ends[(2 * number + 1) * updates // (2 * count)] for number in range(count)]
 
 
 def typical_draws(probabilities: list[float]) -> Iterator[list[int]]:

@@ -77,7 +77,10 @@ ABOUT = {  # key -> what it is, and what it should be: at least, or at most
     "search_seconds": ("seconds of it", ""),
     "search_naive_seconds": ("seconds with every sub-model run by itself", ""),
     "search_beam_3_seconds": ("seconds with `--beam 3`", ""),
-    "beam_3_worse_at_depths": ("depths at which the plan of `--beam 3` is worse on the dev set", "none"),
+    "beam_3_worse_at_depths": (
+        "depths at which the plan of `--beam 3` is worse on the dev set: it prefers the lowest layers",
+        "",
+    ),
     "fbank_x_realtime_per_core": ("features: times real time, one core", ">= 400"),
     "fbank_vs_espnet": ("times as fast as ESPnet2's front end", ""),
     "padding_share": ("share of padding in the batches of an epoch, lengths of 2 to 17 s", ""),

@@ -10,10 +10,11 @@ def iterative(num_layers: int, score: Scorer, min_depth: int = 1, beam: int = 1)
     """Remove one layer after another; keep the ``beam`` best sub-models of each depth.
 
     With a beam of 1, each step removes the layer whose removal gives the best dev score. A wider beam also tries the sub-models
-    of that search, and the lowest layers of each depth, so it is never worse than either. (Layers 1 to a tap are trained as a
-    sub-model, but the search never puts back a layer that it has removed from them.) The steps of a wider beam need not be
-    nested. Removals from the best sub-models are tried first, and among them those that harm the full model least. Bad ones
-    come last, and are dropped early.
+    of that search, and the lowest layers of each depth, and keeps the lowest layers unless the best sub-model is clearly better
+    (``DevScore.clearly_better``): it is the best of many, so it looks better on the dev set than it is. (Layers 1 to a tap are
+    trained as a sub-model, but removing one layer after another may miss them.) The steps of a wider beam need not be nested.
+    Removals from the best sub-models are tried first, and among them those that harm the full model least. Bad ones come last,
+    and are dropped early.
 
     Args:
         num_layers: L.
@@ -35,13 +36,15 @@ def iterative(num_layers: int, score: Scorer, min_depth: int = 1, beam: int = 1)
     chain = _chain(num_layers, remembered, min_depth)
     if beam == 1:
         return chain
-    frontier, chosen, harm = [chain[0].keep], [chain[0].keep], chain[0].without
+    full, harm = chain[0].keep, chain[0].without
+    remembered([full[: step.depth] for step in chain], None)  # one pass: they share their layers
+    frontier, chosen = [full], [full]
     for step in chain[1:]:  # frontier: the best sub-models with one layer more
         promise = {_less(parent, layer): (known[parent], harm[layer]) for parent in reversed(frontier) for layer in parent}
-        tried = dict.fromkeys([*sorted(promise, key=promise.__getitem__), chain[0].keep[: step.depth]])
-        found = {step.keep: known[step.keep], **remembered(list(tried), beam)}
+        tried, safe = sorted(promise, key=promise.__getitem__), full[: step.depth]
+        found = {step.keep: known[step.keep], safe: known[safe], **remembered(tried, beam)}
         frontier = sorted(found, key=lambda keep: (found[keep], keep))[:beam]
-        chosen.append(frontier[0])
+        chosen.append(frontier[0] if found[frontier[0]].clearly_better(found[safe]) else safe)
     without = {keep: {layer: score.primary for layer, score in _by_layer(keep, known).items()} for keep in chosen}
     return tuple(Step.of(keep, known[keep].primary, without[keep]) for keep in chosen)
 
