@@ -37,7 +37,7 @@ def test_workers_time_what_they_are_asked_for(tmp_path: Path) -> None:
             "case": "recipe_updates",
             "config": str(tiny),
             "truncated": True,
-            "updates": 40,
+            "updates": 1000,
             "utterances": 2,
             "frames": 60,
             "labels": 3,
