@@ -320,7 +320,8 @@ def heat_map(axes: Axes, matrix: np.ndarray, layers: np.ndarray, lowest: float =
     axes.set(xlabel="layer", ylabel="layer")
     if len(layers) <= 13:
         for (y, x), value in np.ndenumerate(matrix):
-            text, colour = f"{value:.2f}".removeprefix("0"), "black" if value > (1 + lowest) / 2 else "white"
+            text = f"{value:.2f}".removeprefix("0").replace("1.00", "1")  # 1.00 is wider than a cell
+            colour = "black" if value > (1 + lowest) / 2 else "white"
             axes.text(x, y, text, ha="center", va="center", fontsize=4.5, color=colour)
     return image
 
