@@ -88,6 +88,7 @@ def test_svcca_has_one_fixed_colour_scale(experiment: Path) -> None:
         (image,) = axes.images
         np.testing.assert_array_equal(np.asarray(image.get_array()), matrix)
         assert image.get_clim() == (0, 1)
+        assert axes.texts[0].get_text() == "1"
         assert axes.texts[1].get_text() == f"{matrix[0, 1]:.2f}".removeprefix("0")
     assert "21,540 frames" in figure.axes[0].get_title()
 
