@@ -59,6 +59,7 @@ class DevScorer:
         self.batches = sorted_batches(corpus.lengths, self.batch_frames)
         self.words = sum(len(text.split()) for text in corpus.texts)
         self.speakers = speakers_of(corpus)
+        self.num_speakers = int(self.speakers.max(initial=-1)) + 1
         self.layer_forwards = 0.0  # layer passes over the dev set; a part of the set counts as a fraction
         self.naive_layer_forwards = 0  # layer passes if every sub-model were run separately on the whole set
 

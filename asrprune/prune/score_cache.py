@@ -53,7 +53,7 @@ class CachedScorer:
     def _has(self, key: str, keeps: Sequence[Keep], best: int | None) -> bool:
         """Return whether there is a result with the sub-models that were asked for: the file may have been changed."""
         result = self.results.get(key)
-        if result is None or len(result.get("by_speaker", ())) != len(result["scores"]):
+        if result is None or list(map(len, result.get("by_speaker", ()))) != [self.scorer.num_speakers] * len(result["scores"]):
             return False
         found = {keep for keep, _, _ in result["scores"]}
         return found <= set(keeps) and len(found) >= (len(keeps) if best is None else min(best, len(keeps)))

@@ -219,14 +219,14 @@ def test_nothing_but_the_dev_set_is_opened(own: Experiment, tiny_data: Path, tmp
 class Counting:
     """A scorer that notes the sub-models that it is asked for."""
 
-    layer_forwards, naive_layer_forwards = 0.0, 0
+    layer_forwards, naive_layer_forwards, num_speakers = 0.0, 0, 2
 
     def __init__(self) -> None:
         self.asked: list[Keep] = []
 
     def __call__(self, keeps: Sequence[Keep], best: int | None) -> dict[Keep, DevScore]:
         self.asked += keeps
-        return {keep: DevScore(1.0 * len(keep), 0.0, (1.0,) * len(keep)) for keep in keeps}
+        return {keep: DevScore(1.0 * len(keep), 0.0, (1.0, 1.0)) for keep in keeps}
 
 
 @pytest.mark.parametrize("spoil", [lambda rows: rows[:1], lambda _: [[[3], 1.0, 1.0]] * 2, lambda _: []])
@@ -243,11 +243,13 @@ def test_scores_of_other_sub_models_are_computed_again(spoil: Callable[[list[obj
     assert scorer.asked == keeps
 
 
-def test_scores_of_an_earlier_version_lack_speakers_and_are_computed_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [{}, {"by_speaker": [[1.0, 2.0, 3.0]]}])
+def test_scores_of_other_speakers_or_of_none_are_computed_again(known: dict[str, object], tmp_path: Path) -> None:
+    """Earlier versions wrote none."""
     path, scorer = tmp_path / "iterative.json", Counting()
     CachedScorer(cast(DevScorer, scorer), path, [])([(1, 2)])
     ((key, result),) = read_json(path).items()
-    write_json(path, {key: {name: value for name, value in result.items() if name != "by_speaker"}})
+    write_json(path, {key: {name: value for name, value in result.items() if name != "by_speaker"} | known})
     assert CachedScorer(cast(DevScorer, scorer), path, [])([(1, 2)])[(1, 2)].by_speaker == (1.0, 1.0)
     assert scorer.asked == [(1, 2), (1, 2)]
     assert CachedScorer(cast(DevScorer, scorer), path, [])([(1, 2)])[(1, 2)].by_speaker == (1.0, 1.0)

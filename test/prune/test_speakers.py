@@ -27,9 +27,9 @@ def test_utterances_of_a_speaker_have_one_number(corpus: Corpus) -> None:
 
 
 def test_a_copy_at_another_speed_has_the_same_speaker(corpus: Corpus) -> None:
-    names = ["ann", *["sp0.9-ann"] * (len(corpus) - 3), "sp1.1-spy", "spy"]
+    names = ["ann", *["sp0.9-ann"] * (len(corpus) - 4), "sp1.1-spy", "spy", "asp1-nn"]
     spoken_by(corpus, names)
-    assert speakers_of(corpus).tolist() == [0] * (len(corpus) - 2) + [1, 1]
+    assert speakers_of(corpus).tolist() == [0] * (len(corpus) - 3) + [2, 2, 1]
 
 
 @pytest.mark.parametrize("fault", ["one speaker", "no file", "another utterance"])
