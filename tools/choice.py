@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from asrprune.experiment.plan import Keep, Plan, plan_path
+from asrprune.prune.dev_score import standard_error
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.failures import exit_status
 from asrprune.runtime.files import read_json
@@ -49,7 +50,7 @@ def gains(found: dict[Keep, np.ndarray], words: float, depth: int) -> np.ndarray
         chooses, judges = order[: speakers // 2], order[speakers // 2 :]
         best = errors[:, chooses].sum(axis=1).argmin()
         gain = errors[0, chooses] - errors[best, chooses]
-        clear = gain.sum() > np.array(ERRORS) * np.sqrt(len(gain)) * gain.std(ddof=1)
+        clear = gain.sum() > np.array(ERRORS) * standard_error(gain)
         total += clear * (errors[0, judges] - errors[best, judges]).sum() * speakers / len(judges)
     return 100 * total / HALVES / words
 

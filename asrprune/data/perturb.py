@@ -1,6 +1,7 @@
 """A copy of a data directory at each of several speeds, written line by line: memory does not grow with the directory."""
 
 import heapq
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def write_speed_copies(source: Path, target: Path, speeds: Sequence[float]) -> i
     for name in names:
         write_ascending(target / name, heapq.merge(*(_copy(name, tables, speed) for speed in speeds)))
     return len(speeds) * len(tables["utt2spk"])
+
+
+def original_name(name: str) -> str:
+    """Return a name without the prefix of a copy.
+
+    >>> [original_name(name) for name in ("sp0.9-ann", "sp2-ann", "ann", "asp1-nn")]
+    ['ann', 'ann', 'ann', 'asp1-nn']
+    """
+    return re.sub(r"^sp\d+(\.\d+)?-", "", name)
 
 
 def _copy(name: str, tables: Tables, speed: float) -> Iterator[tuple[str, str]]:

@@ -21,13 +21,17 @@ class DevScore:
     def clearly_better(self, other: "DevScore") -> bool:
         """Return whether the gain over ``other`` exceeds ``CLEAR`` standard errors.
 
-        The gain is the sum of the speakers' gains. Its standard error is sqrt(S) times their standard deviation, S speakers.
         With less than two speakers the standard error is not known, and any gain counts.
         """
         gains = np.subtract(other.by_speaker, self.by_speaker)
         if len(gains) < 2:
             return self.primary < other.primary
-        return bool(gains.sum() > CLEAR * np.sqrt(len(gains)) * gains.std(ddof=1))
+        return bool(gains.sum() > CLEAR * standard_error(gains))
+
+
+def standard_error(gains: np.ndarray) -> float:
+    """Return the standard error of the sum of the gains of at least two speakers, (S,): sqrt(S) * their standard deviation."""
+    return float(np.sqrt(len(gains)) * gains.std(ddof=1))
 
 
 # (sub-models, most promising first; n) -> dev scores. If n is given, the result may lack scores that are not among the n best.

@@ -1,13 +1,10 @@
 """The speakers of a set, which tell how certain a difference between two dev scores is."""
 
-import re
-
 import numpy as np
 
 from asrprune.data.dataset import Corpus
+from asrprune.data.perturb import original_name
 from asrprune.data.tables import stream_table
-
-_COPY = re.compile(r"^sp\d+(\.\d+)?-")  # the prefix of copies at another speed
 
 
 def speakers_of(corpus: Corpus) -> np.ndarray:
@@ -19,6 +16,6 @@ def speakers_of(corpus: Corpus) -> np.ndarray:
     known = dict(stream_table(path)) if path.is_file() else {}
     if any(utterance not in known for utterance in corpus.ids):
         return alone
-    names = [_COPY.sub("", known[utterance]) for utterance in corpus.ids]
+    names = [original_name(known[utterance]) for utterance in corpus.ids]
     numbers = np.unique(names, return_inverse=True)[1]
     return numbers if numbers.max(initial=0) > 0 else alone
