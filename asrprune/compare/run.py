@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from asrprune.compare.grid import Cell, Grid, as_overrides, cells, read_grid
 from asrprune.compare.record import CellRecord, make_record, read_records, record_path
 from asrprune.experiment.paths import ExperimentPaths
+from asrprune.experiment.provenance import TrainedOn
 from asrprune.experiment.store import read_experiment_config
 from asrprune.runtime.cores import usable_cores
 from asrprune.runtime.errors import UserError
@@ -61,7 +62,7 @@ def run_grid(
         missing = [cell for cell in chosen if cell.name not in recorded]
         logger.info("%d of %d cells are recorded in %s", len(recorded), len(wanted), output / "cells")
         _check_experiments(missing, expdir)
-        runner = Runner(grid, output, expdir, options)
+        runner = Runner(grid, output, expdir, options, recorded)
         if missing:
             runner.prepare()
             runner.run(missing, 3, 9, jobs)
@@ -105,9 +106,11 @@ def _gpus(slot: int, jobs: int) -> dict[str, str]:
 class Runner:
     """Runs of run.sh. Each has its own process group, so that it can be stopped with all its children."""
 
-    def __init__(self, grid: Grid, output: Path, expdir: Path, options: Sequence[str]) -> None:
-        """Take the arguments of ``run_grid``."""
-        self.grid, self.output, self.expdir, self.options = grid, output, expdir, options
+    def __init__(
+        self, grid: Grid, output: Path, expdir: Path, options: Sequence[str], recorded: Mapping[str, CellRecord]
+    ) -> None:
+        """Take the arguments of ``run_grid``, and the records that are there at its start."""
+        self.grid, self.output, self.expdir, self.options, self.recorded = grid, output, expdir, options, recorded
         self.running: dict[Cell, Run] = {}
         self.failed: list[str] = []
 
@@ -121,13 +124,15 @@ class Runner:
         """Run stages ``first`` to ``last`` of each cell, ``jobs`` cells at a time, and record each cell at its end.
 
         Raises:
-            UserError: some runs failed; raised after the last run.
+            UserError: a cell trains on other data than the recorded cells did (raised at once), or some runs failed (raised
+                after the last run).
         """
         waiting, logged = list(missing), time.monotonic()
         try:
             while waiting or self.running:
                 for slot in sorted(set(range(jobs)) - {run.slot for run in self.running.values()})[: len(waiting)]:
                     self._start(waiting.pop(0), first, last, slot, jobs)
+                self._check_data()
                 for cell, seconds in self._finished():
                     done = len(missing) - len(waiting) - len(self.running)
                     logger.info("%s: took %.0f min; %d of %d", cell.name, seconds / 60, done, len(missing))
@@ -176,6 +181,20 @@ class Runner:
                 preexec_fn=ended_with_parent(),
             )  # fmt: skip
         self.running[cell] = Run(process, time.monotonic(), slot)
+
+    def _check_data(self) -> None:
+        """Raise a ``UserError`` if a running cell trains on other data than the recorded cells did: they cannot be compared."""
+        for cell in self.running:
+            path = ExperimentPaths(self.expdir / cell.name).data
+            if not path.exists():
+                continue
+            own = TrainedOn.read(path).on_any_machine()
+            for name, record in self.recorded.items():
+                if own != record.trained_on.on_any_machine():
+                    raise UserError(
+                        f"{path.parent}: is trained on other data than the recorded {name}; use its data again, or give"
+                        " --output and --expdir another place, where all cells are trained on the new data"
+                    )
 
     def _finished(self) -> Iterator[tuple[Cell, float]]:
         """Record the cells that have ended without error since the last call; yield them with their seconds."""

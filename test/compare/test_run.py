@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from records import cell_record, cell_row
+from records import cell_record, cell_row, changed
 from waiting import alive, locked_elsewhere, wait_for
 
 from asrprune.compare import run
@@ -123,6 +123,26 @@ def test_an_experiment_of_other_numbers_is_named_before_anything_runs(recipe: Pa
     with pytest.raises(UserError, match="exp: plain_2l_s1: trained with other numbers than the grid has now; remove"):
         run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [])
     assert not (recipe / "calls").exists()
+
+
+def test_a_training_on_other_data_than_the_recorded_ones_is_stopped_at_once(recipe: Path) -> None:
+    both, plain, _ = made(recipe)
+    recorded, trained = record(both), ExperimentPaths(Path("exp") / plain.name).data
+    recorded.write(record_path(Path("paper"), both))
+    trained.parent.mkdir(parents=True)
+    (recipe / "run.sh").write_text('#!/bin/sh\ncase "$*" in *plain_2l*) sleep 99;; esac\n')
+
+    others = changed(recorded.trained_on, dev=changed(recorded.trained_on.dev, texts="other"))
+    others.write(trained)
+    with pytest.raises(
+        UserError, match=r"^exp/plain_2l_s1: is trained on other data than the recorded both_4l_s1; use its data"
+    ):
+        run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [], only=["plain_2l_s1"])
+
+    recorded.trained_on.write(trained)
+    (recipe / "run.sh").write_text("#!/bin/sh\n")
+    run.run_grid(Path("grid.yaml"), Path("paper"), Path("exp"), 1, [], only=["plain_2l_s1"])
+    assert "plain_2l_s1" in read_records(Path("paper"), made(recipe))
 
 
 def test_two_grids_do_not_share_a_directory(recipe: Path) -> None:
