@@ -1,12 +1,12 @@
 """The output of every layer on the same frames of a data set."""
 
 import numpy as np
-import torch
 
 from asrprune.config.lengths import output_length
 from asrprune.data.batching import sorted_batches
 from asrprune.data.dataset import Corpus
 from asrprune.infer.runner import Runner
+from asrprune.model.masks import real_frames
 from asrprune.runtime.progress import track
 
 
@@ -27,7 +27,7 @@ def activations(runner: Runner, corpus: Corpus, max_frames: int, batch_frames: i
     batches = [chosen[batch] for batch in sorted_batches(corpus.lengths[chosen], batch_frames)]
     for batch in track(runner.batches(corpus, batches), f"activations {corpus.directory.name}", len(batches)):
         streams, lens = runner.streams(batch.features, batch.lens, lowest)
-        real = torch.arange(streams[()].shape[1], device=lens.device) < lens.unsqueeze(1)  # (B, T')
+        real = real_frames(lens, streams[()].shape[1])
         for part, keep in zip(parts, lowest, strict=True):
             part.append(streams[keep][real].cpu().numpy())
     return [np.concatenate(part)[:max_frames] for part in parts]

@@ -9,7 +9,7 @@ from asrprune.export.waveform import Fbank
 from asrprune.features.fbank import UNIT_SCALE
 from asrprune.infer.early_exit import confidence
 from asrprune.model.ctc_model import CtcModel, Emissions
-from asrprune.model.encoder import real_frames
+from asrprune.model.masks import attention_mask
 
 
 class FrontEnd(nn.Module):
@@ -32,7 +32,7 @@ class FrontEnd(nn.Module):
         embedded, _ = self.model.encoder.embed(self.model.normalise(padded), lens)
         embedded = embedded[:, : torch.sym_max(output_length(features.shape[1], self.factor), 1)]
         lens = output_length(lens, self.factor)
-        return embedded, lens, real_frames(lens, embedded.shape[1])
+        return embedded, lens, attention_mask(lens, embedded.shape[1])
 
 
 class Step(nn.Module):

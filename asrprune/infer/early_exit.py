@@ -8,6 +8,7 @@ from torch import Tensor
 from asrprune.data.units import BLANK
 from asrprune.infer.runner import Runner
 from asrprune.model.ctc_model import Emissions
+from asrprune.model.masks import real_frames
 from asrprune.runtime.hardware import inference
 
 
@@ -17,8 +18,7 @@ def confidence(emissions: Emissions) -> Tensor:
     Most frames are blank with a probability near 1 at any depth, so they say nothing. An utterance of blanks alone has 0.
     """
     best, labels = emissions.log_probs.exp().max(dim=-1)  # (B, T')
-    real = torch.arange(best.shape[1], device=best.device) < emissions.lens.unsqueeze(1)
-    spoken = real & (labels != BLANK)
+    spoken = real_frames(emissions.lens, best.shape[1]) & (labels != BLANK)
     return (best * spoken).sum(dim=1) / spoken.sum(dim=1).clamp(min=1)
 
 

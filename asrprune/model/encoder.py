@@ -13,6 +13,7 @@ from asrprune.config.lengths import min_frames, output_length
 from asrprune.config.schema import ModelConfig
 from asrprune.model.dropout import dropout
 from asrprune.model.layer import Layer
+from asrprune.model.masks import padding_mask
 from asrprune.model.subsampling import make_subsampling
 from asrprune.model.transformer import sinusoids
 from asrprune.runtime.errors import UserError
@@ -148,17 +149,3 @@ class Encoder(nn.Module):
 def _layer(config: ModelConfig) -> Layer:
     """Make a layer by ``make_layer`` of the module that has the name of the layer type."""
     return cast(Layer, import_module(f"asrprune.model.{config.layer.type}").make_layer(config))
-
-
-def padding_mask(lens: Tensor, frames: int) -> Tensor | None:
-    """Return (B, 1, 1, T') bool, True on real frames; None without padding, because attention is then faster.
-
-    For an utterance without real frames all values are True: its output is never used, and a row of -inf would give NaN.
-    """
-    return None if bool((lens >= frames).all()) else real_frames(lens, frames)
-
-
-def real_frames(lens: Tensor, frames: int) -> Tensor:
-    """Return the mask of ``padding_mask``, also without padding."""
-    real = torch.arange(frames, device=lens.device) < lens.unsqueeze(1)
-    return (real | (lens == 0).unsqueeze(1))[:, None, None, :]

@@ -1,10 +1,10 @@
 """The CTC head that all taps and depths share, and the losses of its emissions."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asrprune.data.units import BLANK
+from asrprune.model.masks import real_frames
 from asrprune.model.transformer import NORM_EPS
 
 
@@ -58,5 +58,4 @@ def consistency_losses(log_probs: Tensor, lens: Tensor) -> Tensor:
     views = log_probs.unflatten(0, (-1, 2, len(lens)))
     others = views.detach().flip(1)
     divergences = (others.exp() * (others - views)).sum(dim=-1).mean(dim=1)  # (N, B, T')
-    inside = torch.arange(log_probs.shape[1], device=lens.device) < lens.unsqueeze(1)
-    return (divergences * inside).sum(dim=-1).flatten()
+    return (divergences * real_frames(lens, log_probs.shape[1])).sum(dim=-1).flatten()

@@ -14,7 +14,8 @@ from asrprune.data.dataset import Corpus
 from asrprune.data.tables import read_table
 from asrprune.decode.sweep import decode_set, sub_models
 from asrprune.experiment.store import Experiment
-from asrprune.model.encoder import Context, padding_mask
+from asrprune.model.encoder import Context
+from asrprune.model.masks import padding_mask
 from asrprune.prune.search import make_plan
 
 DIM, FACTOR, LAYERS = 16, 4, 3

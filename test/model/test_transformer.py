@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asrprune.model.encoder import padding_mask
+from asrprune.model.masks import padding_mask
 from asrprune.model.transformer import TransformerLayer, _attention
 
 DIM, HEADS = 12, 3
