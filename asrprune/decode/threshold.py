@@ -214,7 +214,7 @@ def measure(experiment: Experiment, corpus: Corpus, exits: Sequence[int], decode
     """Decode a set with transcripts at every exit. Each layer runs once."""
     parts = executor.split(sorted_batches(corpus.lengths, experiment.config.decode.max_frames))
     errors, sure = np.zeros((len(corpus), len(exits)), dtype=np.int64), np.zeros((len(corpus), len(exits)))
-    work = partial(_measure, experiment, corpus, exits, executor.num_gpus, decoder)
+    work = partial(_measure, experiment.decided(executor.num_gpus), corpus, exits, executor.num_gpus, decoder)
     for index, *found in track(executor.map(work, parts), f"{corpus.directory.name}, {len(exits)} exits", len(parts)):
         errors[index], sure[index] = found
     words = sum(len(text.split()) for text in corpus.texts)

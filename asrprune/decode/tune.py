@@ -62,7 +62,7 @@ def tune(experiment: Experiment, dev: Path, options: BeamConfig, executor: Execu
 def _errors(experiment: Experiment, corpus: Corpus, decoders: Sequence[Decoder], executor: Executor) -> np.ndarray:
     """Return the number of word errors of each decoder on the whole set."""
     batches = sorted_batches(corpus.lengths, experiment.config.decode.max_frames)
-    work = partial(_count, experiment, corpus, decoders, executor.num_gpus)
+    work = partial(_count, experiment.decided(executor.num_gpus), corpus, decoders, executor.num_gpus)
     parts = executor.split(batches)
     counted = track(executor.map(work, parts), f"{corpus.directory.name}, {len(decoders)} pairs of weights", len(parts))
     return np.sum(list(counted), axis=0)

@@ -12,9 +12,11 @@ from asrprune.decode.choose import decoder_of
 from asrprune.decode.greedy import GREEDY
 from asrprune.decode.threshold import NEVER, EarlyExit, Measured, choose_thresholds, early_exit, measure, thresholds_for
 from asrprune.experiment.store import Experiment, load
+from asrprune.infer.runner import Runner
 from asrprune.prune.dev_scorer import DevScorer
 from asrprune.runtime.errors import UserError
 from asrprune.runtime.executor import HERE
+from asrprune.runtime.hardware import decided
 
 # Two exits, after 2 and 6 layers; three utterances of 10 words in total.
 MEASURED = Measured(
@@ -75,6 +77,16 @@ def test_errors_are_those_of_the_search(experiment: Experiment, tiny_data: Path)
     assert [measured.ending_at(number).wer for number in range(3)] == [scores[keep].primary for keep in keeps]
     assert measured.at([0.0] * 2) == measured.ending_at(0)
     assert measured.at([NEVER] * 2) == measured.ending_at(2)
+
+
+def test_all_jobs_have_the_arithmetic_of_this_machine(
+    experiment: Experiment, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, make = [], Runner.of
+    monkeypatch.setattr(Runner, "of", lambda one, gpus: (found.append(one.config.decode.precision), make(one, gpus))[1])
+    automatic = with_numbers(experiment, "decode", precision="auto")
+    measure(automatic, Corpus(tiny_data / "dev", experiment.tokenizer), (2, 4), GREEDY, HERE)
+    assert set(found) == {decided("auto", 0)}
 
 
 def test_the_command_writes_a_record_and_a_figure(own: Experiment, tiny_data: Path) -> None:
