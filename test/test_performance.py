@@ -12,6 +12,8 @@ from scripts import load_script
 
 from asrprune.runtime.cores import usable_cores
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools/bench"))  # its files import each other
 bench = load_script("tools/bench/bench.py")

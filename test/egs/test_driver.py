@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["perturb", "fbank", "bpe", "train", "average", "svcca", "search", "decode", "score", "bench", "report"]  # 2 has two
 # `asrprune stage` and `asrprune number` are the real ones. Of others $1 $2 are --log FILE.

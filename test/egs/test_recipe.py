@@ -21,6 +21,8 @@ from asrprune.data.check import check_data_dir
 from asrprune.data.tables import read_table
 from asrprune.runtime.files import sha256_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 AN4 = ROOT / "../shared/data/an4"
 SETS = ("train", "dev", "test")

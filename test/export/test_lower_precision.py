@@ -25,6 +25,8 @@ from asrprune.model.ctc_model import CtcModel
 from asrprune.prune.find import find_plan
 from asrprune.runtime.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def lowered(

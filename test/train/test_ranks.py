@@ -22,6 +22,8 @@ from asrprune.train.journal import read_journal
 from asrprune.train.ranks import LOST_PEER, make_fabric, share
 from asrprune.train.update import zero_of_unused
 
+pytestmark = pytest.mark.slow
+
 ConfigWith = Callable[..., Config]
 # No dropout and no SpecAugment, whose draws depend on who has which utterance; skipped layers and truncated updates, whose
 # draws must not.

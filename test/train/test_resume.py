@@ -27,6 +27,8 @@ from asrprune.train.checkpoint import load_state, save_state
 from asrprune.train.journal import Journal, read_journal
 from asrprune.train.update import Updater
 
+pytestmark = pytest.mark.slow
+
 TIMES = ("elapsed_s", "frames_per_s", "seconds")
 RunTraining = Callable[[Config, Path], None]
 

@@ -48,6 +48,8 @@ from asrprune.transcribe import listener
 from asrprune.transcribe.exported import ExportedModel
 from asrprune.transcribe.trained import TrainedModel
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnx", reason="onnx is not installed: pip install 'asrprune[export]'")
 
 ROOT = Path(__file__).resolve().parents[2]
