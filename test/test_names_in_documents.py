@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from test_readme import DOCUMENTS, ROOT
 
 from asrprune.cli.commands import app
 from asrprune.config.names import numbers
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [path for pattern in ("*.md", "docs/*.md", "egs/*.md", "egs/*/*.md", "tools/*/*.md") for path in ROOT.glob(pattern)]
 COMMANDS = typer.main.get_command(app).commands
 NUMBERS = {number.name for number in numbers()}
 SECTIONS = {name.rpartition(".")[0] for name in NUMBERS}

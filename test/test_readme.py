@@ -24,7 +24,7 @@ def test_their_tables_are_those_of_the_summaries() -> None:
         assert filled(text) == text, f"{name} is behind: python tools/readme_tables.py"
 
 
-DOCUMENTS = [path for pattern in ("*.md", "docs/*.md", "egs/*.md", "egs/*/*.md") for path in ROOT.glob(pattern)]
+DOCUMENTS = [path for pattern in ("*.md", "docs/*.md", "egs/*.md", "egs/*/*.md", "tools/*/*.md") for path in ROOT.glob(pattern)]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

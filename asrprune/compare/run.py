@@ -112,6 +112,7 @@ class Runner:
         """Take the arguments of ``run_grid``, and the records that are there at its start."""
         self.grid, self.output, self.expdir, self.options, self.recorded = grid, output, expdir, options, recorded
         self.running: dict[Cell, Run] = {}
+        self.checked: set[Cell] = set()  # whose data are those of the recorded cells
         self.failed: list[str] = []
 
     def prepare(self) -> None:
@@ -184,7 +185,7 @@ class Runner:
 
     def _check_data(self) -> None:
         """Raise a ``UserError`` if a running cell trains on other data than the recorded cells did: they cannot be compared."""
-        for cell in self.running:
+        for cell in self.running.keys() - self.checked:
             path = ExperimentPaths(self.expdir / cell.name).data
             if not path.exists():
                 continue
@@ -195,6 +196,7 @@ class Runner:
                         f"{path.parent}: is trained on other data than the recorded {name}; use its data again, or give"
                         " --output and --expdir another place, where all cells are trained on the new data"
                     )
+            self.checked.add(cell)
 
     def _finished(self) -> Iterator[tuple[Cell, float]]:
         """Record the cells that have ended without error since the last call; yield them with their seconds."""
